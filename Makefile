@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The developer's commands. Each sets up what it lacks first (.ci/setup), once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Set-up of one environment; what can go in parallel is left to ninja.
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BIN := $(CURDIR)/.venv/bin
+CMAKE := $(BIN)/cmake -S native -G Ninja --log-level=WARNING \
+	-Wno-unused-cli -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja \
+	-DPython_EXECUTABLE=$(BIN)/python
+CMAKE_BUILD := $(BIN)/cmake --build
+PYTEST := $(BIN)/python -m pytest
+SOURCES_C := $(wildcard native/*/*.[ch] tests/native/*.[ch] tests/bench/*/*.[ch])
+
+# ctuuninitvar takes the address of an array in a fresh structure for a use of
+# its contents; -Wall sees the real ones.
+CPPCHECK := --quiet --error-exitcode=1 --std=c11 -j2 --inline-suppr \
+	--enable=warning,performance,portability --library=python \
+	--suppress=missingIncludeSystem --suppress=ctuuninitvar \
+	-D_GNU_SOURCE -D__linux__ -I native --cppcheck-build-dir=build/cppcheck
+
+# Command for `make run`; empty opens a shell
+CMD ?=
+# Iterations of each fuzzer in `make asan` and `make fuzz`
+ASAN_COUNT ?= 1000000
+FUZZ_COUNT ?= 20000000
+# Arguments for pytest (test, unit) and for the benchmark (bench)
+ARGS ?=
+export CMD
+export UBSAN_OPTIONS := print_stacktrace=1
+# Administrators' tools (nft, ethtool) are not on everybody's path.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help
+help: ## Show these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile \
+		| expand -t 20
+
+.PHONY: run
+run: build ## Open a shell, or run CMD='…', in a namespace connected by passtpy
+	@if [ -n "$$CMD" ]; then \
+		exec $(BIN)/passtpy-pasta --config-net -- sh -c "$$CMD"; \
+	else \
+		exec $(BIN)/passtpy-pasta --config-net -- "$${SHELL:-/bin/sh}"; \
+	fi
+
+.PHONY: build
+build: build/release/build.ninja ## Compile what changed, into the tree
+	@$(CMAKE_BUILD) build/release -- --quiet
+
+.PHONY: test
+test: .venv/.ready-test build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)
+	@$(PYTEST) $(ARGS)
+
+.PHONY: unit
+unit: .venv/.ready-unit build native-debug ## Run the tests that need no root and take seconds
+	@$(PYTEST) $(wildcard tests/unit tests/datapath tests/house) $(ARGS)
+
+.PHONY: lint
+lint: .venv/.ready-lint ## Check style, types and what static analysis sees
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(if $(SOURCES_C),$(BIN)/clang-format --dry-run -Werror $(SOURCES_C))
+	@mkdir -p build/cppcheck
+	cppcheck $(CPPCHECK) native tests/native tests/bench/load
+
+.PHONY: format
+format: .venv/.ready-lint ## Lay out all sources as lint wants them
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+	$(if $(SOURCES_C),$(BIN)/clang-format -i $(SOURCES_C))
+
+.PHONY: asan
+asan: native-asan ## Run the C tests and long fuzzing under ASan and UBSan
+	@tests/run-native build/asan $(ASAN_COUNT)
+
+.PHONY: fuzz
+fuzz: native-asan ## Fuzz much longer (FUZZ_COUNT iterations each)
+	@tests/run-native --fuzz-only build/asan $(FUZZ_COUNT)
+
+.PHONY: bench
+bench: .venv/.ready-bench build native-debug native-bench ## Measure us, pasta, slirp4netns and a plain veth
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: docs
+docs: .venv/.ready-unit ## Check that links, commands and names in the docs are real
+	@$(PYTEST) tests/house/test_docs.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what was built (the environment in .venv stays)
+	rm -rf build dist passtpy/_native.*.so .mypy_cache .pytest_cache \
+		.ruff_cache .hypothesis
+	find passtpy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove .venv too
+	rm -rf .venv
+
+# --- Variants -----------------------------------------------------------------
+# Each has its own folder, so that going from one to another rebuilds nothing.
+
+# The same Python files with a module that checks its invariants after each
+# step and can lose frames: first on PYTHONPATH, build/debug is another passtpy.
+.PHONY: native-debug
+native-debug: build/debug-native/build.ninja
+	@$(CMAKE_BUILD) build/debug-native -- --quiet
+	@find build/debug/passtpy -xtype l -delete
+	@for entry in passtpy/*; do \
+		case $$entry in */__pycache__|*.so) ;; \
+		*) ln -sfn "../../../$$entry" build/debug/passtpy/ ;; esac; \
+	done
+
+.PHONY: native-asan
+native-asan: build/asan/build.ninja
+	@$(CMAKE_BUILD) build/asan -- --quiet
+
+.PHONY: native-bench
+native-bench: build/bench/build.ninja
+	@$(CMAKE_BUILD) build/bench --target benches -- --quiet
+
+build/release/build.ninja: OPTIONS = -DPASSTPY_OUTPUT=$(CURDIR)/passtpy
+
+build/debug-native/build.ninja: OPTIONS = \
+	-DPASSTPY_OUTPUT=$(CURDIR)/build/debug/passtpy -DPASSTPY_LTO=OFF \
+	-DPASSTPY_DEBUG_CHECKS=ON -DPASSTPY_FAULTS=ON
+
+build/asan/build.ninja: OPTIONS = -DPASSTPY_MODULE=OFF -DPASSTPY_TESTS=ON \
+	-DPASSTPY_SANITIZE=address,undefined \
+	-DPASSTPY_DEBUG_CHECKS=ON -DPASSTPY_FAULTS=ON
+
+build/bench/build.ninja: OPTIONS = -DPASSTPY_MODULE=OFF -DPASSTPY_TESTS=ON
+
+VARIANTS := $(patsubst %,build/%/build.ninja,release debug-native asan bench)
+
+$(VARIANTS): native/CMakeLists.txt | .venv/.ready-build
+	@echo "configuring $(@D)"
+	@$(CMAKE) -B $(@D) $(OPTIONS) >/dev/null
+	@touch $@
+
+READY := $(addprefix .venv/.ready-,build unit test lint bench)
+
+$(READY): .venv/.ready-%: pyproject.toml passtpy/__init__.py .ci/setup
+	@.ci/setup $*

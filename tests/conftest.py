@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every test shares: which build is under test, and who may run what.
+
+Tests that load the datapath into their own process get the checked build
+(build/debug: invariants after each step) if there is one. Whole-daemon tests
+start the product's console scripts, and so the product's own build; those that
+want faults on the tap start it with `checked_env`.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKED = ROOT / "build" / "debug"
+TUN = Path("/dev/net/tun")
+
+HAVE_CHECKED = any((CHECKED / "passtpy").glob("_native.*.so"))
+
+if HAVE_CHECKED:
+    sys.path.insert(0, str(CHECKED))
+sys.path.append(str(ROOT))
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("passtpy", deadline=None)
+hypothesis.settings.load_profile("passtpy")
+
+
+def _stale_builds() -> list[str]:
+    """Modules older than the sources they were made from."""
+    sources = [p.stat().st_mtime for p in (ROOT / "native").rglob("*.[ch]")]
+    modules = [*(ROOT / "passtpy").glob("_native.*.so")]
+    modules += (CHECKED / "passtpy").glob("_native.*.so")
+    newest = max(sources, default=0.0)
+    return [str(m.relative_to(ROOT)) for m in modules if m.stat().st_mtime < newest]
+
+
+def pytest_report_header() -> list[str]:
+    build = "build/debug" if HAVE_CHECKED else "the tree's own"
+    return [
+        f"passtpy: {build} build in this process",
+        *(
+            f"WARNING: {m} is older than native/, see make build"
+            for m in _stale_builds()
+        ),
+    ]
+
+
+def _why_not(item: pytest.Item) -> str | None:
+    """Reason to skip a test on this machine, None to run it."""
+    wants_netns = item.get_closest_marker("netns") is not None
+    wants_root = wants_netns or item.get_closest_marker("root") is not None
+    if wants_root and os.geteuid() != 0:
+        return "needs root"
+    # Where everything must run, a missing device is a failure, not an excuse.
+    if wants_netns and not TUN.exists() and "CI" not in os.environ:
+        return f"needs {TUN}"
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "netns" in item.path.relative_to(ROOT).parts:
+            item.add_marker(pytest.mark.netns)
+        reason = _why_not(item)
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def tun_for_everybody() -> Iterator[None]:
+    """Let ordinary users open the tun device, as distributions do."""
+    before = stat.S_IMODE(TUN.stat().st_mode)
+    TUN.chmod(0o666)
+    yield
+    TUN.chmod(before)
+
+
+@pytest.fixture(autouse=True)
+def _tun_ready(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("netns") is not None:
+        request.getfixturevalue("tun_for_everybody")
+
+
+@pytest.fixture
+def checked_env() -> dict[str, str]:
+    """Environment that makes a started passtpy use the checked build."""
+    if not HAVE_CHECKED:
+        pytest.skip("needs make native-debug")
+    # Safe path: the folder we stand in must not come first and bring the product.
+    return {**os.environ, "PYTHONPATH": str(CHECKED), "PYTHONSAFEPATH": "1"}

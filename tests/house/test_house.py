@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This tree keeps the rules of the house."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.house import layers, rules
+from tests.house.rules import Rule
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOUSE: list[Rule] = [
+    layers.python_layers,
+    layers.native_door,
+    layers.c_layers,
+    rules.python_h_only_in_py,
+    rules.one_door_into_epoll,
+    rules.gil_released_once,
+    rules.files_are_short,
+    rules.licence_is_named,
+]
+
+
+@pytest.mark.parametrize("rule", HOUSE, ids=lambda rule: rule.__name__)
+def test_rule_holds(rule: Rule) -> None:
+    assert rule(ROOT) == []

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules can fail: each is shown a small tree that breaks it, and one that does not.
+
+A tree is a dictionary from path to text. Only what matters to the rule is in it.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.house import documents, layers, rules
+from tests.house.rules import Rule
+
+SPDX = "SPDX-License-Identifier: GPL-2.0-or-later"
+PROJECT = '[project.scripts]\npasstpy-pasta = "x:y"\n'
+EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn epoll_ctl(fd, 0, 0, 0);\n}\n"
+GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
+
+Tree = dict[str, str]
+
+GOOD: list[tuple[Rule, Tree]] = [
+    (layers.python_layers, {"passtpy/net/tap.py": "from passtpy.net import netns"}),
+    (layers.python_layers, {"passtpy/engine.py": "from .policy import decide"}),
+    (layers.native_door, {"passtpy/engine.py": "from passtpy import _native"}),
+    (layers.native_door, {"passtpy/net/tap.py": "import passtpy._native as n"}),
+    (layers.c_layers, {"native/core/x.c": '#include "table/flow.h"'}),
+    (layers.c_layers, {"native/base/x.c": '/* #include "core/turn.h" */'}),
+    (rules.python_h_only_in_py, {"native/py/module.c": "#include <Python.h>"}),
+    (rules.one_door_into_epoll, {"native/table/epoll.c": EPOLL}),
+    (rules.one_door_into_epoll, {"native/core/datapath.c": EPOLL}),
+    (rules.one_door_into_epoll, {"native/proto/x.c": "/* epoll_ctl() is not here */"}),
+    (rules.gil_released_once, {"native/py/datapath.c": GIL}),
+    (rules.files_are_short, {"passtpy/addr.py": "x = 1\n" * 600}),
+    (rules.licence_is_named, {"passtpy/addr.py": f"# {SPDX}\n"}),
+    (rules.licence_is_named, {".ci/run": f"#!/bin/sh\n# {SPDX}\n"}),
+    (rules.licence_is_named, {"passtpy/wire/__init__.py": ""}),
+    (documents.links_lead_somewhere, {"README.md": "[x](https://example.org/)"}),
+    (documents.links_lead_somewhere, {"README.md": "[x](README.md#use)"}),
+    (documents.make_targets_exist, {"Makefile": "all:\n", "README.md": "`make all`"}),
+    (documents.make_targets_exist, {"Makefile": "", "README.md": "to make sense"}),
+    (
+        documents.scripts_exist,
+        {"pyproject.toml": PROJECT, "README.md": "`passtpy-pasta`"},
+    ),
+]
+
+BAD: list[tuple[Rule, Tree, str]] = [
+    (
+        layers.python_layers,
+        {"passtpy/addr.py": "import passtpy.engine", "passtpy/engine.py": ""},
+        "passtpy.addr: imports engine from above",
+    ),
+    (
+        layers.python_layers,
+        {
+            "passtpy/policy/decide.py": "def f():\n    from ..net import tap",
+            "passtpy/net/tap.py": "",
+        },
+        "passtpy.policy.decide: imports net.tap from above",
+    ),
+    (
+        layers.python_layers,
+        {"passtpy/wire/__init__.py": "from .. import engine", "passtpy/engine.py": ""},
+        "passtpy.wire: imports engine from above",
+    ),
+    (layers.python_layers, {"passtpy/util.py": ""}, "passtpy.util: stands on no floor"),
+    (
+        layers.python_layers,
+        {
+            "passtpy/net/a.py": "from passtpy.net.b import x",
+            "passtpy/net/b.py": "from passtpy.net import a",
+        },
+        "cycle: ",
+    ),
+    (
+        layers.native_door,
+        {"passtpy/flow.py": "from passtpy._native import PIF"},
+        "passtpy.flow: imports _native",
+    ),
+    (
+        layers.c_layers,
+        {"native/table/flow.c": '#include "proto/tcp.h"'},
+        "native/table/flow.c: includes proto/tcp.h from above",
+    ),
+    (
+        layers.c_layers,
+        {"native/table/flow.c": '#include "flow.h"'},
+        'native/table/flow.c: "flow.h" names no floor',
+    ),
+    (layers.c_layers, {"native/misc/x.c": ""}, "native/misc/x.c: stands on no floor"),
+    (
+        layers.c_layers,
+        {
+            "native/link/a.h": '#include "link/b.h"',
+            "native/link/b.h": '#include "link/a.h"',
+        },
+        "cycle: ",
+    ),
+    (
+        rules.python_h_only_in_py,
+        {"native/core/turn.c": "#include <Python.h>"},
+        "native/core/turn.c: includes Python.h",
+    ),
+    (
+        rules.one_door_into_epoll,
+        {"native/proto/tcp.c": EPOLL.replace("flow_epoll_set", "tcp_open")},
+        "native/proto/tcp.c: epoll_ctl() in tcp_open(), not in table/epoll.c",
+    ),
+    (
+        rules.gil_released_once,
+        {"native/py/a.c": GIL, "native/py/b.c": GIL},
+        "native: Py_BEGIN_ALLOW_THREADS stands in 2 places: py/a.c:turn(), ",
+    ),
+    (
+        rules.gil_released_once,
+        {"native/py/a.c": "/* Py_BEGIN_ALLOW_THREADS */"},
+        "native: Py_BEGIN_ALLOW_THREADS stands in 0 places: nowhere",
+    ),
+    (
+        rules.files_are_short,
+        {"native/proto/tcp.c": "\n" * 601},
+        "native/proto/tcp.c: 601 lines, more than 600",
+    ),
+    (rules.licence_is_named, {"native/base/x.h": "int x;"}, "native/base/x.h: no SPDX"),
+    (rules.licence_is_named, {"Makefile": "all:"}, "Makefile: no SPDX line"),
+    (
+        documents.links_lead_somewhere,
+        {"docs/a.md": "see [b](b.md#part)"},
+        "docs/a.md: no file at b.md",
+    ),
+    (
+        documents.make_targets_exist,
+        {"Makefile": "all:\n", "README.md": "```\n$ make everything\n```"},
+        "README.md: no target for make everything",
+    ),
+    (
+        documents.scripts_exist,
+        {"pyproject.toml": PROJECT, "README.md": "`passtpy-splice`"},
+        "README.md: no console script passtpy-splice",
+    ),
+]
+
+
+def _plant(root: Path, tree: Tree) -> Path:
+    for name, text in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def _name(value: object) -> str | None:
+    return getattr(value, "__name__", None)
+
+
+@pytest.mark.parametrize(("rule", "tree"), GOOD, ids=_name)
+def test_good_tree_passes(tmp_path: Path, rule: Rule, tree: Tree) -> None:
+    assert rule(_plant(tmp_path, tree)) == []
+
+
+@pytest.mark.parametrize(("rule", "tree", "complaint"), BAD, ids=_name)
+def test_bad_tree_is_named(
+    tmp_path: Path, rule: Rule, tree: Tree, complaint: str
+) -> None:
+    found = rule(_plant(tmp_path, tree))
+    assert len(found) == 1
+    assert found[0].startswith(complaint)
