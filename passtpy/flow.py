@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The Python twins of the datapath's flow enums, the verdict, and a flow as text.
+
+The numbers repeat those of the C half; a test compares both, so this file needs no
+extension module to be imported.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from passtpy.addr import UNSPECIFIED, is_v4, show_endpoint
+
+IPPROTO_ICMP = 1
+IPPROTO_TCP = 6
+IPPROTO_UDP = 17
+IPPROTO_ICMPV6 = 58
+
+PROTO_NAMES = {
+    IPPROTO_ICMP: "icmp",
+    IPPROTO_TCP: "tcp",
+    IPPROTO_UDP: "udp",
+    IPPROTO_ICMPV6: "icmpv6",
+}
+
+
+class Pif(IntEnum):
+    """A passt interface: a flow joins two of them."""
+
+    NONE = 0
+    HOST = 1
+    TAP = 2
+    SPLICE = 3
+
+
+class FlowState(IntEnum):
+    """Where a flow stands on its one-way road from FREE to ACTIVE."""
+
+    FREE = 0
+    NEW = 1
+    INI = 2
+    TGT = 3
+    TYPED = 4
+    ACTIVE = 5
+
+
+class FlowType(IntEnum):
+    """Which handler owns the flow."""
+
+    NONE = 0
+    TCP = 1
+    TCP_SPLICE = 2
+    PING4 = 3
+    PING6 = 4
+    UDP = 5
+
+
+class Action(IntEnum):
+    """What a verdict tells the datapath to do with a miss."""
+
+    DROP = 0
+    FORWARD = 1
+    SPLICE = 2
+    REJECT = 3
+
+
+class Verdict(NamedTuple):
+    """The answer to a miss; a tuple because it crosses the border once per flow."""
+
+    action: int
+    pif: int  # target pif: Pif.HOST or Pif.TAP
+    eaddr: bytes  # target side endpoint (inany): where the flow goes
+    eport: int
+    oaddr: bytes  # HOST: bind() source, UNSPECIFIED = kernel's. TAP: source seen
+    oport: int  # HOST: 0 = kernel's choice. TAP: source port the guest sees
+    rule: int  # number of the rule that decided
+
+
+class MissLike(Protocol):
+    """The fields of `_native.Miss` that a decision reads."""
+
+    @property
+    def proto(self) -> int: ...
+    @property
+    def pif(self) -> int: ...
+    @property
+    def eaddr(self) -> bytes: ...
+    @property
+    def eport(self) -> int: ...
+    @property
+    def oaddr(self) -> bytes: ...
+    @property
+    def oport(self) -> int: ...
+    @property
+    def listener(self) -> int: ...
+
+
+class FlowLike(Protocol):
+    """The fields of `_native.FlowInfo` that a description reads."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def type(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def pif0(self) -> int: ...
+    @property
+    def eaddr0(self) -> bytes: ...
+    @property
+    def eport0(self) -> int: ...
+    @property
+    def oaddr0(self) -> bytes: ...
+    @property
+    def oport0(self) -> int: ...
+    @property
+    def pif1(self) -> int: ...
+    @property
+    def eaddr1(self) -> bytes: ...
+    @property
+    def eport1(self) -> int: ...
+    @property
+    def oaddr1(self) -> bytes: ...
+    @property
+    def oport1(self) -> int: ...
+
+
+TYPE_TITLES = {
+    FlowType.TCP: "TCP connection",
+    FlowType.TCP_SPLICE: "TCP connection (spliced)",
+    FlowType.PING4: "ICMP ping sequence",
+    FlowType.PING6: "ICMPv6 ping sequence",
+    FlowType.UDP: "UDP exchange",
+}
+
+
+def _show_ours(ours: bytes, port: int, peer: bytes) -> str:
+    """Show our own endpoint; an unspecified one takes the family of its peer."""
+    if ours == UNSPECIFIED and is_v4(peer):
+        return f"[0.0.0.0]:{port}"
+    return show_endpoint(ours, port)
+
+
+def describe_flow(flow: FlowLike) -> str:
+    """Return `TAP [a]:1 -> [b]:2 => HOST [c]:3 -> [b]:2`, or `=> ?` without target."""
+    eaddr0, pif0 = flow.eaddr0, flow.pif0
+    head = (
+        f"{Pif(pif0).name} {show_endpoint(eaddr0, flow.eport0)}"
+        f" -> {_show_ours(flow.oaddr0, flow.oport0, eaddr0)}"
+    )
+    if flow.pif1 == Pif.NONE:
+        return f"{head} => ?"
+    eaddr1 = flow.eaddr1
+    ours = _show_ours(flow.oaddr1, flow.oport1, eaddr1)
+    target = show_endpoint(eaddr1, flow.eport1)
+    return f"{head} => {Pif(flow.pif1).name} {ours} -> {target}"
+
+
+def describe_step(flow: FlowLike, old: int) -> str:
+    """Return `Flow 7 (TCP connection): TGT -> TYPED` for a step out of state `old`."""
+    state = FlowState(flow.state)
+    title = TYPE_TITLES.get(FlowType(flow.type), "no type yet")
+    return f"Flow {flow.index} ({title}): {FlowState(old).name} -> {state.name}"
+
+
+EventTable = Sequence[tuple[str, int, Sequence[str]]]
+
+
+class EventLike(Protocol):
+    """The fields of `_native.Event` that a description reads."""
+
+    @property
+    def event(self) -> int: ...
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def flow(self) -> FlowLike | None: ...
+    @property
+    def args(self) -> Sequence[int]: ...
+
+
+def describe_event(
+    record: EventLike, table: EventTable
+) -> tuple[str, int, dict[str, object]]:
+    """Return name, level and fields of a log event; `table` is `_native.EVENTS`."""
+    name, level, names = table[record.event]
+    # A record has an "event" already: the handler's own one gets another key.
+    keys = ("happened" if key == "event" else key for key in names if key)
+    args: dict[str, object] = dict(zip(keys, record.args, strict=False))
+    fields: dict[str, object] = {}
+    flow = record.flow
+    if flow is not None:
+        fields["flow"] = flow.index
+        if name.lower() == "flow_state" and "from" in args:
+            fields["step"] = describe_step(flow, record.args[0])
+            args = {}
+        else:
+            fields["type"] = FlowType(flow.type).name
+        if flow.pif0 != Pif.NONE:
+            fields["path"] = describe_flow(flow)
+    return name.lower(), level, fields | args

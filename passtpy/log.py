@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where log records go, and in which form.
+
+Records are events with fields, made into lines by structlog processors. structlog is
+imported when the first record passes the level, so that a quiet start does not pay for
+it. A record that the guest can provoke is rate-limited by its event name; flow events
+(debug, trace) are not, because the ring they come through already is bounded.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, Final, Protocol
+
+from passtpy.errors import SetupError
+
+DEFAULT_LOG_SIZE: Final = 1 << 20
+FILE_MODE: Final = 0o600
+KEEP_SHARE: Final = 0.7  # of the file, when it is rotated
+BURST: Final = 10  # records of one name within one window
+WINDOW_NS: Final = 5_000_000_000
+MAX_NAMES: Final = 256  # limited names; the program has far fewer
+
+EventDict = MutableMapping[str, Any]
+
+
+class LogLevel(IntEnum):
+    """How much is said: each level includes the ones before it."""
+
+    QUIET = 0  # warnings and errors
+    INFO = 1
+    DEBUG = 2  # the life of every flow
+    TRACE = 3  # events and packets
+
+
+class LogFormat(StrEnum):
+    """The form of a log line."""
+
+    HUMAN = "human"
+    JSON = "json"
+
+
+LEVEL_OF: Final = {
+    "error": LogLevel.QUIET,
+    "warning": LogLevel.QUIET,
+    "info": LogLevel.INFO,
+    "debug": LogLevel.DEBUG,
+    "trace": LogLevel.TRACE,
+}
+
+# What Datapath.log_level must be for each level: life, life, events and packets.
+DATAPATH_LEVEL: Final = {
+    LogLevel.QUIET: 0,
+    LogLevel.INFO: 0,
+    LogLevel.DEBUG: 1,
+    LogLevel.TRACE: 3,
+}
+
+
+def level_of_datapath_event(level: int) -> str:
+    """Return the level name for an event of the datapath's ring."""
+    return "debug" if level <= 1 else "trace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSetup:
+    """Where the records of this process shall go."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.HUMAN
+    file: str | None = None
+    file_size: int = DEFAULT_LOG_SIZE
+    header: str = "passtpy"  # first line of a log file: version, program, PID
+    syslog_ident: str | None = None
+
+
+class Sink(Protocol):
+    """Takes finished lines (without newline)."""
+
+    def write(self, level: str, line: str, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class StreamSink:
+    """Lines to an open file descriptor, normally stderr, which stays open."""
+
+    def __init__(self, fd: int = 2) -> None:
+        self._fd = fd
+
+    def write(self, _level: str, line: str) -> None:
+        """Write one line; a terminal that went away is no reason to stop."""
+        with suppress(OSError):
+            os.write(self._fd, line.encode(errors="replace") + b"\n")
+
+    def close(self) -> None:
+        """Leave the descriptor to its owner."""
+
+
+class FileSink:
+    """Lines to a file of bounded size; when full, its oldest part is forgotten."""
+
+    def __init__(self, path: str, size: int, header: str) -> None:
+        flags = os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags, FILE_MODE)
+        except OSError as error:
+            raise SetupError(
+                f"Couldn't open log file {path}: {error.strerror}"
+            ) from error
+        self._limit = size
+        self._header = header.encode(errors="replace") + b"\n"
+        self._used = 0
+        self._append(self._header)
+
+    def write(self, _level: str, line: str) -> None:
+        """Append one line, making room first when the limit is reached."""
+        data = line.encode(errors="replace") + b"\n"
+        with suppress(OSError):  # disk full: logging must not end the program
+            if self._used + len(data) > self._limit:
+                self._rotate()
+            self._append(data)
+
+    def close(self) -> None:
+        """Flush to the disk and close."""
+        if self._fd < 0:
+            return
+        with suppress(OSError):
+            os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _append(self, data: bytes) -> None:
+        self._used += os.write(self._fd, data)
+
+    def _rotate(self) -> None:
+        """Keep the header and the newest lines, in place: the path may be gone."""
+        keep = int(self._limit * KEEP_SHARE)
+        tail = os.pread(self._fd, keep, max(self._used - keep, 0))
+        tail = tail[tail.find(b"\n") + 1 :]
+        os.ftruncate(self._fd, 0)
+        self._used = 0
+        self._append(self._header + b"(older lines were discarded)\n" + tail)
+
+
+class SyslogSink:
+    """Lines to the system log, for a daemon that has no other place."""
+
+    def __init__(self, ident: str) -> None:
+        import syslog
+
+        self._syslog = syslog
+        self._priorities = {
+            "error": syslog.LOG_ERR,
+            "warning": syslog.LOG_WARNING,
+            "info": syslog.LOG_INFO,
+        }
+        # Connect now: /dev/log is out of reach once the sandbox is closed.
+        options = syslog.LOG_PID | syslog.LOG_NDELAY
+        syslog.openlog(ident, options, syslog.LOG_DAEMON)
+
+    def write(self, level: str, line: str) -> None:
+        """Send one line."""
+        self._syslog.syslog(self._priorities.get(level, self._syslog.LOG_DEBUG), line)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._syslog.closelog()
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What one event name may still say in the current window."""
+
+    since: int
+    left: int = BURST
+    suppressed: int = 0
+
+
+class RateLimit:
+    """At most BURST records per event name and window; the rest is counted."""
+
+    def __init__(self) -> None:
+        self._budgets: dict[str, _Budget] = {}
+
+    def admit(self, name: str, now: int) -> int | None:
+        """Return how many records were suppressed before this one; None: suppress."""
+        budget = self._budgets.get(name)
+        if budget is None:
+            if len(self._budgets) >= MAX_NAMES:
+                return None
+            budget = self._budgets[name] = _Budget(now)
+        if now - budget.since >= WINDOW_NS:
+            budget.since, budget.left = now, BURST
+        if not budget.left:
+            budget.suppressed += 1
+            return None
+        budget.left -= 1
+        suppressed, budget.suppressed = budget.suppressed, 0
+        return suppressed
+
+    def remaining(self) -> dict[str, int]:
+        """Return the suppressed counts that no later record has told."""
+        return {k: b.suppressed for k, b in self._budgets.items() if b.suppressed}
+
+
+# Fields that read as sentences on their own and need neither name nor quotes.
+_BARE: Final = ("step", "path")
+
+
+def _show_value(value: object) -> str:
+    text = str(value)
+    if not text or any(c in ' "=' or not c.isprintable() for c in text):
+        return repr(text)
+    return text
+
+
+def render_human(_logger: object, level: str, event: EventDict) -> str:
+    """Make `12.3456 info flow.new key=value` of a record."""
+    head = f"{event.pop('time'):.4f} {level} {event.pop('event')}"
+    bare = [str(event.pop(key)) for key in _BARE if key in event]
+    pairs = [f"{key}={_show_value(value)}" for key, value in event.items()]
+    return " ".join([head, *bare, *pairs])
+
+
+def render_json(_logger: object, level: str, event: EventDict) -> str:
+    """Make one JSON object of a record; what JSON cannot say becomes text."""
+    import json
+
+    head = {
+        "time": round(event.pop("time"), 6),
+        "level": level,
+        "event": event.pop("event"),
+    }
+    return json.dumps({**head, **event}, default=str)
+
+
+RENDERERS: Final[dict[LogFormat, Callable[[object, str, EventDict], str]]] = {
+    LogFormat.HUMAN: render_human,
+    LogFormat.JSON: render_json,
+}
+
+
+class _Output:
+    """The end of structlog's chain: hands a finished line to every sink."""
+
+    def __init__(self, sinks: list[Sink]) -> None:
+        self._sinks = sinks
+
+    def write(self, level: str, line: str) -> None:
+        for sink in self._sinks:
+            sink.write(level, line)
+
+    def error(self, line: str) -> None:
+        self.write("error", line)
+
+    def warning(self, line: str) -> None:
+        self.write("warning", line)
+
+    def info(self, line: str) -> None:
+        self.write("info", line)
+
+    def debug(self, line: str) -> None:
+        self.write("debug", line)
+
+    def trace(self, line: str) -> None:
+        self.write("trace", line)
+
+
+class Log:
+    """What the rest of the program logs to: an event name and its fields."""
+
+    def __init__(
+        self,
+        sinks: list[Sink] | None = None,
+        level: LogLevel = LogLevel.INFO,
+        format: LogFormat = LogFormat.HUMAN,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.level = level
+        self._sinks = sinks if sinks is not None else []
+        self._format = format
+        self._clock = clock
+        self._start = clock()
+        self._limit = RateLimit()
+        self._logger: Any = None
+
+    def enabled(self, level: LogLevel) -> bool:
+        """Tell whether records of `level` go anywhere: ask before costly fields."""
+        return self.level >= level and bool(self._sinks)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say what went wrong and will not be tried again."""
+        self._limited("error", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say what went wrong although the program goes on."""
+        self._limited("warning", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say what an operator wants to know once."""
+        if self.level >= LogLevel.INFO:
+            self._limited("info", event, fields)
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Say what happens to a flow."""
+        if self.level >= LogLevel.DEBUG:
+            self.emit("debug", event, fields)
+
+    def trace(self, event: str, **fields: object) -> None:
+        """Say what happens to a packet."""
+        if self.level >= LogLevel.TRACE:
+            self.emit("trace", event, fields)
+
+    def emit(
+        self,
+        level: str,
+        event: str,
+        fields: dict[str, object],
+        time_ns: int | None = None,
+    ) -> None:
+        """Write a record without rate limit; `time_ns` is on the monotonic clock."""
+        if not self._sinks or self.level < LEVEL_OF[level]:
+            return
+        if self._logger is None:
+            self._logger = self._build()
+        at = self._clock() if time_ns is None else time_ns
+        seconds = (at - self._start) / 1e9
+        getattr(self._logger.bind(time=seconds), level)(event, **fields)
+
+    def leave_terminal(self) -> None:
+        """Stop writing to stderr: the process becomes a daemon."""
+        self._sinks[:] = [s for s in self._sinks if not isinstance(s, StreamSink)]
+
+    def close(self) -> None:
+        """Tell what was suppressed, then flush and close every sink."""
+        for name, count in self._limit.remaining().items():
+            fields: dict[str, object] = {"name": name, "suppressed": count}
+            self.emit("warning", "log.suppressed", fields)
+        for sink in self._sinks:
+            sink.close()
+        self._sinks.clear()
+
+    def _limited(self, level: str, event: str, fields: dict[str, object]) -> None:
+        suppressed = self._limit.admit(event, self._clock())
+        if suppressed is None:
+            return
+        if suppressed:
+            fields["suppressed"] = suppressed
+        self.emit(level, event, fields)
+
+    def _build(self) -> Any:
+        import structlog
+
+        # wrap_logger() would also consult structlog's global configuration; ours is
+        # complete and belongs to this object only.
+        return structlog.BoundLogger(
+            _Output(self._sinks), [RENDERERS[self._format]], {}
+        )
+
+
+def open_log(setup: LogSetup) -> Log:
+    """Open what `setup` asks for; SetupError when the log file cannot be opened.
+
+    A log file is the only place when given. Otherwise stderr, until the process
+    becomes a daemon, and the system log, except when the user is watching (debug).
+    """
+    sinks: list[Sink] = []
+    if setup.file is not None:
+        sinks.append(FileSink(setup.file, setup.file_size, setup.header))
+    else:
+        sinks.append(StreamSink(sys.stderr.fileno() if sys.stderr else 2))
+        if setup.syslog_ident and setup.level < LogLevel.DEBUG:
+            sinks.append(SyslogSink(setup.syslog_ident))
+    return Log(sinks, setup.level, setup.format)
