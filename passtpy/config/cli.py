@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From words to a validated configuration. Nothing is printed and no file is read.
+
+parse_pasta() raises UsageError (message and usage to stderr, exit 1), ConfigError
+(message to stderr, exit 1) or InformationRequest (text to stdout, exit 0).
+"""
+
+from collections.abc import Iterator, Sequence
+
+from passtpy import __version__
+from passtpy.config.draft import Draft
+from passtpy.config.getopt import Getopt, GetoptError, Grammar
+from passtpy.config.model import PastaConfig
+from passtpy.config.options import OPTIONS, PORT_HELP, Option
+from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
+from passtpy.errors import InformationRequest, UsageError
+
+HELP_COLUMN = 30
+SYNOPSIS = {
+    "pasta": (
+        "{prog} [OPTION]... [COMMAND] [ARG]...",
+        "{prog} [OPTION]... PID",
+        "{prog} [OPTION]... --netns PATH|NAME",
+    ),
+}
+PURPOSE = {
+    "pasta": (
+        "Connect a network namespace through ordinary sockets. Without PID or --netns,",
+        "run COMMAND (default: a shell) in new namespaces.",
+    ),
+}
+LICENCE = """\
+GNU General Public License version 2 or later
+  <https://www.gnu.org/licenses/old-licenses/gpl-2.0.html>
+This is free software: you are free to change and redistribute it.
+There is NO WARRANTY, to the extent permitted by law."""
+
+
+def options_of(mode: str) -> tuple[Option, ...]:
+    """Return the rows that a mode knows."""
+    return tuple(option for option in OPTIONS if mode in option.modes)
+
+
+def grammar_of(mode: str) -> Grammar:
+    """Return what getopt has to know about the rows of a mode."""
+    short: dict[str, str] = {}
+    long: dict[str, str] = {}
+    options = options_of(mode)
+    for option in options:
+        for name in option.names:
+            if name.startswith("--"):
+                long[name[2:]] = option.key
+            else:
+                short[name[1:]] = option.key
+    return Grammar(short, long, frozenset(o.key for o in options if o.metavar))
+
+
+def show_names(option: Option) -> str:
+    """Return `-a, --address ADDR[/LEN]`."""
+    indent = "" if len(option.names[0]) == 2 else "    "
+    return f"{indent}{', '.join(option.names)} {option.metavar}".rstrip()
+
+
+def _option_lines(option: Option) -> Iterator[str]:
+    names = f"  {show_names(option)}"
+    if len(names) >= HELP_COLUMN:
+        yield names
+        names = ""
+    yield f"{names:<{HELP_COLUMN}}{option.help}"
+    if option.default:
+        yield f"{'':<{HELP_COLUMN}}  default: {option.default}"
+
+
+def _usage_lines(mode: str, prog: str) -> Iterator[str]:
+    for position, line in enumerate(SYNOPSIS[mode]):
+        yield ("       " if position else "Usage: ") + line.format(prog=prog)
+    yield ""
+    yield from PURPOSE[mode]
+    group = ""
+    for option in options_of(mode):
+        if option.group != group:
+            group = option.group
+            yield ""
+            yield f"{group}:"
+        yield from _option_lines(option)
+    yield ""
+    yield PORT_HELP
+
+
+def usage(mode: str, prog: str) -> str:
+    """Return the text of --help, with its last newline."""
+    return "\n".join(_usage_lines(mode, prog)) + "\n"
+
+
+def version(mode: str) -> str:
+    """Return the text of --version, with its last newline."""
+    return f"{mode} {__version__}\n{LICENCE}\n"
+
+
+def parse_pasta(
+    argv: Sequence[str], prog: str = "pasta", ephemeral: Span = DEFAULT_EPHEMERAL
+) -> PastaConfig:
+    """Read the words behind the program's name, as pasta does.
+
+    `prog` begins every message about the form of the line. `ephemeral` is the
+    host's range of ephemeral ports: specifications made of exclusions spare it.
+    """
+    actions = {option.key: option.action for option in options_of("pasta")}
+    draft = Draft(ephemeral)
+    words = Getopt(argv, grammar_of("pasta"))
+    try:
+        for key, value in words:
+            action = actions[key]
+            if action is not None:
+                action(draft, value)
+            elif key == "help":
+                raise InformationRequest(usage("pasta", prog))
+            else:
+                raise InformationRequest(version("pasta"))
+    except GetoptError as error:
+        raise UsageError(f"{prog}: {error}", usage("pasta", prog)) from None
+    return draft.finish(words.rest)

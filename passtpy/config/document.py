@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes docs/options.md from the option table: `python -m passtpy.config.document`.
+
+It prints to stdout; a test compares the page with what this would print.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from passtpy.config.cli import show_names
+from passtpy.config.options import OPTIONS, PORT_HELP, Option
+
+HEAD = """\
+# Options
+
+<!-- Made by `python -m passtpy.config.document`; change passtpy/config/options.py. -->
+
+Parsing is that of GNU `getopt_long`: `--name value`, `--name=value`, unambiguous
+prefixes of long names, bundled letters (`-dft 80`). It stops at the first word that is
+no option, so `pasta ls -l` gives `-l` to `ls`. When an option is repeated the last one
+wins, except `-t` and `-u`, which accumulate.
+
+A malformed line prints the message and the usage on stderr; any other error is one
+line on stderr. Both exit with status 1.
+
+Ports are forwarded only as listed: `auto` for `-t`, `-u`, `-T`, `-U` and lists for `-T`
+and `-U` are refused, and the default of all four is `none`.
+"""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _row(option: Option) -> str:
+    names = _cell(show_names(option).strip())
+    modes = ", ".join(sorted(option.modes))
+    cells = (f"`{names}`", _cell(option.help), _cell(option.default) or "-", modes)
+    return f"| {' | '.join(cells)} |"
+
+
+def _lines() -> Iterator[str]:
+    yield HEAD
+    group = ""
+    for option in OPTIONS:
+        if option.group != group:
+            group = option.group
+            yield f"## {group}\n\n| Option | Meaning | Default | Modes |"
+            yield "|---|---|---|---|"
+        yield _row(option)
+        if OPTIONS.index(option) + 1 == len(OPTIONS):
+            break
+        if OPTIONS[OPTIONS.index(option) + 1].group != group:
+            yield ""
+    yield f"\n## Port specifications\n\n```text\n{PORT_HELP}\n```"
+
+
+def document() -> str:
+    """Return the whole page."""
+    return "\n".join(_lines()) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

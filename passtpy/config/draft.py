@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line while it is being read: what each option does to what was said.
+
+Setters are named in the option table. finish() checks what only the whole line can
+tell, and freezes the result.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from passtpy.addr import Address
+from passtpy.config import values
+from passtpy.config.model import (
+    AttachPath,
+    AttachPid,
+    PastaConfig,
+    PortRule,
+    SpawnCommand,
+    Target,
+)
+from passtpy.config.ports import DEFAULT_EPHEMERAL, PortContext, PortMode, PortTable
+from passtpy.config.ports import Span as PortSpan
+from passtpy.errors import ConfigError
+from passtpy.log import LogLevel
+
+MIN_MTU4 = 68
+MIN_MTU6 = 1280
+
+
+class Draft:
+    """Fields of PastaConfig said so far, and what is decided at the end."""
+
+    def __init__(self, ephemeral: PortSpan = DEFAULT_EPHEMERAL) -> None:
+        self.fields: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self.quiet = self.debug = self.trace = False
+        self.netns: str | None = None
+        self.prefix_from_address: int | None = None
+        self.netmask: int | None = None
+        self.ephemeral = ephemeral
+        self.port_words: list[tuple[str, str]] = []
+
+    def family(self, addr: Address) -> str:
+        """Return the suffix of per-family fields."""
+        return "4" if addr.version == 4 else "6"
+
+    def set_per_family(self, name: str, addr: Address) -> None:
+        """Say a field of one family; the last one wins."""
+        self.fields[name + self.family(addr)] = addr
+
+    def target(self, words: Sequence[str]) -> Target:
+        """Decide which namespace it is about."""
+        if self.netns is not None:
+            if words:
+                raise ConfigError("Both --netns and PID or command given")
+            return AttachPath(self.netns)
+        if len(words) == 1 and words[0].isascii() and words[0].isdigit():
+            return AttachPid(values.read_pid(words[0]))
+        return SpawnCommand(tuple(words))
+
+    def _level(self, target: Target) -> LogLevel:
+        if self.trace:
+            return LogLevel.TRACE
+        if self.debug:
+            return LogLevel.DEBUG
+        if self.quiet or isinstance(target, SpawnCommand):
+            return LogLevel.QUIET  # the terminal belongs to the command
+        return LogLevel.INFO
+
+    def _finish_prefixes(self) -> None:
+        addr4 = self.fields.get("address4")
+        if self.netmask is not None:
+            self.fields["prefix4"] = self.netmask
+        elif addr4 is not None and self.fields.get("prefix4") is None:
+            self.fields["prefix4"] = values.classful_prefix(addr4)
+
+    def _finish_mtu(self) -> None:
+        mtu = self.fields.get("mtu")
+        if not mtu:
+            return
+        if self.fields.get("ipv4", True) and mtu < MIN_MTU4:
+            self.warnings.append(f"MTU {mtu} is too small for IPv4 (minimum 68)")
+        if self.fields.get("ipv6", True) and mtu < MIN_MTU6:
+            self.warnings.append(f"MTU {mtu} is too small for IPv6 (minimum 1280)")
+
+    def _ports(self, option: str, name: str) -> tuple[PortRule, ...]:
+        """Read all values of one port option, in order."""
+        to_namespace = name in ("-t", "-u")
+        table = PortTable(
+            PortContext(
+                option=name,
+                ipv4=self.fields.get("ipv4", True),
+                ipv6=self.fields.get("ipv6", True),
+                takes_address=to_namespace,
+                ephemeral=self.ephemeral,
+            )
+        )
+        for said, text in self.port_words:
+            if said == option:
+                table.add(text)
+        if table.mode is PortMode.AUTO:
+            raise ConfigError(f"'auto' port forwarding is not supported for '{name}'")
+        if table.rules and not to_namespace:
+            raise ConfigError(f"Only 'none' is supported for '{name}'")
+        return tuple(table.rules)
+
+    def finish(self, words: Sequence[str]) -> PastaConfig:
+        """Check the line as a whole and freeze it."""
+        target = self.target(words)
+        self._finish_prefixes()
+        self._finish_mtu()
+        tcp = self._ports("tcp-ports", "-t")
+        udp = self._ports("udp-ports", "-u")
+        self._ports("tcp-ns", "-T")
+        self._ports("udp-ns", "-U")
+        for proto, rules in (("TCP", tcp), ("UDP", udp)):
+            if rules and not self.fields.get(proto.lower(), True):
+                raise ConfigError(
+                    f"{proto} port forwarding requested but {proto} is disabled"
+                )
+        spawns = isinstance(target, SpawnCommand)
+        implied: dict[str, Any] = {
+            "target": target,
+            "log_level": self._level(target),
+            "warnings": tuple(self.warnings),
+            "tcp_ports": tcp,
+            "udp_ports": udp,
+        }
+        if spawns:
+            implied["foreground"] = True
+        if isinstance(target, AttachPath) and not self.fields.get("userns"):
+            implied["netns_only"] = True
+        if not self.fields.get("icmp", True):
+            implied["ndp"] = False
+        return PastaConfig(**(self.fields | implied))
+
+
+Setter = Callable[[Draft, str], None]
+
+
+def switch(**fields: object) -> Setter:
+    """Return a setter that says these fields."""
+
+    def set_fields(draft: Draft, _: str) -> None:
+        draft.fields.update(fields)
+
+    return set_fields
+
+
+def field(name: str, read: Callable[[str], object] = str) -> Setter:
+    """Return a setter that reads a value into one field; the last one wins."""
+
+    def set_field(draft: Draft, value: str) -> None:
+        draft.fields[name] = read(value)
+
+    return set_field
+
+
+def path(name: str, what: str) -> Setter:
+    """Return a setter for a path field."""
+    return field(name, lambda value: values.read_path(value, what))
+
+
+def per_family(name: str, read: Callable[[str], Address]) -> Setter:
+    """Return a setter for an address that exists once per family."""
+
+    def set_address(draft: Draft, value: str) -> None:
+        draft.set_per_family(name, read(value))
+
+    return set_address
+
+
+def warn(text: str) -> Setter:
+    """Return a setter that only warns: the option is accepted for its callers."""
+
+    def add_warning(draft: Draft, _: str) -> None:
+        draft.warnings.append(text)
+
+    return add_warning
+
+
+def ports(option: str) -> Setter:
+    """Return a setter that keeps a port specification for the end of the line."""
+
+    def add_ports(draft: Draft, value: str) -> None:
+        draft.port_words.append((option, value))
+
+    return add_ports
+
+
+def set_quiet(draft: Draft, _: str) -> None:
+    """-q cancels -d and --trace."""
+    draft.quiet, draft.debug, draft.trace = True, False, False
+
+
+def set_debug(draft: Draft, _: str) -> None:
+    """-d cancels -q."""
+    draft.quiet, draft.debug = False, True
+
+
+def set_trace(draft: Draft, _: str) -> None:
+    """--trace includes -d and cancels -q."""
+    draft.quiet, draft.debug, draft.trace = False, True, True
+
+
+def set_address(draft: Draft, value: str) -> None:
+    """-a: a prefix length belongs here or in -n, not in both."""
+    addr, prefix = values.read_address(value)
+    if prefix is not None and draft.netmask is not None:
+        raise ConfigError("Redundant prefix length specification")
+    draft.set_per_family("address", addr)
+    draft.fields["prefix" + draft.family(addr)] = prefix
+    if prefix is not None:
+        draft.prefix_from_address = prefix
+
+
+def set_netmask(draft: Draft, value: str) -> None:
+    """-n: see -a."""
+    if draft.prefix_from_address is not None:
+        raise ConfigError("Redundant prefix length specification")
+    draft.netmask = values.read_netmask(value)
+
+
+def set_netns(draft: Draft, value: str) -> None:
+    """--netns: a path or a name."""
+    draft.netns = values.read_netns(value)
+
+
+def set_userns(draft: Draft, value: str) -> None:
+    """--userns cancels an earlier --netns-only."""
+    userns = values.read_path(value, "Invalid userns")
+    draft.fields.update(userns=userns, netns_only=False)
+
+
+def set_netns_only(draft: Draft, _: str) -> None:
+    """--netns-only cancels an earlier --userns."""
+    draft.fields.update(userns=None, netns_only=True)
+
+
+def set_map_host_loopback(draft: Draft, value: str) -> None:
+    """`none` takes back both families and the gateway's default mapping."""
+    addr = values.read_remap(value)
+    if addr is None:
+        draft.fields.update(
+            map_host_loopback4=None, map_host_loopback6=None, map_gateway=False
+        )
+    else:
+        draft.set_per_family("map_host_loopback", addr)
+
+
+def set_map_guest_addr(draft: Draft, value: str) -> None:
+    """`none` takes back both families."""
+    addr = values.read_remap(value)
+    if addr is None:
+        draft.fields.update(map_guest_addr4=None, map_guest_addr6=None)
+    else:
+        draft.set_per_family("map_guest_addr", addr)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the host told us at start, merged with what the user asked for.
+
+`net/` fills a `HostInfo` from netlink and the configuration; policy and services
+read it. It holds facts only, so both can be tested without a kernel.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from passtpy.addr import Mac, link_local_from_mac
+from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostInfo:
+    """The addresses that the guest gets, and those that stand for us and the host.
+
+    A family without a guest address and without a gateway is absent. `gateway*` is
+    the default router as the guest sees it; `our4` and `our6` are the sources we use
+    towards the guest when the real one is unusable there (None: the gateway, and the
+    link-local address made from `our_mac`).
+    """
+
+    ipv4: bool = True
+    ipv6: bool = True
+    guest4: IPv4Address | None = None
+    prefix4: int = 24
+    guest6: IPv6Address | None = None
+    prefix6: int = 64
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+    our4: IPv4Address | None = None
+    our6: IPv6Address | None = None
+    our_mac: Mac = DEFAULT_MAC
+    guest_mac: Mac | None = None
+    mtu: int = DEFAULT_MTU
+    template4: str | None = None  # template interfaces, for the start-up summary
+    template6: str | None = None
+
+    @property
+    def our_link_local(self) -> IPv6Address:
+        """Return our link-local address on the tap: the gateway's if it has one."""
+        for addr in (self.our6, self.gateway6):
+            if addr is not None and addr.is_link_local:
+                return addr
+        return link_local_from_mac(self.our_mac)

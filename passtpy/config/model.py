@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the user asked for, validated: the only form in which other layers see it.
+
+Nothing here is a default taken from the host: those live in `HostInfo`. A value of
+None means "the user did not say".
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from passtpy.addr import Address, Mac
+from passtpy.log import DEFAULT_LOG_SIZE, LogFormat, LogLevel
+
+DEFAULT_MTU = 65520
+DEFAULT_MAC: Mac = bytes.fromhex("9a559a559a55")
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnCommand:
+    """Run `argv` in new namespaces; an empty `argv` is the login shell."""
+
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPid:
+    """Serve the network namespace of a running process."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPath:
+    """Serve the network namespace mounted at `path`."""
+
+    path: str
+
+
+Target = SpawnCommand | AttachPid | AttachPath
+
+
+@dataclass(frozen=True, slots=True)
+class RunAs:
+    """The user and group to become."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """Listen on the host ports `first`..`last`; deliver to port + `delta`.
+
+    `host_addr` None is any address of the enabled families. `weak`: a port that
+    cannot be bound is only worth a warning.
+    """
+
+    host_addr: Address | None
+    ifname: str | None
+    first: int
+    last: int
+    delta: int = 0
+    weak: bool = False
+
+    @property
+    def ports(self) -> int:
+        """Return how many ports the rule listens on."""
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        where = "*" if self.host_addr is None else f"[{self.host_addr}]"
+        device = f"%{self.ifname}" if self.ifname else ""
+        span = f"{self.first}-{self.last}"
+        guest = f"{self.first + self.delta}-{self.last + self.delta}"
+        return f"{where}{device}:{span} => {guest}" + (" (weak)" if self.weak else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastaConfig:
+    """Everything that the command line of pasta can say."""
+
+    target: Target = SpawnCommand()
+    userns: str | None = None
+    netns_only: bool = False
+    config_net: bool = False
+    netns_quit: bool = True
+    foreground: bool = False
+    runas: RunAs | None = None
+    pid_file: str | None = None
+    pcap: str | None = None
+
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.HUMAN
+    log_file: str | None = None
+    log_size: int = DEFAULT_LOG_SIZE
+    warnings: tuple[str, ...] = ()  # to be logged once logging is set up
+
+    ipv4: bool = True  # False with -6
+    ipv6: bool = True  # False with -4
+    tcp: bool = True
+    udp: bool = True
+    icmp: bool = True
+    ndp: bool = True
+    ra: bool = True
+
+    interface: str | None = None  # template interface (-i)
+    ns_ifname: str | None = None
+    mtu: int = DEFAULT_MTU  # 0: neither announce nor set one
+    our_mac: Mac = DEFAULT_MAC
+    ns_mac: Mac | None = None
+    address4: IPv4Address | None = None
+    prefix4: int | None = None
+    address6: IPv6Address | None = None
+    prefix6: int | None = None
+    gateway4: IPv4Address | None = None
+    gateway6: IPv6Address | None = None
+
+    outbound4: IPv4Address | None = None
+    outbound6: IPv6Address | None = None
+    outbound_if4: str | None = None
+    outbound_if6: str | None = None
+
+    map_gateway: bool = True  # gateway -> host loopback unless mapped explicitly
+    map_host_loopback4: IPv4Address | None = None
+    map_host_loopback6: IPv6Address | None = None
+    map_guest_addr4: IPv4Address | None = None
+    map_guest_addr6: IPv6Address | None = None
+
+    tcp_ports: tuple[PortRule, ...] = ()
+    udp_ports: tuple[PortRule, ...] = ()

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One reader per kind of option value, with the error text that callers know."""
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final
+
+from passtpy.addr import Address, Mac, parse_mac
+from passtpy.config.model import RunAs
+from passtpy.errors import ConfigError
+from passtpy.log import LogFormat
+
+MAX_MTU: Final = 65521  # the longest L2 frame less its header
+MIN_LOG_SIZE: Final = 40960
+MAX_PATH: Final = 4095
+IFNAME_LEN: Final = 15
+MAX_DIGITS: Final = 20
+MAX_PID: Final = (1 << 31) - 1
+MAX_ID: Final = (1 << 32) - 2
+NETNS_DIR: Final = "/run/netns"
+
+_BROADCAST4: Final = IPv4Address("255.255.255.255")
+_INTEGER: Final = re.compile(r"(0[xX])?([0-9a-fA-F]+)", re.ASCII)
+
+
+def parse_integer(text: str) -> int:
+    """Read an unsigned number in C's base 0 (0x…, 0…, decimal); ValueError if none."""
+    match = _INTEGER.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    if match[1]:
+        return int(match[2], 16)
+    return int(text, 8 if text[0] == "0" else 10)
+
+
+def parse_decimal(text: str, limit: int) -> int | None:
+    """Read digits that make at most `limit`; None otherwise."""
+    # int() alone would also take signs, blanks, underscores, other scripts' digits.
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
+        return None
+    number = int(text)
+    return number if number <= limit else None
+
+
+def parse_any_address(text: str) -> Address | None:
+    """Read an address of either family; None when it is neither."""
+    for family in (IPv4Address, IPv6Address):
+        try:
+            return family(text)
+        except AddressValueError:
+            continue
+    return None
+
+
+def _embeds_v4(addr: Address) -> bool:
+    """Tell whether `addr` is v4-mapped, or v4-compatible (::a.b.c.d)."""
+    return isinstance(addr, IPv6Address) and (
+        addr.ipv4_mapped is not None or int(addr) >> 32 == 0
+    )
+
+
+def read_mtu(text: str) -> int:
+    """Read -m: the whole word must be a number; an empty one is 0."""
+    try:
+        mtu = parse_integer(text) if text else 0
+    except ValueError:
+        raise ConfigError(f"Invalid MTU: {text}") from None
+    if mtu > MAX_MTU:
+        raise ConfigError(f"MTU {mtu} too large (max {MAX_MTU})")
+    return mtu
+
+
+def read_address(text: str) -> tuple[Address, int | None]:
+    """Read -a: an address, and the length of its prefix if told."""
+    plain, slash, length_text = text.partition("/")
+    addr = parse_any_address(plain)
+    unfit = (
+        addr is None
+        or addr.is_unspecified
+        or addr.is_multicast
+        or addr.is_loopback
+        or _embeds_v4(addr)
+    )
+    if unfit or addr is None:
+        raise ConfigError(f"Invalid address: {text}")
+    if not slash:
+        return addr, None
+    length = parse_decimal(length_text, addr.max_prefixlen)
+    if length is None:
+        raise ConfigError(f"Invalid address: {text}")
+    return addr, length
+
+
+def classful_prefix(addr: IPv4Address) -> int:
+    """Return the prefix length that the address class implies."""
+    first = addr.packed[0]
+    for limit, prefix in ((128, 8), (192, 16), (224, 24)):
+        if first < limit:
+            return prefix
+    return 32
+
+
+def read_netmask(text: str) -> int:
+    """Read -n: a dotted mask, or a length."""
+    length = parse_decimal(text, 32)
+    if length is not None:
+        return length
+    try:
+        mask = int(IPv4Address(text))
+    except AddressValueError:
+        raise ConfigError(f"Invalid prefix length: {text}") from None
+    inverse = mask ^ 0xFFFFFFFF
+    if inverse & (inverse + 1):
+        raise ConfigError(f"Invalid prefix length: {text}")
+    return mask.bit_count()
+
+
+def read_gateway(text: str) -> Address:
+    """Read -g."""
+    addr = parse_any_address(text)
+    if addr is None or addr.is_unspecified or addr.is_loopback or addr == _BROADCAST4:
+        raise ConfigError(f"Invalid gateway address: {text}")
+    return addr
+
+
+def read_outbound(text: str) -> Address:
+    """Read -o."""
+    addr = parse_any_address(text)
+    unfit = (
+        addr is None
+        or addr.is_unspecified
+        or addr.is_multicast
+        or addr == _BROADCAST4
+        or _embeds_v4(addr)
+        or (isinstance(addr, IPv6Address) and addr.is_loopback)
+    )
+    if unfit or addr is None:
+        raise ConfigError(f"Invalid or redundant outbound address: {text}")
+    return addr
+
+
+def read_remap(text: str) -> Address | None:
+    """Read --map-host-loopback, --map-guest-addr; None for `none`."""
+    if text == "none":
+        return None
+    addr = parse_any_address(text)
+    unfit = addr is None or addr.is_unspecified or addr.is_loopback or addr.is_multicast
+    if unfit or addr is None:
+        raise ConfigError(f"Invalid address to remap to host: {text}")
+    return addr
+
+
+def read_mac(text: str) -> Mac:
+    """Read -M, --ns-mac-addr."""
+    try:
+        return parse_mac(text)
+    except ValueError:
+        raise ConfigError(f"Invalid MAC address: {text}") from None
+
+
+def read_ifname(text: str) -> str:
+    """Read the name of an interface, which need not exist here."""
+    if not 0 < len(text.encode()) <= IFNAME_LEN:
+        raise ConfigError(f"Invalid interface name: {text}")
+    return text
+
+
+def read_path(text: str, what: str) -> str:
+    """Read a path; `what` is how the message begins."""
+    if not 0 < len(text.encode()) <= MAX_PATH:
+        raise ConfigError(f"{what}: {text}")
+    return text
+
+
+def read_netns(text: str) -> str:
+    """Read --netns: a path, or a name as `ip netns` uses it."""
+    path = text if "/" in text else f"{NETNS_DIR}/{text}"
+    if not text or len(path.encode()) > MAX_PATH:
+        raise ConfigError(f"Invalid network namespace: {text}")
+    return path
+
+
+def read_log_size(text: str) -> int:
+    """Read --log-size; unlike the C program, junk behind the number is an error."""
+    try:
+        size = parse_integer(text)
+    except ValueError:
+        size = 0
+    if size < MIN_LOG_SIZE:
+        raise ConfigError(f"Invalid --log-size: {text}")
+    return size
+
+
+def read_log_format(text: str) -> LogFormat:
+    """Read --log-format."""
+    try:
+        return LogFormat(text)
+    except ValueError:
+        raise ConfigError(f"Invalid --log-format: {text}") from None
+
+
+def read_pid(text: str) -> int:
+    """Read the PID to attach to."""
+    pid = parse_decimal(text, MAX_PID)
+    if not pid:
+        raise ConfigError(f"Invalid PID {text}")
+    return pid
+
+
+def _read_id(text: str) -> int | None:
+    try:
+        number = parse_integer(text)
+    except ValueError:
+        return None
+    return number if number <= MAX_ID else None
+
+
+def read_runas(text: str) -> RunAs:
+    """Read --runas: UID, UID:GID, LOGIN or LOGIN:GROUP."""
+    import grp
+    import pwd
+
+    user, colon, group = text.partition(":")
+    try:
+        uid = gid = _read_id(user)
+        if uid is None or gid is None:
+            entry = pwd.getpwnam(user)
+            uid, gid = entry.pw_uid, entry.pw_gid
+            if uid == 0:  # "root" is more likely a mistake than "0"
+                raise KeyError(user)
+        if colon:
+            known = _read_id(group)
+            gid = grp.getgrnam(group).gr_gid if known is None else known
+    except (KeyError, ValueError):
+        raise ConfigError(f"Invalid --runas option: {text}") from None
+    return RunAs(uid, gid)

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Configuration and host facts become one ordered list of rules; first match wins.
+
+The list is the explanation of what the program does: nothing decides about a flow that
+is not a rule here. A rule is a frozen value; hits are counted by the decider.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from passtpy.addr import Address
+from passtpy.config.host import HostInfo
+from passtpy.config.model import PastaConfig, PortRule
+from passtpy.flow import (
+    IPPROTO_ICMP,
+    IPPROTO_ICMPV6,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    Pif,
+)
+
+Network = IPv4Network | IPv6Network
+
+ANY4 = IPv4Network("0.0.0.0/0")
+ANY6 = IPv6Network("::/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which misses a rule is about; an empty field matches everything."""
+
+    pif: Pif
+    protos: frozenset[int] = frozenset()
+    sources: tuple[Network, ...] = ()
+    destinations: tuple[Network, ...] = ()
+    port: int | None = None  # the destination port
+    listeners: range | None = None  # numbers given to Datapath.listen()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer as a closed port does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToHost:
+    """Open a host socket to `destination` (None: the one the guest asked for)."""
+
+    destination: Address | None = None
+    bind4: IPv4Address | None = None
+    bind6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMap:
+    """How the source of an inbound flow appears to the guest, in this order.
+
+    `exact` sources are replaced one by one; those in `unusable`, and the guest's own
+    addresses, become `ours`; all others stay as they are.
+    """
+
+    exact: tuple[tuple[Address, Address], ...] = ()
+    guest4: IPv4Address | None = None  # stands for the guest's own address
+    guest6: IPv6Address | None = None
+    unusable: tuple[Network, ...] = ()
+    ours4: IPv4Address | None = None
+    ours6: IPv6Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToGuest:
+    """Deliver to the guest's address, `delta` ports away from the listener's."""
+
+    delta: int = 0
+    source: SourceMap = SourceMap()
+
+
+Outcome = Drop | Reject | ToHost | ToGuest
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the policy."""
+
+    number: int
+    match: Match
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A host socket to open; `number` is what Datapath.listen() is told.
+
+    `address` None means one dual-stack socket on `::`.
+    """
+
+    number: int
+    proto: int
+    address: Address | None
+    ifname: str | None
+    port: int
+    weak: bool
+
+
+def _families(config: PastaConfig, host: HostInfo) -> tuple[bool, bool]:
+    return config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
+
+
+def _forwards(config: PastaConfig) -> Iterator[tuple[int, PortRule, range]]:
+    """Yield protocol, port rule and listener numbers, numbered through."""
+    number = 0
+    for proto, rules in (
+        (IPPROTO_TCP, config.tcp_ports),
+        (IPPROTO_UDP, config.udp_ports),
+    ):
+        for rule in rules:
+            yield proto, rule, range(number, number + rule.ports)
+            number += rule.ports
+
+
+def listeners_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Listener]:
+    """Yield every socket that the port rules ask for, numbered as the rules expect."""
+    use4, use6 = _families(config, host)
+    for proto, rule, numbers in _forwards(config):
+        address = rule.host_addr
+        if address is None and not (use4 and use6):
+            address = IPv4Address(0) if use4 else IPv6Address(0)
+        for number, port in zip(numbers, range(rule.first, rule.last + 1), strict=True):
+            yield Listener(number, proto, address, rule.ifname, port, rule.weak)
+
+
+# What the guest may not reach through us, and what may not be a source of its packets.
+_NOWHERE: tuple[Network, ...] = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("127.0.0.0/8"),
+    IPv4Network("224.0.0.0/4"),
+    IPv4Network("255.255.255.255/32"),
+    IPv6Network("::/128"),
+    IPv6Network("::1/128"),
+    IPv6Network("ff00::/8"),
+)
+# Sources of inbound flows to which the guest could not answer.
+_UNUSABLE: tuple[Network, ...] = _NOWHERE
+
+_ECHO = frozenset((IPPROTO_ICMP, IPPROTO_ICMPV6))
+_LOOPBACK4, _LOOPBACK6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
+
+Draft = tuple[Match, Outcome, str]
+
+
+def _mapped_loopback(
+    config: PastaConfig, host: HostInfo
+) -> tuple[Address | None, Address | None]:
+    """Return the addresses that stand for the host's loopback, as the guest sees it."""
+    default4 = host.gateway4 if config.map_gateway else None
+    default6 = host.gateway6 if config.map_gateway else None
+    return (
+        config.map_host_loopback4 or default4,
+        config.map_host_loopback6 or default6,
+    )
+
+
+def _switched_off(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+    use4, use6 = _families(config, host)
+    if not use4:
+        match = Match(Pif.TAP, destinations=(ANY4,))
+        yield match, Drop(), "IPv4 is disabled"
+    if not use6:
+        match = Match(Pif.TAP, destinations=(ANY6,))
+        yield match, Drop(), "IPv6 is disabled"
+    for protos, enabled, name in (
+        (frozenset((IPPROTO_TCP,)), config.tcp, "TCP"),
+        (frozenset((IPPROTO_UDP,)), config.udp, "UDP"),
+        (_ECHO, config.icmp, "ICMP"),
+    ):
+        if not enabled:
+            yield Match(Pif.TAP, protos), Drop(), f"{name} is disabled"
+
+
+def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+    bind4, bind6 = config.outbound4, config.outbound6
+    loopbacks: tuple[Address, Address] = (_LOOPBACK4, _LOOPBACK6)
+    for mapped, target in zip(_mapped_loopback(config, host), loopbacks, strict=True):
+        if mapped is not None:
+            # No -o source here: an outer address cannot talk to the loopback.
+            yield _to_one(mapped), ToHost(target), "host loopback, mapped"
+    for mapped_guest, own in (
+        (config.map_guest_addr4, host.guest4),
+        (config.map_guest_addr6, host.guest6),
+    ):
+        if mapped_guest is not None and own is not None:
+            outcome = ToHost(own, bind4, bind6)
+            yield _to_one(mapped_guest), outcome, "the guest's address on the host"
+
+
+def _to_one(addr: Address) -> Match:
+    network: Network
+    if isinstance(addr, IPv4Address):
+        network = IPv4Network((addr, 32))
+    else:
+        network = IPv6Network((addr, 128))
+    return Match(Pif.TAP, destinations=(network,))
+
+
+def source_map(config: PastaConfig, host: HostInfo) -> SourceMap:
+    """Return how the guest shall see the sources of inbound flows."""
+    loopback4, loopback6 = _mapped_loopback(config, host)
+    exact: list[tuple[Address, Address]] = []
+    if loopback4 is not None:
+        exact.append((_LOOPBACK4, loopback4))
+    if loopback6 is not None:
+        exact.append((_LOOPBACK6, loopback6))
+    return SourceMap(
+        exact=tuple(exact),
+        guest4=config.map_guest_addr4,
+        guest6=config.map_guest_addr6,
+        unusable=_UNUSABLE,
+        ours4=host.our4 or host.gateway4,
+        ours6=host.our_link_local,
+    )
+
+
+def _inbound(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+    sources = source_map(config, host)
+    for proto, rule, numbers in _forwards(config):
+        match = Match(Pif.HOST, frozenset((proto,)), listeners=numbers)
+        yield match, ToGuest(rule.delta, sources), str(rule)
+
+
+def _drafts(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+    yield from _switched_off(config, host)
+    yield Match(Pif.TAP, sources=_NOWHERE), Drop(), "no valid source"
+    yield from _mapped_destinations(config, host)
+    yield Match(Pif.TAP, destinations=_NOWHERE), Drop(), "no valid destination"
+    for proto in (IPPROTO_TCP, IPPROTO_UDP):
+        match = Match(Pif.TAP, frozenset((proto,)), port=0)
+        yield match, Drop(), "port 0"
+    outcome = ToHost(None, config.outbound4, config.outbound6)
+    yield Match(Pif.TAP), outcome, "the outside"
+    yield from _inbound(config, host)
+    yield Match(Pif.HOST), Reject(), "no rule for this listener"
+
+
+def rules_from_config(config: PastaConfig, host: HostInfo) -> tuple[Rule, ...]:
+    """Return the whole policy, in the order in which it is tried."""
+    return tuple(
+        Rule(number, *draft)
+        for number, draft in enumerate(_drafts(config, host), start=1)
+    )

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line of pasta as a table."""
+
+import shlex
+from dataclasses import fields
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from passtpy.config.cli import parse_pasta, usage
+from passtpy.config.document import document
+from passtpy.config.model import (
+    AttachPath,
+    AttachPid,
+    PastaConfig,
+    PortRule,
+    RunAs,
+    SpawnCommand,
+)
+from passtpy.config.options import OPTIONS
+from passtpy.errors import ConfigError, InformationRequest, UsageError
+from passtpy.log import LogFormat, LogLevel
+
+V4 = IPv4Address("192.0.2.9")
+V6 = IPv6Address("2001:db8::9")
+MAC = bytes.fromhex("020000000001")
+OTHER = IPv4Address("198.51.100.7")
+
+
+def parse(line: str) -> PastaConfig:
+    return parse_pasta(shlex.split(line), "pasta")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--netns /run/x", {"target": AttachPath("/run/x"), "netns_only": True}),
+        ("--netns name", {"target": AttachPath("/run/netns/name")}),
+        (
+            "--netns /x --userns /u",
+            {"target": AttachPath("/x"), "userns": "/u", "netns_only": False},
+        ),
+        ("--userns /u --netns-only 12", {"userns": None, "netns_only": True}),
+        ("--netns-only --userns /u 12", {"userns": "/u", "netns_only": False}),
+        ("1234", {"target": AttachPid(1234), "foreground": False}),
+        ("ls -l", {"target": SpawnCommand(("ls", "-l")), "foreground": True}),
+        ("-- 12 34", {"target": SpawnCommand(("12", "34"))}),
+        ("", {"target": SpawnCommand(())}),
+        ("--config-net 1", {"config_net": True}),
+        ("--no-netns-quit 1", {"netns_quit": False}),
+        ("-f 1", {"foreground": True}),
+        ("-p x.pcap -P y.pid 1", {"pcap": "x.pcap", "pid_file": "y.pid"}),
+        ("--runas 0x10 1", {"runas": RunAs(16, 16)}),
+        ("--runas 1000:010 1", {"runas": RunAs(1000, 8)}),
+        ("--runas 0 1", {"runas": RunAs(0, 0)}),
+        ("1", {"log_level": LogLevel.INFO}),
+        ("true", {"log_level": LogLevel.QUIET}),
+        ("-d true", {"log_level": LogLevel.DEBUG}),
+        ("-q 1", {"log_level": LogLevel.QUIET}),
+        ("-q -d 1", {"log_level": LogLevel.DEBUG}),
+        ("-d -q 1", {"log_level": LogLevel.QUIET}),
+        ("--trace -d 1", {"log_level": LogLevel.TRACE}),
+        ("--trace -q -d 1", {"log_level": LogLevel.DEBUG}),
+        (
+            "-l f --log-size 0x10000 --log-format=json 1",
+            {"log_file": "f", "log_size": 65536, "log_format": LogFormat.JSON},
+        ),
+        ("-4 1", {"ipv4": True, "ipv6": False}),
+        ("-4 -6 1", {"ipv4": False, "ipv6": True}),
+        ("--no-tcp --no-udp 1", {"tcp": False, "udp": False, "icmp": True}),
+        ("--no-icmp 1", {"icmp": False, "ndp": False}),
+        ("--no-ndp --no-ra 1", {"ndp": False, "ra": False, "icmp": True}),
+        ("-i eth0 -I tap0 1", {"interface": "eth0", "ns_ifname": "tap0"}),
+        ("-m 1500 1", {"mtu": 1500}),
+        ("-m 0x5dc 1", {"mtu": 1500}),
+        ("-m '' 1", {"mtu": 0}),
+        ("1", {"mtu": 65520}),
+        ("-m 65521 1", {"mtu": 65521}),
+        (
+            "-M 02:00:00:00:00:01 --ns-mac-addr 02:00:00:00:00:01 1",
+            {"our_mac": MAC, "ns_mac": MAC},
+        ),
+        ("-a 192.0.2.9 1", {"address4": V4, "prefix4": 24}),
+        ("-a 10.0.0.1 1", {"prefix4": 8}),
+        ("-a 172.16.0.1 1", {"prefix4": 16}),
+        ("-a 240.0.0.1 1", {"prefix4": 32}),
+        ("-a 192.0.2.9/28 1", {"prefix4": 28}),
+        ("-a 192.0.2.9 -n 255.255.255.128 1", {"prefix4": 25}),
+        ("-n 20 1", {"address4": None, "prefix4": 20}),
+        ("-n 0.0.0.0 1", {"prefix4": 0}),
+        ("-a 2001:db8::9 1", {"address6": V6, "prefix6": None}),
+        ("-a 2001:db8::9/48 1", {"address6": V6, "prefix6": 48}),
+        ("-a 192.0.2.9 -a 2001:db8::9 1", {"address4": V4, "address6": V6}),
+        ("-a 198.51.100.7 -a 192.0.2.9 1", {"address4": V4}),
+        ("-g 192.0.2.9 -g fe80::1 1", {"gateway4": V4}),
+        ("-o 192.0.2.9 -o 2001:db8::9 1", {"outbound4": V4, "outbound6": V6}),
+        ("--outbound-if4 a --outbound-if6 b 1", {"outbound_if4": "a"}),
+        ("--no-map-gw 1", {"map_gateway": False}),
+        ("--map-host-loopback 192.0.2.9 1", {"map_host_loopback4": V4}),
+        (
+            "--map-host-loopback 192.0.2.9 --map-host-loopback none 1",
+            {"map_host_loopback4": None, "map_gateway": False},
+        ),
+        (
+            "--map-host-loopback none --map-host-loopback 192.0.2.9 1",
+            {"map_host_loopback4": V4, "map_gateway": False},
+        ),
+        (
+            "--map-guest-addr 192.0.2.9 --map-guest-addr 2001:db8::9 1",
+            {"map_guest_addr4": V4, "map_guest_addr6": V6},
+        ),
+        ("--map-guest-addr 192.0.2.9 --map-g none 1", {"map_guest_addr4": None}),
+        ("-t none -u none -T none -U none 1", {"tcp_ports": (), "udp_ports": ()}),
+        (
+            "-t 80:8080 -t 22 1",
+            {
+                "tcp_ports": (
+                    PortRule(None, None, 80, 80, 8000),
+                    PortRule(None, None, 22, 22),
+                )
+            },
+        ),
+        ("-u 53 1", {"udp_ports": (PortRule(None, None, 53, 53),)}),
+    ],
+)
+def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> None:
+    config = parse(line)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--netns /x ls", "Both --netns and PID or command given"),
+        ("--netns /x 12", "Both --netns and PID or command given"),
+        ("2147483648", "Invalid PID 2147483648"),
+        ("0", "Invalid PID 0"),
+        ("-m x", "Invalid MTU: x"),
+        ("-m 1500x", "Invalid MTU: 1500x"),
+        ("-m -1", "Invalid MTU: -1"),
+        ("-m 08", "Invalid MTU: 08"),
+        ("-m 65522", "MTU 65522 too large (max 65521)"),
+        ("-a 0.0.0.0", "Invalid address: 0.0.0.0"),
+        ("-a 127.0.0.1", "Invalid address: 127.0.0.1"),
+        ("-a 224.0.0.1", "Invalid address: 224.0.0.1"),
+        ("-a ::1", "Invalid address: ::1"),
+        ("-a ::192.0.2.1", "Invalid address: ::192.0.2.1"),
+        ("-a ::ffff:192.0.2.1", "Invalid address: ::ffff:192.0.2.1"),
+        ("-a 192.0.2.9/33", "Invalid address: 192.0.2.9/33"),
+        ("-a 192.0.2.9/", "Invalid address: 192.0.2.9/"),
+        ("-a 192.0.2.9/99999999", "Invalid address: 192.0.2.9/99999999"),
+        ("-a x", "Invalid address: x"),
+        ("-a 192.0.2.9/24 -n 24", "Redundant prefix length specification"),
+        ("-n 24 -a 192.0.2.9/24", "Redundant prefix length specification"),
+        (
+            "-a 192.0.2.9/000000000000000000000099",
+            "Invalid address: 192.0.2.9/000000000000000000000099",
+        ),
+        ("-n 00000000099", "Invalid prefix length: 00000000099"),
+        ("-n 33", "Invalid prefix length: 33"),
+        ("-n 255.0.255.0", "Invalid prefix length: 255.0.255.0"),
+        ("-n x", "Invalid prefix length: x"),
+        ("-M 02:00", "Invalid MAC address: 02:00"),
+        ("--ns-mac-addr x", "Invalid MAC address: x"),
+        ("-g 255.255.255.255", "Invalid gateway address: 255.255.255.255"),
+        ("-g ::", "Invalid gateway address: ::"),
+        ("-g 127.0.0.1", "Invalid gateway address: 127.0.0.1"),
+        ("-o 0.0.0.0", "Invalid or redundant outbound address: 0.0.0.0"),
+        ("-o ::1", "Invalid or redundant outbound address: ::1"),
+        ("-o eth0", "Invalid or redundant outbound address: eth0"),
+        ("-I sixteen-letterss", "Invalid interface name: sixteen-letterss"),
+        ("-I ''", "Invalid interface name: "),
+        ("--outbound-if4 ''", "Invalid interface name: "),
+        ("--map-host-loopback ::1", "Invalid address to remap to host: ::1"),
+        ("--map-guest-addr 0.0.0.0", "Invalid address to remap to host: 0.0.0.0"),
+        ("--map-guest-addr ff02::1", "Invalid address to remap to host: ff02::1"),
+        ("--log-size 40959", "Invalid --log-size: 40959"),
+        ("--log-size 50000k", "Invalid --log-size: 50000k"),
+        ("--log-format xml", "Invalid --log-format: xml"),
+        ("--runas no-such-user", "Invalid --runas option: no-such-user"),
+        ("--runas root", "Invalid --runas option: root"),
+        ("--runas 1:no-such-group", "Invalid --runas option: 1:no-such-group"),
+        ("-t 80 --no-tcp", "TCP port forwarding requested but TCP is disabled"),
+        ("--no-udp -u 80", "UDP port forwarding requested but UDP is disabled"),
+        ("-t x", "Invalid port specifier x"),
+        ("-4 -t ::1/80", "IPv6 is disabled, can't use -t ::1/80"),
+        ("-t 192.0.2.1/80 -6", "IPv4 is disabled, can't use -t 192.0.2.1/80"),
+        ("-t auto", "'auto' port forwarding is not supported for '-t'"),
+        ("-U auto", "'auto' port forwarding is not supported for '-U'"),
+        ("-T 80", "Only 'none' is supported for '-T'"),
+        ("-T ::1/80", "Invalid port specifier ::1/80"),
+        ("-t auto -t none", "Port forwarding mode 'none' conflicts with previous mode"),
+    ],
+)
+def test_bad_values_are_one_known_line(line: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(line)
+    assert str(caught.value) == message
+    assert not isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--map-guest-addrs x", "unrecognized option '--map-guest-addrs'"),
+        ("--vhost-user", "unrecognized option '--vhost-user'"),
+        ("-Z", "invalid option -- 'Z'"),
+        ("-t", "option requires an argument -- 't'"),
+    ],
+)
+def test_malformed_line_brings_the_usage(line: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(line)
+    assert str(caught.value) == f"pasta: {message}"
+    assert caught.value.usage.startswith("Usage: pasta [OPTION]...")
+
+
+def test_a_bad_option_wins_over_a_bad_port_before_it() -> None:
+    with pytest.raises(UsageError):
+        parse("-t x --nope")
+
+
+def test_an_error_before_help_wins() -> None:
+    with pytest.raises(ConfigError):
+        parse("-m x --help")
+
+
+def test_an_error_behind_help_is_never_seen() -> None:
+    with pytest.raises(InformationRequest) as caught:
+        parse("-t x -h -m x")
+    assert caught.value.text == usage("pasta", "pasta")
+
+
+def test_version_names_program_and_licence() -> None:
+    with pytest.raises(InformationRequest) as caught:
+        parse("--version")
+    assert caught.value.text.startswith("pasta ")
+    assert "GNU General Public License" in caught.value.text
+
+
+def test_stderr_is_accepted_with_a_warning() -> None:
+    assert parse("--stderr -e 1").warnings[0].startswith("option --stderr")
+
+
+@pytest.mark.parametrize(
+    ("line", "count"), [("-m 67 1", 2), ("-m 1000 1", 1), ("-4 -m 1000 1", 0)]
+)
+def test_tiny_mtu_is_warned_about(line: str, count: int) -> None:
+    assert len(parse(line).warnings) == count
+
+
+def test_ephemeral_range_is_spared() -> None:
+    config = parse_pasta(["-t", "~9000", "1"], "pasta", (100, 65535))
+    assert [(r.first, r.last) for r in config.tcp_ports] == [(1, 99)]
+
+
+def test_nothing_said_is_the_model_of_a_spawned_shell() -> None:
+    spawned = {"foreground": True, "log_level": LogLevel.QUIET}
+    expected = PastaConfig(**spawned)  # type: ignore[arg-type]
+    for item in fields(PastaConfig):
+        assert getattr(parse(""), item.name) == getattr(expected, item.name)
+
+
+def test_option_names_are_unique() -> None:
+    names = [name for option in OPTIONS for name in option.names]
+    assert len(names) == len(set(names))
+
+
+def test_help_names_every_option() -> None:
+    text = usage("pasta", "pasta")
+    for option in OPTIONS:
+        for name in option.names:
+            assert name in text
+
+
+def test_help_fits_a_wide_terminal() -> None:
+    assert max(map(len, usage("pasta", "pasta").splitlines())) <= 100
+
+
+def test_documented_options_are_those_of_the_table() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "options.md"
+    assert page.read_text() == document()
