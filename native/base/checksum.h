@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* checksum.h - Internet checksum (RFC 1071) */
+#ifndef PASSTPY_BASE_CHECKSUM_H
+#define PASSTPY_BASE_CHECKSUM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/inany.h"
+
+/**
+ * csum_add() - Add bytes to an unfolded one's complement sum
+ * @data:	Bytes; an odd length is padded with a zero byte
+ * @len:	Length in bytes
+ * @sum:	Sum so far
+ *
+ * Return: the new sum, in memory (network) order of 16-bit words, unfolded
+ */
+uint64_t csum_add(const void *data, size_t len, uint64_t sum);
+
+/* csum_fold() - Fold to 16 bits; NOT complemented, ready to store as it is */
+uint16_t csum_fold(uint64_t sum);
+
+/**
+ * csum_pseudo() - Sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1)
+ * @src:	Source address
+ * @dst:	Destination address, same family as @src
+ * @proto:	IP protocol number
+ * @len:	Length of L4 header and payload, bytes
+ */
+uint64_t csum_pseudo(const union inany *src, const union inany *dst,
+		     uint8_t proto, uint32_t len);
+
+#endif /* PASSTPY_BASE_CHECKSUM_H */

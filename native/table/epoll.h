@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* epoll.h - What an epoll event refers to, and the one door into epoll */
+#ifndef PASSTPY_TABLE_EPOLL_H
+#define PASSTPY_TABLE_EPOLL_H
+
+#include <stdint.h>
+
+#include "table/flow.h"
+#include "table/flow_table.h"
+
+enum epoll_type {
+	EPOLL_NONE,
+	EPOLL_TAP,
+	EPOLL_TIMER,
+	EPOLL_TCP_LISTEN,
+	EPOLL_UDP_LISTEN,
+	EPOLL_TCP,
+	EPOLL_TCP_SPLICE,
+	EPOLL_UDP,
+	EPOLL_PING,
+	EPOLL_NUM_TYPES
+};
+
+extern const char *const epoll_type_names[EPOLL_NUM_TYPES];
+
+/** union epoll_ref - What epoll hands back: fd, type, and whose it is
+ * @fd:		File descriptor (24 bits: RLIMIT_NOFILE is far below)
+ * @type:	enum epoll_type
+ * @sidx:	Flow and side, for flow sockets
+ * @data:	Listener number, for listening sockets
+ */
+union epoll_ref {
+	struct {
+		uint32_t fd   : 24;
+		uint32_t type : 8;
+		union {
+			flow_sidx_t sidx;
+			uint32_t data;
+		};
+	};
+	uint64_t u64;
+};
+
+_Static_assert(sizeof(union epoll_ref) == sizeof(uint64_t), "epoll_ref");
+
+/** struct epoll_set - The epoll instances a flow may be in, by @epoll_id */
+struct epoll_set {
+	int fd[1];
+};
+
+/**
+ * flow_epoll_set() - The only way a flow's socket enters or changes in epoll
+ * @es:		Epoll instances
+ * @ft:		Flow table (for the flow's index and the log)
+ * @type:	What the socket is; TCP, TCP_SPLICE, UDP or PING
+ * @flow:	Flow; the fd of the side is set by the caller before, and is to
+ *		be reset to -1 by it if this fails
+ * @sidei:	Side whose socket it is
+ * @now:	ns, for the log
+ *
+ * Interest is computed from the flow's own state. TCP is edge-triggered for
+ * both directions at once, so that it is registered once in its life; calling
+ * again makes epoll tell again what is ready, for a handler that stopped early.
+ *
+ * Return: 0, or -errno of epoll_ctl()
+ */
+int flow_epoll_set(const struct epoll_set *es, struct flow_table *ft,
+		   enum epoll_type type, struct flow *flow, unsigned sidei,
+		   uint64_t now);
+
+/* flow_epoll_del() - Take a flow's socket out, before closing it is shared */
+void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
+		    unsigned sidei);
+
+/* epoll_add_fixed() - Register what is no flow: tap, timer, listening socket */
+int epoll_add_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
+		    uint32_t data, uint32_t events);
+
+/* epoll_del_fixed() - Take it out again; closing alone is not enough if the
+ * socket is shared */
+void epoll_del_fixed(const struct epoll_set *es, int fd);
+
+#endif /* PASSTPY_TABLE_EPOLL_H */

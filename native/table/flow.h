@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* flow.h - What a flow is: states, types, sides, and the entry itself
+ *
+ * Owns: the types every other file speaks of. A flow joins two sides; side
+ * INISIDE started it, side TGTSIDE was chosen by a verdict. Handlers keep what
+ * only they know in @priv and never write the common fields; those belong to
+ * table/ (flow_table.c, epoll.c, timer.c). See docs/flow-table.md.
+ */
+#ifndef PASSTPY_TABLE_FLOW_H
+#define PASSTPY_TABLE_FLOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/inany.h"
+
+/** enum pif - passt interface: where one side of a flow lives */
+enum pif { PIF_NONE, PIF_HOST, PIF_TAP, PIF_SPLICE, PIF_NUM };
+
+/** enum flow_state - Life of an entry, one direction only
+ * @FLOW_FREE:	Unused
+ * @FLOW_NEW:	Zeroed, being made
+ * @FLOW_INI:	Initiating side known
+ * @FLOW_TGT:	Target side known
+ * @FLOW_TYPED:	Protocol known
+ * @FLOW_ACTIVE: Handed to its handler
+ */
+enum flow_state {
+	FLOW_FREE,
+	FLOW_NEW,
+	FLOW_INI,
+	FLOW_TGT,
+	FLOW_TYPED,
+	FLOW_ACTIVE,
+	FLOW_NUM_STATES
+};
+
+enum flow_type {
+	FLOW_TYPE_NONE,
+	FLOW_TCP,
+	FLOW_TCP_SPLICE,
+	FLOW_PING4,
+	FLOW_PING6,
+	FLOW_UDP,
+	FLOW_UDP_SPLICE,
+	FLOW_NUM_TYPES
+};
+
+extern const char *const pif_names[PIF_NUM];
+extern const char *const flow_state_names[FLOW_NUM_STATES];
+extern const char *const flow_type_names[FLOW_NUM_TYPES];
+extern const uint8_t flow_type_proto[FLOW_NUM_TYPES]; /* IPPROTO_* */
+
+enum { INISIDE, TGTSIDE, SIDES };
+
+/** enum flow_why - Reason in the last log line of a flow */
+enum flow_why {
+	WHY_NONE,
+	WHY_DONE, /* both directions ended in order */
+	WHY_RST_GUEST,
+	WHY_RST_PEER, /* or another socket error */
+	WHY_REFUSED,
+	WHY_UNREACHABLE,
+	WHY_TIMEOUT,
+	WHY_IDLE,
+	WHY_NO_BUFFER,
+	WHY_SHUTDOWN,
+	WHY_NUM
+};
+
+extern const char *const flow_why_names[WHY_NUM];
+
+/** struct flowside - Addresses and ports of a side, from our point of view
+ * @eaddr:	Endpoint address: the remote party
+ * @oaddr:	Our address on that side
+ * @eport:	Endpoint port, host order (echo: identifier)
+ * @oport:	Our port, host order (echo: identifier)
+ */
+struct flowside {
+	union inany eaddr;
+	union inany oaddr;
+	uint16_t eport;
+	uint16_t oport;
+};
+
+/** enum tcp_event - What was observed of a TCP flow, bits of @events
+ *
+ * Interest in epoll is computed from them, which is why they are here and
+ * not in proto/. TCP_EV_CLOSED: nothing more is to be done, resources go.
+ */
+enum tcp_event {
+	TCP_EV_SOCK_CONNECTING = 1 << 0,
+	TCP_EV_SOCK_ACCEPTED = 1 << 1,
+	TCP_EV_TAP_SYN_SENT = 1 << 2, /* our SYN or SYN,ACK */
+	TCP_EV_ESTABLISHED = 1 << 3,
+	TCP_EV_SOCK_FIN_RCVD = 1 << 4,
+	TCP_EV_SOCK_FIN_SENT = 1 << 5,
+	TCP_EV_TAP_FIN_RCVD = 1 << 6,
+	TCP_EV_TAP_FIN_SENT = 1 << 7,
+	TCP_EV_TAP_FIN_ACKED = 1 << 8,
+	TCP_EV_CLOSED = 1 << 15,
+};
+
+/** enum splice_event - The same of a spliced TCP flow
+ *
+ * Those of a side are shifted by it: SPLICE_EV(). TCP_EV_CLOSED is shared.
+ * @SPLICE_EV_CONNECTING: The target has not answered yet
+ * @SPLICE_EV_BLOCKED:	The side's socket takes no more for now
+ * @SPLICE_EV_IN_DONE:	Nothing more is to be read from the side
+ * @SPLICE_EV_OUT_DONE:	Nothing more is to be written to the side
+ * @SPLICE_EV_OVER:	The side's connection is over
+ */
+enum splice_event {
+	SPLICE_EV_CONNECTING = 1 << 0,
+	SPLICE_EV_BLOCKED = 1 << 1,
+	SPLICE_EV_IN_DONE = 1 << 3,
+	SPLICE_EV_OUT_DONE = 1 << 5,
+	SPLICE_EV_OVER = 1 << 7,
+};
+
+#define SPLICE_EV(event, sidei) ((uint32_t)(event) << (sidei))
+
+/** struct flow_common - The part of an entry that every flow has
+ * @state:	enum flow_state
+ * @type:	enum flow_type
+ * @pif:	enum pif of each side
+ * @closed:	Marked for the deferred scan: out of hash, timer and epoll
+ * @in_epoll:	The fd of each side is registered
+ * @epoll_id:	Which epoll instance holds the flow (0 today)
+ * @why:	enum flow_why, for the last log line
+ * @events:	Handler's observed events (TCP_EV_*)
+ * @hashed:	The side can be found by flow_lookup()
+ * @tcp_flags:	Union of TCP flags seen, per direction
+ * @side:	Addresses
+ * @fd:		Socket of each side, or -1
+ * @generation:	Of this index, for flow_id; survives FREE
+ * @rule:	Number of the rule that admitted it
+ * @packets:	Per direction: INISIDE to TGTSIDE is 0, back is 1
+ * @bytes:	Payload bytes per direction
+ * @created:	ns
+ * @last_use:	ns
+ * @timer_at:	Deadline wanted, ns; 0: none
+ * @timer_slot:	Where the wheel keeps it, 0: nowhere; wheel's own
+ * @timer_next:	Wheel's own
+ * @timer_prev:	Wheel's own
+ */
+struct flow_common {
+	uint8_t state;
+	uint8_t type;
+	uint8_t pif[SIDES];
+	bool closed;
+	bool in_epoll[SIDES];
+	uint8_t epoll_id;
+	uint8_t why;
+	uint8_t tcp_flags[SIDES];
+	uint16_t events;
+	bool hashed[SIDES];
+	struct flowside side[SIDES];
+	int fd[SIDES];
+	uint32_t generation;
+	uint32_t rule;
+	uint64_t packets[SIDES];
+	uint64_t bytes[SIDES];
+	uint64_t created;
+	uint64_t last_use;
+	uint64_t timer_at;
+	uint32_t timer_slot;
+	uint32_t timer_next;
+	uint32_t timer_prev;
+};
+
+#define FLOW_PRIV_SIZE 384 /* bytes a handler may keep in an entry */
+
+/** struct flow - Entry of the flow table; entries never move
+ * @f:		Common part; handlers read, table/ writes
+ * @priv:	The handler's own (struct tcp_conn, udp_flow, ping_flow)
+ */
+struct flow {
+	_Alignas(64) struct flow_common f;
+	_Alignas(8) unsigned char priv[FLOW_PRIV_SIZE];
+};
+
+/** typedef flow_sidx_t - Flow index and side bit in 32 bits */
+typedef struct flow_sidx {
+	uint32_t side : 1;
+	uint32_t flow : 31;
+} flow_sidx_t;
+
+_Static_assert(sizeof(flow_sidx_t) == sizeof(uint32_t), "sidx: 32 bits");
+
+#define FLOW_SIDX_NONE ((flow_sidx_t){ .side = 1, .flow = 0x7fffffff })
+
+static inline bool flow_sidx_is_none(flow_sidx_t sidx)
+{
+	return sidx.flow == 0x7fffffff;
+}
+
+/** struct verdict - Python's answer to a miss
+ * @action:	enum verdict_action
+ * @pif:	Target pif
+ * @side:	Target side; zero @oport: any; zero @oaddr: any
+ * @rule:	Number of the rule that decided
+ */
+struct verdict {
+	uint8_t action;
+	uint8_t pif;
+	struct flowside side;
+	uint32_t rule;
+};
+
+enum verdict_action {
+	VERDICT_DROP,
+	VERDICT_FORWARD,
+	VERDICT_SPLICE,
+	VERDICT_REJECT,
+	VERDICT_NUM
+};
+
+extern const char *const verdict_action_names[VERDICT_NUM];
+
+#endif /* PASSTPY_TABLE_FLOW_H */

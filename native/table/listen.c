@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* listen.c - Listening sockets by the number Python gave them */
+
+#include "table/listen.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define LISTEN_BYTES (LISTEN_MAX * sizeof(struct listener))
+
+/**
+ * listeners_init() - Reserve the slots
+ *
+ * Return: 0, or -ENOMEM
+ */
+int listeners_init(struct listeners *ls)
+{
+	void *slot = mmap(NULL, LISTEN_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (slot == MAP_FAILED)
+		return -ENOMEM;
+	ls->slot = slot;
+	ls->top = 0;
+	return 0;
+}
+
+void listeners_free(struct listeners *ls)
+{
+	if (!ls->slot)
+		return;
+	for (uint32_t i = 0; i < ls->top; i++)
+		if (ls->slot[i].ipproto)
+			close(ls->slot[i].fd);
+	munmap(ls->slot, LISTEN_BYTES);
+	ls->slot = NULL;
+	ls->top = 0;
+}
+
+/* local_addr() - Where a socket is bound; unspecified if that is anywhere */
+static int local_addr(struct listener *l, int fd)
+{
+	union sockaddr_inany sa = { 0 };
+	socklen_t len = sizeof(sa);
+	int rc;
+
+	if (getsockname(fd, &sa.sa, &len))
+		return -errno;
+	rc = inany_from_sa(&l->addr, &l->port, &sa);
+	if (rc)
+		return rc;
+	if (inany_is_any(&l->addr))
+		l->addr = (union inany){ 0 };
+	return 0;
+}
+
+int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
+		 uint8_t ipproto, enum pif pif, uint32_t number)
+{
+	enum epoll_type type = ipproto == IPPROTO_TCP ? EPOLL_TCP_LISTEN :
+							EPOLL_UDP_LISTEN;
+	struct listener l = { .fd = fd, .ipproto = ipproto, .pif = (uint8_t)pif };
+	int rc;
+
+	if (number >= LISTEN_MAX)
+		return -ERANGE;
+	if (listener_get(ls, number))
+		return -EEXIST;
+	rc = local_addr(&l, fd);
+	if (rc)
+		return rc;
+	rc = epoll_add_fixed(es, type, fd, number, EPOLLIN);
+	if (rc)
+		return rc;
+
+	if (ls->top <= number)
+		ls->top = number + 1;
+	ls->slot[number] = l;
+	return 0;
+}
+
+/**
+ * listener_del() - Close a listening socket
+ *
+ * Return: 0, or -ENOENT
+ */
+int listener_del(struct listeners *ls, const struct epoll_set *es,
+		 uint32_t number)
+{
+	struct listener *l = listener_get(ls, number);
+
+	if (!l)
+		return -ENOENT;
+	epoll_del_fixed(es, l->fd);
+	close(l->fd);
+	*l = (struct listener){ .fd = -1 };
+	return 0;
+}
+
+/* listener_get() - Listener of a number, or NULL */
+struct listener *listener_get(struct listeners *ls, uint32_t number)
+{
+	if (number >= ls->top || !ls->slot[number].ipproto)
+		return NULL;
+	return &ls->slot[number];
+}

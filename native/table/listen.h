@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* listen.h - Listening sockets by the number Python gave them */
+#ifndef PASSTPY_TABLE_LISTEN_H
+#define PASSTPY_TABLE_LISTEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "table/epoll.h"
+
+/* Numbers of listening sockets: what the port options can ask for, with room
+ * for a second socket per port of the namespace */
+#define LISTEN_MAX (1 << 21)
+
+/** struct listener - A socket from which flows may start
+ * @fd:		Bound socket; owned
+ * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
+ * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
+ * @port:	Local port, host order
+ * @addr:	Local address; unspecified for a wildcard socket
+ */
+struct listener {
+	int fd;
+	uint8_t ipproto;
+	uint8_t pif;
+	uint16_t port;
+	union inany addr;
+};
+
+/** struct listeners - Reserved range of slots, touched on demand
+ *
+ * Numbers are sparse: automatic forwarding numbers a socket after its port.
+ */
+struct listeners {
+	struct listener *slot;
+	uint32_t top; /* slots at and above were never used */
+};
+
+int listeners_init(struct listeners *ls);
+void listeners_free(struct listeners *ls); /* closes all */
+
+/**
+ * listener_add() - Take over a bound socket and register it
+ * @pif:	Where it lives: PIF_HOST or PIF_SPLICE
+ * @number:	0 to LISTEN_MAX - 1, must be free
+ * Return: 0; -EEXIST, -ERANGE, or errno of getsockname() or epoll_ctl(); the
+ *	   socket stays the caller's then
+ */
+int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
+		 uint8_t ipproto, enum pif pif, uint32_t number);
+int listener_del(struct listeners *ls, const struct epoll_set *es,
+		 uint32_t number);
+struct listener *listener_get(struct listeners *ls, uint32_t number);
+
+#endif /* PASSTPY_TABLE_LISTEN_H */

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* stage.h - Pending misses: frames, datagrams or sockets parked for a verdict
+ *
+ * Small and bounded. A miss is keyed by (IP protocol, pif, flowside) like a
+ * flow; further frames of the same key join it until its buffer is full. A
+ * miss_id carries a generation, so that a late answer hits nothing.
+ */
+#ifndef PASSTPY_TABLE_STAGE_H
+#define PASSTPY_TABLE_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/siphash.h"
+#include "table/flow.h"
+#include "table/flow_extract.h"
+#include "table/pool.h"
+
+#define STAGE_MAX      1024	   /* pending misses at most */
+#define STAGE_BUF      (68 * 1024) /* bytes of parked items each */
+#define STAGE_DEADLINE (2 * NSEC_PER_SEC)
+
+/** struct miss - One pending miss
+ * @used:	In use
+ * @told:	Its record was returned to Python
+ * @generation:	For miss_id
+ * @ipproto:	IPPROTO_*
+ * @pif:	Where it came from
+ * @key:	As a flow's initiating side
+ * @listener:	Listener number, or -1
+ * @fd:		Accepted socket, or -1; owned until taken
+ * @ns_fd:	Socket of the namespace that came with the verdict, or -1; owned
+ *		until taken
+ * @deadline:	ns
+ * @buf:	Pool index of parked items, or POOL_NONE
+ * @fill:	Bytes used in the buffer
+ * @items:	Number of items in it
+ */
+struct miss {
+	bool used;
+	bool told;
+	uint32_t generation;
+	uint8_t ipproto;
+	uint8_t pif;
+	struct flowside key;
+	int32_t listener;
+	int fd;
+	int ns_fd;
+	uint64_t deadline;
+	uint32_t buf;
+	uint32_t fill;
+	uint32_t items;
+};
+
+/** struct stage_item - Header of a parked item; its bytes follow
+ * @len:	Bytes that follow
+ * @vh:		virtio-net header of a frame (zero for a datagram)
+ */
+struct stage_item {
+	uint32_t len;
+	struct vnet_hdr vh;
+};
+
+/** struct stage
+ * @miss:	STAGE_MAX slots
+ * @bufs:	Buffers of parked items
+ * @pending:	Slots in use
+ * @untold:	Ring of slots whose record Python has not seen yet
+ * @untold_head: Next to write, free-running
+ * @untold_tail: Next to read, free-running
+ * @vacant:	Stack of free slots, STAGE_MAX - @pending of them
+ * @next_expiry: No deadline is before this, ns
+ * @hash:	Slots by key, linear probing, slot + 1; 0: empty
+ * @key:	Secret of the hash
+ * @cnt:	Counters
+ */
+struct stage {
+	struct miss *miss;
+	struct pool bufs;
+	uint32_t pending;
+	uint32_t untold[STAGE_MAX];
+	uint32_t untold_head;
+	uint32_t untold_tail;
+	uint16_t vacant[STAGE_MAX];
+	uint64_t next_expiry;
+	uint16_t hash[STAGE_MAX * 2];
+	struct siphash_key key;
+	struct counters *cnt;
+};
+
+int stage_init(struct stage *s, const struct siphash_key *key,
+	       struct counters *cnt);
+void stage_free(struct stage *s); /* closes parked sockets */
+
+/* stage_find() - Pending miss of a key, or NULL */
+struct miss *stage_find(struct stage *s, uint8_t ipproto, enum pif pif,
+			const struct flowside *key);
+
+/**
+ * stage_add() - New pending miss; its key must not be pending
+ * Return: the miss, or NULL when full (counted as DROP_STAGE_FULL)
+ */
+struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
+		       const struct flowside *key, int32_t listener, int fd,
+		       uint64_t now);
+
+/**
+ * stage_park() - Copy a frame or datagram into a miss
+ * @vh:		Header of a frame, or NULL
+ * Return: 0, -ENOBUFS when it does not fit (caller counts)
+ */
+int stage_park(struct stage *s, struct miss *m, const void *data, uint32_t len,
+	       const struct vnet_hdr *vh);
+
+/* stage_next() - Iterate items: start with *pos = 0; NULL at the end */
+struct stage_item *stage_next(struct stage *s, const struct miss *m,
+			      uint32_t *pos);
+
+static inline uint8_t *stage_item_data(struct stage_item *item)
+{
+	return (uint8_t *)(item + 1);
+}
+
+static inline uint64_t stage_miss_id(const struct stage *s,
+				     const struct miss *m)
+{
+	return ((uint64_t)m->generation << 32) | (uint64_t)(m - s->miss);
+}
+
+struct miss *stage_get(struct stage *s, uint64_t miss_id); /* or NULL */
+struct miss *stage_take_untold(struct stage *s);	   /* or NULL */
+
+/* stage_release() - Free slot and buffer; closes @fd unless it is -1 */
+void stage_release(struct stage *s, struct miss *m);
+
+/* stage_expire() - Release misses past their deadline, count them
+ * Return: how many. Costs one compare while none is due. */
+unsigned stage_expire(struct stage *s, uint64_t now);
+
+#endif /* PASSTPY_TABLE_STAGE_H */

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The one door into epoll, and listening sockets behind it */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "table.h"
+#include "table/epoll.h"
+#include "table/listen.h"
+
+static struct table t;
+static struct epoll_set es;
+
+static void setup(void)
+{
+	table_setup(&t, 8);
+	es.fd[0] = epoll_create1(EPOLL_CLOEXEC);
+	CHECK(es.fd[0] >= 0);
+}
+
+static void teardown(void)
+{
+	close(es.fd[0]);
+	table_teardown(&t);
+}
+
+/* open_pair() - A flow with one end of a socket pair on its target side */
+static struct flow *open_pair(int *ret_peer)
+{
+	struct flowside side = table_side(1);
+	struct flow *flow = table_open(&t, &side, &side, 0);
+	int fds[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
+	flow->f.fd[TGTSIDE] = fds[0];
+	*ret_peer = fds[1];
+	return flow;
+}
+
+/* events() - What epoll tells of the only socket in it */
+static uint32_t events(union epoll_ref *ret_ref)
+{
+	struct epoll_event ev;
+
+	if (epoll_wait(es.fd[0], &ev, 1, 0) != 1)
+		return 0;
+	ret_ref->u64 = ev.data.u64;
+	return ev.events;
+}
+
+static void test_tcp_is_told_edges_of_both_directions(void)
+{
+	union epoll_ref ref;
+	struct flow *flow;
+	int peer;
+
+	setup();
+	flow = open_pair(&peer);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0), 0);
+	CHECK(flow->f.in_epoll[TGTSIDE] && !flow->f.in_epoll[INISIDE]);
+	CHECK_EQ(events(&ref), EPOLLOUT);
+	CHECK_EQ(ref.type, EPOLL_TCP);
+	CHECK_EQ(ref.fd, flow->f.fd[TGTSIDE]);
+	CHECK_EQ(ref.sidx.side, TGTSIDE);
+	CHECK(flow_at(&t.ft, ref.sidx) == flow);
+	CHECK_EQ(events(&ref), 0);
+	CHECK_EQ(write(peer, "x", 1), 1);
+	CHECK_EQ(events(&ref), EPOLLIN | EPOLLOUT);
+	CHECK_EQ(events(&ref), 0);
+	close(peer);
+	CHECK(events(&ref) & EPOLLRDHUP);
+	close(flow->f.fd[TGTSIDE]);
+	teardown();
+}
+
+static void test_tcp_is_told_again_and_leaves_when_closed(void)
+{
+	struct log_record r;
+	union epoll_ref ref;
+	struct flow *flow;
+	int peer;
+
+	setup();
+	flow = open_pair(&peer);
+	t.log.level = 2;
+	for (int i = 0; i < 3; i++) {
+		CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE,
+					0),
+			 0);
+		CHECK_EQ(events(&ref), EPOLLOUT);
+		CHECK_EQ(events(&ref), 0);
+	}
+	CHECK(flow_log_get(&t.log, &r));
+	CHECK_EQ(r.event, LOG_EPOLL_SET);
+	CHECK_EQ(r.arg[0], flow->f.fd[TGTSIDE]);
+	CHECK_EQ(r.arg[2], TGTSIDE);
+
+	flow->f.events = TCP_EV_CLOSED;
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0), 0);
+	CHECK(!flow->f.in_epoll[TGTSIDE]);
+	CHECK_EQ(events(&ref), 0);
+	close(peer);
+	close(flow->f.fd[TGTSIDE]);
+	teardown();
+}
+
+static void test_datagrams_are_told_as_long_as_there_are_some(void)
+{
+	union epoll_ref ref;
+	struct flow *flow;
+	int peer;
+
+	setup();
+	flow = open_pair(&peer);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_UDP, flow, TGTSIDE, 0), 0);
+	CHECK_EQ(events(&ref), 0);
+	CHECK_EQ(write(peer, "x", 1), 1);
+	CHECK_EQ(events(&ref), EPOLLIN);
+	CHECK_EQ(events(&ref), EPOLLIN);
+	CHECK_EQ(ref.type, EPOLL_UDP);
+	flow_epoll_del(&es, flow, TGTSIDE);
+	flow_epoll_del(&es, flow, TGTSIDE);
+	CHECK_EQ(events(&ref), 0);
+	close(peer);
+	close(flow->f.fd[TGTSIDE]);
+	teardown();
+}
+
+static void test_spliced_target_waits_for_its_connection(void)
+{
+	union epoll_ref ref;
+	struct flow *flow;
+	int peer;
+
+	setup();
+	flow = open_pair(&peer);
+	flow->f.events = TCP_EV_SOCK_CONNECTING;
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP_SPLICE, flow, TGTSIDE, 0),
+		 0);
+	CHECK_EQ(events(&ref), EPOLLOUT);
+	flow->f.events = TCP_EV_ESTABLISHED;
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP_SPLICE, flow, TGTSIDE, 0),
+		 0);
+	CHECK_EQ(events(&ref), 0);
+	CHECK_EQ(write(peer, "x", 1), 1);
+	CHECK_EQ(events(&ref), EPOLLIN);
+	close(peer);
+	close(flow->f.fd[TGTSIDE]);
+	teardown();
+}
+
+static void test_refusal_leaves_the_flow_outside(void)
+{
+	struct flowside side = table_side(1);
+	struct flow *flow;
+
+	setup();
+	flow = table_open(&t, &side, &side, 0);
+	flow->f.fd[TGTSIDE] = open("/dev/null", O_RDONLY); /* not pollable */
+	CHECK(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0) ==
+	      -EPERM);
+	CHECK(!flow->f.in_epoll[TGTSIDE]);
+	close(flow->f.fd[TGTSIDE]);
+	teardown();
+}
+
+static int bound_socket(int type, uint32_t addr, uint16_t *ret_port)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_addr.s_addr = htonl(addr) };
+	socklen_t len = sizeof(sa);
+	int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
+
+	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&sa, len));
+	if (type == SOCK_STREAM)
+		CHECK(!listen(fd, 5));
+	CHECK(!getsockname(fd, (struct sockaddr *)&sa, &len));
+	*ret_port = ntohs(sa.sin_port);
+	return fd;
+}
+
+static void test_listener_knows_where_it_is_bound(void)
+{
+	struct listeners ls;
+	struct listener *l;
+	uint16_t port;
+	int fd;
+
+	setup();
+	CHECK_EQ(listeners_init(&ls), 0);
+	fd = bound_socket(SOCK_STREAM, 0x7f000001, &port);
+	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_TCP, PIF_HOST, 5), 0);
+	l = listener_get(&ls, 5);
+	CHECK_EQ(l->port, port);
+	CHECK(inany_is_loopback(&l->addr));
+
+	fd = bound_socket(SOCK_DGRAM, 0, &port);
+	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_UDP, PIF_HOST, LISTEN_MAX - 1), 0);
+	l = listener_get(&ls, LISTEN_MAX - 1);
+	CHECK_EQ(l->port, port);
+	CHECK(!l->addr.w[0] && !l->addr.w[1]);
+	CHECK(!listener_get(&ls, 4));
+	CHECK(!listener_get(&ls, LISTEN_MAX));
+	listeners_free(&ls);
+	CHECK(fcntl(fd, F_GETFD) < 0);
+	teardown();
+}
+
+static void test_listener_is_told_and_removed(void)
+{
+	struct listeners ls;
+	union epoll_ref ref;
+	uint16_t port;
+	int fd, other;
+
+	setup();
+	CHECK_EQ(listeners_init(&ls), 0);
+	fd = bound_socket(SOCK_DGRAM, 0x7f000001, &port);
+	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_UDP, PIF_HOST, 9), 0);
+	other = bound_socket(SOCK_DGRAM, 0x7f000001, &port);
+	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST, 9) == -EEXIST);
+	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST, LISTEN_MAX) ==
+	      -ERANGE);
+	CHECK(listener_add(&ls, &es, es.fd[0], IPPROTO_UDP, PIF_HOST, 10) == -ENOTSOCK);
+	CHECK_EQ(events(&ref), 0);
+	CHECK_EQ(sendto(other, "x", 1, 0,
+			(struct sockaddr *)&(struct sockaddr_in){
+				.sin_family = AF_INET,
+				.sin_port = htons(listener_get(&ls, 9)->port),
+				.sin_addr.s_addr = htonl(0x7f000001) },
+			sizeof(struct sockaddr_in)),
+		 1);
+	CHECK_EQ(events(&ref), EPOLLIN);
+	CHECK_EQ(ref.type, EPOLL_UDP_LISTEN);
+	CHECK_EQ(ref.data, 9);
+	CHECK_EQ(listener_del(&ls, &es, 9), 0);
+	CHECK(listener_del(&ls, &es, 9) == -ENOENT);
+	CHECK_EQ(events(&ref), 0);
+	close(other);
+	listeners_free(&ls);
+	teardown();
+}
+
+int main(void)
+{
+	RUN(test_tcp_is_told_edges_of_both_directions);
+	RUN(test_tcp_is_told_again_and_leaves_when_closed);
+	RUN(test_datagrams_are_told_as_long_as_there_are_some);
+	RUN(test_spliced_target_waits_for_its_connection);
+	RUN(test_refusal_leaves_the_flow_outside);
+	RUN(test_listener_knows_where_it_is_bound);
+	RUN(test_listener_is_told_and_removed);
+	return 0;
+}
