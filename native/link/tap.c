@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tap.c - What all backends share: counting, capture, injected faults */
+
+#include "link/tap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+#include "link/fragment.h"
+#include "link/tap_faults.h"
+
+void tap_free(struct tap *t)
+{
+#ifdef PASSTPY_FAULTS
+	tap_faults_free(t);
+#endif
+	pcap_free(&t->pcap);
+	free(t->rx_buf);
+	t->rx_buf = NULL;
+	if (t->fd >= 0)
+		close(t->fd);
+	t->fd = -1;
+}
+
+/* tap_count_read() - Count and capture a batch as it came from the guest */
+static void tap_count_read(struct tap *t, int n)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < n; i++)
+		bytes += t->rx[i].len;
+	count_n(t->cnt, CNT_TAP_RX_FRAMES, (uint64_t)n);
+	count_n(t->cnt, CNT_TAP_RX_BYTES, bytes);
+
+	if (t->pcap.fd < 0)
+		return;
+	for (int i = 0; i < n; i++) {
+		struct iovec iov = { t->rx[i].data, t->rx[i].len };
+
+		pcap_frame(&t->pcap, &iov, 1);
+	}
+}
+
+int tap_read(struct tap *t)
+{
+	int n = t->ops->read(t);
+
+	if (n > 0)
+		tap_count_read(t, n);
+#ifdef PASSTPY_FAULTS
+	if (n >= 0)
+		n = tap_faults_read(t, n);
+#endif
+	return n;
+}
+
+static void tap_capture_sent(struct tap *t, const struct frame_out *f,
+			     const struct iovec *payload, unsigned n)
+{
+	struct iovec iov[1 + TAP_IOV_MAX];
+
+	iov[0].iov_base = (void *)f->hdr;
+	iov[0].iov_len = f->hdr_len;
+	for (unsigned i = 0; i < n; i++)
+		iov[1 + i] = payload[i];
+	pcap_frame(&t->pcap, iov, 1 + n);
+}
+
+/* tap_put() - Hand one frame to the backend, count and capture it */
+static int tap_put(struct tap *t, struct frame_out *f,
+		   const struct iovec *payload, unsigned n, uint32_t len)
+{
+	int err;
+
+	assert(n <= TAP_IOV_MAX && f->hdr_len <= TAP_HDR_MAX);
+#ifdef PASSTPY_FAULTS
+	err = tap_faults_write(t, f, payload, n, len);
+#else
+	err = t->ops->write(t, f, payload, n, len);
+#endif
+	if (err) {
+		count(t->cnt, CNT_TAP_TX_ERRORS);
+		return err;
+	}
+	count(t->cnt, CNT_TAP_TX_FRAMES);
+	count_n(t->cnt, CNT_TAP_TX_BYTES, (uint64_t)f->hdr_len + len);
+	if (t->pcap.fd >= 0)
+		tap_capture_sent(t, f, payload, n);
+	return 0;
+}
+
+int tap_send(struct tap *t, struct frame_out *f, const struct iovec *payload,
+	     unsigned n, uint32_t len)
+{
+	if (fragment_is_needed(t, f, len))
+		return fragment_send(t, f, payload, n, len);
+	return tap_put(t, f, payload, n, len);
+}
+
+int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len)
+{
+	struct frame_out f = { .hdr_len = ETH_HLEN_ };
+	struct iovec payload;
+
+	if (len < ETH_HLEN_ || len > TAP_FRAME_MAX)
+		return -EMSGSIZE;
+	memcpy(f.hdr, frame, ETH_HLEN_);
+	payload.iov_base = (void *)(frame + ETH_HLEN_);
+	payload.iov_len = len - ETH_HLEN_;
+	return tap_put(t, &f, &payload, 1, len - ETH_HLEN_);
+}
+
+int tap_flush(struct tap *t)
+{
+	return t->ops->flush(t);
+}

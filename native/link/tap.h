@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tap.h - The layer-2 channel to the guest, whatever it is made of
+ *
+ * Handlers describe frames (struct frame_out: headers, payload by reference,
+ * offloads still to be done) and never checksum or segment them. The backend
+ * does, or has the kernel do it: tap_tun.c for a tun device with a virtio-net
+ * header. A frame may be a super-segment of up to 64 KiB at any MTU.
+ */
+#ifndef PASSTPY_LINK_TAP_H
+#define PASSTPY_LINK_TAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/counters.h"
+#include "base/inany.h"
+#include "base/wire.h"
+#include "link/pcap.h"
+
+#define TAP_FRAME_MAX	(65535 + ETH_HLEN_) /* longest frame, bytes */
+#define TAP_BATCH	128		    /* frames of one read batch */
+#define TAP_BATCH_BYTES (128 * 1024)	    /* stop reading past this */
+#define TAP_IOV_MAX	128		    /* pieces of payload of one frame */
+#define TAP_HDR_MAX	160 /* Ethernet + IPv6 + TCP with all options */
+
+/** struct tap_rx - A frame as read: not checked yet
+ * @data:	Ethernet header; valid until the next tap_read()
+ * @len:	Bytes
+ * @vh:		virtio-net header (zero if the backend has none)
+ */
+struct tap_rx {
+	uint8_t *data;
+	uint32_t len;
+	struct vnet_hdr vh;
+};
+
+/** struct frame_out - Headers of a frame for the guest
+ * @vh:		Offloads left to the backend
+ * @hdr_len:	Bytes of @hdr: Ethernet, IP and L4 header
+ * @hdr:	The headers
+ */
+struct frame_out {
+	struct vnet_hdr vh;
+	uint32_t hdr_len;
+	uint8_t hdr[TAP_HDR_MAX];
+};
+
+struct tap;
+
+/** struct tap_ops - A backend
+ * @read:	Fill t->rx with up to TAP_BATCH frames; return their number,
+ *		0 when nothing is there, or -errno when the tap is gone
+ * @write:	Send one frame, payload valid until @flush returns; 0 or -errno:
+ *		-EAGAIN the tap is full, nothing was taken
+ * @flush:	Send what @write kept; 0 or -errno
+ */
+struct tap_ops {
+	const char *name;
+	int (*read)(struct tap *t);
+	int (*write)(struct tap *t, struct frame_out *f,
+		     const struct iovec *payload, unsigned n, uint32_t len);
+	int (*flush)(struct tap *t);
+};
+
+#ifdef PASSTPY_FAULTS
+/** struct tap_faults - Fault injection, debug builds only; both directions
+ * @drop_ppm:	Frames dropped, per million
+ * @reorder_ppm: Frames delayed past the next frames of their direction
+ * @state:	Random state (xorshift), seeded
+ * @held:	A delayed frame from and to the guest, if any
+ */
+struct tap_faults {
+	uint32_t drop_ppm;
+	uint32_t reorder_ppm;
+	uint64_t state;
+	struct tap_held *held[2];
+};
+#endif
+
+/** struct tap
+ * @fd:		tun device, or a socket that keeps message boundaries (tests)
+ * @ops:	Backend
+ * @vnet:	Frames carry a virtio-net header
+ * @tso4:	Backend takes TCP super-segments over IPv4
+ * @tso6:	Backend takes TCP super-segments over IPv6
+ * @uso:	Backend takes UDP super-segments
+ * @mtu:	Largest IP packet, bytes
+ * @frag_id:	Identification of the next packet that is fragmented
+ * @queue_frames: Frames the guest may have in flight to us (tx queue length)
+ * @our_mac:	Our address
+ * @guest_mac:	Guest's address: learned, or set; broadcast before
+ * @rx:		Frames of the last read
+ * @rx_buf:	Their bytes
+ * @drained:	The last read ended because nothing more was there
+ * @cnt:	Counters
+ * @pcap:	Capture, if on
+ */
+struct tap {
+	int fd;
+	const struct tap_ops *ops;
+	bool vnet;
+	bool tso4;
+	bool tso6;
+	bool uso;
+	bool drained;
+	uint32_t mtu;
+	uint32_t frag_id;
+	uint32_t queue_frames;
+	uint8_t our_mac[ETH_ALEN_];
+	uint8_t guest_mac[ETH_ALEN_];
+	struct tap_rx rx[TAP_BATCH];
+	uint8_t *rx_buf;
+	struct counters *cnt;
+	struct pcap pcap;
+#ifdef PASSTPY_FAULTS
+	struct tap_faults faults;
+#endif
+};
+
+#define TAP_OFFLOAD_CSUM 0x01 /* TUN_F_CSUM and so on */
+#define TAP_OFFLOAD_TSO4 0x02
+#define TAP_OFFLOAD_TSO6 0x04
+#define TAP_OFFLOAD_USO4 0x20
+#define TAP_OFFLOAD_USO6 0x40
+
+/**
+ * tap_tun_init() - Take over a tun device, or a SOCK_SEQPACKET socket in tests
+ * @fd:		Non-blocking; owned from now on
+ * @vnet:	Frames carry a virtio-net header
+ * @offloads:	TAP_OFFLOAD_* that TUNSETOFFLOAD granted
+ *
+ * Return: 0 or -ENOMEM
+ */
+int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
+		 struct counters *cnt);
+void tap_free(struct tap *t);
+
+/* tap_read() - Next batch into t->rx; counts, captures, injects faults
+ * Return: number of frames, 0, or -errno when the tap is gone */
+int tap_read(struct tap *t);
+
+/**
+ * tap_send() - Send a frame to the guest, as fragments if its MTU asks for it
+ * @f:		Headers, made by frame_*() of link/frame.h
+ * @payload:	Payload, not copied on the fast path; or NULL
+ * @n:		Entries of @payload
+ * @len:	Bytes of payload in total
+ *
+ * Return: 0, or -errno (counted); the caller decides whether it is a loss
+ */
+int tap_send(struct tap *t, struct frame_out *f, const struct iovec *payload,
+	     unsigned n, uint32_t len);
+
+/* tap_inject() - Send a complete Ethernet frame made by a Python service */
+int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len);
+
+int tap_flush(struct tap *t);
+
+#endif /* PASSTPY_LINK_TAP_H */

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* guest.h - A guest on a socketpair: a datapath, and frames by hand
+ *
+ * The C twin of tests/datapath/guest.py, for what Python is too slow for.
+ * Time is virtual. Frames carry a virtio-net header that says "checksum not
+ * needed", so that builders need not compute one.
+ */
+#ifndef PASSTPY_TESTS_GUEST_H
+#define PASSTPY_TESTS_GUEST_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "base/wire.h"
+#include "core/datapath.h"
+#include "test.h"
+
+#define GUEST_START (1000 * NSEC_PER_SEC)
+#define GUEST_FRAME (TAP_FRAME_MAX + 64)
+
+/** struct guest - The guest's end, and the datapath at the other
+ * @fd:		Our end of the tap
+ * @dp:		Datapath
+ * @now:	Virtual time, ns
+ */
+struct guest {
+	int fd;
+	struct datapath *dp;
+	uint64_t now;
+};
+
+static const uint8_t guest_mac_[] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+static const uint8_t guest_our_mac_[] = { 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55 };
+
+static inline struct datapath_config guest_config(int tap_fd)
+{
+	struct datapath_config config = {
+		.tap_fd = tap_fd,
+		.vnet = true,
+		.offloads = TAP_OFFLOAD_CSUM | TAP_OFFLOAD_TSO4 |
+			    TAP_OFFLOAD_TSO6 | TAP_OFFLOAD_USO4 |
+			    TAP_OFFLOAD_USO6,
+		.mtu = 65520,
+		.queue_frames = 500,
+		.max_flows = 2048,
+		.virtual_time = true,
+		.secret = "0123456789abcdef0123456789abcde",
+	};
+
+	memcpy(config.our_mac, guest_our_mac_, ETH_ALEN_);
+	return config;
+}
+
+static inline void guest_socketpair(int fd[2])
+{
+	int size = 4 << 20;
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fd), 0);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(setsockopt(fd[i], SOL_SOCKET, SO_SNDBUF, &size,
+				    sizeof(size)),
+			 0);
+}
+
+static inline void guest_setup(struct guest *g)
+{
+	struct datapath_config config;
+	int fd[2];
+
+	guest_socketpair(fd);
+	config = guest_config(fd[1]);
+	g->fd = fd[0];
+	g->now = GUEST_START;
+	CHECK_EQ(datapath_create(&g->dp, &config), 0);
+}
+
+static inline void guest_teardown(struct guest *g)
+{
+	datapath_destroy(g->dp);
+	close(g->fd);
+}
+
+static inline int guest_turn(struct guest *g)
+{
+	struct turn_limits limits = { .now = g->now,
+				      .slice = 10 * NSEC_PER_MSEC };
+
+	return datapath_turn(g->dp, &limits);
+}
+
+/* guest_send() - Put a frame on the tap; false when it is full */
+static inline bool guest_send(struct guest *g, const struct vnet_hdr *vh,
+			      const uint8_t *frame, size_t len)
+{
+	struct iovec iov[2] = { { (void *)vh, sizeof(*vh) },
+				{ (void *)frame, len } };
+
+	return writev(g->fd, iov, 2) >= 0;
+}
+
+/* guest_recv() - Take a frame off the tap; its length, or -1 */
+static inline ssize_t guest_recv(struct guest *g, struct vnet_hdr *vh,
+				 uint8_t *frame, size_t size)
+{
+	struct iovec iov[2] = { { vh, sizeof(*vh) }, { frame, size } };
+	ssize_t n = readv(g->fd, iov, 2);
+
+	if (n < 0)
+		return -1;
+	CHECK((size_t)n >= sizeof(*vh) + ETH_HLEN_);
+	return n - (ssize_t)sizeof(*vh);
+}
+
+/** struct guest_ends - Who talks to whom in a frame
+ * @v6:		IPv6, else IPv4; addresses are from the documentation prefixes
+ * @host:	Last byte of the remote's address
+ */
+struct guest_ends {
+	bool v6;
+	uint8_t host;
+	uint16_t sport;
+	uint16_t dport;
+};
+
+static inline uint8_t *guest_eth(uint8_t *frame, uint16_t type)
+{
+	struct eth_hdr *eth = (struct eth_hdr *)frame;
+
+	memcpy(eth->dst, guest_our_mac_, ETH_ALEN_);
+	memcpy(eth->src, guest_mac_, ETH_ALEN_);
+	eth->type = htons(type);
+	return frame + ETH_HLEN_;
+}
+
+/* guest_ip() - Ethernet and IP header; returns where L4 starts */
+static inline uint8_t *guest_ip(uint8_t *frame, const struct guest_ends *ends,
+				uint8_t proto, uint32_t l4_len)
+{
+	if (ends->v6) {
+		struct ip6_hdr_ *ip =
+			(struct ip6_hdr_ *)guest_eth(frame, ETHERTYPE_IPV6_);
+
+		*ip = (struct ip6_hdr_){ .vtc_flow = htonl(6U << 28),
+					 .payload_len = htons((uint16_t)l4_len),
+					 .nexthdr = proto,
+					 .hop_limit = 64 };
+		inet_pton(AF_INET6, "2001:db8::5", ip->saddr);
+		inet_pton(AF_INET6, "2001:db8:1::", ip->daddr);
+		ip->daddr[15] = ends->host;
+		return (uint8_t *)(ip + 1);
+	} else {
+		struct ip4_hdr *ip =
+			(struct ip4_hdr *)guest_eth(frame, ETHERTYPE_IPV4_);
+
+		*ip = (struct ip4_hdr){
+			.ver_ihl = 0x45,
+			.tot_len = htons((uint16_t)(sizeof(*ip) + l4_len)),
+			.frag_off = htons(IP4_DF),
+			.ttl = 64,
+			.protocol = proto,
+			.saddr = htonl(0xc0000205),
+			.daddr = htonl(0xc6336400 | ends->host),
+		};
+		ip->check = (uint16_t)~csum_fold(csum_add(ip, sizeof(*ip), 0));
+		return (uint8_t *)(ip + 1);
+	}
+}
+
+/* guest_tcp() - A segment; returns the frame's length */
+static inline size_t guest_tcp(uint8_t *frame, const struct guest_ends *ends,
+			       uint8_t flags, uint32_t seq, uint32_t ack,
+			       const void *payload, uint32_t len)
+{
+	struct tcp_hdr *tcp = (struct tcp_hdr *)guest_ip(
+		frame, ends, IPPROTO_TCP, (uint32_t)sizeof(*tcp) + len);
+
+	*tcp = (struct tcp_hdr){
+		.source = htons(ends->sport),
+		.dest = htons(ends->dport),
+		.seq = htonl(seq),
+		.ack_seq = htonl(ack),
+		.off_res = (uint8_t)(sizeof(*tcp) / 4 << 4),
+		.flags = flags,
+		.window = htons(0xffff),
+	};
+	if (len)
+		memcpy(tcp + 1, payload, len);
+	return (size_t)((uint8_t *)(tcp + 1) - frame) + len;
+}
+
+static inline size_t guest_udp(uint8_t *frame, const struct guest_ends *ends,
+			       const void *payload, uint32_t len)
+{
+	struct udp_hdr *udp = (struct udp_hdr *)guest_ip(
+		frame, ends, IPPROTO_UDP, (uint32_t)sizeof(*udp) + len);
+
+	*udp = (struct udp_hdr){ .source = htons(ends->sport),
+				 .dest = htons(ends->dport),
+				 .len = htons((uint16_t)(sizeof(*udp) + len)) };
+	if (len)
+		memcpy(udp + 1, payload, len);
+	return (size_t)((uint8_t *)(udp + 1) - frame) + len;
+}
+
+/* guest_no_csum() - The header that says: the checksum was verified already */
+static inline struct vnet_hdr guest_no_csum(void)
+{
+	return (struct vnet_hdr){ .flags = VNET_F_DATA_VALID };
+}
+
+/* guest_forward() - A verdict: to a port on loopback, family as the miss */
+static inline struct verdict guest_forward(const struct miss *m, uint16_t port)
+{
+	struct verdict v = { .action = VERDICT_FORWARD, .pif = PIF_HOST };
+
+	if (inany_is_v4(&m->key.oaddr))
+		inany_from_v4(&v.side.eaddr,
+			      (struct in_addr){ htonl(INADDR_LOOPBACK) });
+	else
+		v.side.eaddr.a6 = in6addr_loopback;
+	v.side.eport = port;
+	v.rule = 1;
+	return v;
+}
+
+/* guest_next_miss() - A miss that was not answered yet, or NULL */
+static inline struct miss *guest_next_miss(struct guest *g)
+{
+	return stage_take_untold(&g->dp->ctx.stage);
+}
+
+static inline int guest_answer(struct guest *g, struct miss *m,
+			       const struct verdict *v)
+{
+	uint64_t id;
+
+	return datapath_open(g->dp, stage_miss_id(&g->dp->ctx.stage, m), v, -1,
+			     &id);
+}
+
+static inline uint64_t guest_counter(const struct guest *g, enum counter i)
+{
+	return g->dp->ctx.cnt.n[i];
+}
+
+/* listen_loopback() - A socket on loopback, dual-stack; fills its port */
+static inline int listen_loopback(int type, uint16_t *ret_port)
+{
+	struct sockaddr_in6 sa = { .sin6_family = AF_INET6 };
+	socklen_t len = sizeof(sa);
+	int fd = socket(AF_INET6, type | SOCK_NONBLOCK, 0), off = 0;
+
+	CHECK(fd >= 0);
+	CHECK_EQ(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off)),
+		 0);
+	CHECK_EQ(bind(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	if (type == SOCK_STREAM)
+		CHECK_EQ(listen(fd, 128), 0);
+	CHECK_EQ(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	*ret_port = ntohs(sa.sin6_port);
+	return fd;
+}
+
+#endif /* PASSTPY_TESTS_GUEST_H */
