@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* ctx.h - The execution context: everything a handler may reach
+ *
+ * One per datapath, allocated once; nothing here is global, so that several
+ * datapaths can live in one process (tests do that).
+ */
+#ifndef PASSTPY_PROTO_CTX_H
+#define PASSTPY_PROTO_CTX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/macros.h"
+#include "link/tap.h"
+#include "table/epoll.h"
+#include "table/flow_log.h"
+#include "table/flow_table.h"
+#include "table/listen.h"
+#include "table/pool.h"
+#include "table/stage.h"
+#include "table/timer.h"
+
+#define CTX_BUF_SIZE	(64 * 1024)	/* payload of one super-segment */
+#define CTX_BUFS	16		/* of these in ctx.bufs */
+
+/** struct tcp_globals - What all TCP flows share
+ * @rcv:	Chunks of bytes received but not yet taken by sockets
+ * @isn_key:	Secret for initial sequence numbers (RFC 6528)
+ * @promised:	Sum of receive windows advertised, bytes
+ * @held:	Bytes in order that sockets have not taken, of all flows
+ * @budget:	What both must not exceed together: see proto/tcp_window.c
+ * @ack_list:	Flows that owe the guest an acknowledgement
+ * @ack_count:	Entries of @ack_list
+ * @peek_off:	The kernel has SO_PEEK_OFF for TCP, per family (v4, v6)
+ */
+struct tcp_globals {
+	struct pool rcv;
+	struct siphash_key isn_key;
+	uint64_t promised;
+	uint64_t held;
+	uint64_t budget;
+	flow_sidx_t *ack_list;
+	uint32_t ack_count;
+	bool peek_off[2];
+};
+
+#define CTX_DEAD_MAX	64	/* sockets waiting to be closed */
+
+/** struct ctx
+ * @now:	ns, read once a turn (CLOCK_MONOTONIC, or the test's)
+ * @epoll:	The epoll instance everything is registered in
+ * @ft:		Flow table
+ * @timers:	Timing wheel
+ * @stage:	Pending misses
+ * @log:	Log ring
+ * @cnt:	Counters
+ * @tap:	The channel to the guest
+ * @listeners:	Listening sockets
+ * @tcp:	What TCP flows share
+ * @dead:	Sockets to close when nothing else is to be done: close() of a
+ *		TCP socket sends, and costs as much as half a connection's
+ *		other system calls
+ * @n_dead:	Entries of @dead
+ * @bufs:	Scratch for one event: CTX_BUFS buffers of CTX_BUF_SIZE, in a row
+ * @scope_id:	Host interface index for link-local destinations, or 0
+ * @outbound_if: SO_BINDTODEVICE names for outbound sockets (v4, v6), or ""
+ */
+struct ctx {
+	uint64_t now;
+	struct epoll_set epoll;
+	struct flow_table ft;
+	struct timers timers;
+	struct stage stage;
+	struct flow_log log;
+	struct counters cnt;
+	struct tap tap;
+	struct listeners listeners;
+	struct tcp_globals tcp;
+	int dead[CTX_DEAD_MAX];
+	uint32_t n_dead;
+	uint8_t *bufs;
+	uint32_t scope_id;
+	char outbound_if[2][16];
+};
+
+/* ctx_close_dead() - Close up to @max sockets that are waiting for it */
+static inline void ctx_close_dead(struct ctx *c, uint32_t max)
+{
+	while (c->n_dead && max--)
+		(void)close(c->dead[--c->n_dead]);
+}
+
+/* ctx_close_later() - Close a socket that no flow refers to any more */
+static inline void ctx_close_later(struct ctx *c, int fd)
+{
+	if (c->n_dead == CTX_DEAD_MAX)
+		ctx_close_dead(c, 1);
+	c->dead[c->n_dead++] = fd;
+}
+
+#endif /* PASSTPY_PROTO_CTX_H */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* handler.h - What a protocol is, seen from outside
+ *
+ * Adding a protocol: one proto/x.{c,h}, one enum line in table/flow.h, one row
+ * in core/handlers.c. Every function gets the context first; time is c->now.
+ */
+#ifndef PASSTPY_PROTO_HANDLER_H
+#define PASSTPY_PROTO_HANDLER_H
+
+#include "proto/ctx.h"
+#include "table/flow_extract.h"
+#include "table/listen.h"
+#include "table/stage.h"
+
+/** struct handler
+ * @name:	For logs
+ * @ipproto:	IPPROTO_*
+ * @splices:	For flows of VERDICT_SPLICE: from socket to socket
+ * @open:	Open a flow's sockets; the flow is TYPED. @m still holds what
+ *		was parked: an accepted socket in m->fd (take it by setting -1),
+ *		datagrams of a listening socket. Frames of the guest are
+ *		replayed through @from_tap by core/ after @open. Return 0 or
+ *		-errno: core/ cancels the flow then
+ * @reject:	Verdict was "reject", or @open failed with @err: tell the
+ *		initiator as a host would (RST, ICMP); may be NULL
+ * @from_tap:	Frames of this flow from the guest
+ * @from_sock:	Events of this flow's socket
+ * @timer:	The flow's deadline passed
+ * @listen:	A listening socket is readable: find flows, add misses
+ * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
+ *		@sleep: the datapath is about to wait for events
+ * @defer:	The flow was marked closed: close its fds, release buffers;
+ *		true: free the entry
+ */
+struct handler {
+	const char *name;
+	uint8_t ipproto;
+	bool splices;
+	int (*open)(struct ctx *c, struct flow *flow, const struct verdict *v,
+		    struct miss *m);
+	void (*reject)(struct ctx *c, struct miss *m, int err);
+	void (*from_tap)(struct ctx *c, struct flow *flow, struct burst *b);
+	void (*from_sock)(struct ctx *c, struct flow *flow, unsigned sidei,
+			  uint32_t events);
+	void (*timer)(struct ctx *c, struct flow *flow);
+	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
+	void (*flush)(struct ctx *c, bool sleep);
+	bool (*defer)(struct ctx *c, struct flow *flow);
+};
+
+extern const struct handler tcp_handler;
+extern const struct handler splice_handler;
+extern const struct handler udp_handler;
+extern const struct handler udp_splice_handler;
+extern const struct handler ping4_handler;
+extern const struct handler ping6_handler;
+
+#endif /* PASSTPY_PROTO_HANDLER_H */

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_conn.h - A TCP connection over the tap; for proto/tcp*.c only
+ *
+ * We stand between two TCPs: the guest's, whose segments we read and write,
+ * and the host kernel's, behind a socket. Bytes are acknowledged to the guest
+ * when the socket took them or we hold them (tcp_rcvq.c); bytes for the guest
+ * stay in the socket's receive queue until the guest acknowledged them.
+ *
+ *   tcp.c		open, listen, close, connection events
+ *   tcp_handshake.c	a segment of the guest before the connection stands
+ *   tcp_from_tap.c	a segment of the guest: checks, data, FIN
+ *   tcp_ack.c		what its acknowledgement says: ACK, SACK, window, loss
+ *   tcp_sock.c		to the socket
+ *   tcp_to_tap.c	from the socket to the guest: peek, send, resend
+ *   tcp_rcvq.c		bytes the socket did not take, and out-of-order ones
+ *   tcp_window.c	how much the guest may send, summed over all flows
+ *   tcp_segment.c	building and sending one segment; options
+ *   tcp_timer.c	facts in, one deadline out
+ */
+#ifndef PASSTPY_PROTO_TCP_CONN_H
+#define PASSTPY_PROTO_TCP_CONN_H
+
+#include "proto/handler.h"
+#include "proto/tcp.h"
+
+#define TCP_WSCALE	7		/* window scale we offer */
+#define TCP_WND_MAX	(4U << 20)	/* largest window, bytes */
+#define TCP_WND_FIRST	(64U << 10)	/* first window, bytes */
+#define TCP_RCVQ_CHUNK	(32U << 10)	/* piece of a receive queue, bytes */
+#define TCP_SACKED_MAX	8		/* ranges the guest may have told us */
+#define TCP_GUEST_MSS	536	/* if the guest names none, RFC 9293 3.7.1 */
+#define TCP_RTT_VOID	UINT64_MAX	/* resent: no sample (Karn) */
+#define TCP_MSS_MIN	88		/* what we accept as the guest's MSS */
+
+/* seq_lt() and so on - Compare sequence numbers modulo 2^32 */
+static inline bool seq_lt(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+
+static inline bool seq_le(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) <= 0;
+}
+
+static inline uint32_t seq_max(uint32_t a, uint32_t b)
+{
+	return seq_lt(a, b) ? b : a;
+}
+
+/** struct seq_range - Bytes @start up to, not including, @end */
+struct seq_range {
+	uint32_t start;
+	uint32_t end;
+};
+
+/** struct tcp_conn - The handler's own part of a TCP flow
+ *
+ * Toward the guest (bytes of the peer):
+ * @iss:	Our initial sequence number
+ * @snd_una:	Oldest not acknowledged by the guest
+ * @snd_nxt:	Next to be sent
+ * @snd_wnd:	Guest's window, bytes from @snd_una
+ * @snd_wl1:	Sequence of the segment that set @snd_wnd
+ * @sock_una:	Sequence of the first byte in the socket's receive queue
+ * @peek_at:	Sequence where the socket's peek offset stands
+ * @lost_end:	Bytes below that were not SACKed count as lost
+ * @retx_nxt:	Lost bytes below were sent again
+ * @retx_mark:	@snd_nxt when that pass began: SACKs above it tell that
+ *		what was sent again is lost again
+ * @sacked:	What the guest holds beyond a gap, rising
+ * @n_sacked:	Entries of @sacked
+ *
+ * From the guest:
+ * @irs:	Guest's initial sequence number
+ * @rcv_nxt:	Next byte expected; the FIN does not count
+ * @rcv_adv:	Right edge of the window advertised
+ * @rcv_acked:	Last acknowledgement number sent
+ * @fin_seq:	Sequence of the guest's FIN, if @fin_seen
+ * @wnd_target:	Window aimed at, grows with use
+ * @wnd_grow_at: Grow @wnd_target when @rcv_nxt gets here
+ * @rcvq:	Pool buffer with the receive queue's head, or POOL_NONE
+ *
+ * Timing, ns (0: not armed):
+ * @retx_at:	Retransmission or window probe due
+ * @retry_at:	Something was put off: refused by the tap, or not yet consumed
+ * @heard:	Last segment of the guest
+ * @ack_limit:	No out-of-window acknowledgement before
+ * @rtt_start:	When the byte at @rtt_seq was sent, 0: none timed
+ * @rtt_seq:	Byte being timed
+ * @srtt:	Smoothed round-trip time to the guest, us; 0: none yet
+ * @rttvar:	Its variation, us
+ * @stuck_since: When the guest stopped acknowledging, 0: it does
+ *
+ * @mss:	Payload bytes of one segment to the guest
+ * @probes:	Keepalive probes unanswered
+ * @backoff:	Time-outs in a row
+ * @refusals:	Of the tap, in a row
+ * @dup_acks:	Duplicate ACKs in a row (guests without SACK)
+ * @snd_wscale:	Guest's window scale
+ * @rcv_wscale:	Ours, 0 if the guest did not offer one
+ * @sack_ok:	Both sides may send SACK
+ * @syn_rcvd:	@irs is valid
+ * @fin_seen:	@fin_seq is valid
+ * @sock_ready:	The socket may have more than we peeked at
+ * @sock_rdhup:	The peer sent its FIN; data may still be queued before it
+ * @sock_urgent: The peer sent urgent data, where a peek ends early
+ * @sock_eof:	The peer's data ended; FIN follows the last byte
+ * @ack_now:	Owes an ACK at the next flush
+ * @ack_queued:	In the context's ack_list
+ * @persist:	@retx_at is a window probe
+ * @keepalive:	SO_KEEPALIVE is on, because the guest probes too
+ * @consume_skip: ACKs whose bytes were not yet consumed
+ */
+struct tcp_conn {
+	uint32_t iss;
+	uint32_t snd_una;
+	uint32_t snd_nxt;
+	uint32_t snd_wnd;
+	uint32_t snd_wl1;
+	uint32_t sock_una;
+	uint32_t peek_at;
+	uint32_t lost_end;
+	uint32_t retx_nxt;
+	uint32_t retx_mark;
+	struct seq_range sacked[TCP_SACKED_MAX];
+
+	uint32_t irs;
+	uint32_t rcv_nxt;
+	uint32_t rcv_adv;
+	uint32_t rcv_acked;
+	uint32_t fin_seq;
+	uint32_t wnd_target;
+	uint32_t wnd_grow_at;
+	uint32_t rcvq;
+
+	uint64_t retx_at;
+	uint64_t retry_at;
+	uint64_t heard;
+	uint64_t ack_limit;
+	uint64_t rtt_start;
+	uint64_t stuck_since;
+	uint32_t rtt_seq;
+	uint32_t srtt;
+	uint32_t rttvar;
+
+	uint16_t mss;
+	uint8_t n_sacked;
+	uint8_t probes;
+	uint8_t backoff;
+	uint8_t refusals;
+	uint8_t dup_acks;
+	uint8_t snd_wscale;
+	uint8_t rcv_wscale;
+	uint8_t consume_skip;
+	bool sack_ok :1;
+	bool syn_rcvd :1;
+	bool fin_seen :1;
+	bool sock_ready :1;
+	bool sock_rdhup :1;
+	bool sock_urgent :1;
+	bool sock_eof :1;
+	bool ack_now :1;
+	bool ack_queued :1;
+	bool persist :1;
+	bool keepalive :1;
+};
+
+_Static_assert(sizeof(struct tcp_conn) <= FLOW_PRIV_SIZE, "tcp_conn fits");
+
+static inline struct tcp_conn *tcp_conn(struct flow *flow)
+{
+	return (struct tcp_conn *)(void *)flow->priv;
+}
+
+/* tcp_tapside() - Which side of the flow is the guest */
+static inline unsigned tcp_tapside(const struct flow *flow)
+{
+	return flow->f.pif[INISIDE] == PIF_TAP ? INISIDE : TGTSIDE;
+}
+
+static inline unsigned tcp_sockside(const struct flow *flow)
+{
+	return !tcp_tapside(flow);
+}
+
+static inline int tcp_fd(const struct flow *flow)
+{
+	return flow->f.fd[tcp_sockside(flow)];
+}
+
+static inline bool tcp_has(const struct flow *flow, uint16_t events)
+{
+	return (flow->f.events & events) == events;
+}
+
+/* tcp_ack_no() - Acknowledgement number: @rcv_nxt counts bytes, not the FIN */
+static inline uint32_t tcp_ack_no(struct flow *flow)
+{
+	return tcp_conn(flow)->rcv_nxt + tcp_has(flow, TCP_EV_TAP_FIN_RCVD);
+}
+
+static inline bool tcp_is_v4(const struct flow *flow)
+{
+	return inany_is_v4(&flow->f.side[tcp_tapside(flow)].eaddr);
+}
+
+/* tcp.c */
+void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event);
+void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err);
+void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err);
+void tcp_abort_sock(struct flow *flow);
+void tcp_finish_if_done(struct ctx *c, struct flow *flow);
+void tcp_connected(struct ctx *c, struct flow *flow);
+
+/* tcp_from_tap.c */
+void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b);
+
+/* tcp_handshake.c */
+bool tcp_handshake_in(struct ctx *c, struct flow *flow, const struct frame *f);
+void tcp_handshake_start(struct ctx *c, struct flow *flow);
+
+/* tcp_to_tap.c */
+void tcp_to_tap(struct ctx *c, struct flow *flow);
+bool tcp_resend(struct ctx *c, struct flow *flow);
+bool tcp_probe_window(struct ctx *c, struct flow *flow);
+void tcp_consume(struct ctx *c, struct flow *flow, bool all);
+
+/* tcp_ack.c */
+bool tcp_ack_in(struct ctx *c, struct flow *flow, const struct frame *f);
+
+/* tcp_rcvq.c */
+void tcp_rcvq_skip(struct ctx *c, struct tcp_conn *conn, uint32_t n);
+uint32_t tcp_rcvq_held(const struct ctx *c, const struct tcp_conn *conn);
+int tcp_rcvq_in_order(struct ctx *c, struct tcp_conn *conn,
+		      const struct iovec *iov, unsigned n, uint32_t skip);
+int tcp_rcvq_out_of_order(struct ctx *c, struct tcp_conn *conn, uint32_t seq,
+			  const uint8_t *data, uint32_t len);
+unsigned tcp_rcvq_iov(const struct ctx *c, const struct tcp_conn *conn,
+		      struct iovec *iov, unsigned max);
+void tcp_rcvq_taken(struct ctx *c, struct tcp_conn *conn, uint32_t n);
+void tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn);
+unsigned tcp_rcvq_ranges(const struct ctx *c, const struct tcp_conn *conn,
+			 struct seq_range *ranges, unsigned max);
+void tcp_rcvq_release(struct ctx *c, struct tcp_conn *conn);
+
+/* tcp_sock.c */
+int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
+		  unsigned n, uint32_t len);
+void tcp_sock_drain(struct ctx *c, struct flow *flow);
+
+/* tcp_window.c */
+uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn);
+bool tcp_window_opened(struct ctx *c, struct flow *flow);
+void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n);
+void tcp_window_release(struct ctx *c, struct tcp_conn *conn);
+
+/* tcp_segment.c */
+
+/* struct tcp_syn_options - What a SYN offers */
+struct tcp_syn_options {
+	uint16_t mss;
+	uint8_t wscale;
+	bool has_wscale;
+	bool sack_ok;
+};
+
+/* tcp_header() - TCP header of a checked frame; options follow it */
+static inline const struct tcp_hdr *tcp_header(const struct frame *f)
+{
+	return (const struct tcp_hdr *)(const void *)(f->eth + f->l4);
+}
+
+void tcp_parse_syn(const struct frame *f, struct tcp_syn_options *ret_opts);
+unsigned tcp_parse_sack(const struct frame *f, struct seq_range *ranges,
+			unsigned max);
+int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
+	     const void *data, uint32_t len);
+int tcp_send_syn(struct ctx *c, struct flow *flow);
+void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
+		  uint32_t ack, uint8_t flags);
+void tcp_ack_later(struct ctx *c, struct flow *flow);
+void tcp_ack_at_flush(struct ctx *c, struct flow *flow);
+void tcp_flush(struct ctx *c, bool sleep);
+
+/* tcp_timer.c: callers tell what happened, only tcp_timer.c arms */
+void tcp_timer_started(struct ctx *c, struct flow *flow);
+void tcp_timer_data_sent(struct ctx *c, struct flow *flow);
+void tcp_timer_acked(struct ctx *c, struct flow *flow);
+void tcp_timer_window_closed(struct ctx *c, struct flow *flow);
+void tcp_timer_tap_full(struct ctx *c, struct flow *flow);
+void tcp_timer_put_off(struct ctx *c, struct flow *flow);
+void tcp_timer_heard(struct ctx *c, struct flow *flow);
+void tcp_timer_expired(struct ctx *c, struct flow *flow);
+
+#endif /* PASSTPY_PROTO_TCP_CONN_H */

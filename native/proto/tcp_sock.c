@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_sock.c - Bytes of the guest into the socket
+ *
+ * What the socket does not take is kept in the receive queue, never dropped:
+ * the guest sent it inside the window that we advertised. TCP sockets are
+ * edge-triggered, so after a short write the next EPOLLOUT drains the queue.
+ */
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "proto/tcp_conn.h"
+
+#define SOCK_IOV	256	/* entries of one sendmsg() */
+
+/* Return: bytes taken, 0 when the socket is full, or -errno */
+static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
+			 unsigned n, uint32_t len)
+{
+	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n };
+	ssize_t took;
+
+	do {
+		took = sendmsg(tcp_fd(flow), &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (took < 0 && errno == EINTR);
+	if (took < 0)
+		took = -errno;
+	flow_log(&c->log, c->now, TCP_SOCK_SEND, flow, len, MAX(took, 0),
+		 took < 0 ? -took : 0, 0);
+	return took == -EAGAIN || took == -ENOBUFS || took == -ENOMEM ?
+	       0 : took;
+}
+
+/* The guest's FIN came, and every byte before it went out */
+static void sock_finish(struct ctx *c, struct flow *flow)
+{
+	if (!tcp_has(flow, TCP_EV_TAP_FIN_RCVD) ||
+	    tcp_has(flow, TCP_EV_SOCK_FIN_SENT) ||
+	    tcp_rcvq_held(c, tcp_conn(flow)))
+		return;
+	/* Nothing left in the other direction either: close() sends the FIN */
+	if (!tcp_has(flow, TCP_EV_TAP_FIN_ACKED))
+		(void)shutdown(tcp_fd(flow), SHUT_WR);
+	tcp_event(c, flow, TCP_EV_SOCK_FIN_SENT);
+}
+
+/**
+ * tcp_sock_drain() - Give the socket what is held for it
+ *
+ * The flow may be closed afterwards.
+ */
+void tcp_sock_drain(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	uint32_t held = tcp_rcvq_held(c, conn);
+	bool moved = false;
+
+	while (held) {
+		struct iovec iov[SOCK_IOV];
+		unsigned n = tcp_rcvq_iov(c, conn, iov, SOCK_IOV);
+		ssize_t took = sock_send(c, flow, iov, n, held);
+
+		if (took < 0) {
+			tcp_reset(c, flow, WHY_RST_PEER, (int)-took);
+			return;
+		}
+		if (!took)
+			break;
+		tcp_rcvq_taken(c, conn, (uint32_t)took);
+		held -= (uint32_t)took;
+		moved = true;
+	}
+	if (moved && tcp_window_opened(c, flow))
+		tcp_ack_at_flush(c, flow);
+	sock_finish(c, flow);
+	tcp_finish_if_done(c, flow);
+}
+
+/**
+ * tcp_sock_take() - Bytes in order from the guest, starting at rcv_nxt
+ * @iov:	Bytes, inside the window
+ * @n:		Entries
+ * @len:	Bytes in total
+ *
+ * Moves rcv_nxt over everything that the socket took or that is held.
+ *
+ * Return: 0, or -errno of the socket: the connection is to be reset
+ */
+int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
+		  unsigned n, uint32_t len)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	ssize_t took = 0;
+
+	if (!tcp_rcvq_held(c, conn)) {
+		took = sock_send(c, flow, iov, n, len);
+		if (took < 0)
+			return (int)took;
+	}
+	if ((uint32_t)took == len) {
+		tcp_rcvq_skip(c, conn, len);
+	} else if (tcp_rcvq_in_order(c, conn, iov, n, (uint32_t)took)) {
+		len = (uint32_t)took;	/* no buffer: the guest sends again */
+	} else {
+		c->tcp.held += len - (uint32_t)took;
+		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
+	}
+	tcp_window_received(c, conn, len);
+	tcp_rcvq_join(c, conn);
+	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
+		tcp_sock_drain(c, flow);	/* a gap was filled */
+	return 0;
+}

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_timer.c - What time does to a connection
+ *
+ * A flow has one deadline, the earliest of three causes:
+ *
+ *   retransmission (@retx_at): SYN, data or FIN not acknowledged, or the
+ *	guest's window closed while the socket has data (then it is a probe).
+ *	Doubles at each time-out in a row. The guest is a few microseconds
+ *	away, so the first one comes after RTO_MIN, not after 200 ms; a lone
+ *	small segment waits RTO_DELACK, since the guest may delay its ACK.
+ *   retry (@retry_at): the tap refused a segment. Nothing is lost by that, and
+ *	nothing that is in flight is sent again. Or consuming was put off.
+ *   keepalive (@heard): nothing heard of the guest for KEEPALIVE_IDLE, then
+ *	KEEPALIVE_PROBES probes; RFC 9293 section 3.8.4.
+ *
+ * The rest of TCP tells what happened; only this file arms.
+ */
+
+#include "proto/tcp_conn.h"
+
+#define RTO_SYN		(1 * NSEC_PER_SEC)	/* RFC 6298 (2.1) */
+#define RTO_MIN		(10 * NSEC_PER_MSEC)
+#define RTO_DELACK	(50 * NSEC_PER_MSEC)	/* above Linux' 40 ms */
+#define RTO_MAX		(120 * NSEC_PER_SEC)	/* RFC 6298 (2.5): >= 60 s */
+#define PERSIST_MIN	(200 * NSEC_PER_MSEC)
+#define SYN_TRIES	6			/* 1+2+4+...+64 s: 127 s */
+#define STUCK_MAX	(120 * NSEC_PER_SEC)	/* guest silent, data waiting */
+#define KEEPALIVE_IDLE	(7200 * NSEC_PER_SEC)
+#define KEEPALIVE_INTVL	(75 * NSEC_PER_SEC)
+#define KEEPALIVE_PROBES 9
+#define TAP_RETRY	(2 * NSEC_PER_MSEC)
+#define PUT_OFF		(5 * NSEC_PER_MSEC)
+
+static uint64_t rto(const struct flow *flow, const struct tcp_conn *conn)
+{
+	uint64_t t, max = RTO_MAX;
+
+	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
+		t = RTO_SYN;
+	else if (conn->persist)
+		t = PERSIST_MIN;
+	else
+		t = (conn->srtt + 4ULL * conn->rttvar) * NSEC_PER_USEC;
+
+	if (conn->snd_nxt - conn->snd_una < conn->mss)
+		t = MAX(t, RTO_DELACK);
+	t = MAX(t, RTO_MIN);
+	return MIN(t << MIN(conn->backoff, 16), max);
+}
+
+/* The one place that arms */
+static void arm(struct ctx *c, struct flow *flow)
+{
+	const struct tcp_conn *conn = tcp_conn(flow);
+	uint64_t idle = conn->heard + KEEPALIVE_IDLE +
+			conn->probes * KEEPALIVE_INTVL;
+
+	if (conn->retx_at)
+		idle = MIN(conn->retx_at, idle);
+	if (conn->retry_at)
+		idle = MIN(conn->retry_at, idle);
+	timer_set(&c->timers, flow, idle);
+}
+
+/* tcp_timer_started() - The flow exists */
+void tcp_timer_started(struct ctx *c, struct flow *flow)
+{
+	tcp_conn(flow)->heard = c->now;
+	arm(c, flow);
+}
+
+/* tcp_timer_heard() - A segment of the guest arrived */
+void tcp_timer_heard(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	conn->heard = c->now;
+	conn->stuck_since = 0;
+	conn->probes = 0;
+}
+
+/* tcp_timer_data_sent() - Something that the guest must acknowledge went out */
+void tcp_timer_data_sent(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	conn->refusals = 0;
+	if (!conn->rtt_start) {
+		conn->rtt_start = c->now;
+		conn->rtt_seq = conn->snd_nxt;
+	}
+	if (conn->retx_at && !conn->persist)
+		return;
+	conn->persist = false;
+	conn->retx_at = c->now + rto(flow, conn);
+	arm(c, flow);
+}
+
+/* RFC 6298 section 2, in microseconds */
+static void rtt_sample(struct tcp_conn *conn, uint64_t ns)
+{
+	uint32_t us = (uint32_t)MIN(ns / NSEC_PER_USEC, 60000000ULL) + 1;
+	uint32_t diff;
+
+	if (!conn->srtt) {
+		conn->srtt = us;
+		conn->rttvar = us / 2;
+		return;
+	}
+	diff = us > conn->srtt ? us - conn->srtt : conn->srtt - us;
+	conn->rttvar = (3 * conn->rttvar + diff) / 4;
+	conn->srtt = (7 * conn->srtt + us) / 8;
+}
+
+/* tcp_timer_acked() - snd_una moved on */
+void tcp_timer_acked(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->rtt_start && seq_le(conn->rtt_seq, conn->snd_una)) {
+		if (conn->rtt_start != TCP_RTT_VOID)
+			rtt_sample(conn, c->now - conn->rtt_start);
+		conn->rtt_start = 0;
+	}
+	conn->backoff = 0;
+	conn->persist = false;
+	conn->retx_at = conn->snd_una == conn->snd_nxt ? 0 :
+			c->now + rto(flow, conn);
+	arm(c, flow);
+}
+
+/* tcp_timer_window_closed() - Data waits for a window that is closed */
+void tcp_timer_window_closed(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->retx_at)
+		return;
+	conn->persist = true;
+	conn->retx_at = c->now + rto(flow, conn);
+	arm(c, flow);
+}
+
+/* tcp_timer_put_off() - What pays only later is to be done soon */
+void tcp_timer_put_off(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->retry_at)
+		return;
+	conn->retry_at = c->now + PUT_OFF;
+	arm(c, flow);
+}
+
+/* tcp_timer_tap_full() - The tap refused a segment: try again soon */
+void tcp_timer_tap_full(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->retry_at)
+		return;
+	conn->retry_at = c->now + (TAP_RETRY << MIN(conn->refusals, 9));
+	conn->refusals += conn->refusals < UINT8_MAX;
+	arm(c, flow);
+}
+
+/* The guest's window is closed: does anything wait for it at all? */
+static void probe(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (tcp_probe_window(c, flow) || flow->f.closed)
+		return;
+	conn->persist = false;
+	conn->retx_at = 0;
+	conn->backoff = 0;
+	conn->stuck_since = 0;
+	tcp_to_tap(c, flow);	/* a FIN needs no window */
+}
+
+/* Do what was put off */
+static void retry(struct ctx *c, struct flow *flow)
+{
+	tcp_conn(flow)->retry_at = 0;
+	tcp_consume(c, flow, true);
+	tcp_resend(c, flow);
+	tcp_to_tap(c, flow);
+}
+
+/* Retransmit; false when the flow was given up */
+static bool retransmit(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (!tcp_has(flow, TCP_EV_ESTABLISHED)) {
+		if (conn->backoff >= SYN_TRIES)
+			return false;
+		conn->rtt_start = TCP_RTT_VOID;
+		(void)tcp_send_syn(c, flow);
+		return true;
+	}
+	if (!conn->stuck_since)
+		conn->stuck_since = c->now;
+	if (c->now - conn->stuck_since >= STUCK_MAX)
+		return false;
+
+	if (conn->persist) {
+		probe(c, flow);
+	} else {
+		count(&c->cnt, CNT_TCP_RTO);
+		/* RFC 2018 section 8: what it SACKed it may have dropped */
+		if (conn->backoff || (conn->n_sacked &&
+				      conn->sacked[0].start == conn->snd_una))
+			conn->n_sacked = 0;
+		conn->lost_end = conn->snd_nxt;
+		conn->retx_nxt = conn->snd_una;
+		conn->retx_mark = conn->snd_nxt;
+		tcp_resend(c, flow);
+	}
+	return true;
+}
+
+/* A segment just before the window: the guest answers with its ACK */
+static bool keepalive(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->probes >= KEEPALIVE_PROBES)
+		return false;
+	conn->probes++;
+	if (tcp_has(flow, TCP_EV_ESTABLISHED)) {
+		count(&c->cnt, CNT_TCP_PROBES);
+		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_una - 1, NULL,
+			       0);
+	}
+	return true;
+}
+
+/* tcp_timer_expired() - The flow's deadline passed */
+void tcp_timer_expired(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	bool alive = true;
+
+	if (conn->retry_at && c->now >= conn->retry_at) {
+		retry(c, flow);
+		if (flow->f.closed)
+			return;
+	} else if (conn->retx_at && c->now >= conn->retx_at) {
+		uint64_t was = conn->retx_at;
+
+		alive = retransmit(c, flow);
+		if (flow->f.closed)
+			return;
+		if (alive && conn->retx_at == was) {
+			conn->backoff++;
+			conn->retx_at = c->now + rto(flow, conn);
+			if (conn->stuck_since)
+				conn->retx_at = MIN(conn->retx_at,
+						    conn->stuck_since +
+						    STUCK_MAX);
+		}
+	} else {
+		alive = c->now < conn->heard + KEEPALIVE_IDLE +
+				 conn->probes * KEEPALIVE_INTVL ||
+			keepalive(c, flow);
+	}
+	if (!alive) {
+		count(&c->cnt, CNT_TCP_TIMEOUT);
+		tcp_reset(c, flow, WHY_TIMEOUT, 0);
+		return;
+	}
+	arm(c, flow);
+}

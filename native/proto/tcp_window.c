@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_window.c - How much the guest may send, summed over all flows
+ *
+ * A window is a promise: bytes sent inside it are never dropped. Two places
+ * must be able to hold them: the tap's queue, while we are busy elsewhere, and
+ * our receive queues, while sockets are full. So the sum of what is promised
+ * and what is held never exceeds a budget (frames of the tap's queue times the
+ * guest's segment size, at most TCP_BUDGET_MAX). Each flow may take a quarter
+ * of what the others leave: n busy flows settle at budget / (n + 3) each. A
+ * flow that finds nothing left still gets one segment, so that it moves on;
+ * the queue has more frames than we expect flows, which keeps the sum true.
+ * A window grows while it is used up, and never shrinks (RFC 9293 3.8.6).
+ */
+
+#include "proto/tcp_conn.h"
+
+#define TCP_FIRST_SHARE	64	/* a new flow gets 1/64 of what is left */
+#define TCP_SHARE	4	/* a busy flow a quarter */
+
+static uint32_t min_window(const struct tcp_conn *conn, uint32_t held)
+{
+	return held ? 0 : conn->mss;
+}
+
+/* What the window of a flow could be now, bytes from rcv_nxt */
+static uint32_t window_wanted(const struct ctx *c, const struct tcp_conn *conn)
+{
+	uint32_t held = tcp_rcvq_held(c, conn);
+	uint32_t own = conn->rcv_adv - conn->rcv_nxt;
+	uint64_t others = c->tcp.promised - own + c->tcp.held;
+	uint64_t left = c->tcp.budget > others ? c->tcp.budget - others : 0;
+	unsigned share = conn->rcv_nxt == conn->irs + 1 ? TCP_FIRST_SHARE :
+			 TCP_SHARE;
+	uint32_t wnd = (uint32_t)MIN(left / share, conn->wnd_target);
+
+	wnd = MAX(wnd, min_window(conn, held));
+	wnd = MIN(wnd, TCP_WND_MAX - MIN(held, TCP_WND_MAX));
+	if (!conn->rcv_wscale)
+		wnd = MIN(wnd, 65535U);
+	/* RFC 9293 3.8.6.2.2: no silly windows while bytes are held back */
+	if (held && wnd < own + conn->mss)
+		wnd = own;
+	return MAX(wnd, own);
+}
+
+/**
+ * tcp_window_update() - Renew the promise to the guest
+ * @syn:	The window is for a SYN, where it is never scaled
+ *
+ * Return: the window field, host order
+ */
+uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	uint32_t own = conn->rcv_adv - conn->rcv_nxt;
+	uint32_t wnd = window_wanted(c, conn);
+	unsigned scale = syn ? 0 : conn->rcv_wscale;
+	uint32_t unit = (1U << scale) - 1;
+	uint32_t field;
+
+	/* Rounding up promises more, which small segments could ask for again
+	 * and again: not while bytes are held (RFC 7323 2.4 allows for it) */
+	field = (tcp_rcvq_held(c, conn) ? wnd : wnd + unit) >> scale;
+	field = MIN(field, 65535U);
+	wnd = MAX(field << scale, own);
+	c->tcp.promised += wnd - own;
+	conn->rcv_adv = conn->rcv_nxt + wnd;
+	flow_log(&c->log, c->now, TCP_WINDOW, flow, wnd, c->tcp.promised,
+		 tcp_rcvq_held(c, conn), 0);
+	return (uint16_t)field;
+}
+
+/* tcp_window_opened() - Did the window open enough to tell the guest at once?
+ * After the socket took bytes that we held back. */
+bool tcp_window_opened(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	uint32_t own = conn->rcv_adv - conn->rcv_nxt;
+	uint32_t gain = window_wanted(c, conn) - own;
+
+	return gain >= 2U * conn->mss && gain >= own / 2;
+}
+
+/* tcp_window_received() - rcv_nxt moved on by @n bytes of the window */
+void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
+{
+	conn->rcv_nxt += n;
+	c->tcp.promised -= n;
+	if (seq_lt(conn->rcv_nxt, conn->wnd_grow_at))
+		return;
+	if (tcp_rcvq_held(c, conn) <= conn->wnd_target / 2)
+		conn->wnd_target = MIN(2 * conn->wnd_target, TCP_WND_MAX);
+	conn->wnd_grow_at = conn->rcv_nxt + conn->wnd_target;
+}
+
+/* tcp_window_release() - The flow ends: nothing is promised any more */
+void tcp_window_release(struct ctx *c, struct tcp_conn *conn)
+{
+	c->tcp.promised -= conn->rcv_adv - conn->rcv_nxt;
+	conn->rcv_adv = conn->rcv_nxt;
+}
