@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* icmp.c - ICMP and ICMPv6 echo through ping sockets
+ *
+ * A flow is an identifier and a destination. A ping socket is no privilege,
+ * but the administrator decides who may have one (net.ipv4.ping_group_range);
+ * who may not is told "administratively prohibited". The kernel puts its own
+ * identifier in, which is the guest's if no other ping socket has that, and
+ * computes checksums. Sequence numbers and payload pass as they are, both
+ * ways, repeated answers included: ping shows duplicates, and it should.
+ */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "link/frame.h"
+#include "proto/dgram.h"
+#include "proto/handler.h"
+#include "proto/icmp_error.h"
+
+#define ECHO_HLEN 8 /* type, code, sum, identifier, sequence */
+/* After the last request or answer: twice what conntrack gives, so that a ping
+ * every half minute keeps its identifier */
+#define PING_TIMEOUT	(60 * NSEC_PER_SEC)
+#define PING_BATCH	8  /* answers taken in one event */
+#define PING_ERRORS_MAX 16 /* errors taken in one event */
+
+/** struct ping_flow - What a flow of echo requests remembers
+ * @ttl:	TTL the socket has, 0: not set yet
+ */
+struct ping_flow {
+	uint8_t ttl;
+};
+
+_Static_assert(sizeof(struct ping_flow) <= FLOW_PRIV_SIZE, "ping_flow");
+
+static struct ping_flow *ping_flow_of(struct flow *flow)
+{
+	return (struct ping_flow *)(void *)flow->priv;
+}
+
+static bool ping_is_v4(const struct flow *flow)
+{
+	return flow->f.type == FLOW_PING4;
+}
+
+/* ping_setup() - Bind to the guest's identifier if it is free, and connect */
+static int ping_setup(struct ctx *c, struct flow *flow, int fd,
+		      struct flowside *local)
+{
+	uint16_t own = flow->f.side[INISIDE].eport;
+	bool v4 = ping_is_v4(flow);
+	static const int on = 1, off;
+	int rc;
+
+	/* Ping sockets are born with it on. Two of one identifier steal each
+	 * other's answers, for the kernel does not look who they came from */
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
+
+	*local = flow->f.side[TGTSIDE];
+	rc = dgram_outbound(c, fd, v4);
+	if (rc)
+		return rc;
+	rc = dgram_bind(c, fd, v4, &local->oaddr,
+			local->oport ? local->oport : own);
+	if (rc == -EADDRINUSE && !local->oport)
+		rc = dgram_bind(c, fd, v4, &local->oaddr, 0);
+	if (rc)
+		return rc;
+	rc = dgram_connect(c, fd, &local->eaddr, 0);
+	if (rc)
+		return rc;
+
+	/* ping tells the TTL of answers; without it, it tells our own */
+	if (v4)
+		setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof(on));
+	else
+		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on,
+			   sizeof(on));
+	return dgram_name(fd, &local->oaddr, &local->oport);
+}
+
+static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
+		     struct miss *m)
+{
+	bool v4 = ping_is_v4(flow);
+	struct flowside local;
+	int fd, rc;
+
+	(void)m;
+	*ping_flow_of(flow) = (struct ping_flow){ 0 };
+	if (flow->f.pif[INISIDE] != PIF_TAP)
+		return -EOPNOTSUPP;
+	if (inany_is_v4(&v->side.eaddr) != v4)
+		return -EAFNOSUPPORT;
+
+	fd = dgram_socket(c, flow, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, v4);
+	if (fd == -EACCES) {
+		count(&c->cnt, CNT_PING_DENIED);
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, EACCES, 0, 0, 0);
+	}
+	if (fd < 0)
+		return fd;
+
+	rc = ping_setup(c, flow, fd, &local);
+	if (rc)
+		goto fail;
+	flow->f.fd[TGTSIDE] = fd;
+	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_PING, flow, TGTSIDE,
+			    c->now);
+	if (rc)
+		goto fail;
+
+	flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
+	timer_set(&c->timers, flow, c->now + PING_TIMEOUT);
+	return 0;
+
+fail:
+	flow->f.fd[TGTSIDE] = -1;
+	close(fd);
+	return rc;
+}
+
+/* ping_reject() - A port means nothing here: the host does not want to */
+static void ping_reject(struct ctx *c, struct miss *m, int err)
+{
+	icmp_error_reject(c, m, err == ECONNREFUSED ? EACCES : err);
+}
+
+/* ping_restore() - Make what came back of a request the guest's own again
+ *
+ * Only identifier and checksum can differ; the sum is corrected, not computed,
+ * since the end may be missing (RFC 1624, equation 3).
+ */
+static void ping_restore(const struct flow *flow, uint8_t *l4)
+{
+	struct icmp_hdr echo;
+	uint64_t sum;
+
+	memcpy(&echo, l4, sizeof(echo));
+	sum = (uint16_t)~echo.check + (uint64_t)(uint16_t)~echo.id;
+	echo.id = htons(flow->f.side[INISIDE].eport);
+	echo.check = (uint16_t)~csum_fold(sum + echo.id);
+	memcpy(l4, &echo, sizeof(echo));
+}
+
+/* ping_errors() - Pass on what is in the socket's error queue */
+static void ping_errors(struct ctx *c, struct flow *flow)
+{
+	int fd = flow->f.fd[TGTSIDE];
+	uint8_t l4[ICMP_QUOTE_MAX];
+	struct sock_error e;
+	unsigned n;
+
+	for (n = 0; n < PING_ERRORS_MAX; n++) {
+		if (icmp_error_next(fd, l4, sizeof(l4), &e))
+			break;
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, e.err, 0, 0, 0);
+		if (e.len < ECHO_HLEN)
+			continue;
+		ping_restore(flow, l4);
+		icmp_error_relay(c, flow, &e, l4, e.len);
+	}
+	if (!n)
+		dgram_take_error(fd);
+}
+
+/* ping_send() - One request; the kernel sets identifier and checksum */
+static int ping_send(struct flow *flow, const struct frame *f)
+{
+	uint32_t len = ECHO_HLEN + f->payload_len;
+
+	if (send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
+		 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return errno;
+	return 0;
+}
+
+/* ping_lost() - A request that could not be sent: tell the guest if ICMP can */
+static void ping_lost(struct ctx *c, struct flow *flow, const struct frame *f,
+		      int err)
+{
+	uint32_t len = ECHO_HLEN + f->payload_len;
+	uint8_t type, code;
+
+	flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+	if (icmp_error_from_errno(err, ping_is_v4(flow), &type, &code))
+		icmp_error_quote(c, NULL, &flow->f.side[INISIDE], f->ipproto,
+				 type, code, 0, f->eth + f->l4, len, len);
+}
+
+static void ping_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
+{
+	struct ping_flow *p = ping_flow_of(flow);
+	struct icmp_hdr echo;
+	int err;
+
+	for (const struct frame *f = b->head; f; f = f->next) {
+		if (f->ttl != p->ttl) {
+			p->ttl = f->ttl;
+			dgram_set_ttl(flow->f.fd[TGTSIDE], ping_is_v4(flow),
+				      f->ttl);
+		}
+		err = ping_send(flow, f);
+		if (err && err != EAGAIN) {
+			/* The answer to an earlier request, most likely */
+			ping_errors(c, flow);
+			err = ping_send(flow, f);
+		}
+		if (err) {
+			ping_lost(c, flow, f, err);
+			continue;
+		}
+		flow_touch(flow, INISIDE, 1, f->payload_len, c->now);
+		memcpy(&echo, f->eth + f->l4, sizeof(echo));
+		flow_log(&c->log, c->now, PING_FROM_TAP, flow, ntohs(echo.id),
+			 ntohs(echo.seq), f->payload_len, 0);
+	}
+}
+
+/* ping_answer_ttl() - TTL or hop limit of what was received; 0: not told */
+static uint8_t ping_answer_ttl(struct msghdr *mh)
+{
+	int ttl;
+
+	for (struct cmsghdr *cm = CMSG_FIRSTHDR(mh); cm;
+	     cm = CMSG_NXTHDR(mh, cm)) {
+		if ((cm->cmsg_level == IPPROTO_IP && cm->cmsg_type == IP_TTL) ||
+		    (cm->cmsg_level == IPPROTO_IPV6 &&
+		     cm->cmsg_type == IPV6_HOPLIMIT)) {
+			memcpy(&ttl, CMSG_DATA(cm), sizeof(ttl));
+			return (uint8_t)ttl;
+		}
+	}
+	return 0;
+}
+
+/* is_from_target() - A ping socket hears everybody who knows its identifier */
+static bool is_from_target(const struct flow *flow,
+			   const union sockaddr_inany *sa)
+{
+	const union inany *target = &flow->f.side[TGTSIDE].eaddr;
+	union inany addr;
+	uint16_t port;
+
+	return !inany_from_sa(&addr, &port, sa) && inany_equal(&addr, target);
+}
+
+/* ping_to_tap() - One answer to the guest, with its own identifier */
+static void ping_to_tap(struct ctx *c, struct flow *flow, const uint8_t *msg,
+			uint32_t len, uint8_t ttl)
+{
+	const struct flowside *guest = &flow->f.side[INISIDE];
+	uint8_t proto = flow_type_proto[flow->f.type];
+	uint8_t reply = ping_is_v4(flow) ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
+	uint32_t payload = len - ECHO_HLEN;
+	struct icmp_hdr echo;
+	struct frame_out f;
+	struct iovec iov;
+
+	memcpy(&echo, msg, sizeof(echo));
+	if (echo.type != reply || echo.code)
+		return;
+	echo.id = htons(guest->eport);
+	iov = (struct iovec){ (void *)(msg + ECHO_HLEN), payload };
+	memcpy(frame_ip(&f, &c->tap, &guest->oaddr, &guest->eaddr, proto,
+			ECHO_HLEN, payload, ttl),
+	       &echo, sizeof(echo));
+	frame_csum_icmp(&f, &guest->oaddr, &guest->eaddr, proto, ECHO_HLEN,
+			iov.iov_base, payload);
+	if (tap_send(&c->tap, &f, &iov, 1, payload))
+		return;
+
+	flow_touch(flow, TGTSIDE, 1, payload, c->now);
+	flow_log(&c->log, c->now, PING_TO_TAP, flow, ntohs(echo.id),
+		 ntohs(echo.seq), payload, 0);
+}
+
+/* ping_receive() - Take one answer; false when there is none */
+static bool ping_receive(struct ctx *c, struct flow *flow)
+{
+	union {
+		struct cmsghdr align;
+		uint8_t buf[CMSG_SPACE(sizeof(int))];
+	} ctl;
+	struct iovec iov = { c->bufs, CTX_BUF_SIZE };
+	union sockaddr_inany peer = { 0 };
+	struct msghdr mh = {
+		.msg_name = &peer,
+		.msg_namelen = sizeof(peer),
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &ctl,
+		.msg_controllen = sizeof(ctl),
+	};
+	ssize_t n = recvmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT);
+
+	if (n < 0)
+		return false;
+	if (n >= ECHO_HLEN && is_from_target(flow, &peer))
+		ping_to_tap(c, flow, c->bufs, (uint32_t)n,
+			    ping_answer_ttl(&mh));
+	tap_flush(&c->tap);
+	return true;
+}
+
+static void ping_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+			   uint32_t events)
+{
+	(void)sidei;
+	if (events & EPOLLERR)
+		ping_errors(c, flow);
+	if (!(events & EPOLLIN))
+		return;
+	for (unsigned i = 0; i < PING_BATCH; i++)
+		if (!ping_receive(c, flow))
+			return;
+}
+
+static void ping_timer(struct ctx *c, struct flow *flow)
+{
+	uint64_t deadline =
+		MAX(flow->f.created, flow->f.last_use) + PING_TIMEOUT;
+
+	if (c->now >= deadline)
+		flow_mark_closed(&c->ft, flow, WHY_IDLE, 0, c->now);
+	else
+		timer_set(&c->timers, flow, deadline);
+}
+
+static bool ping_defer(struct ctx *c, struct flow *flow)
+{
+	(void)c;
+	close(flow->f.fd[TGTSIDE]);
+	flow->f.fd[TGTSIDE] = -1;
+	return true;
+}
+
+const struct handler ping4_handler = {
+	.name = "ICMP echo",
+	.ipproto = IPPROTO_ICMP,
+	.open = ping_open,
+	.reject = ping_reject,
+	.from_tap = ping_from_tap,
+	.from_sock = ping_from_sock,
+	.timer = ping_timer,
+	.defer = ping_defer,
+};
+
+const struct handler ping6_handler = {
+	.name = "ICMPv6 echo",
+	.ipproto = IPPROTO_ICMPV6,
+	.open = ping_open,
+	.reject = ping_reject,
+	.from_tap = ping_from_tap,
+	.from_sock = ping_from_sock,
+	.timer = ping_timer,
+	.defer = ping_defer,
+};

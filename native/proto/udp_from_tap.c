@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* udp_from_tap.c - Datagrams from the guest: the frames of a burst */
+
+#include "proto/dgram.h"
+#include "proto/udp_tx.h"
+
+/* udp_add_frame() - Datagrams of a frame, whose headers lie before them */
+static void udp_add_frame(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+			  const struct frame *f)
+{
+	uint32_t len = f->payload_len;
+	struct iovec iov = { f->eth + f->payload, len };
+
+	udp_tx_add(c, flow, tx, &iov, 1, len,
+		   f->gso_size ? MIN(f->gso_size, len) : len);
+}
+
+/* udp_tx_ttl() - The guest's TTL becomes the socket's (traceroute needs it) */
+static void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+		       uint8_t ttl)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+
+	if (u->ttl == ttl)
+		return;
+	udp_tx_flush(c, flow, tx);
+	u->ttl = ttl;
+	if (!tx->shared)
+		dgram_set_ttl(tx->fd, udp_is_v4(flow), ttl);
+}
+
+void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
+{
+	const uint64_t *packets = &flow->f.packets[udp_tapside(flow)];
+	const uint64_t *bytes = &flow->f.bytes[udp_tapside(flow)];
+	uint64_t packets_before = *packets, bytes_before = *bytes;
+	struct udp_tx tx;
+
+	if (udp_tx_start(c, flow, &tx, !udp_tapside(flow))) {
+		count_n(&c->cnt, CNT_UDP_DROP_SOCK_FULL, b->count);
+		return;
+	}
+
+	for (const struct frame *f = b->head; f; f = f->next) {
+		udp_tx_ttl(c, flow, &tx, f->ttl);
+		udp_add_frame(c, flow, &tx, f);
+	}
+	udp_tx_flush(c, flow, &tx);
+
+	flow_log(&c->log, c->now, UDP_FROM_TAP, flow, *packets - packets_before,
+		 *bytes - bytes_before, 0, 0);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* udp_splice.c - Datagrams from socket to socket, past the tap
+ *
+ * Each side has a connected socket: the initiator's shares its port with the
+ * listener, the target's is bound to a port of its own. One batch crosses with
+ * two system calls, received as UDP_GRO joined it, sent as UDP_SEGMENT lets it:
+ * the parts are those of UDP over the tap, time-outs too.
+ *
+ * An initiator inside the namespace needs a socket made there; without one the
+ * flow lives on the listener. Errors (the target's port is closed) are counted
+ * and logged, no more: only a kernel or root may send ICMP.
+ */
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "proto/dgram.h"
+#include "proto/udp_tx.h"
+
+/* take_ns_fd() - The namespace's socket, if this side is the one for it */
+static int take_ns_fd(const struct flow *flow, unsigned sidei, struct miss *m)
+{
+	int fd = m->ns_fd;
+
+	if (flow->f.pif[sidei] != PIF_SPLICE)
+		return -1;
+	m->ns_fd = -1;
+	return fd;
+}
+
+/* connect_target() - Bind as the verdict says, and connect; closes on failure
+ * @local:	Filled with the address and port that we have */
+static int connect_target(struct ctx *c, struct flow *flow, int fd,
+			  struct flowside *local)
+{
+	const struct flowside *tgt = &flow->f.side[TGTSIDE];
+	bool v4 = inany_is_v4(&tgt->eaddr);
+	int rc = 0;
+
+	*local = *tgt;
+	if (tgt->oport || !inany_is_any(&tgt->oaddr))
+		rc = dgram_bind(c, fd, v4, &tgt->oaddr, tgt->oport);
+	if (!rc)
+		rc = dgram_connect(c, fd, &tgt->eaddr, tgt->eport);
+	if (!rc)
+		rc = dgram_name(fd, &local->oaddr, &local->oport);
+	/* The kernel may choose the very port, if nobody is there */
+	if (!rc && local->oport == local->eport &&
+	    inany_equal(&local->oaddr, &local->eaddr))
+		rc = -EADDRINUSE;
+	if (rc)
+		close(fd);
+	return rc;
+}
+
+static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
+{
+	bool v4 = udp_is_v4(flow);
+	struct flowside local;
+	int fd, rc;
+
+	fd = take_ns_fd(flow, TGTSIDE, m);
+	if (fd < 0)
+		fd = dgram_socket(c, flow, IPPROTO_UDP, v4);
+	if (fd < 0)
+		return fd;
+	rc = connect_target(c, flow, fd, &local);
+	if (rc)
+		return rc;
+	udp_drain(c, flow, fd, UDP_LISTENER_NONE);
+	udp_setup(fd);
+	rc = udp_watch(c, flow, TGTSIDE, fd);
+	if (!rc)
+		flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
+	return rc;
+}
+
+/* open_initiator() - A socket of its own, or the listener's */
+static int open_initiator(struct ctx *c, struct flow *flow,
+			  const struct listener *l, struct miss *m)
+{
+	int fd = take_ns_fd(flow, INISIDE, m);
+
+	if (fd >= 0 || flow->f.pif[INISIDE] == PIF_HOST)
+		fd = udp_connect_ini(c, flow, l, fd);
+	if (fd < 0)
+		udp_flow_of(flow)->listener = m->listener;
+	return fd;
+}
+
+static int udp_splice_open(struct ctx *c, struct flow *flow,
+			   const struct verdict *v, struct miss *m)
+{
+	struct stage_item *item;
+	struct listener *l;
+	uint32_t pos = 0;
+	int fd, rc;
+
+	udp_flow_init(flow);
+	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
+		return -EAFNOSUPPORT;
+	l = m->listener < 0 ? NULL :
+			      listener_get(&c->listeners,
+					   (uint32_t)m->listener);
+	if (!l)
+		return -ENOTCONN;
+	rc = open_target(c, flow, m);
+	if (rc)
+		return rc;
+
+	fd = open_initiator(c, flow, l, m);
+	while ((item = stage_next(&c->stage, m, &pos)))
+		udp_splice_datagram(c, flow, stage_item_data(item), item->len);
+	if (fd >= 0) {
+		udp_drain(c, flow, fd, m->listener);
+		udp_setup(fd);
+	}
+	udp_timer(c, flow);
+	return 0;
+}
+
+/* send_to() - Start messages to a side, or count what is lost */
+static bool send_to(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+		    unsigned to, unsigned n)
+{
+	if (!udp_tx_start(c, flow, tx, to))
+		return true;
+	count_n(&c->cnt, CNT_UDP_DROP_SOCK_FULL, n);
+	return false;
+}
+
+void udp_splice_datagram(struct ctx *c, struct flow *flow, void *data,
+			 uint32_t len)
+{
+	struct iovec iov = { data, len };
+	struct udp_tx tx;
+
+	if (!send_to(c, flow, &tx, TGTSIDE, 1))
+		return;
+	udp_tx_add(c, flow, &tx, &iov, 1, len, len);
+	udp_tx_flush(c, flow, &tx);
+}
+
+/* pass() - A batch of one side to the other, in order */
+static void pass(struct ctx *c, struct flow *flow, unsigned from,
+		 struct udp_rx *rx)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	uint64_t packets = flow->f.packets[from];
+	uint64_t bytes = flow->f.bytes[from];
+	struct iovec iov[2];
+	struct udp_tx tx;
+
+	if (!send_to(c, flow, &tx, !from, rx->n))
+		return;
+	for (unsigned i = 0; i < rx->n; i++) {
+		if (!udp_rx_whole(c, u, rx, i))
+			continue;
+		udp_tx_add(c, flow, &tx, iov, udp_rx_pieces(rx, i, iov),
+			   rx->mm[i].msg_len, udp_rx_size(rx, i));
+	}
+	udp_tx_flush(c, flow, &tx);
+	flow_log(&c->log, c->now, UDP_SPLICE, flow, from,
+		 flow->f.packets[from] - packets, flow->f.bytes[from] - bytes,
+		 0);
+}
+
+static void udp_splice_from_sock(struct ctx *c, struct flow *flow,
+				 unsigned sidei, uint32_t events)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	struct udp_rx rx;
+	int rc;
+
+	if (events & EPOLLERR)
+		udp_errors(c, flow, sidei);
+	if (!(events & EPOLLIN))
+		return;
+
+	/* As with the tap: one batch for each event */
+	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
+	if (rc) {
+		if (rc != -EAGAIN)
+			udp_errors(c, flow, sidei);
+		return;
+	}
+	pass(c, flow, sidei, &rx);
+	u->batch[sidei] =
+		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+}
+
+const struct handler udp_splice_handler = {
+	.name = "spliced UDP",
+	.ipproto = IPPROTO_UDP,
+	.splices = true,
+	.open = udp_splice_open,
+	.from_sock = udp_splice_from_sock,
+	.timer = udp_timer,
+	.defer = udp_defer,
+};

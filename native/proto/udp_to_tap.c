@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* udp_to_tap.c - Datagrams for the guest, in as few frames as possible
+ *
+ * What one recvmmsg() gave is cut into runs; a run is one USO frame where the
+ * tap takes such, and single frames elsewhere. Payload goes from the scratch
+ * buffers to the tap as it lies.
+ *
+ * A datagram may be longer than the guest's MTU: link/ cuts it into fragments.
+ * Such datagrams never make a run, for a super-segment cannot be fragmented.
+ */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "link/frame.h"
+#include "proto/udp_flow.h"
+#include "proto/udp_rx.h"
+
+/* udp_frame() - Send one frame: a datagram, or several as a super-segment */
+static int udp_frame(struct ctx *c, const struct flowside *guest,
+		     const struct iovec *iov, unsigned n, uint32_t bytes,
+		     uint32_t size)
+{
+	struct udp_hdr uh = {
+		.source = htons(guest->oport),
+		.dest = htons(guest->eport),
+		.len = htons((uint16_t)(UDP_HLEN + bytes)),
+	};
+	struct frame_out f;
+
+	memcpy(frame_ip(&f, &c->tap, &guest->oaddr, &guest->eaddr, IPPROTO_UDP,
+			UDP_HLEN, bytes, 0),
+	       &uh, UDP_HLEN);
+	frame_csum_offload(&f, &guest->oaddr, &guest->eaddr, IPPROTO_UDP,
+			   UDP_HLEN, bytes, offsetof(struct udp_hdr, check));
+	if (bytes > size)
+		frame_gso(&f, VNET_GSO_UDP_L4, (uint16_t)size);
+	return tap_send(&c->tap, &f, iov, n, bytes);
+}
+
+unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len)
+{
+	unsigned n = 0;
+
+	while (len) {
+		struct iovec *s = *src;
+		size_t piece = MIN(len, s->iov_len);
+
+		if (piece)
+			dst[n++] = (struct iovec){ s->iov_base, piece };
+		s->iov_base = (uint8_t *)s->iov_base + piece;
+		s->iov_len -= piece;
+		len -= piece;
+		if (!s->iov_len)
+			(*src)++;
+	}
+	return n;
+}
+
+/* udp_fits_mtu() - Does a datagram of @size bytes go without fragments? */
+static bool udp_fits_mtu(const struct ctx *c, const struct flow *flow,
+			 uint32_t size)
+{
+	uint32_t ip_len = udp_is_v4(flow) ? sizeof(struct ip4_hdr) :
+					    sizeof(struct ip6_hdr_);
+
+	return size + UDP_HLEN + ip_len <= c->tap.mtu;
+}
+
+/* udp_frames() - Send the datagrams of a run one by one; returns the losses */
+static unsigned udp_frames(struct ctx *c, const struct flowside *guest,
+			   const struct udp_run *run)
+{
+	struct iovec *src = run->iov, iov[2];
+	unsigned lost = 0;
+
+	for (uint32_t off = 0; off < run->bytes; off += run->size) {
+		uint32_t len = MIN(run->size, run->bytes - off);
+		unsigned n = udp_iov_cut(iov, &src, len);
+
+		if (udp_frame(c, guest, iov, n, len, len))
+			lost++;
+	}
+	return lost;
+}
+
+void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run)
+{
+	unsigned tapside = udp_tapside(flow), lost = 0;
+	const struct flowside *guest = &flow->f.side[tapside];
+
+	/* A run as it came by UDP_GRO may be longer than those we make */
+	if (run->segs == 1 ||
+	    (c->tap.uso && run->bytes <= udp_run_max(flow) &&
+	     udp_fits_mtu(c, flow, run->size))) {
+		if (udp_frame(c, guest, run->iov, run->n, run->bytes,
+			      run->size))
+			lost = run->segs;
+	} else {
+		lost = udp_frames(c, guest, run);
+	}
+	if (lost)
+		count_n(&c->cnt, CNT_UDP_DROP_TAP, lost);
+
+	flow_touch(flow, !tapside, run->segs, run->bytes, c->now);
+	flow_log(&c->log, c->now, UDP_TO_TAP, flow, run->segs, run->bytes, 0,
+		 0);
+}
+
+/* udp_run_append() - Add received datagram @i; false if it does not fit */
+static bool udp_run_append(struct udp_run *run, struct udp_rx *rx, unsigned i,
+			   uint32_t size, uint32_t max)
+{
+	uint32_t len = rx->mm[i].msg_len;
+
+	if (!udp_run_fits(run, len, size, max))
+		return false;
+	run->n += udp_rx_pieces(rx, i, run->iov + run->n);
+	udp_run_add(run, len, size);
+	return true;
+}
+
+bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
+		  unsigned i)
+{
+	bool cut = rx->mm[i].msg_hdr.msg_flags & MSG_TRUNC;
+
+	u->large |= cut || rx->mm[i].msg_len > UDP_RX_SMALL_SIZE;
+	if (cut)
+		count(&c->cnt, CNT_UDP_TRUNCATED);
+	return !cut;
+}
+
+/* udp_rx_deliver() - Send a batch of one flow to the guest, in order */
+static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	uint32_t max = udp_run_max(flow), size;
+	struct iovec iov[2 * UDP_RX_SMALL];
+	struct udp_run run = { .iov = iov };
+
+	for (unsigned i = 0; i < rx->n; i++) {
+		if (!udp_rx_whole(c, u, rx, i))
+			continue;
+		size = udp_rx_size(rx, i);
+		if (size > udp_datagram_max(flow)) {
+			count(&c->cnt, CNT_UDP_TRUNCATED);
+			continue;
+		}
+		if (udp_run_append(&run, rx, i, size, max))
+			continue;
+		udp_to_tap(c, flow, &run);
+		run = (struct udp_run){ .iov = iov };
+		udp_run_append(&run, rx, i, size, max);
+	}
+	if (run.segs)
+		udp_to_tap(c, flow, &run);
+}
+
+void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+		   uint32_t events)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	struct udp_rx rx;
+	int rc;
+
+	if (events & EPOLLERR)
+		udp_errors(c, flow, sidei);
+	if (!(events & EPOLLIN))
+		return;
+
+	/* One batch for each event: what is left is an event again, after the
+	 * other flows had their turn */
+	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei],
+			  false);
+	if (rc) {
+		if (rc != -EAGAIN)
+			udp_errors(c, flow, sidei);
+		return;
+	}
+	udp_rx_deliver(c, flow, &rx);
+	u->batch[sidei] =
+		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+	tap_flush(&c->tap);
+}
