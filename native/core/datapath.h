@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* datapath.h - Create, run and destroy a datapath; what py/ calls */
+#ifndef PASSTPY_CORE_DATAPATH_H
+#define PASSTPY_CORE_DATAPATH_H
+
+#include "link/reassembly.h"
+#include "proto/ctx.h"
+#include "proto/handler.h"
+#include "table/border.h"
+
+/** struct datapath_config - Everything fixed at creation
+ * @tap_fd:	tun device or test socket, non-blocking; owned on success
+ * @vnet:	virtio-net header in front of frames
+ * @offloads:	TAP_OFFLOAD_* granted
+ * @mtu:	Largest IP packet
+ * @queue_frames: tx queue length of the tap
+ * @our_mac:	Our MAC address
+ * @guest_mac:	Guest's, or zero: broadcast until learned
+ * @max_flows:	Entries of the flow table
+ * @virtual_time: Tests: no timerfd, time comes with each turn
+ * @secret:	32 random bytes: hash key and ISN key
+ */
+struct datapath_config {
+	int tap_fd;
+	bool vnet;
+	uint32_t offloads;
+	uint32_t mtu;
+	uint32_t queue_frames;
+	uint8_t our_mac[ETH_ALEN_];
+	uint8_t guest_mac[ETH_ALEN_];
+	uint32_t max_flows;
+	bool virtual_time;
+	uint8_t secret[32];
+};
+
+/** struct datapath - A context, and what only the turn loop needs
+ * @ctx:	What handlers see
+ * @punts:	Frames for services, of this turn
+ * @reassembly:	Datagrams of the guest that come in fragments
+ * @gone:	errno that ended the tap, or 0
+ * @spin_credit: Spinning was worth it lately: it goes on while this lasts
+ * @spin_again:	ns before which spinning is not tried: the core was wanted
+ * @preempted:	How often the kernel took the core from us
+ * @last_event:	ns when anything happened
+ * @rate_paid:	ns up to which the rate limit's tokens are spent
+ */
+struct datapath {
+	struct ctx ctx;
+	struct border_punts punts;
+	struct reassembly reassembly;
+	int gone;
+	uint32_t spin_credit;
+	uint64_t spin_again;
+	long preempted;
+	uint64_t last_event;
+	uint64_t rate_paid;
+};
+
+/**
+ * datapath_create() - Allocate everything that a datapath will ever need
+ * @ret_dp:	Filled on success; to be ended by datapath_destroy()
+ *
+ * Return: 0 or -errno; the tap stays the caller's then
+ */
+int datapath_create(struct datapath **ret_dp, const struct datapath_config *g);
+void datapath_destroy(struct datapath *dp);
+
+/** struct turn_limits
+ * @now:	ns, or 0: read the clock
+ * @slice:	Return after this many ns of work
+ * @spin:	Poll this many ns after the last event before returning
+ */
+struct turn_limits {
+	uint64_t now;
+	uint64_t slice;
+	uint64_t spin;
+};
+
+/**
+ * datapath_turn() - One bounded run: tap, sockets, timers, deferred scan
+ *
+ * Ends when nothing happened for limits->spin (adaptive: spinning that finds
+ * nothing is soon given up), when the slice is used up, or when there is a
+ * miss or a punt for Python. Afterwards misses wait in ctx.stage (untold),
+ * punted frames in dp->punts.
+ *
+ * Return: 0, or -errno when the tap is gone
+ */
+int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
+
+/**
+ * datapath_open() - Carry out a verdict
+ * @miss_id:	From the miss
+ * @fd:		Socket of the namespace for a splice, neither bound nor
+ *		connected, or -1; taken over in every case
+ * @ret_flow_id: Filled with the flow's handle on success
+ *
+ * Walks the flow through NEW ... ACTIVE, opens its sockets and replays what was
+ * parked; or rejects, or drops. A turn must follow: it sends what was put off.
+ *
+ * Return: 0; -ESTALE the miss is gone; -ECONNREFUSED rejected or dropped by
+ * the verdict; -ENFILE the table is full; else -errno of the handler
+ */
+int datapath_open(struct datapath *dp, uint64_t miss_id,
+		  const struct verdict *v, int fd, uint64_t *ret_flow_id);
+
+#endif /* PASSTPY_CORE_DATAPATH_H */

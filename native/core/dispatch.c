@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* dispatch.c - From frames to the handlers of their flows
+ *
+ * One batch of the tap at a time: check, look up, group into bursts, hand out.
+ * Handlers run after the whole batch was sorted, so that each flow costs one
+ * call and one acknowledgement however its frames were mixed with others.
+ */
+
+#include "core/dispatch.h"
+
+#include <netinet/in.h>
+#include <string.h>
+
+#include "core/handlers.h"
+#include "proto/tcp.h"
+
+/** struct batch - One batch while it is sorted
+ * @frame:	Checked frames
+ * @sidx:	Flow and side of each burst
+ * @burst:	Frames of one flow each, in order of their first frame
+ * @bursts:	Entries of @sidx and @burst
+ */
+struct batch {
+	struct frame frame[TAP_BATCH];
+	flow_sidx_t sidx[TAP_BATCH];
+	struct burst burst[TAP_BATCH];
+	unsigned bursts;
+};
+
+static bool sidx_equal(flow_sidx_t a, flow_sidx_t b)
+{
+	return a.flow == b.flow && a.side == b.side;
+}
+
+static void burst_add(struct burst *b, struct frame *frame)
+{
+	frame->next = NULL;
+	if (b->tail)
+		b->tail->next = frame;
+	else
+		b->head = frame;
+	b->tail = frame;
+	b->count++;
+}
+
+/* batch_add() - Put a frame in the burst of its flow; the newest burst first,
+ * because frames of a flow tend to come in a row */
+static void batch_add(struct batch *b, flow_sidx_t sidx, struct frame *frame)
+{
+	for (unsigned i = b->bursts; i-- > 0;) {
+		if (sidx_equal(b->sidx[i], sidx)) {
+			burst_add(&b->burst[i], frame);
+			return;
+		}
+	}
+	b->sidx[b->bursts] = sidx;
+	b->burst[b->bursts] = (struct burst){ 0 };
+	burst_add(&b->burst[b->bursts++], frame);
+}
+
+static void batch_deliver(struct ctx *c, struct batch *b)
+{
+	for (unsigned i = 0; i < b->bursts; i++) {
+		struct flow *flow = flow_at(&c->ft, b->sidx[i]);
+
+		if (flow) /* a burst before this one may have closed it */
+			handlers[flow->f.type]->from_tap(c, flow, &b->burst[i]);
+	}
+}
+
+/* learn_guest_mac() - The guest is whoever sends frames to us */
+static void learn_guest_mac(struct tap *t, const uint8_t *eth)
+{
+	static const uint8_t none[ETH_ALEN_];
+	const uint8_t *src = eth + ETH_ALEN_;
+
+	if (src[0] & 1 || !memcmp(src, none, ETH_ALEN_))
+		return;
+	if (memcmp(t->guest_mac, src, ETH_ALEN_))
+		memcpy(t->guest_mac, src, ETH_ALEN_);
+}
+
+static void punt(struct datapath *dp, const struct frame *frame)
+{
+	struct border_punts *p = &dp->punts;
+
+	if (p->count == BORDER_PUNTS ||
+	    p->fill + frame->len > BORDER_PUNT_BUF) {
+		count(&dp->ctx.cnt, CNT_DROP_PUNT_LIMIT);
+		return;
+	}
+	memcpy(p->buf + p->fill, frame->eth, frame->len);
+	p->off[p->count] = p->fill;
+	p->len[p->count++] = frame->len;
+	p->fill += frame->len;
+	count(&dp->ctx.cnt, CNT_PUNT);
+}
+
+/* rate_admit() - Token bucket for misses: may the guest cause one more? */
+static bool rate_admit(struct datapath *dp)
+{
+	const uint64_t price = NSEC_PER_SEC / NEW_FLOW_RATE;
+	const uint64_t full = price * NEW_FLOW_BURST;
+	uint64_t now = dp->ctx.now;
+
+	/* @rate_paid is when the tokens taken so far will have been earned */
+	if (dp->rate_paid < now)
+		dp->rate_paid = now;
+	if (dp->rate_paid + price > now + full)
+		return false;
+	dp->rate_paid += price;
+	return true;
+}
+
+/* is_opening() - Is this TCP segment the first of a connection? */
+static bool is_opening(const struct frame *frame)
+{
+	const uint8_t mask = TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST |
+			     TCP_FLAG_FIN;
+
+	return (frame->tcp_flags & mask) == TCP_FLAG_SYN;
+}
+
+/* miss_join() - A further frame of a flow whose verdict is pending */
+static void miss_join(struct ctx *c, struct miss *m, const struct frame *frame,
+		      const struct vnet_hdr *vh)
+{
+	/* A SYN sent again tells nothing new */
+	if (frame->ipproto != IPPROTO_TCP &&
+	    stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
+		count(&c->cnt, CNT_DROP_STAGE_FULL);
+		return;
+	}
+	count(&c->cnt, CNT_MISS_JOINED);
+}
+
+static void miss_new(struct datapath *dp, const struct frame *frame,
+		     const struct vnet_hdr *vh)
+{
+	struct ctx *c = &dp->ctx;
+	struct miss *m;
+
+	if (!rate_admit(dp)) {
+		count(&c->cnt, CNT_DROP_RATE);
+		return;
+	}
+	m = stage_add(&c->stage, frame->ipproto, PIF_TAP, &frame->key, -1, -1,
+		      c->now);
+	if (!m)
+		return;
+	if (stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
+		count(&c->cnt, CNT_DROP_STAGE_FULL);
+		stage_release(&c->stage, m);
+		return;
+	}
+	count(&c->cnt, CNT_MISS);
+}
+
+static void dispatch_unknown(struct datapath *dp, const struct frame *frame,
+			     const struct vnet_hdr *vh)
+{
+	struct ctx *c = &dp->ctx;
+	struct miss *m;
+
+	if (frame->ipproto == IPPROTO_TCP && !is_opening(frame)) {
+		tcp_reset_unknown(c, frame);
+		return;
+	}
+	m = stage_find(&c->stage, frame->ipproto, PIF_TAP, &frame->key);
+	if (m)
+		miss_join(c, m, frame, vh);
+	else
+		miss_new(dp, frame, vh);
+}
+
+/* extract() - Check a frame; a fragment is kept until its datagram is whole */
+static enum extract extract(struct datapath *dp, struct frame *frame,
+			    const struct tap_rx *rx)
+{
+	struct ctx *c = &dp->ctx;
+	enum extract what;
+	uint8_t *eth;
+	uint32_t len;
+
+	what = flow_extract(frame, rx->data, rx->len, &rx->vh, &c->cnt);
+	if (what != EXTRACT_FRAGMENT)
+		return what;
+	if (!reassembly_add(&dp->reassembly, &c->tap, frame, c->now, &eth,
+			    &len))
+		return EXTRACT_DROP;
+	what = flow_extract(frame, eth, len, NULL, &c->cnt);
+	/* Fragments within fragments; neighbour discovery (RFC 6980) */
+	if (what == EXTRACT_FRAGMENT ||
+	    (what == EXTRACT_PUNT && frame->ipproto == IPPROTO_ICMPV6)) {
+		count(&c->cnt, CNT_DROP_FRAGMENT);
+		return EXTRACT_DROP;
+	}
+	return what;
+}
+
+static void dispatch_frame(struct datapath *dp, struct batch *b,
+			   struct frame *frame, const struct tap_rx *rx)
+{
+	struct ctx *c = &dp->ctx;
+	flow_sidx_t sidx;
+
+	switch (extract(dp, frame, rx)) {
+	case EXTRACT_DROP:
+	case EXTRACT_FRAGMENT: /* kept */
+		return;
+	case EXTRACT_PUNT:
+		learn_guest_mac(&c->tap, frame->eth);
+		punt(dp, frame);
+		return;
+	case EXTRACT_FLOW:
+		break;
+	}
+	learn_guest_mac(&c->tap, frame->eth);
+	sidx = flow_lookup(&c->ft, frame->ipproto, PIF_TAP, &frame->key);
+	if (flow_sidx_is_none(sidx))
+		dispatch_unknown(dp, frame, &rx->vh);
+	else
+		batch_add(b, sidx, frame);
+}
+
+int dispatch_tap(struct datapath *dp)
+{
+	struct tap *t = &dp->ctx.tap;
+	struct batch b;
+	int n;
+
+	n = tap_read(t);
+	b.bursts = 0;
+	for (int i = 0; i < n; i++)
+		dispatch_frame(dp, &b, &b.frame[i], &t->rx[i]);
+	batch_deliver(&dp->ctx, &b);
+	reassembly_release(&dp->reassembly);
+	return n;
+}
+
+void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
+{
+	struct frame frame[TAP_BATCH];
+	struct stage_item *item = NULL;
+	uint32_t pos = 0;
+
+	do {
+		struct burst b = { 0 };
+
+		while (b.count < TAP_BATCH &&
+		       (item = stage_next(&c->stage, m, &pos))) {
+			struct frame *f = &frame[b.count];
+
+			if (flow_extract(f, stage_item_data(item), item->len,
+					 &item->vh, &c->cnt) == EXTRACT_FLOW)
+				burst_add(&b, f);
+		}
+		if (b.count && !flow->f.closed)
+			handlers[flow->f.type]->from_tap(c, flow, &b);
+	} while (item);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* dispatch.h - From frames to the handlers of their flows */
+#ifndef PASSTPY_CORE_DISPATCH_H
+#define PASSTPY_CORE_DISPATCH_H
+
+#include "core/datapath.h"
+
+#define NEW_FLOW_RATE  20000 /* misses a second that the guest may cause */
+#define NEW_FLOW_BURST 4096  /* and at once */
+
+/**
+ * dispatch_tap() - Read one batch from the tap and hand it out
+ *
+ * Frames of one flow go to its handler as one burst, flows in order of their
+ * first frame. Frames for services go to dp->punts, those without a flow to
+ * the stage.
+ *
+ * Return: number of frames, or -errno when the tap is gone
+ */
+int dispatch_tap(struct datapath *dp);
+
+/* dispatch_replay() - Hand a handler the guest's frames parked in a miss */
+void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m);
+
+#endif /* PASSTPY_CORE_DISPATCH_H */

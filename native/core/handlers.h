@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* handlers.h - The table of handlers: which code owns which type of flow */
+#ifndef PASSTPY_CORE_HANDLERS_H
+#define PASSTPY_CORE_HANDLERS_H
+
+#include "proto/handler.h"
+
+/* By enum flow_type; NULL for a type that no handler owns */
+extern const struct handler *const handlers[FLOW_NUM_TYPES];
+
+/* handlers_type() - Type of a flow of an IP protocol; FLOW_TYPE_NONE: none
+ * @splices:	From socket to socket, without the tap */
+enum flow_type handlers_type(uint8_t ipproto, bool splices);
+
+/* handlers_flush() - End of a batch: let each handler send what it put off
+ * @sleep:	The datapath is about to wait for events */
+void handlers_flush(struct ctx *c, bool sleep);
+
+#endif /* PASSTPY_CORE_HANDLERS_H */

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* open.c - Carrying out a verdict: from a miss to an active flow */
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/datapath.h"
+#include "core/dispatch.h"
+#include "core/handlers.h"
+#include "core/turn.h"
+
+/* splice_check() - The same for a splice: between host and namespace only */
+static int splice_check(const struct miss *m, const struct verdict *v)
+{
+	const struct flowside *side = &v->side;
+
+	if (!(m->pif == PIF_HOST && v->pif == PIF_SPLICE) &&
+	    !(m->pif == PIF_SPLICE && v->pif == PIF_HOST))
+		return -EINVAL;
+	if (v->pif == PIF_SPLICE && m->ns_fd < 0)
+		return -EBADF;
+	if (inany_is_any(&side->eaddr) || !side->eport)
+		return -EDESTADDRREQ;
+	if (!inany_is_any(&side->oaddr) &&
+	    inany_is_v4(&side->oaddr) != inany_is_v4(&side->eaddr))
+		return -EAFNOSUPPORT;
+	return 0;
+}
+
+/* verdict_check() - Can this flow go where the verdict says? */
+static int verdict_check(const struct ctx *c, const struct miss *m,
+			 const struct verdict *v)
+{
+	const struct flowside *side = &v->side;
+
+	if (v->action == VERDICT_SPLICE)
+		return splice_check(m, v);
+	if (m->pif == PIF_SPLICE)
+		return -EPROTONOSUPPORT;
+	if (v->pif != (m->pif == PIF_TAP ? PIF_HOST : PIF_TAP))
+		return -EINVAL;
+	if (inany_is_any(&side->eaddr))
+		return -EDESTADDRREQ;
+	if (v->pif == PIF_HOST)
+		return 0;
+
+	/* The guest is told both ends, and they must be free */
+	if (inany_is_any(&side->oaddr) ||
+	    inany_is_v4(&side->oaddr) != inany_is_v4(&side->eaddr))
+		return -EAFNOSUPPORT;
+	if (!flow_sidx_is_none(flow_lookup(&c->ft, m->ipproto, PIF_TAP, side)))
+		return -EADDRINUSE;
+	return 0;
+}
+
+/* flow_refuse() - Tell the initiator that its flow could not be opened */
+static void flow_refuse(struct ctx *c, const struct handler *h, struct miss *m,
+			int err)
+{
+	if (h->reject)
+		h->reject(c, m, err);
+}
+
+/* flow_open() - Walk a flow from FREE to ACTIVE */
+static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
+		     const struct verdict *v, struct flow **ret_flow)
+{
+	const struct handler *h = handlers[type];
+	struct flow *flow;
+	int err;
+
+	err = verdict_check(c, m, v);
+	if (err) {
+		count(&c->cnt, CNT_DROP_OPEN_FAILED);
+		goto refuse;
+	}
+	flow = flow_alloc(&c->ft, c->now);
+	if (!flow) {
+		err = -ENFILE;
+		goto refuse;
+	}
+	flow_initiate(&c->ft, flow, m->pif, &m->key, c->now);
+	flow_target(&c->ft, flow, v, c->now);
+	flow_set_type(&c->ft, flow, type, c->now);
+	err = h->open(c, flow, v, m);
+	if (err) {
+		flow_log(&c->log, c->now, FLOW_OPEN_FAILED, flow, -err, 0, 0,
+			 0);
+		flow_alloc_cancel(&c->ft, flow, c->now);
+		count(&c->cnt, CNT_DROP_OPEN_FAILED);
+		goto refuse;
+	}
+	flow_activate(&c->ft, flow, c->now);
+	*ret_flow = flow;
+	return 0;
+
+refuse:
+	flow_refuse(c, h, m, -err);
+	return err;
+}
+
+/* miss_answer() - What the verdict says, short of releasing the miss */
+static int miss_answer(struct ctx *c, struct miss *m, const struct verdict *v,
+		       uint64_t *ret_flow_id)
+{
+	/* The guest must be refused by who speaks to guests */
+	bool splice = v->action == VERDICT_SPLICE && m->pif != PIF_TAP;
+	enum flow_type type = handlers_type(m->ipproto, splice);
+	struct flow *flow = NULL;
+	int err;
+
+	if (type == FLOW_TYPE_NONE)
+		return -EPROTONOSUPPORT;
+	switch (v->action) {
+	case VERDICT_DROP:
+		count(&c->cnt, CNT_DROP_VERDICT);
+		return -ECONNREFUSED;
+	case VERDICT_REJECT:
+		count(&c->cnt, CNT_REJECT_VERDICT);
+		flow_refuse(c, handlers[type], m, ECONNREFUSED);
+		return -ECONNREFUSED;
+	default:
+		err = flow_open(c, type, m, v, &flow);
+		if (err)
+			return err;
+	}
+	*ret_flow_id = flow_id(&c->ft, flow);
+	if (m->pif == PIF_TAP)
+		dispatch_replay(c, flow, m);
+	return 0;
+}
+
+int datapath_open(struct datapath *dp, uint64_t miss_id,
+		  const struct verdict *v, int fd, uint64_t *ret_flow_id)
+{
+	struct ctx *c = &dp->ctx;
+	struct miss *m = stage_get(&c->stage, miss_id);
+	int err;
+
+	/* The verdict may have taken its time */
+	if (!time_is_virtual(c))
+		c->now = clock_now();
+
+	if (!m) {
+		count(&c->cnt, CNT_MISS_LATE);
+		if (fd >= 0)
+			close(fd);
+		return -ESTALE;
+	}
+	m->ns_fd = fd;
+	err = miss_answer(c, m, v, ret_flow_id);
+	stage_release(&c->stage, m);
+	return err;
+}

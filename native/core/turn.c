@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* turn.c - One bounded run of the datapath
+ *
+ * Each round of a turn fetches what epoll has, handles all of it once, lets
+ * handlers send what they put off, and reads the clock once. No source can
+ * starve another: the tap gives one batch a round, a socket one event.
+ */
+
+#include "core/turn.h"
+
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "base/macros.h"
+#include "core/dispatch.h"
+#include "core/handlers.h"
+#include "link/tap_faults.h"
+
+#define EVENTS_MAX 128	/* events of one round */
+#define DEAD_BATCH 4	/* sockets closed before looking for events */
+#define TIMERS_MAX 1024 /* deadlines handled in one round */
+
+/* Credit of spinning: found an event, gave up, woke from sleep. A round of
+ * sleeps that no spin would have shortened brings one spin in four at most. */
+#define SPIN_HIT	4
+#define SPIN_MISS	4
+#define SPIN_WAKE	1
+#define SPIN_CREDIT_MAX 32
+#define SPIN_PAUSE	(2 * NSEC_PER_MSEC)	/* after the core was taken */
+
+/* python_is_wanted() - Is there something that Python must see? */
+static bool python_is_wanted(const struct datapath *dp)
+{
+	const struct stage *s = &dp->ctx.stage;
+
+	return dp->gone || dp->punts.count || s->untold_head != s->untold_tail;
+}
+
+static void tap_ready(struct datapath *dp)
+{
+	struct ctx *c = &dp->ctx;
+	int n = dispatch_tap(dp);
+
+	if (n >= 0)
+		return;
+	dp->gone = -n;
+	epoll_del_fixed(&c->epoll, c->tap.fd);
+}
+
+static void listener_ready(struct ctx *c, union epoll_ref ref)
+{
+	struct listener *l = listener_get(&c->listeners, ref.data);
+
+	if (l && l->fd == (int)ref.fd)
+		handlers[handlers_type(l->ipproto, false)]->listen(c, l,
+								   ref.data);
+}
+
+static void flow_ready(struct ctx *c, union epoll_ref ref, uint32_t events)
+{
+	struct flow *flow = flow_at(&c->ft, ref.sidx);
+	unsigned sidei = ref.sidx.side;
+
+	/* An event before this one may have closed the flow */
+	if (flow && flow->f.fd[sidei] == (int)ref.fd)
+		handlers[flow->f.type]->from_sock(c, flow, sidei, events);
+}
+
+static void event_handle(struct datapath *dp, const struct epoll_event *ev)
+{
+	union epoll_ref ref = { .u64 = ev->data.u64 };
+
+	switch (ref.type) {
+	case EPOLL_TAP:
+		tap_ready(dp);
+		break;
+	case EPOLL_TIMER:
+		timer_ack(&dp->ctx.timers); /* timers run anyway */
+		break;
+	case EPOLL_TCP_LISTEN:
+	case EPOLL_UDP_LISTEN:
+		listener_ready(&dp->ctx, ref);
+		break;
+	default:
+		flow_ready(&dp->ctx, ref, ev->events);
+		break;
+	}
+}
+
+/* run_timers() - Let flows know that their deadline passed */
+static void run_timers(struct ctx *c)
+{
+	for (unsigned i = 0; i < TIMERS_MAX; i++) {
+		struct flow *flow = timer_expire(&c->timers, c->now);
+
+		if (!flow)
+			return;
+		handlers[flow->f.type]->timer(c, flow);
+	}
+}
+
+static bool release_flow(void *arg, struct flow *flow)
+{
+	return handlers[flow->f.type]->defer(arg, flow);
+}
+
+static void run_deferred(struct ctx *c)
+{
+	if (flow_defer_due(&c->ft, c->now))
+		flow_defer_scan(&c->ft, release_flow, c, c->now);
+}
+
+/* fetch() - Ask epoll, without waiting; edges are gone once they are told */
+static int fetch(struct datapath *dp, struct epoll_event *ev)
+{
+	return epoll_wait(dp->ctx.epoll.fd[0], ev, EVENTS_MAX, 0);
+}
+
+/* idle() - Nothing happens: close what waits for it, unless something does
+ * Return: number of events */
+static int idle(struct datapath *dp, struct epoll_event *ev)
+{
+	int n = 0;
+
+	while (n <= 0 && dp->ctx.n_dead) {
+		ctx_close_dead(&dp->ctx, DEAD_BATCH);
+		n = fetch(dp, ev);
+	}
+	return n;
+}
+
+/* round_run() - Handle events once, and everything that follows from them */
+static void round_run(struct datapath *dp, const struct epoll_event *ev, int n)
+{
+	struct ctx *c = &dp->ctx;
+
+	for (int i = 0; i < n; i++)
+		event_handle(dp, &ev[i]);
+	run_timers(c);
+	handlers_flush(c, false);
+	tap_flush(&c->tap);
+	stage_expire(&c->stage, c->now);
+	reassembly_expire(&dp->reassembly, &c->tap, c->now);
+	run_deferred(c);
+}
+
+static void spin_earn(struct datapath *dp, uint32_t credit)
+{
+	dp->spin_credit = MIN(dp->spin_credit + credit, SPIN_CREDIT_MAX);
+}
+
+/* core_is_ours() - Does nobody else want this core?
+ *
+ * Whom we wait for may be waiting for the very core that we would poll on.
+ * The kernel took it from us lately: then others need it, and sleeping is faster.
+ */
+static bool core_is_ours(struct datapath *dp)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage))
+		return false;
+	if (usage.ru_nivcsw != dp->preempted) {
+		dp->preempted = usage.ru_nivcsw;
+		dp->spin_again = dp->ctx.now + SPIN_PAUSE;
+	}
+	return dp->ctx.now >= dp->spin_again;
+}
+
+/* spin_may() - Is it worth to poll instead of sleeping now? */
+static bool spin_may(struct datapath *dp, const struct turn_limits *limits)
+{
+	return !time_is_virtual(&dp->ctx) && dp->spin_credit >= SPIN_MISS &&
+	       dp->ctx.now - dp->last_event < limits->spin && core_is_ours(dp);
+}
+
+/* spin() - Poll for a while after the last event
+ * Return: number of events, 0 when it was in vain or not worth trying */
+static int spin(struct datapath *dp, const struct turn_limits *limits,
+		struct epoll_event *ev)
+{
+	struct ctx *c = &dp->ctx;
+
+	if (!spin_may(dp, limits))
+		return 0;
+	while (c->now - dp->last_event < limits->spin) {
+		int n = fetch(dp, ev);
+
+		c->now = clock_now();
+		if (n > 0) {
+			count(&c->cnt, CNT_SPINS_HIT);
+			spin_earn(dp, SPIN_HIT);
+			return n;
+		}
+	}
+	count(&c->cnt, CNT_SPINS_MISS);
+	dp->spin_credit -= SPIN_MISS;
+	return 0;
+}
+
+/* settle() - Injected faults: frames held back go on before we sleep
+ * Return: true when there is one to be read from the tap */
+static bool settle(struct tap *t)
+{
+#ifdef PASSTPY_FAULTS
+	return tap_faults_settle(t);
+#else
+	(void)t;
+	return false;
+#endif
+}
+
+/* turn_loop() - Rounds until idle, until Python is wanted, or out of slice */
+static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
+{
+	struct epoll_event ev[EVENTS_MAX];
+	struct ctx *c = &dp->ctx;
+	uint64_t end = c->now + limits->slice;
+	int n = fetch(dp, ev);
+
+	for (;;) {
+		round_run(dp, ev, n);
+		if (python_is_wanted(dp))
+			return;
+		if (!time_is_virtual(c))
+			c->now = clock_now();
+		if (c->now > end)
+			return;
+		if (n > 0)
+			dp->last_event = c->now;
+		n = fetch(dp, ev);
+		if (n <= 0)
+			n = idle(dp, ev);
+		if (n > 0)
+			continue;
+		if (settle(&c->tap)) {
+			tap_ready(dp);
+			continue;
+		}
+		n = spin(dp, limits, ev);
+		if (n <= 0)
+			return;
+	}
+}
+
+/* wake_at() - When the datapath must run again though nothing happens */
+static uint64_t wake_at(const struct datapath *dp)
+{
+	const struct ctx *c = &dp->ctx;
+	uint64_t at = UINT64_MAX;
+
+	if (c->ft.closing)
+		at = c->ft.closing_since + FLOW_DEFER_AGE;
+	if (c->stage.pending)
+		at = MIN(at, c->stage.next_expiry);
+	at = MIN(at, dp->reassembly.next_expiry);
+	return at;
+}
+
+/* before_sleep() - Do what must not wait for the next event; but when Python
+ * is wanted the next turn follows at once, and nobody sleeps */
+static void before_sleep(struct datapath *dp)
+{
+	struct ctx *c = &dp->ctx;
+	bool sleep = !python_is_wanted(dp);
+
+	handlers_flush(c, sleep);
+	if (sleep)
+		ctx_close_dead(c, CTX_DEAD_MAX);
+	tap_flush(&c->tap);
+	pcap_flush(&c->tap.pcap);
+	if (!time_is_virtual(c))
+		timer_arm(&c->timers, wake_at(dp));
+}
+
+int datapath_turn(struct datapath *dp, const struct turn_limits *limits)
+{
+	struct ctx *c = &dp->ctx;
+
+	count(&c->cnt, CNT_TURNS);
+	spin_earn(dp, SPIN_WAKE);
+	dp->punts.count = 0;
+	dp->punts.fill = 0;
+	c->now = limits->now ? limits->now : clock_now();
+	turn_loop(dp, limits);
+	before_sleep(dp);
+	return -dp->gone;
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* datapath_control.c - Datapath methods beside the road of a flow */
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "link/tap_faults.h"
+#include "py/datapath_type.h"
+
+#define LIST_MAX      65536 /* records of one call */
+#define LOG_LEVEL_MAX 3
+
+static const struct module_state *state_of(const struct py_datapath *self)
+{
+	return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* Listening sockets */
+
+PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "fd", "proto", "listener", "pif", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	int fd, proto, pif = PIF_HOST, err;
+	long long number;
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "iiL|i", names, &fd,
+						&proto, &number, &pif))
+		return NULL;
+	if (proto != IPPROTO_TCP && proto != IPPROTO_UDP) {
+		PyErr_SetString(PyExc_ValueError, "proto: neither TCP nor UDP");
+		return NULL;
+	}
+	if (pif != PIF_HOST && pif != PIF_SPLICE) {
+		PyErr_SetString(PyExc_ValueError,
+				"pif: neither HOST nor SPLICE");
+		return NULL;
+	}
+	if (number < 0 || number >= LISTEN_MAX) {
+		PyErr_Format(PyExc_ValueError, "listener: not within 0 to %d",
+			     LISTEN_MAX - 1);
+		return NULL;
+	}
+	err = listener_add(&dp->ctx.listeners, &dp->ctx.epoll, fd,
+			   (uint8_t)proto, (enum pif)pif, (uint32_t)number);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_unlisten(struct py_datapath *self, PyObject *number)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t i;
+	int err;
+
+	if (!dp || !parse_uint(number, "listener", LISTEN_MAX - 1, &i))
+		return NULL;
+	err = listener_del(&dp->ctx.listeners, &dp->ctx.epoll, (uint32_t)i);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_inject(struct py_datapath *self, PyObject *frame)
+{
+	struct datapath *dp = py_datapath_get(self);
+	Py_buffer buffer;
+	int err;
+
+	if (!dp || PyObject_GetBuffer(frame, &buffer, PyBUF_SIMPLE))
+		return NULL;
+	if (buffer.len < ETH_HLEN_ || buffer.len > TAP_FRAME_MAX) {
+		PyBuffer_Release(&buffer);
+		PyErr_SetString(PyExc_ValueError, "frame: impossible length");
+		return NULL;
+	}
+	err = tap_inject(&dp->ctx.tap, buffer.buf, (uint32_t)buffer.len);
+	PyBuffer_Release(&buffer);
+	if (!err)
+		err = tap_flush(&dp->ctx.tap);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+/* What the datapath tells about itself */
+
+PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "limit", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	struct log_record event;
+	int limit = 256;
+	PyObject *list;
+
+	if (!dp ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "|i", names, &limit))
+		return NULL;
+	list = PyList_New(0);
+	while (list && limit-- > 0 && flow_log_get(&dp->ctx.log, &event)) {
+		PyObject *item = record_from_event(state_of(self), &event);
+
+		if (!item || PyList_Append(list, item))
+			Py_CLEAR(list);
+		Py_XDECREF(item);
+	}
+	return list;
+}
+
+/** struct listing - A list of flows while flow_snapshot() fills it
+ * @list:	The list, or NULL when something failed
+ */
+struct listing {
+	const struct module_state *state;
+	const struct flow_table *ft;
+	PyObject *list;
+};
+
+static void listing_add(void *arg, const struct flow *flow)
+{
+	struct listing *l = arg;
+	PyObject *item;
+
+	if (!l->list)
+		return;
+	item = record_from_flow(l->state, l->ft, flow);
+	if (!item || PyList_Append(l->list, item))
+		Py_CLEAR(l->list);
+	Py_XDECREF(item);
+}
+
+PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "cursor", "limit", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	unsigned cursor = 0;
+	struct listing l;
+	int limit = 256;
+	uint32_t next;
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "|Ii", names,
+						&cursor, &limit))
+		return NULL;
+	if (limit < 1 || limit > LIST_MAX) {
+		PyErr_Format(PyExc_ValueError, "limit: not within 1 to %d",
+			     LIST_MAX);
+		return NULL;
+	}
+	l = (struct listing){ state_of(self), &dp->ctx.ft, PyList_New(0) };
+	next = cursor;
+	flow_snapshot(&dp->ctx.ft, &next, listing_add, &l, (unsigned)limit);
+	if (!l.list)
+		return NULL;
+	return Py_BuildValue("(NI)", l.list, (unsigned)next);
+}
+
+PyObject *py_counters(struct py_datapath *self, PyObject *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *dict = dp ? PyDict_New() : NULL;
+
+	(void)unused;
+	for (unsigned i = 0; dict && i < CNT_NUM; i++) {
+		PyObject *n = PyLong_FromUnsignedLongLong(dp->ctx.cnt.n[i]);
+
+		if (!n || PyDict_SetItemString(dict, counter_names[i], n))
+			Py_CLEAR(dict);
+		Py_XDECREF(n);
+	}
+	return dict;
+}
+
+/* Settings */
+
+PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
+			 PyObject *kwargs)
+{
+	static char *names[] = { "v4", "v6", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	const char *name[2];
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "ss", names,
+						&name[0], &name[1]))
+		return NULL;
+	for (unsigned i = 0; i < 2; i++) {
+		if (strlen(name[i]) >= sizeof(dp->ctx.outbound_if[i])) {
+			PyErr_SetString(PyExc_ValueError,
+					"interface name: too long");
+			return NULL;
+		}
+	}
+	for (unsigned i = 0; i < 2; i++)
+		strcpy(dp->ctx.outbound_if[i], name[i]);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_pcap(struct py_datapath *self, PyObject *fd)
+{
+	struct datapath *dp = py_datapath_get(self);
+	long number;
+	int err;
+
+	if (!dp)
+		return NULL;
+	number = PyLong_AsLong(fd);
+	if (number == -1 && PyErr_Occurred())
+		return NULL;
+	if (number < -1 || number > INT_MAX) {
+		PyErr_SetString(PyExc_ValueError, "fd: no file descriptor");
+		return NULL;
+	}
+	if (number == -1) {
+		pcap_stop(&dp->ctx.tap.pcap);
+		Py_RETURN_NONE;
+	}
+	err = pcap_start(&dp->ctx.tap.pcap, (int)number);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+#ifdef PASSTPY_FAULTS
+PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "drop_ppm", "reorder_ppm", "seed", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	unsigned drop_ppm = 0, reorder_ppm = 0;
+	unsigned long long seed = 1;
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "|$IIK", names,
+						&drop_ppm, &reorder_ppm, &seed))
+		return NULL;
+	tap_faults_set(&dp->ctx.tap, drop_ppm, reorder_ppm, seed);
+	Py_RETURN_NONE;
+}
+#endif
+
+/* Attributes */
+
+static PyObject *get_closed(struct py_datapath *self, void *unused)
+{
+	(void)unused;
+	return PyBool_FromLong(!self->dp);
+}
+
+static PyObject *get_guest_mac(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	if (!dp)
+		return NULL;
+	return PyBytes_FromStringAndSize((const char *)dp->ctx.tap.guest_mac,
+					 ETH_ALEN_);
+}
+
+/* no_delete() - del datapath.attribute is not offered */
+static bool no_delete(PyObject *value)
+{
+	if (!value)
+		PyErr_SetString(PyExc_AttributeError, "cannot be deleted");
+	return value;
+}
+
+static int set_guest_mac(struct py_datapath *self, PyObject *value,
+			 void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	if (!dp || !no_delete(value) ||
+	    !parse_bytes(value, "guest_mac", dp->ctx.tap.guest_mac, ETH_ALEN_))
+		return -1;
+	return 0;
+}
+
+static PyObject *get_log_level(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyLong_FromLong(dp->ctx.log.level) : NULL;
+}
+
+static int set_log_level(struct py_datapath *self, PyObject *value,
+			 void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t level;
+
+	(void)unused;
+	if (!dp || !no_delete(value) ||
+	    !parse_uint(value, "log_level", LOG_LEVEL_MAX, &level))
+		return -1;
+	dp->ctx.log.level = (uint8_t)level;
+	return 0;
+}
+
+static PyObject *get_scope_id(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyLong_FromUnsignedLong(dp->ctx.scope_id) : NULL;
+}
+
+static int set_scope_id(struct py_datapath *self, PyObject *value, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t scope_id;
+
+	(void)unused;
+	if (!dp || !no_delete(value) ||
+	    !parse_uint(value, "scope_id", UINT32_MAX, &scope_id))
+		return -1;
+	dp->ctx.scope_id = (uint32_t)scope_id;
+	return 0;
+}
+
+static PyObject *get_pcap_error(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyLong_FromLong(dp->ctx.tap.pcap.error) : NULL;
+}
+
+#define GETTER(f) ((getter)(f))
+#define SETTER(f) ((setter)(f))
+
+PyGetSetDef py_datapath_getset[] = {
+	{ "closed", GETTER(get_closed), NULL, "close() was called", NULL },
+	{ "guest_mac", GETTER(get_guest_mac), SETTER(set_guest_mac),
+	  "Where frames go; broadcast until the guest was heard", NULL },
+	{ "log_level", GETTER(get_log_level), SETTER(set_log_level),
+	  "0 off, 1 life of flows, 2 events, 3 packets", NULL },
+	{ "scope_id", GETTER(get_scope_id), SETTER(set_scope_id),
+	  "Host interface of link-local destinations, or 0", NULL },
+	{ "pcap_error", GETTER(get_pcap_error), NULL,
+	  "errno of the write that ended the capture, or 0", NULL },
+	{ NULL, NULL, NULL, NULL, NULL },
+};

@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* datapath_type.c - The type Datapath: one object owns one datapath
+ *
+ * The GIL is released in exactly one place, around datapath_turn(). While it
+ * is, other threads find the object busy.
+ */
+
+#include "py/datapath_type.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define MTU_MIN	  68 /* RFC 791: what every link must carry */
+#define MTU_MAX	  65535
+#define QUEUE_MAX 1000000 /* frames: beyond any tx queue length */
+
+static const struct module_state *state_of(const struct py_datapath *self)
+{
+	return PyType_GetModuleState(Py_TYPE(self));
+}
+
+struct datapath *py_datapath_get(struct py_datapath *self)
+{
+	if (self->busy) {
+		PyErr_SetString(PyExc_RuntimeError,
+				"the datapath runs in another thread");
+		return NULL;
+	}
+	if (!self->dp)
+		PyErr_SetString(PyExc_ValueError, "the datapath is closed");
+	return self->dp;
+}
+
+/* Creation */
+
+static bool config_bytes(PyObject *value, const char *what, void *dst,
+			 size_t len)
+{
+	return !value || value == Py_None || parse_bytes(value, what, dst, len);
+}
+
+static bool config_range(const char *what, long long value, long long min,
+			 long long max)
+{
+	if (value >= min && value <= max)
+		return true;
+	PyErr_Format(PyExc_ValueError, "%s: not within %lld to %lld", what, min,
+		     max);
+	return false;
+}
+
+static bool config_secret(PyObject *secret, struct datapath_config *g)
+{
+	ssize_t n;
+
+	if (secret && secret != Py_None)
+		return parse_bytes(secret, "secret", g->secret,
+				   sizeof(g->secret));
+	n = getrandom(g->secret, sizeof(g->secret), 0);
+	if (n == (ssize_t)sizeof(g->secret))
+		return true;
+	raise_errno(n < 0 ? errno : EIO);
+	return false;
+}
+
+static bool config_parse(PyObject *args, PyObject *kwargs,
+			 struct datapath_config *g)
+{
+	static char *names[] = {
+		"tap_fd",	"mtu",	    "our_mac",	"guest_mac",
+		"max_flows",	"vnet_hdr", "offloads", "queue_frames",
+		"virtual_time", "secret",   NULL
+	};
+	PyObject *our_mac = NULL, *guest_mac = NULL, *secret = NULL;
+	long long max_flows = 131072, queue_frames = 500;
+	int mtu = -1, vnet = 1, virtual_time = 0;
+	unsigned offloads = 0;
+
+	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$iOOLpILpO", names,
+					 &g->tap_fd, &mtu, &our_mac, &guest_mac,
+					 &max_flows, &vnet, &offloads,
+					 &queue_frames, &virtual_time, &secret))
+		return false;
+	if (mtu < 0 || !our_mac) {
+		PyErr_SetString(PyExc_TypeError,
+				"Datapath() needs mtu= and our_mac=");
+		return false;
+	}
+	if (!config_range("mtu", mtu, MTU_MIN, MTU_MAX) ||
+	    !config_range("max_flows", max_flows, 1, FLOW_TABLE_MAX) ||
+	    !config_range("queue_frames", queue_frames, 1, QUEUE_MAX) ||
+	    !parse_bytes(our_mac, "our_mac", g->our_mac, ETH_ALEN_) ||
+	    !config_bytes(guest_mac, "guest_mac", g->guest_mac, ETH_ALEN_) ||
+	    !config_secret(secret, g))
+		return false;
+	g->mtu = (uint32_t)mtu;
+	g->max_flows = (uint32_t)max_flows;
+	g->queue_frames = (uint32_t)queue_frames;
+	g->vnet = vnet;
+	g->offloads = offloads;
+	g->virtual_time = virtual_time;
+	return true;
+}
+
+/* set_nonblock() - A blocking tap would stop the whole program */
+static bool set_nonblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags >= 0 && !fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+		return true;
+	raise_errno(errno);
+	return false;
+}
+
+static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
+				 PyObject *kwargs)
+{
+	struct datapath_config config = { 0 };
+	struct py_datapath *self;
+	int err;
+
+	if (!config_parse(args, kwargs, &config) ||
+	    !set_nonblock(config.tap_fd))
+		return NULL;
+	self = (struct py_datapath *)type->tp_alloc(type, 0);
+	if (!self)
+		return NULL;
+	err = datapath_create(&self->dp, &config);
+	if (err) {
+		Py_DECREF(self);
+		return raise_errno(-err);
+	}
+	return (PyObject *)self;
+}
+
+static void py_datapath_dealloc(struct py_datapath *self)
+{
+	PyTypeObject *type = Py_TYPE(self);
+
+	if (self->dp)
+		datapath_destroy(self->dp);
+	type->tp_free(self);
+	Py_DECREF(type);
+}
+
+static PyObject *py_close(struct py_datapath *self, PyObject *unused)
+{
+	(void)unused;
+	if (self->dp && !py_datapath_get(self))
+		return NULL;
+	if (self->dp)
+		datapath_destroy(self->dp);
+	self->dp = NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *py_fileno(struct py_datapath *self, PyObject *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyLong_FromLong(dp->ctx.epoll.fd[0]) : NULL;
+}
+
+/* Turn */
+
+enum { TURN_NOW, TURN_SLICE, TURN_SPIN, TURN_ARGS };
+
+static const char *const turn_names[TURN_ARGS] = { "now", "slice_us",
+						   "spin_us" };
+
+/* turn_bind() - Sort arguments by name, the vectorcall way */
+static bool turn_bind(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+		      PyObject **bound)
+{
+	Py_ssize_t n_kw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+
+	if (n > TURN_ARGS) {
+		PyErr_SetString(PyExc_TypeError, "turn() takes 3 arguments");
+		return false;
+	}
+	for (Py_ssize_t i = 0; i < n; i++)
+		bound[i] = args[i];
+	for (Py_ssize_t i = 0; i < n_kw; i++) {
+		PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+		int k = 0;
+
+		while (k < TURN_ARGS &&
+		       PyUnicode_CompareWithASCIIString(name, turn_names[k]))
+			k++;
+		if (k == TURN_ARGS || bound[k]) {
+			PyErr_Format(PyExc_TypeError,
+				     "turn() got an unexpected argument '%U'",
+				     name);
+			return false;
+		}
+		bound[k] = args[n + i];
+	}
+	return true;
+}
+
+static bool turn_limits(PyObject *const *bound, struct turn_limits *limits)
+{
+	uint64_t now = 0, slice_us = 1000, spin_us = 60;
+
+	if (bound[TURN_NOW] && bound[TURN_NOW] != Py_None &&
+	    !parse_uint(bound[TURN_NOW], "now", INT64_MAX, &now))
+		return false;
+	if (bound[TURN_SLICE] &&
+	    !parse_uint(bound[TURN_SLICE], "slice_us", UINT32_MAX, &slice_us))
+		return false;
+	if (bound[TURN_SPIN] &&
+	    !parse_uint(bound[TURN_SPIN], "spin_us", UINT32_MAX, &spin_us))
+		return false;
+	limits->now = now;
+	limits->slice = slice_us * NSEC_PER_USEC;
+	limits->spin = spin_us * NSEC_PER_USEC;
+	return true;
+}
+
+/* list_take() - Append an item whose reference is ours */
+static bool list_take(PyObject *list, PyObject *item)
+{
+	int rc;
+
+	if (!item)
+		return false;
+	rc = PyList_Append(list, item);
+	Py_DECREF(item);
+	return !rc;
+}
+
+static bool collect_punts(struct py_datapath *self, PyObject *list)
+{
+	const struct border_punts *punts = &self->dp->punts;
+
+	for (uint32_t i = 0; i < punts->count; i++) {
+		if (!list_take(list,
+			       record_from_punt(state_of(self), punts, i)))
+			return false;
+	}
+	return true;
+}
+
+static bool collect_misses(struct py_datapath *self, PyObject *list)
+{
+	struct stage *stage = &self->dp->ctx.stage;
+	struct miss *m;
+
+	while ((m = stage_take_untold(stage))) {
+		if (!list_take(list,
+			       record_from_miss(state_of(self), stage, m)))
+			return false;
+	}
+	return true;
+}
+
+/* collect() - Records of this turn; most turns have none, and cost nothing */
+static PyObject *collect(struct py_datapath *self)
+{
+	const struct stage *stage = &self->dp->ctx.stage;
+	bool gone = self->dp->gone && !self->gone_told;
+	PyObject *list;
+
+	if (!gone && !self->dp->punts.count &&
+	    stage->untold_head == stage->untold_tail)
+		return PyTuple_New(0);
+	list = PyList_New(0);
+	if (!list)
+		return NULL;
+	if (!collect_punts(self, list) || !collect_misses(self, list))
+		goto fail;
+	if (gone &&
+	    !list_take(list, record_from_errno(state_of(self), self->dp->gone)))
+		goto fail;
+	self->gone_told = self->gone_told || gone;
+	return list;
+
+fail:
+	Py_DECREF(list);
+	return NULL;
+}
+
+static PyObject *py_turn(struct py_datapath *self, PyObject *const *args,
+			 Py_ssize_t n, PyObject *kwnames)
+{
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *bound[TURN_ARGS] = { NULL };
+	struct turn_limits limits;
+
+	if (!dp || !turn_bind(args, n, kwnames, bound) ||
+	    !turn_limits(bound, &limits))
+		return NULL;
+	if (!limits.now && dp->ctx.timers.fd < 0) {
+		PyErr_SetString(PyExc_ValueError,
+				"virtual time: turn() needs now=");
+		return NULL;
+	}
+	self->busy = true;
+	Py_BEGIN_ALLOW_THREADS(void)
+		datapath_turn(dp, &limits); /* dp->gone tells the same */
+	Py_END_ALLOW_THREADS self->busy = false;
+	return collect(self);
+}
+
+/* open_fd() - The optional third argument of open(), by place or by name */
+static bool open_fd(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
+		    int *ret_fd)
+{
+	Py_ssize_t n_kw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+
+	*ret_fd = -1;
+	if (n < 2 || n + n_kw > 3 ||
+	    (n_kw && PyUnicode_CompareWithASCIIString(
+			     PyTuple_GET_ITEM(kwnames, 0), "fd"))) {
+		PyErr_SetString(PyExc_TypeError,
+				"open() takes miss_id, verdict, and fd");
+		return false;
+	}
+	if (n + n_kw == 3)
+		*ret_fd = (int)PyLong_AsLong(args[2]);
+	return *ret_fd != -1 || !PyErr_Occurred();
+}
+
+static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
+			 Py_ssize_t n, PyObject *kwnames)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t miss_id, flow_id;
+	struct verdict verdict;
+	int fd;
+
+	if (!dp || !open_fd(args, n, kwnames, &fd) ||
+	    !parse_uint(args[0], "miss_id", UINT64_MAX, &miss_id) ||
+	    !parse_verdict(args[1], &verdict))
+		return NULL;
+	if (datapath_open(dp, miss_id, &verdict, fd, &flow_id))
+		return PyLong_FromLong(-1);
+	return PyLong_FromUnsignedLongLong(flow_id);
+}
+
+#define METHOD(f) ((PyCFunction)(void (*)(void))(f))
+#define METH_KW	  (METH_VARARGS | METH_KEYWORDS)
+
+static PyMethodDef methods[] = {
+	{ "close", METHOD(py_close), METH_NOARGS,
+	  "Close every socket and the tap" },
+	{ "fileno", METHOD(py_fileno), METH_NOARGS,
+	  "The epoll file descriptor: readable when turn() has work" },
+	{ "turn", METHOD(py_turn), METH_FASTCALL | METH_KEYWORDS,
+	  "turn(now=None, slice_us=1000, spin_us=60): one bounded run" },
+	{ "open", METHOD(py_open), METH_FASTCALL | METH_KEYWORDS,
+	  "open(miss_id, verdict, fd=-1): flow_id, or -1: no flow came of it" },
+	{ "listen", METHOD(py_listen), METH_KW,
+	  "listen(fd, proto, listener, pif=PIF_HOST): take over a bound socket" },
+	{ "unlisten", METHOD(py_unlisten), METH_O,
+	  "unlisten(listener): close a listening socket" },
+	{ "inject", METHOD(py_inject), METH_O,
+	  "inject(frame): put an Ethernet frame on the tap" },
+	{ "events", METHOD(py_events), METH_KW,
+	  "events(limit=256): drain the log ring" },
+	{ "flows", METHOD(py_flows), METH_KW,
+	  "flows(cursor=0, limit=256): flows, and where to go on" },
+	{ "counters", METHOD(py_counters), METH_NOARGS,
+	  "All counters by name" },
+	{ "outbound_if", METHOD(py_outbound_if), METH_KW,
+	  "outbound_if(v4, v6): bind outbound sockets to interfaces" },
+	{ "pcap", METHOD(py_pcap), METH_O,
+	  "pcap(fd): capture to a file, which is taken over; -1 stops" },
+#ifdef PASSTPY_FAULTS
+	{ "faults", METHOD(py_faults), METH_KW,
+	  "faults(drop_ppm=0, reorder_ppm=0, seed=1): mistreat frames" },
+#endif
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyType_Slot slots[] = {
+	{ Py_tp_doc, "The C half: tap, flow table and every flow's sockets" },
+	{ Py_tp_new, py_datapath_new },
+	{ Py_tp_dealloc, py_datapath_dealloc },
+	{ Py_tp_methods, methods },
+	{ Py_tp_getset, py_datapath_getset },
+	{ 0, NULL },
+};
+
+PyType_Spec datapath_spec = {
+	.name = "passtpy._native.Datapath",
+	.basicsize = sizeof(struct py_datapath),
+	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+	.slots = slots,
+};

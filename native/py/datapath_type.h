@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* datapath_type.h - The object behind Datapath, shared by its two files */
+#ifndef PASSTPY_PY_DATAPATH_TYPE_H
+#define PASSTPY_PY_DATAPATH_TYPE_H
+
+#include "py/module.h"
+
+/** struct py_datapath - A Datapath object
+ * @dp:		The datapath, or NULL when closed
+ * @busy:	A turn is running, without the GIL
+ * @gone_told:	Python has seen that the tap is gone
+ */
+struct py_datapath {
+	PyObject_HEAD
+	struct datapath *dp;
+	bool busy;
+	bool gone_told;
+};
+
+/* py_datapath_get() - The open, idle datapath, or NULL with an exception */
+struct datapath *py_datapath_get(struct py_datapath *self);
+
+/* datapath_control.c: everything that is not on the road of a flow */
+extern PyGetSetDef py_datapath_getset[];
+PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
+PyObject *py_inject(struct py_datapath *self, PyObject *frame);
+PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_counters(struct py_datapath *self, PyObject *unused);
+PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
+			 PyObject *kwargs);
+PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
+#ifdef PASSTPY_FAULTS
+PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+#endif
+
+#endif /* PASSTPY_PY_DATAPATH_TYPE_H */

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The border between the control plane and the C datapath, as Python sees it.
+
+Addresses are inany: 16 bytes in network order, IPv4 as v4-mapped; 16 zero bytes mean
+unspecified. Ports are host-order ints. Records are struct sequences: tuples whose
+fields also have names.
+"""
+
+from typing import Any, Final, final
+
+from _typeshed import structseq
+
+PIF: Final[tuple[str, ...]]
+FLOW_TYPES: Final[tuple[str, ...]]
+FLOW_STATES: Final[tuple[str, ...]]
+FLOW_WHYS: Final[tuple[str, ...]]
+ACTIONS: Final[tuple[str, ...]]
+COUNTERS: Final[tuple[str, ...]]
+COUNTER_MEANINGS: Final[tuple[str, ...]]
+# (name, level, names of the fields that are in use), in the order of Event.event
+EVENTS: Final[tuple[tuple[str, int, tuple[str, ...]], ...]]
+
+OFFLOAD_CSUM: Final[int]
+OFFLOAD_TSO4: Final[int]
+OFFLOAD_TSO6: Final[int]
+OFFLOAD_USO4: Final[int]
+OFFLOAD_USO6: Final[int]
+MISS_DEADLINE_NS: Final[int]
+LISTEN_MAX: Final[int]
+
+@final
+class Miss(
+    structseq[Any],
+    tuple[int, int, int, bytes, int, bytes, int, int],
+):
+    """A frame, socket or datagram without a flow, parked until its verdict."""
+
+    @property
+    def miss_id(self) -> int: ...
+    @property
+    def proto(self) -> int: ...
+    @property
+    def pif(self) -> int: ...
+    @property
+    def eaddr(self) -> bytes: ...
+    @property
+    def eport(self) -> int: ...
+    @property
+    def oaddr(self) -> bytes: ...
+    @property
+    def oport(self) -> int: ...
+    @property
+    def listener(self) -> int: ...
+
+@final
+class Punt(structseq[Any], tuple[bytes]):
+    """An Ethernet frame lifted to a service."""
+
+    @property
+    def frame(self) -> bytes: ...
+
+@final
+class Gone(structseq[Any], tuple[int]):
+    """The tap is gone: nothing will come from this datapath any more."""
+
+    @property
+    def errno(self) -> int: ...
+
+@final
+class FlowInfo(
+    structseq[Any],
+    tuple[
+        int,
+        int,
+        int,
+        int,
+        int,
+        bytes,
+        int,
+        bytes,
+        int,
+        int,
+        bytes,
+        int,
+        bytes,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+        int,
+    ],
+):
+    """One flow; direction 0 is from the initiating side to the target."""
+
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def index(self) -> int: ...  # type: ignore[override]
+    @property
+    def type(self) -> int: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def pif0(self) -> int: ...
+    @property
+    def eaddr0(self) -> bytes: ...
+    @property
+    def eport0(self) -> int: ...
+    @property
+    def oaddr0(self) -> bytes: ...
+    @property
+    def oport0(self) -> int: ...
+    @property
+    def pif1(self) -> int: ...
+    @property
+    def eaddr1(self) -> bytes: ...
+    @property
+    def eport1(self) -> int: ...
+    @property
+    def oaddr1(self) -> bytes: ...
+    @property
+    def oport1(self) -> int: ...
+    @property
+    def packets0(self) -> int: ...
+    @property
+    def bytes0(self) -> int: ...
+    @property
+    def packets1(self) -> int: ...
+    @property
+    def bytes1(self) -> int: ...
+    @property
+    def tcp_flags0(self) -> int: ...
+    @property
+    def tcp_flags1(self) -> int: ...
+    @property
+    def created_ns(self) -> int: ...
+    @property
+    def last_use_ns(self) -> int: ...
+    @property
+    def rule(self) -> int: ...
+
+@final
+class Event(
+    structseq[Any],
+    tuple[int, int, int, FlowInfo | None, tuple[int, ...]],
+):
+    """One log event; flow_id is -1 and flow None when it is about no flow."""
+
+    @property
+    def time_ns(self) -> int: ...
+    @property
+    def event(self) -> int: ...
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def flow(self) -> FlowInfo | None: ...
+    @property
+    def args(self) -> tuple[int, ...]: ...
+
+@final
+class Datapath:
+    """The C half: owns the tap, every flow socket and the flow table."""
+
+    log_level: int
+    scope_id: int
+    guest_mac: bytes
+
+    def __init__(
+        self,
+        tap_fd: int,
+        *,
+        mtu: int,
+        our_mac: bytes,
+        guest_mac: bytes = ...,
+        max_flows: int = 131072,
+        vnet_hdr: bool = True,
+        offloads: int = 0,
+        queue_frames: int = 500,
+        virtual_time: bool = False,
+        secret: bytes | None = None,
+    ) -> None: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    # errno of the write that ended the capture, or 0
+    @property
+    def pcap_error(self) -> int: ...
+    def turn(
+        self, now: int | None = None, slice_us: int = 1000, spin_us: int = 60
+    ) -> list[Miss | Punt | Gone] | tuple[()]: ...
+    def open(
+        self,
+        miss_id: int,
+        verdict: tuple[int, int, bytes, int, bytes, int, int],
+        fd: int = -1,
+    ) -> int: ...
+    # pif: 1 (HOST), or 3 (SPLICE) for a socket of the namespace
+    def listen(self, fd: int, proto: int, listener: int, pif: int = 1) -> None: ...
+    def unlisten(self, listener: int) -> None: ...
+    def inject(self, frame: bytes) -> None: ...
+    def events(self, limit: int = 256) -> list[Event]: ...
+    def flows(
+        self, cursor: int = 0, limit: int = 256
+    ) -> tuple[list[FlowInfo], int]: ...
+    def counters(self) -> dict[str, int]: ...
+    def outbound_if(self, v4: str, v6: str) -> None: ...
+    def pcap(self, fd: int) -> None: ...
+    # Only in builds with PASSTPY_FAULTS.
+    def faults(
+        self, *, drop_ppm: int = 0, reorder_ppm: int = 0, seed: int = 1
+    ) -> None: ...
+
+# System calls that CPython 3.11 lacks (native/py/privilege.c); OSError on failure.
+def setns(fd: int, nstype: int = 0, /) -> None: ...
+def unshare(flags: int, /) -> None: ...
+def clone_namespaces(flags: int, /) -> int: ...
+def keep_capabilities(mask: int, /) -> None: ...
+def no_new_privs() -> None: ...
+def set_pdeathsig(signal: int, /) -> None: ...
+def set_dumpable(flag: int, /) -> None: ...
+def mount(
+    source: str | None,
+    target: str,
+    fstype: str | None,
+    flags: int,
+    data: str | None = None,
+    /,
+) -> None: ...
+def signalfd(signals: tuple[int, ...], /) -> int: ...
+def inotify_watch(path: str, mask: int, /) -> int: ...

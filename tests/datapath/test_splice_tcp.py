@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""TCP from socket to socket: opening, bytes, half-closes, resets, back-pressure."""
+
+import errno
+import fcntl
+import os
+import random
+import resource
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from passtpy._native import EVENTS
+from passtpy.flow import Action, FlowType, Pif
+from tests.datapath.guest import Guest
+from tests.datapath.splice import LISTENER, World, read_all, reset, send_and_end
+
+MakeWorld = Callable[..., World]
+MIB = 1 << 20
+
+
+@pytest.fixture
+def make_world(guest: Guest) -> Iterator[MakeWorld]:
+    """Make a world: `make_world(Pif.SPLICE, socket.AF_INET6)`."""
+    worlds: list[World] = []
+
+    def make(
+        source: Pif = Pif.HOST,
+        family: socket.AddressFamily = socket.AF_INET,
+    ) -> World:
+        guest.dp.log_level = 1
+        world = World(guest, socket.SOCK_STREAM, source, family)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture(params=["inward", "outward"])
+def world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
+    """From host to namespace, and from namespace to host."""
+    return make_world(Pif.HOST if request.param == "inward" else Pif.SPLICE)
+
+
+@pytest.fixture
+def inward(make_world: MakeWorld) -> World:
+    """From host to namespace."""
+    return make_world()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("source", [Pif.HOST, Pif.SPLICE])
+def test_bytes_go_both_ways(
+    make_world: MakeWorld, source: Pif, family: socket.AddressFamily
+) -> None:
+    world = make_world(source, family)
+    client, conn = world.pair(world.serve())
+    client.sendall(b"question")
+    assert world.work(lambda: conn.recv(100)) == b"question"
+    conn.sendall(b"answer!")
+    assert world.work(lambda: client.recv(100)) == b"answer!"
+    flow = world.flow()
+    assert flow.type == FlowType.TCP_SPLICE
+    assert (flow.pif0, flow.pif1) == (source, world.target)
+    assert (flow.bytes0, flow.bytes1) == (8, 7)
+    assert flow.eport0 == client.getsockname()[1]
+    assert flow.eport1 == world.target_port
+    (miss,) = world.guest.misses
+    assert (miss.pif, miss.listener) == (source, LISTENER)
+
+
+def test_families_may_differ(inward: World) -> None:
+    server = inward.serve()
+    inward.host = "::1"
+    inward.family = socket.AF_INET6
+    server.close()
+    server = inward.serve()
+    client = socket.create_connection(("127.0.0.1", inward.port))
+    inward.sockets.append(client)
+    client.sendall(b"x")
+    conn = inward.accept(server)
+    assert inward.work(lambda: conn.recv(1)) == b"x"
+
+
+def test_refused_target_resets_the_client(world: World) -> None:
+    world.serve().close()
+    client = world.client()
+    with pytest.raises(ConnectionResetError):
+        world.work(lambda: client.recv(1))
+    assert world.ended()
+    assert world.reason() == "REFUSED"
+
+
+@pytest.mark.parametrize("action", [Action.REJECT, Action.DROP])
+def test_unwanted_client_is_not_kept(world: World, action: Action) -> None:
+    world.hold = True
+    client = world.client()
+    world.guest.wait_for(lambda: bool(world.guest.misses))
+    assert world.answer(world.guest.misses[0], action) == -1
+    if action == Action.REJECT:
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    else:
+        assert client.recv(1) == b""
+
+
+def test_late_verdict_opens_what_waited(inward: World) -> None:
+    inward.hold = True
+    server = inward.serve()
+    client = inward.client()
+    client.sendall(b"early")
+    inward.guest.wait_for(lambda: bool(inward.guest.misses))
+    inward.guest.advance(1)
+    assert inward.answer(inward.guest.misses[0]) >= 0
+    conn = inward.accept(server)
+    assert inward.work(lambda: conn.recv(100)) == b"early"
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_socket_of_a_miss_that_is_gone_is_closed(inward: World) -> None:
+    inward.hold = True
+    inward.serve()
+    client = inward.client()
+    inward.guest.wait_for(lambda: bool(inward.guest.misses))
+    inward.guest.advance(10)
+    before = open_fds()
+    assert inward.answer(inward.guest.misses[0]) == -1
+    assert open_fds() == before
+    assert client.recv(1) == b""
+
+
+def test_splice_into_the_namespace_needs_a_socket_from_there(inward: World) -> None:
+    inward.bring = False
+    inward.serve()
+    client = inward.client()
+    with pytest.raises(ConnectionResetError):
+        inward.work(lambda: client.recv(1))
+    assert inward.guest.opened == [-1]
+
+
+def test_splice_from_host_to_host_is_refused(inward: World) -> None:
+    inward.hold = True
+    inward.serve()
+    inward.client()
+    inward.guest.wait_for(lambda: bool(inward.guest.misses))
+    verdict = inward.verdict()._replace(pif=Pif.HOST)
+    before = open_fds()
+    fd = socket.socket().detach()
+    miss_id = inward.guest.misses[0].miss_id
+    assert inward.guest.dp.open(miss_id, verdict, fd=fd) == -1
+    assert open_fds() == before - 1  # the client's, which was ours to reset
+
+
+def test_nothing_of_a_flow_is_left(world: World) -> None:
+    server = world.serve()
+    before = open_fds()
+    for _ in range(3):
+        client, conn = world.pair(server)
+        send_and_end(client, b"1")
+        assert world.work(lambda conn=conn: read_all(conn)) == b"1"
+        conn.close()
+        assert world.work(lambda client=client: read_all(client)) == b""
+        client.close()
+    world.finish()
+    world.guest.advance(1)
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("size", [1, 65536, 65537, 3 * MIB, 20 * MIB])
+def test_transfer_both_ways_at_once_is_exact(world: World, size: int) -> None:
+    client, conn = world.pair(world.serve())
+    there, back = random.randbytes(size), random.randbytes(size // 2 + 1)
+    _, _, got, answer = world.work(
+        lambda: send_and_end(client, there),
+        lambda: send_and_end(conn, back),
+        lambda: read_all(conn),
+        lambda: read_all(client),
+    )
+    assert got == there
+    assert answer == back
+    world.finish()
+    assert world.reason() == "DONE"
+
+
+def test_small_writes_arrive_in_order(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    data = random.randbytes(5000)
+
+    def dribble() -> None:
+        for i in range(0, len(data), 7):
+            client.sendall(data[i : i + 7])
+        client.shutdown(socket.SHUT_WR)
+
+    _, got = world.work(dribble, lambda: read_all(conn))
+    assert got == data
+
+
+def test_slow_reader_gets_everything(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    client.settimeout(30)
+    data = random.randbytes(12 * MIB)
+
+    def slowly() -> bytes:
+        got = b""
+        while part := conn.recv(MIB):
+            got += part
+            time.sleep(0.001)
+        return got
+
+    _, got = world.work(lambda: send_and_end(client, data), slowly)
+    assert got == data
+    assert world.guest.counter("splice_buffered") > 0
+
+
+def test_reader_that_stops_stops_the_writer(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    client.setblocking(False)
+    sent = 0
+    quiet = 0
+    while quiet < 20:
+        try:
+            sent += client.send(bytes(MIB))
+            quiet = 0
+        except BlockingIOError:
+            quiet += 1
+            time.sleep(0.002)
+        world.guest.turn()
+    assert sent < 64 * MIB
+    # Nothing wakes us while it stands still
+    assert not select.select([world.guest.dp.fileno()], [], [], 0.02)[0]
+    client.settimeout(5)
+    _, got = world.work(
+        lambda: client.shutdown(socket.SHUT_WR), lambda: len(read_all(conn, MIB))
+    )
+    assert got == sent
+
+
+def test_half_close_leaves_the_other_direction_open(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    send_and_end(client, b"all I have")
+    assert world.work(lambda: read_all(conn)) == b"all I have"
+    conn.sendall(b"still ")
+    assert world.work(lambda: client.recv(100)) == b"still "
+    world.guest.advance(24 * 3600)  # no idle limit
+    send_and_end(conn, b"here")
+    assert world.work(lambda: read_all(client)) == b"here"
+    world.finish()
+    assert world.reason() == "DONE"
+
+
+def test_server_may_close_first(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    send_and_end(conn, b"bye")
+    assert world.work(lambda: read_all(client)) == b"bye"
+    send_and_end(client, b"thanks")
+    assert world.work(lambda: read_all(conn)) == b"thanks"
+    world.finish()
+    assert world.reason() == "DONE"
+
+
+def test_a_thousand_half_closes_lose_nothing_and_reset_nothing(world: World) -> None:
+    server = world.serve()
+    server.settimeout(30)
+    rng = random.Random(1)
+    rounds = 1000
+    datas = [rng.randbytes(rng.choice((0, 1, 100, 70_000))) for _ in range(rounds)]
+
+    def serve() -> None:
+        for data in datas:
+            conn, _ = server.accept()
+            conn.settimeout(30)
+            with conn:
+                got = read_all(conn)
+                assert got == data, (len(got), len(data))
+                conn.sendall(got[::-1])
+
+    def ask() -> None:
+        for data in datas:
+            with socket.create_connection((world.host, world.port), 30) as client:
+                send_and_end(client, data)
+                assert read_all(client) == data[::-1]
+
+    world.work(serve, ask)
+    world.finish()
+    closed = [name for name, *_ in EVENTS].index("flow_closed")
+    reasons = {e.args[0] for e in world.guest.dp.events(10_000) if e.event == closed}
+    assert len(reasons) == 1
+
+
+def test_reset_of_the_client_reaches_the_server(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    reset(client)
+    with pytest.raises(ConnectionResetError):
+        world.work(lambda: conn.recv(1))
+    world.finish()
+    assert world.reason() == "RST_PEER"
+
+
+def test_reset_of_the_server_reaches_the_client(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    reset(conn)
+    with pytest.raises(ConnectionResetError):
+        world.work(lambda: client.recv(1))
+    world.finish()
+
+
+def test_reset_does_not_overtake_data(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    data = random.randbytes(2 * MIB)
+    # The survivor's window is small: data is still with us when the reset comes
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    world.work(lambda: client.sendall(data))
+    world.guest.wait_for(lambda: not unacknowledged(client))
+    reset(client)
+    got = b""
+
+    def read() -> None:
+        nonlocal got
+        while True:
+            got += conn.recv(65536)
+
+    with pytest.raises(ConnectionResetError):
+        work_in_time(world, read)
+    assert got == data
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes in the send queue."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
+
+
+def work_in_time(world: World, job: Callable[[], None]) -> None:
+    """Run a blocking job while virtual time goes with the real one."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job)
+        while not future.done():
+            world.guest.advance(0.001)
+            time.sleep(0.001)
+        future.result()
+
+
+def test_survivor_that_reads_nothing_is_given_up(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    for _ in range(50):
+        try:
+            client.send(bytes(MIB))
+        except BlockingIOError:
+            time.sleep(0.001)
+        world.guest.turn()
+    reset(client)
+    for _ in range(200):
+        world.guest.advance(0.1)
+        if world.ended():
+            break
+    assert world.ended()
+    assert world.reason() == "RST_PEER"
+
+
+def test_end_before_a_reset_is_still_an_end(world: World) -> None:
+    """Client closes with its data sent; the server's answer meets a reset."""
+    client, conn = world.pair(world.serve())
+    client.sendall(b"everything")
+    client.close()
+    conn.sendall(b"too late")  # the client's kernel answers with a reset
+    assert world.work(lambda: read_all(conn)) == b"everything"
+    world.finish()
+
+
+def test_no_file_descriptor_left_resets_the_client(make_world: MakeWorld) -> None:
+    world = make_world(Pif.SPLICE)
+    world.serve()
+    world.hold = True
+    client = world.client()
+    world.guest.wait_for(lambda: bool(world.guest.misses))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        assert world.answer(world.guest.misses[0]) == -1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert world.guest.counter("sock_emfile") == 1
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_two_hundred_flows_at_once(world: World) -> None:
+    server = world.serve()
+    flows = 200
+    rng = random.Random(2)
+    data = [rng.randbytes(rng.randrange(1, 200_000)) for _ in range(flows)]
+    pairs = [world.pair(server) for _ in range(flows)]
+
+    def exchange(i: int) -> None:
+        client, conn = pairs[i]
+        conn.settimeout(30)
+        client.settimeout(30)
+        client.sendall(data[i][:1000])
+        client.sendall(data[i][1000:])
+        client.shutdown(socket.SHUT_WR)
+        assert read_all(client) == data[i][::-1]
+
+    def serve(i: int) -> None:
+        conn = pairs[i][1]
+        got = read_all(conn)
+        assert got == data[i]
+        send_and_end(conn, got[::-1])
+
+    assert len(world.guest.flows()) == flows
+    world.work(
+        *[lambda i=i: exchange(i) for i in range(flows)],
+        *[lambda i=i: serve(i) for i in range(flows)],
+    )
+    world.finish()
+
+
+def test_datapath_may_be_closed_amid_flows(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    client.sendall(b"x")
+    world.guest.close()
+    with pytest.raises(OSError) as caught:
+        while conn.recv(10):
+            pass
+        raise OSError(errno.EPIPE, "ended in order")
+    assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
