@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The programs: which one was called, and the one place where errors become lines."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from passtpy import __version__
+from passtpy.config.cli import parse_pasta
+from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
+from passtpy.errors import ConfigError, InformationRequest, PasstpyError, UsageError
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
+USAGE = """\
+Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
+       passtpy pasta [OPTION]... PID
+       passtpy pasta [OPTION]... --netns PATH|NAME
+
+`passtpy pasta --help` lists the options. The program may also be called passtpy-pasta
+or, through a link, pasta.
+"""
+
+Program = Callable[[Sequence[str]], int]
+
+
+def main() -> int:
+    """Be the program that the name, or else the first word, says."""
+    words = sys.argv[1:]
+    name = os.path.basename(sys.argv[0]).removeprefix("passtpy")
+    if "pasta" in name:
+        return _guarded("pasta", _pasta, words)
+    if "passt" in name:
+        return _guarded("passt", _passt, words)
+    if words[:1] == ["pasta"]:
+        return _guarded("pasta", _pasta, words[1:])
+    if words[:1] == ["passt"]:
+        return _guarded("passt", _passt, words[1:])
+    return _guarded("passtpy", _passtpy, words)
+
+
+def pasta() -> int:
+    """Be pasta, whatever the name."""
+    return _guarded("pasta", _pasta, sys.argv[1:])
+
+
+def passt() -> int:
+    """Be passt, whatever the name."""
+    return _guarded("passt", _passt, sys.argv[1:])
+
+
+def _guarded(prog: str, program: Program, words: Sequence[str]) -> int:
+    """Run a program; whatever goes wrong becomes one line and exit status 1."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C
+    try:
+        return program(words)
+    except InformationRequest as request:
+        sys.stdout.write(request.text)
+        return EXIT_OK
+    except UsageError as error:  # in the words of getopt, which has the name in it
+        sys.stderr.write(f"{error}\n{error.usage}")
+    except PasstpyError as error:
+        sys.stderr.write(f"{prog}: {error}\n")
+    except Exception as error:
+        if "--trace" in words:
+            raise
+        sys.stderr.write(f"{prog}: internal error: {error!r}\n")
+    return EXIT_FAILURE
+
+
+def _pasta(words: Sequence[str]) -> int:
+    config = parse_pasta(words, "pasta", _ephemeral_ports())
+    from passtpy import daemon  # only now: --help needs nothing of it
+
+    return daemon.run(config)
+
+
+def _passt(_words: Sequence[str]) -> int:
+    raise ConfigError("this version serves namespaces only: call it as pasta")
+
+
+def _passtpy(words: Sequence[str]) -> int:
+    match list(words[:1]):
+        case ["-h" | "--help"]:
+            raise InformationRequest(USAGE)
+        case ["--version"]:
+            raise InformationRequest(f"passtpy {__version__}\n")
+        case [unknown]:
+            raise UsageError(f"passtpy: unknown subcommand '{unknown}'", USAGE)
+        case _:
+            raise UsageError("passtpy: a subcommand is needed", USAGE)
+
+
+def _ephemeral_ports() -> Span:
+    try:
+        with open(PORT_RANGE_FILE, encoding="ascii") as file:
+            first, last = file.read().split()
+            return int(first), int(last)
+    except (OSError, ValueError):
+        return DEFAULT_EPHEMERAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Owns the datapath: runs its turns, and carries what they return to those who know.
+
+The engine is a plain callback of the event loop. A turn returns the few records that
+Python must see: a miss goes to the decider, a punted frame to the services, and the
+answers go straight back. Nothing here waits.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, assert_never
+
+from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
+from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
+from passtpy.config.model import PastaConfig
+from passtpy.flow import (
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    Action,
+    MissLike,
+    Pif,
+    Verdict,
+    describe_event,
+)
+from passtpy.log import DATAPATH_LEVEL, Log, LogLevel, level_of_datapath_event
+from passtpy.net.guest import Guest
+from passtpy.net.tap import QUEUE_FRAMES
+
+TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
+EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
+_TICK_MIN_S: Final = 0.01
+
+_KINDS: Final = {
+    IPPROTO_TCP: socket.SOCK_STREAM,
+    IPPROTO_UDP: socket.SOCK_DGRAM,
+}
+_FIRST_STOCK: Final = (socket.AF_INET, socket.AF_INET6)
+_STOCK_DELAY_S: Final = 0.1  # a command that ends sooner has no use for it
+
+DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
+
+
+def _family(addr: bytes) -> int:
+    return socket.AF_INET if is_v4(addr) else socket.AF_INET6
+
+
+def _refused(verdict: Verdict) -> Verdict:
+    return verdict._replace(action=Action.REJECT)
+
+
+def open_datapath(
+    config: PastaConfig, got: Guest, tap_fd: int, pcap_fd: int
+) -> Datapath:
+    """Create the datapath of a guest; it takes over the tap. No capture: -1."""
+    datapath = Datapath(
+        tap_fd,
+        mtu=config.mtu or got.mtu,
+        our_mac=config.our_mac,
+        guest_mac=got.host.guest_mac or NO_MAC,
+        vnet_hdr=True,
+        offloads=got.offloads,
+        queue_frames=QUEUE_FRAMES,
+    )
+    if config.outbound_if4 or config.outbound_if6:
+        datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
+    if pcap_fd >= 0:
+        datapath.pcap(pcap_fd)
+    return datapath
+
+
+class DeciderLike(Protocol):
+    """What the engine asks about a miss."""
+
+    def decide(self, miss: MissLike) -> Verdict: ...
+
+
+class ServicesLike(Protocol):
+    """What the engine asks about punted frames."""
+
+    def handle(self, frame: bytes, now: int) -> Iterable[bytes]: ...
+
+    def tick(self, now: int) -> Iterable[bytes]: ...
+
+    def due(self) -> int | None: ...
+
+    def counters(self) -> dict[str, int]: ...
+
+
+class StockLike(Protocol):
+    """Where sockets of the namespace come from."""
+
+    def take(self, family: int, kind: int, use: Callable[[int], None]) -> None: ...
+
+    def fill(self, family: int, kind: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Engine:
+    """One datapath and its control plane."""
+
+    def __init__(
+        self,
+        datapath: Datapath,
+        decider: DeciderLike,
+        services: ServicesLike,
+        log: Log,
+        clock: Callable[[], int] = time.monotonic_ns,
+        stock: StockLike | None = None,
+    ) -> None:
+        self.datapath = datapath
+        self._decider = decider
+        self._services = services
+        self._log = log
+        self._clock = clock
+        self._stock = stock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_gone: Callable[[int], None] = lambda errno: None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: int | None = None
+        self._failures = {"decide_failed": 0, "service_failed": 0}
+        datapath.log_level = DATAPATH_LEVEL[log.level]
+        self._logs_flows = log.enabled(LogLevel.DEBUG)
+
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[int], None]
+    ) -> None:
+        """Run from now on; `on_gone(errno)` when the tap has disappeared."""
+        self._loop = loop
+        self._on_gone = on_gone
+        loop.add_reader(self.datapath.fileno(), self.pump)
+        self._schedule()
+        if self._stock is not None:
+            loop.call_later(_STOCK_DELAY_S, self._fill_stock)
+
+    def stop(self) -> None:
+        """Leave the loop, tell the last events, and close the datapath."""
+        if self._loop is not None:
+            self._loop.remove_reader(self.datapath.fileno())
+            self._loop = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._drain_events():
+            pass
+        if self._stock is not None:
+            self._stock.close()
+        self.datapath.close()
+
+    def pump(self) -> None:
+        """Run turns while they return something to do, within bounds.
+
+        What is decided or injected goes out with the next turn, so one more follows
+        whenever a record was handled.
+        """
+        turn = self.datapath.turn
+        records = turn()
+        turns = 1
+        while records:
+            for record in records:
+                self._dispatch(record)
+            if turns == TURNS_PER_WAKE or self._loop is None:
+                self._again()
+                break
+            records = turn()
+            turns += 1
+        if self._logs_flows and self._drain_events() and self._loop is not None:
+            self._again()
+        if turns > 1:
+            self._schedule()
+
+    def statistics(self) -> dict[str, int]:
+        """Return every counter of the datapath, the services and the engine."""
+        return self.datapath.counters() | self._services.counters() | self._failures
+
+    def _fill_stock(self) -> None:
+        if self._loop is not None and self._stock is not None:
+            for family in _FIRST_STOCK:
+                self._stock.fill(family, socket.SOCK_STREAM)
+
+    def _again(self) -> None:
+        if self._loop is not None:
+            self._loop.call_soon(self._pump_if_running)
+
+    def _pump_if_running(self) -> None:
+        if self._loop is not None:
+            self.pump()
+
+    def _dispatch(self, record: Miss | Punt | Gone) -> None:
+        match record:
+            case Miss():
+                self._on_miss(record)
+            case Punt():
+                self._on_punt(record.frame)
+            case Gone():
+                self._on_gone(record.errno)
+            case _:
+                assert_never(record)
+
+    def _on_miss(self, miss: Miss) -> None:
+        try:
+            verdict = self._decider.decide(miss)
+        except Exception as error:  # a bug must cost one flow, not the program
+            self._failures["decide_failed"] += 1
+            self._log.error("decide.failed", error=repr(error))
+            verdict = DROP
+        if verdict.action == Action.SPLICE and verdict.pif == Pif.SPLICE:
+            self._open_inside(miss, verdict)
+        else:
+            self.datapath.open(miss.miss_id, verdict)
+
+    def _open_inside(self, miss: Miss, verdict: Verdict) -> None:
+        """Open a flow with a socket of the namespace, at once or when it comes."""
+        if self._stock is None:
+            self.datapath.open(miss.miss_id, _refused(verdict))
+            return
+
+        def use(fd: int) -> None:
+            if fd < 0:
+                self.datapath.open(miss.miss_id, _refused(verdict))
+            else:
+                self.datapath.open(miss.miss_id, verdict, fd=fd)
+            if late:
+                self._again()
+
+        late = False
+        self._stock.take(_family(verdict.eaddr), _KINDS[miss.proto], use)
+        late = True
+
+    def _on_punt(self, frame: bytes) -> None:
+        try:
+            self._inject(self._services.handle(frame, self._clock()))
+        except Exception as error:  # as above: this frame only
+            self._failures["service_failed"] += 1
+            self._log.error("service.failed", error=repr(error))
+
+    def _on_tick(self) -> None:
+        self._timer = None
+        if self._loop is None:
+            return
+        try:
+            self._inject(self._services.tick(self._clock()))
+        except Exception as error:
+            self._failures["service_failed"] += 1
+            self._log.error("service.failed", error=repr(error))
+        self.pump()
+        self._schedule()
+
+    def _inject(self, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            self.datapath.inject(frame)
+
+    def _schedule(self) -> None:
+        """Set the timer for when the services want to be asked next."""
+        if self._loop is None:
+            return
+        due = self._services.due()
+        if self._timer is not None:
+            if due == self._timer_due:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            delay = max((due - self._clock()) / 1e9, _TICK_MIN_S)
+            self._timer = self._loop.call_later(delay, self._on_tick)
+            self._timer_due = due
+
+    def _drain_events(self) -> bool:
+        """Log what happened to flows; True when there may be more."""
+        if not self._logs_flows:
+            return False
+        events = self.datapath.events(EVENTS_PER_WAKE)
+        for event in events:
+            name, level, fields = describe_event(event, EVENTS)
+            self._log.emit(level_of_datapath_event(level), name, fields, event.time_ns)
+        return len(events) == EVENTS_PER_WAKE

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gives up, in numbered stages, everything that the daemon no longer needs.
+
+1. close_inherited: descriptors that a careless parent left open (daemons only)
+2. raise_limits: every flow needs a descriptor
+3. preload: whatever Python would still import later, while its files are readable
+4. become: another user, when started by root
+5. lock: no capabilities, no way to gain any, no debugger
+
+Sockets, files and the tap are open by stage 4. An ordinary user's daemon never had
+privileges over anything; what it did in its namespaces was done by a child.
+"""
+
+import importlib
+import os
+import resource
+import signal
+import stat
+import sys
+from contextlib import suppress
+from typing import Final
+
+from passtpy import _native
+from passtpy.config.model import RunAs
+from passtpy.errors import SetupError
+
+CAP_NET_BIND_SERVICE: Final = 1 << 10
+CAP_NET_ADMIN: Final = 1 << 12
+CAP_NET_RAW: Final = 1 << 13
+CAP_SETGID: Final = 1 << 6
+CAP_SETUID: Final = 1 << 7
+_FIRST_FREE_FD: Final = 3
+_INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
+_USED_LATER: Final = ("encodings.idna", "json", "random", "structlog", "traceback")
+# Few guests ask for these: loaded before only if it cannot be done when they do.
+_ON_DEMAND: Final = (
+    "passtpy.services.dhcp",
+    "passtpy.services.dhcpv6",
+    "passtpy.services.duid",
+)
+_NOBODY: Final = RunAs(65534, 65534)
+
+
+def close_inherited() -> None:
+    """Close every descriptor but the standard ones; nothing of ours is open yet."""
+    open_now = [int(name) for name in os.listdir("/proc/self/fd")]
+    for fd in open_now:
+        if fd >= _FIRST_FREE_FD:
+            with suppress(OSError):  # the one that listed the others
+                os.close(fd)
+
+
+def stay_in_namespace(keep_fd: int) -> None:
+    """Be nothing but a maker of sockets, that holds on to nothing else.
+
+    Whoever waits for the standard descriptors of the daemon must not wait for us;
+    signals to its process group are not for us: we end with `keep_fd`.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(_FIRST_FREE_FD):
+        os.dup2(null, fd)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= _FIRST_FREE_FD and int(name) != keep_fd:
+            with suppress(OSError):  # the one that listed the others
+                os.close(int(name))
+    os.chdir("/")
+    _native.keep_capabilities(CAP_NET_BIND_SERVICE | CAP_NET_ADMIN | CAP_NET_RAW)
+    _native.no_new_privs()
+    _native.set_dumpable(0)
+
+
+def raise_limits() -> tuple[int, int]:
+    """Raise the limit of open files as far as allowed; return what it was."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
+def preload() -> None:
+    """Import what is otherwise imported when first used: log, services, errors."""
+    modules = list(_USED_LATER)
+    if not all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix))):
+        modules += _ON_DEMAND
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _is_open_to_all(path: str) -> bool:
+    """Tell whether another user may go to `path`; a home may be closed to it."""
+    folder = os.path.realpath(path)
+    while folder != "/":
+        folder = os.path.dirname(folder)
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
+            return False
+    return True
+
+
+def end_with_parent(number: int) -> None:
+    """Get this signal when the parent ends; 0: stay when it does."""
+    _native.set_pdeathsig(number)
+
+
+def in_initial_userns() -> bool:
+    """Tell whether uid 0 here is the machine's root."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return file.read().split() == _INITIAL_USERNS_MAP
+    except OSError:
+        return True
+
+
+def user_to_become(runas: RunAs | None) -> RunAs | None:
+    """Return whom to become: --runas, nobody for the machine's root, else None."""
+    if runas is not None:
+        return runas
+    if os.geteuid() == 0 and in_initial_userns():
+        return _nobody()
+    return None
+
+
+def _nobody() -> RunAs:
+    """Look `nobody` up where it is not the usual number."""
+    import pwd
+
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        return _NOBODY
+    return RunAs(entry.pw_uid, entry.pw_gid)
+
+
+def become(user: RunAs) -> None:
+    """Change user and group for good, without any supplementary group."""
+    if (os.geteuid(), os.getegid()) == (user.uid, user.gid):
+        return
+    try:
+        # Taken from the bounding set first: that needs a privilege of its own.
+        with suppress(OSError):
+            _native.keep_capabilities(CAP_SETUID | CAP_SETGID)
+        os.setgroups([])
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+    except OSError as error:
+        raise SetupError(
+            f"Can't become user {user.uid}:{user.gid}: {error.strerror}"
+        ) from error
+
+
+def lock() -> None:
+    """Drop every capability, forbid to gain any, keep debuggers away."""
+    try:
+        _native.keep_capabilities(0)
+        _native.no_new_privs()
+        _native.set_dumpable(0)
+    except OSError as error:
+        raise SetupError(f"Couldn't drop privileges: {error.strerror}") from error

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes the guest's interface; runs in a child process inside the guest's namespace.
+
+The daemon itself never enters a namespace: it gets the tap, and the facts it needs,
+as one report over a socket.
+"""
+
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from errno import EEXIST
+from ipaddress import IPv6Interface
+from typing import Final
+
+from passtpy.addr import link_local_from_mac
+from passtpy.config.host import HostInfo
+from passtpy.config.model import DEFAULT_MTU, PastaConfig
+from passtpy.errors import PasstpyError, SetupError
+from passtpy.net import tap
+from passtpy.net.netlink import RT_SCOPE_LINK, Link, LinkAddress, Netlink, Route
+from passtpy.net.template import HostNetwork, Plan, make_plan
+
+_REPORT_MAX: Final = 1 << 16
+_FD_MAX: Final = 8
+_MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The guest's interface, ready, and what was learnt on the way."""
+
+    host: HostInfo
+    ifname: str
+    mtu: int
+    offloads: int
+    warnings: tuple[str, ...]
+    tap_fd: int = -1
+
+
+def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
+    """Create and configure the interface in the current network namespace.
+
+    `host_socket` is a netlink socket that was opened in the host's namespace.
+    """
+    if config.splice_only:
+        return _prepare_loopback(config)
+    plan = make_plan(config, _read_host(host_socket))
+    device = tap.open_tap(plan.ifname)
+    try:
+        netlink = Netlink()
+        link, warnings = _configure(netlink, config, plan, device.name)
+        netlink.close()
+    except OSError as error:
+        raise SetupError(
+            f"Couldn't configure interface {device.name}: {error.strerror}"
+        ) from error
+    return Guest(
+        host=_with_mac(plan.host, link),
+        ifname=link.name,
+        mtu=link.mtu,
+        offloads=device.offloads,
+        warnings=warnings,
+        tap_fd=device.fd,
+    )
+
+
+def _prepare_loopback(config: PastaConfig) -> Guest:
+    """Bring up `lo`: without a tap there is nothing else."""
+    netlink = Netlink()
+    _loopback_up(netlink)
+    netlink.close()
+    ipv6 = config.ipv6 and os.path.exists("/proc/sys/net/ipv6")
+    host = HostInfo(ipv4=config.ipv4, ipv6=ipv6)
+    return Guest(host, ifname="lo", mtu=DEFAULT_MTU, offloads=0, warnings=())
+
+
+def _loopback_up(netlink: Netlink) -> None:
+    with suppress(OSError):  # a namespace that we join may have none, or no right to
+        netlink.set_link(netlink.link("lo"), up=True)
+
+
+def _read_host(host_socket: socket.socket) -> HostNetwork:
+    host = Netlink(host_socket)
+    network = HostNetwork(host.links(), host.addresses(), tuple(host.routes()))
+    host.close()
+    return network
+
+
+def _with_mac(host: HostInfo, link: Link) -> HostInfo:
+    return replace(host, guest_mac=link.mac)
+
+
+def _configure(
+    netlink: Netlink, config: PastaConfig, plan: Plan, ifname: str
+) -> tuple[Link, tuple[str, ...]]:
+    """Bring up `lo` and the tap; give the tap what `plan` says with --config-net."""
+    _loopback_up(netlink)
+    link = netlink.link(ifname)
+    mtu = config.mtu if config.config_net else 0
+    netlink.configure_tap(link, config.ns_mac, mtu, tap.QUEUE_FRAMES)
+    if config.config_net:
+        netlink.no_automatic_link_local(link)
+    netlink.set_link(link, up=True)
+    link = netlink.link(ifname)  # the MAC address may be the kernel's choice
+    if not config.config_net:
+        return link, ()
+    warnings = _add_addresses(netlink, link, plan)
+    warnings += _add_routes(netlink, link, plan.routes)
+    return link, tuple(warnings)
+
+
+def _add_addresses(netlink: Netlink, link: Link, plan: Plan) -> list[str]:
+    addresses = list(plan.addresses)
+    if plan.host.ipv6 and link.mtu >= _MIN_MTU_V6:
+        local = IPv6Interface((link_local_from_mac(link.mac), 64))
+        addresses.append(LinkAddress(link.index, local, RT_SCOPE_LINK, 0))
+    warnings = []
+    for address in addresses:
+        try:
+            netlink.add_address(link, address)
+        except OSError as error:
+            if error.errno != EEXIST:
+                text = f"Couldn't set address {address.address}: {error.strerror}"
+                warnings.append(text)
+    return warnings
+
+
+def _add_routes(netlink: Netlink, link: Link, routes: tuple[Route, ...]) -> list[str]:
+    """Add routes in whatever order they depend on each other."""
+    pending = list(routes)
+    errors: dict[Route, str] = {}
+    progress = True
+    while pending and progress:
+        left = []
+        for route in pending:
+            try:
+                netlink.add_route(link, route)
+            except OSError as error:
+                if error.errno != EEXIST:
+                    left.append(route)
+                    errors[route] = error.strerror or str(error)
+        progress = len(left) < len(pending)
+        pending = left
+    return [f"Couldn't set route {r.destination}: {errors[r]}" for r in pending]
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the daemon's and the child's end of what they say to each other."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
+    """Send what `make` returns, or its error, to the daemon; True when it worked."""
+    try:
+        guest = make()
+    except PasstpyError as error:
+        control.send(pickle.dumps(str(error)))
+        return False
+    except Exception as error:  # whatever it is, the daemon is the one to tell it
+        control.send(pickle.dumps(f"Couldn't set up the namespace: {error!r}"))
+        return False
+    fds = [guest.tap_fd] if guest.tap_fd >= 0 else []
+    socket.send_fds(control, [pickle.dumps(guest)], fds)
+    for fd in fds:
+        os.close(fd)
+    return True
+
+
+def receive(control: socket.socket) -> Guest:
+    """Wait for the report; SetupError when the child failed or went away."""
+    data, fds, _flags, _peer = socket.recv_fds(control, _REPORT_MAX, _FD_MAX)
+    if not data:
+        raise SetupError("The process that sets up the namespace ended unexpectedly")
+    answer = pickle.loads(data)  # noqa: S301 - our own code, before it runs others'
+    if not isinstance(answer, Guest):
+        raise SetupError(str(answer))
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return replace(answer, tap_fd=fds[0] if fds else -1)

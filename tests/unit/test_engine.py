@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine carries records between the datapath and those who answer them."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from passtpy._native import Datapath, Gone, Miss, Punt
+from passtpy.addr import UNSPECIFIED
+from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
+from passtpy.flow import Action, MissLike, Pif, Verdict
+from passtpy.log import Log
+
+MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1))
+VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
+
+
+class FakeDatapath:
+    """Returns prepared records, and remembers what it is told."""
+
+    log_level = 0
+
+    def __init__(self, *turns: list[Any]) -> None:
+        self.turns = list(turns)
+        self.taken = 0
+        self.opened: list[tuple[int, Verdict]] = []
+        self.injected: list[bytes] = []
+        self.closed = False
+
+    def turn(self, **_: int) -> list[Any]:
+        self.taken += 1
+        return self.turns.pop(0) if self.turns else []
+
+    def open(self, miss_id: int, verdict: Verdict) -> int:
+        self.opened.append((miss_id, verdict))
+        return 1
+
+    def inject(self, frame: bytes) -> None:
+        self.injected.append(frame)
+
+    def fileno(self) -> int:
+        return -1
+
+    def counters(self) -> dict[str, int]:
+        return {"miss": 1}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeServices:
+    """Answers each frame with its reverse; ticks when told to."""
+
+    def __init__(self, due: int | None = None) -> None:
+        self.next_due = due
+        self.ticks: list[int] = []
+
+    def handle(self, frame: bytes, now: int) -> list[bytes]:
+        if frame == b"bad":
+            raise RuntimeError("a bug")
+        return [frame[::-1]]
+
+    def tick(self, now: int) -> list[bytes]:
+        self.ticks.append(now)
+        self.next_due = None
+        return [b"tick"]
+
+    def due(self) -> int | None:
+        return self.next_due
+
+    def counters(self) -> dict[str, int]:
+        return {"arp": 2}
+
+
+class FakeLoop:
+    """Remembers what is to be called."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+        self.later: list[tuple[float, Callable[[], None]]] = []
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        pass
+
+    def remove_reader(self, fd: int) -> bool:
+        return True
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def call_later(
+        self, delay: float, callback: Callable[[], None]
+    ) -> asyncio.TimerHandle:
+        self.later.append((delay, callback))
+        return cast(asyncio.TimerHandle, FakeTimer())
+
+
+class FakeTimer:
+    def cancel(self) -> None:
+        pass
+
+
+class Decides:
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+
+    def decide(self, miss: MissLike) -> Verdict:
+        if self.fails:
+            raise RuntimeError("a bug")
+        return VERDICT
+
+
+def engine(
+    datapath: FakeDatapath,
+    services: FakeServices | None = None,
+    decider: Decides | None = None,
+) -> tuple[Engine, FakeLoop]:
+    made = Engine(
+        cast(Datapath, datapath),
+        decider or Decides(),
+        services or FakeServices(),
+        Log(),
+        clock=lambda: 1_000_000_000,
+    )
+    loop = FakeLoop()
+    made.start(cast(asyncio.AbstractEventLoop, loop), lambda errno: None)
+    return made, loop
+
+
+def test_a_miss_is_opened_with_its_verdict() -> None:
+    datapath = FakeDatapath([MISS])
+    engine(datapath)[0].pump()
+    assert datapath.opened == [(5, VERDICT)]
+
+
+def test_a_punted_frame_is_answered() -> None:
+    datapath = FakeDatapath([Punt((b"abc",))])
+    engine(datapath)[0].pump()
+    assert datapath.injected == [b"cba"]
+
+
+def test_one_more_turn_sends_what_was_answered() -> None:
+    datapath = FakeDatapath([MISS])
+    engine(datapath)[0].pump()
+    assert datapath.taken == 2
+
+
+def test_an_idle_wake_is_one_turn() -> None:
+    datapath = FakeDatapath()
+    engine(datapath)[0].pump()
+    assert datapath.taken == 1
+
+
+def test_a_flood_leaves_room_for_others() -> None:
+    datapath = FakeDatapath(*([MISS] for _ in range(100)))
+    made, loop = engine(datapath)
+    made.pump()
+    assert datapath.taken == TURNS_PER_WAKE
+    assert len(loop.soon) == 1
+
+
+def test_a_failing_decision_drops_the_miss() -> None:
+    datapath = FakeDatapath([MISS])
+    made, _ = engine(datapath, decider=Decides(fails=True))
+    made.pump()
+    assert datapath.opened == [(5, DROP)]
+    assert made.statistics()["decide_failed"] == 1
+
+
+def test_a_failing_service_costs_its_frame_only() -> None:
+    datapath = FakeDatapath([Punt((b"bad",)), Punt((b"abc",))])
+    made, _ = engine(datapath)
+    made.pump()
+    assert datapath.injected == [b"cba"]
+    assert made.statistics()["service_failed"] == 1
+
+
+def test_services_are_asked_when_due() -> None:
+    services = FakeServices(due=3_000_000_000)
+    datapath = FakeDatapath()
+    _, loop = engine(datapath, services)
+    (delay, tick), *more = loop.later
+    assert (delay, more) == (2.0, [])
+    tick()
+    assert services.ticks == [1_000_000_000]
+    assert datapath.injected == [b"tick"]
+
+
+def test_a_vanished_tap_is_told() -> None:
+    datapath = FakeDatapath([Gone((77,))])
+    made, loop = engine(datapath)
+    told: list[int] = []
+    made.start(cast(asyncio.AbstractEventLoop, loop), told.append)
+    made.pump()
+    assert told == [77]
+
+
+def test_statistics_are_of_everybody() -> None:
+    made, _ = engine(FakeDatapath())
+    assert {"miss", "arp", "decide_failed"} <= made.statistics().keys()
+
+
+def test_stop_closes_the_datapath() -> None:
+    datapath = FakeDatapath()
+    made, _ = engine(datapath)
+    made.stop()
+    assert datapath.closed
+
+
+@pytest.mark.parametrize("records", [[MISS], [Punt((b"abc",))]])
+def test_nothing_runs_after_stop(records: list[Any]) -> None:
+    datapath = FakeDatapath(*([MISS] for _ in range(100)))
+    made, loop = engine(datapath)
+    made.pump()
+    made.stop()
+    taken = datapath.taken
+    loop.soon[0]()
+    assert datapath.taken == taken
