@@ -53,6 +53,7 @@ class FlowType(IntEnum):
     PING4 = 3
     PING6 = 4
     UDP = 5
+    UDP_SPLICE = 6
 
 
 class Action(IntEnum):
@@ -68,7 +69,7 @@ class Verdict(NamedTuple):
     """The answer to a miss; a tuple because it crosses the border once per flow."""
 
     action: int
-    pif: int  # target pif: Pif.HOST or Pif.TAP
+    pif: int  # target pif: Pif.HOST or Pif.TAP; Pif.SPLICE with Action.SPLICE
     eaddr: bytes  # target side endpoint (inany): where the flow goes
     eport: int
     oaddr: bytes  # HOST: bind() source, UNSPECIFIED = kernel's. TAP: source seen
@@ -132,6 +133,7 @@ TYPE_TITLES = {
     FlowType.PING4: "ICMP ping sequence",
     FlowType.PING6: "ICMPv6 ping sequence",
     FlowType.UDP: "UDP exchange",
+    FlowType.UDP_SPLICE: "UDP exchange (spliced)",
 }
 
 

@@ -13,7 +13,7 @@ from passtpy.config.getopt import Getopt, GetoptError, Grammar
 from passtpy.config.model import PastaConfig
 from passtpy.config.options import OPTIONS, PORT_HELP, Option
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
-from passtpy.errors import InformationRequest, UsageError
+from passtpy.errors import ConfigError, InformationRequest, UsageError
 
 HELP_COLUMN = 30
 SYNOPSIS = {
@@ -41,18 +41,24 @@ def options_of(mode: str) -> tuple[Option, ...]:
     return tuple(option for option in OPTIONS if mode in option.modes)
 
 
-def grammar_of(mode: str) -> Grammar:
-    """Return what getopt has to know about the rows of a mode."""
+def grammar() -> Grammar:
+    """Return what getopt has to know: all rows, whatever the mode."""
     short: dict[str, str] = {}
     long: dict[str, str] = {}
-    options = options_of(mode)
-    for option in options:
+    for option in OPTIONS:
         for name in option.names:
             if name.startswith("--"):
                 long[name[2:]] = option.key
             else:
                 short[name[1:]] = option.key
-    return Grammar(short, long, frozenset(o.key for o in options if o.metavar))
+    return Grammar(short, long, frozenset(o.key for o in OPTIONS if o.metavar))
+
+
+def _check_mode(option: Option, mode: str) -> None:
+    """Refuse what another mode knows by saying which one."""
+    if mode not in option.modes:
+        others = " / ".join(sorted(option.modes))
+        raise ConfigError(f"--{option.key} is for {others} mode only")
 
 
 def show_names(option: Option) -> str:
@@ -105,12 +111,13 @@ def parse_pasta(
     `prog` begins every message about the form of the line. `ephemeral` is the
     host's range of ephemeral ports: specifications made of exclusions spare it.
     """
-    actions = {option.key: option.action for option in options_of("pasta")}
+    options = {option.key: option for option in OPTIONS}
     draft = Draft(ephemeral)
-    words = Getopt(argv, grammar_of("pasta"))
+    words = Getopt(argv, grammar())
     try:
         for key, value in words:
-            action = actions[key]
+            _check_mode(options[key], "pasta")
+            action = options[key].action
             if action is not None:
                 action(draft, value)
             elif key == "help":

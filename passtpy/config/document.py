@@ -18,13 +18,12 @@ HEAD = """\
 Parsing is that of GNU `getopt_long`: `--name value`, `--name=value`, unambiguous
 prefixes of long names, bundled letters (`-dft 80`). It stops at the first word that is
 no option, so `pasta ls -l` gives `-l` to `ls`. When an option is repeated the last one
-wins, except `-t` and `-u`, which accumulate.
+wins, except `-t`, `-u`, `-T` and `-U`, which accumulate.
 
 A malformed line prints the message and the usage on stderr; any other error is one
 line on stderr. Both exit with status 1.
 
-Ports are forwarded only as listed: `auto` for `-t`, `-u`, `-T`, `-U` and lists for `-T`
-and `-U` are refused, and the default of all four is `none`.
+What forwarding does with the ports is told in [forwarding.md](forwarding.md).
 """
 
 

@@ -14,17 +14,19 @@ from passtpy.config.model import (
     AttachPath,
     AttachPid,
     PastaConfig,
-    PortRule,
     SpawnCommand,
     Target,
 )
 from passtpy.config.ports import DEFAULT_EPHEMERAL, PortContext, PortMode, PortTable
 from passtpy.config.ports import Span as PortSpan
+from passtpy.config.resolver import MAX_SEARCH
 from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
 MIN_MTU4 = 68
 MIN_MTU6 = 1280
+MAX_RESOLVERS = 3  # per family; what a C library asks
+PORT_OPTIONS = {"tcp-ports": "-t", "udp-ports": "-u", "tcp-ns": "-T", "udp-ns": "-U"}
 
 
 class Draft:
@@ -39,6 +41,7 @@ class Draft:
         self.netmask: int | None = None
         self.ephemeral = ephemeral
         self.port_words: list[tuple[str, str]] = []
+        self.dns_words: list[str] = []
 
     def family(self, addr: Address) -> str:
         """Return the suffix of per-family fields."""
@@ -83,9 +86,26 @@ class Draft:
         if self.fields.get("ipv6", True) and mtu < MIN_MTU6:
             self.warnings.append(f"MTU {mtu} is too small for IPv6 (minimum 1280)")
 
-    def _ports(self, option: str, name: str) -> tuple[PortRule, ...]:
-        """Read all values of one port option, in order."""
+    def _finish_dns(self) -> None:
+        """Read -D; `none` takes back what came before it."""
+        if not self.dns_words:
+            return
+        dns: list[Address] = []
+        for word in self.dns_words:
+            if word == values.NONE:
+                dns.clear()
+                continue
+            addr = values.read_resolver(word)
+            known = sum(other.version == addr.version for other in dns)
+            if known < MAX_RESOLVERS and addr not in dns:
+                dns.append(addr)
+        self.fields["dns"] = tuple(dns)
+
+    def _ports(self, option: str, name: str) -> PortTable:
+        """Read all values of one port option, in order; none at all mean `auto`."""
         to_namespace = name in ("-t", "-u")
+        proto = "TCP" if option.startswith("tcp") else "UDP"
+        enabled = self.fields.get(proto.lower(), True)
         table = PortTable(
             PortContext(
                 option=name,
@@ -98,34 +118,45 @@ class Draft:
         for said, text in self.port_words:
             if said == option:
                 table.add(text)
-        if table.mode is PortMode.AUTO:
-            raise ConfigError(f"'auto' port forwarding is not supported for '{name}'")
-        if table.rules and not to_namespace:
-            raise ConfigError(f"Only 'none' is supported for '{name}'")
-        return tuple(table.rules)
+                if table.mode is not PortMode.NONE and not enabled:
+                    raise ConfigError(
+                        f"{proto} port forwarding requested but {proto} is disabled"
+                    )
+        if table.mode is None and enabled:
+            table.add(PortMode.AUTO)
+        return table
+
+    def _port_fields(self) -> dict[str, Any]:
+        """Return the fields of all port options, read in pasta's order."""
+        found: dict[str, Any] = {}
+        for option, name in PORT_OPTIONS.items():
+            table = self._ports(option, name)
+            key = option.replace("-", "_")
+            found[key] = tuple(table.rules)
+            found[f"{key}_auto"] = table.mode is PortMode.AUTO
+        return found
+
+    def _finish_splice(self) -> None:
+        if not self.fields.get("splice_only"):
+            return
+        if not self.fields.get("splice", True):
+            raise ConfigError("--splice-only is incompatible with --no-splice")
+        self.fields.update(host_lo_to_ns_lo=True, icmp=False)
 
     def finish(self, words: Sequence[str]) -> PastaConfig:
         """Check the line as a whole and freeze it."""
         target = self.target(words)
         self._finish_prefixes()
         self._finish_mtu()
-        tcp = self._ports("tcp-ports", "-t")
-        udp = self._ports("udp-ports", "-u")
-        self._ports("tcp-ns", "-T")
-        self._ports("udp-ns", "-U")
-        for proto, rules in (("TCP", tcp), ("UDP", udp)):
-            if rules and not self.fields.get(proto.lower(), True):
-                raise ConfigError(
-                    f"{proto} port forwarding requested but {proto} is disabled"
-                )
+        self._finish_dns()
+        self._finish_splice()
         spawns = isinstance(target, SpawnCommand)
         implied: dict[str, Any] = {
             "target": target,
             "log_level": self._level(target),
             "warnings": tuple(self.warnings),
-            "tcp_ports": tcp,
-            "udp_ports": udp,
         }
+        implied |= self._port_fields()
         if spawns:
             implied["foreground"] = True
         if isinstance(target, AttachPath) and not self.fields.get("userns"):
@@ -186,6 +217,25 @@ def ports(option: str) -> Setter:
         draft.port_words.append((option, value))
 
     return add_ports
+
+
+def set_dns(draft: Draft, value: str) -> None:
+    """-D is read at the end of the line, as -t and -u are."""
+    draft.dns_words.append(value)
+
+
+def set_search(draft: Draft, value: str) -> None:
+    """-S adds domains; `none` takes back what came before it."""
+    if value == values.NONE:
+        draft.fields["search"] = ()
+        return
+    search = list(draft.fields.get("search") or ())
+    for domain in values.read_search(value):
+        if len(search) == MAX_SEARCH:
+            raise ConfigError(f"Cannot use DNS search domain {domain}")
+        if domain not in search:
+            search.append(domain)
+    draft.fields["search"] = tuple(search)
 
 
 def set_quiet(draft: Draft, _: str) -> None:

@@ -5,11 +5,12 @@
 read it. It holds facts only, so both can be tested without a kernel.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from passtpy.addr import Mac, link_local_from_mac
-from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU
+from passtpy.addr import Address, Mac, link_local_from_mac
+from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU, PastaConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class HostInfo:
     our_mac: Mac = DEFAULT_MAC
     guest_mac: Mac | None = None
     mtu: int = DEFAULT_MTU
+    neighbours: Mapping[Address, Mac] = field(default_factory=dict)  # of the host
     template4: str | None = None  # template interfaces, for the start-up summary
     template6: str | None = None
 
@@ -45,3 +47,15 @@ class HostInfo:
             if addr is not None and addr.is_link_local:
                 return addr
         return link_local_from_mac(self.our_mac)
+
+
+def mapped_loopback(
+    config: PastaConfig, host: HostInfo
+) -> tuple[IPv4Address | None, IPv6Address | None]:
+    """Return the addresses that stand for the host's loopback, as the guest sees it."""
+    default4 = host.gateway4 if config.map_gateway else None
+    default6 = host.gateway6 if config.map_gateway else None
+    return (
+        config.map_host_loopback4 or default4,
+        config.map_host_loopback6 or default6,
+    )

@@ -49,7 +49,7 @@ class RunAs:
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """Listen on the host ports `first`..`last`; deliver to port + `delta`.
+    """Listen on the ports `first`..`last` of one side; deliver to port + `delta`.
 
     `host_addr` None is any address of the enabled families. `weak`: a port that
     cannot be bound is only worth a warning.
@@ -102,6 +102,8 @@ class PastaConfig:
     icmp: bool = True
     ndp: bool = True
     ra: bool = True
+    dhcp: bool = True
+    dhcpv6: bool = True
 
     interface: str | None = None  # template interface (-i)
     ns_ifname: str | None = None
@@ -126,5 +128,25 @@ class PastaConfig:
     map_guest_addr4: IPv4Address | None = None
     map_guest_addr6: IPv6Address | None = None
 
+    dns: tuple[Address, ...] | None = None  # (): none; None: those of resolv.conf
+    search: tuple[str, ...] | None = None
+    announce_dns: bool = False  # tell the guest of resolvers, of the search list
+    announce_search: bool = False
+    hostname: str | None = None
+    fqdn: str | None = None
+
+    # *_ports: from the host to the guest; *_ns: from the namespace to the host.
+    # *_auto: the ports follow what listens on the other side.
     tcp_ports: tuple[PortRule, ...] = ()
     udp_ports: tuple[PortRule, ...] = ()
+    tcp_ns: tuple[PortRule, ...] = ()
+    udp_ns: tuple[PortRule, ...] = ()
+    tcp_ports_auto: bool = True
+    udp_ports_auto: bool = True
+    tcp_ns_auto: bool = True
+    udp_ns_auto: bool = True
+    splice: bool = True  # loopback flows bypass the tap
+    splice_only: bool = False  # there is no tap
+    host_lo_to_ns_lo: bool = False
+    preserve_source: bool = False
+    freebind: bool = False

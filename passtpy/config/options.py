@@ -12,6 +12,7 @@ from passtpy.config import values
 from passtpy.config.draft import Setter
 
 PASTA = frozenset({"pasta"})
+PASST = frozenset({"passt"})
 BOTH = frozenset({"pasta", "passt"})
 
 
@@ -36,6 +37,7 @@ G_RUN = "Running and logging"
 G_NS = "Namespaces"
 G_ADDR = "Interfaces and addresses"
 G_MAP = "Protocols and address mapping"
+G_GUEST = "What the guest is told"
 G_PORTS = "Port forwarding"
 
 OPTIONS: tuple[Option, ...] = (
@@ -258,16 +260,6 @@ OPTIONS: tuple[Option, ...] = (
         "drop echo requests from the guest; implies --no-ndp",
     ),
     Option(
-        ("--no-ndp",), G_MAP, do.switch(ndp=False), "do not answer neighbour discovery"
-    ),
-    Option(
-        ("--no-ra",),
-        G_MAP,
-        do.switch(ra=False),
-        "send no router advertisements",
-        default="implied by --config-net",
-    ),
-    Option(
         ("--map-host-loopback",),
         G_MAP,
         do.set_map_host_loopback,
@@ -290,12 +282,98 @@ OPTIONS: tuple[Option, ...] = (
         "none",
     ),
     Option(
+        ("--no-dhcp",),
+        G_GUEST,
+        do.switch(dhcp=False),
+        "do not answer DHCP",
+        default="implied without an IPv4 gateway",
+    ),
+    Option(
+        ("--no-dhcpv6",),
+        G_GUEST,
+        do.switch(dhcpv6=False),
+        "do not answer DHCPv6",
+        default="implied without an IPv6 address for the guest",
+    ),
+    Option(
+        ("--no-ndp",),
+        G_GUEST,
+        do.switch(ndp=False),
+        "do not answer neighbour discovery",
+    ),
+    Option(
+        ("--no-ra",),
+        G_GUEST,
+        do.switch(ra=False),
+        "send no router advertisements",
+        default="implied by --config-net",
+    ),
+    Option(
+        ("-D", "--dns"),
+        G_GUEST,
+        do.set_dns,
+        "resolver, repeated for more (3 per family), or none",
+        "ADDR",
+        "those of the host's resolv.conf",
+    ),
+    Option(
+        ("-S", "--search"),
+        G_GUEST,
+        do.set_search,
+        "domains to search, at most 6, or none; may be repeated",
+        "DOMAINS",
+        "those of the host's resolv.conf",
+    ),
+    Option(
+        ("--dhcp-dns",),
+        G_GUEST,
+        do.switch(announce_dns=True),
+        "announce resolvers by DHCP, DHCPv6 and router advertisements",
+        modes=PASTA,
+    ),
+    Option(
+        ("--dhcp-search",),
+        G_GUEST,
+        do.switch(announce_search=True),
+        "announce the domains to search in the same ways",
+        modes=PASTA,
+    ),
+    Option(
+        ("--no-dhcp-dns",),
+        G_GUEST,
+        do.switch(announce_dns=False),
+        "do not announce resolvers",
+        modes=PASST,
+    ),
+    Option(
+        ("--no-dhcp-search",),
+        G_GUEST,
+        do.switch(announce_search=False),
+        "do not announce domains to search",
+        modes=PASST,
+    ),
+    Option(
+        ("-H", "--hostname"),
+        G_GUEST,
+        do.field("hostname", values.read_hostname),
+        "name that DHCP gives the guest, and that a command finds itself on",
+        "NAME",
+        "none by DHCP; pasta- and the host's name for a command",
+    ),
+    Option(
+        ("--fqdn",),
+        G_GUEST,
+        do.field("fqdn", values.read_fqdn),
+        "full name that DHCP and DHCPv6 give the guest",
+        "NAME",
+    ),
+    Option(
         ("-t", "--tcp-ports"),
         G_PORTS,
         do.ports("tcp-ports"),
         "forward TCP ports of the host to the guest",
         "SPEC",
-        "none",
+        "auto",
     ),
     Option(
         ("-u", "--udp-ports"),
@@ -303,30 +381,66 @@ OPTIONS: tuple[Option, ...] = (
         do.ports("udp-ports"),
         "forward UDP ports of the host to the guest",
         "SPEC",
-        "none",
+        "auto",
     ),
     Option(
         ("-T", "--tcp-ns"),
         G_PORTS,
         do.ports("tcp-ns"),
-        "forward TCP ports of the namespace to the host: only none",
-        "none",
-        "none",
+        "forward TCP ports of the namespace's loopback to the host's",
+        "SPEC",
+        "auto",
         PASTA,
     ),
     Option(
         ("-U", "--udp-ns"),
         G_PORTS,
         do.ports("udp-ns"),
-        "forward UDP ports of the namespace to the host: only none",
-        "none",
-        "none",
+        "forward UDP ports of the namespace's loopback to the host's",
+        "SPEC",
+        "auto",
         PASTA,
+    ),
+    Option(
+        ("--host-lo-to-ns-lo",),
+        G_PORTS,
+        do.switch(host_lo_to_ns_lo=True),
+        "what comes from the host's loopback goes to that of the namespace",
+        default="it goes to the namespace's outer address",
+        modes=PASTA,
+    ),
+    Option(
+        ("--no-splice",),
+        G_PORTS,
+        do.switch(splice=False),
+        "what comes from the host's loopback takes the way over the tap",
+        modes=PASTA,
+    ),
+    Option(
+        ("--splice-only",),
+        G_PORTS,
+        do.switch(splice_only=True),
+        "no tap: forward between loopbacks only; implies --host-lo-to-ns-lo",
+        modes=PASTA,
+    ),
+    Option(
+        ("--preserve-source",),
+        G_PORTS,
+        do.switch(preserve_source=True),
+        "loopback flows keep their source address on the far side",
+        modes=PASTA,
+    ),
+    Option(
+        ("--freebind",),
+        G_PORTS,
+        do.switch(freebind=True),
+        "listen on addresses that the host does not have (yet)",
     ),
 )
 
 PORT_HELP = """\
-SPEC is none, or [ADDR][%IFNAME]/ and a comma-separated list of
+SPEC is none, auto (the ports on which the other side listens, followed every
+second), or [ADDR][%IFNAME]/ and a comma-separated list of
     22            port 22, to the same port of the guest
     22:23         port 22, to port 23 of the guest
     22-80:32-90   a range of ports, to a range of the same length

@@ -7,6 +7,7 @@ from typing import Final
 
 from passtpy.addr import Address, Mac, parse_mac
 from passtpy.config.model import RunAs
+from passtpy.config.resolver import read_domain
 from passtpy.errors import ConfigError
 from passtpy.log import LogFormat
 
@@ -18,8 +19,11 @@ MAX_DIGITS: Final = 20
 MAX_PID: Final = (1 << 31) - 1
 MAX_ID: Final = (1 << 32) - 2
 NETNS_DIR: Final = "/run/netns"
+MAX_HOSTNAME: Final = 253
+NONE: Final = "none"
 
 _BROADCAST4: Final = IPv4Address("255.255.255.255")
+_HOSTNAME: Final = re.compile(r"[\w.-]+", re.ASCII)
 _INTEGER: Final = re.compile(r"(0[xX])?([0-9a-fA-F]+)", re.ASCII)
 
 
@@ -52,11 +56,14 @@ def parse_any_address(text: str) -> Address | None:
     return None
 
 
+def _is_mapped(addr: Address) -> bool:
+    return isinstance(addr, IPv6Address) and addr.ipv4_mapped is not None
+
+
 def _embeds_v4(addr: Address) -> bool:
     """Tell whether `addr` is v4-mapped, or v4-compatible (::a.b.c.d)."""
-    return isinstance(addr, IPv6Address) and (
-        addr.ipv4_mapped is not None or int(addr) >> 32 == 0
-    )
+    compatible = isinstance(addr, IPv6Address) and int(addr) >> 32 == 0
+    return compatible or _is_mapped(addr)
 
 
 def read_mtu(text: str) -> int:
@@ -148,6 +155,49 @@ def read_remap(text: str) -> Address | None:
     if unfit or addr is None:
         raise ConfigError(f"Invalid address to remap to host: {text}")
     return addr
+
+
+def read_resolver(text: str) -> Address:
+    """Read -D, when it is not `none`."""
+    addr = parse_any_address(text)
+    unfit = (
+        addr is None
+        or addr.is_unspecified
+        or addr.is_multicast
+        or addr == _BROADCAST4
+        or _is_mapped(addr)
+    )
+    if unfit or addr is None:
+        raise ConfigError(f"Cannot use DNS address {text}")
+    return addr
+
+
+def read_search(text: str) -> tuple[str, ...]:
+    """Read -S, when it is not `none`: one domain, or several between blanks."""
+    domains = []
+    for word in text.split():
+        domain = read_domain(word)
+        if domain is None:
+            raise ConfigError(f"Cannot use DNS search domain {word}")
+        domains.append(domain)
+    if not domains:
+        raise ConfigError(f"Cannot use DNS search domain {text}")
+    return tuple(domains)
+
+
+def read_hostname(text: str) -> str:
+    """Read -H; what the guest makes of it may end in a script: no blanks, no quotes."""
+    if not 0 < len(text) <= MAX_HOSTNAME or _HOSTNAME.fullmatch(text) is None:
+        raise ConfigError(f"Invalid hostname: {text}")
+    return text
+
+
+def read_fqdn(text: str) -> str:
+    """Read --fqdn."""
+    name = read_domain(text)
+    if name is None or _HOSTNAME.fullmatch(name) is None:
+        raise ConfigError(f"Invalid FQDN: {text}")
+    return name
 
 
 def read_mac(text: str) -> Mac:

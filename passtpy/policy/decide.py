@@ -8,6 +8,7 @@ the first candidate that matches is the first rule of the list that matches.
 """
 
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
@@ -20,6 +21,8 @@ from passtpy.policy.rules import (
     Reject,
     Rule,
     SourceMap,
+    SpliceToGuest,
+    SpliceToHost,
     ToGuest,
     ToHost,
 )
@@ -29,6 +32,8 @@ Prefixes = tuple[bytes, ...]
 Make = Callable[[MissLike], Verdict]
 
 NO_RULE = 0
+LOOPBACK4 = inany(IPv4Address("127.0.0.1"))
+LOOPBACK6 = inany(IPv6Address("::1"))
 _REFUSED = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, NO_RULE)
 
 
@@ -128,6 +133,39 @@ def _make_to_guest(outcome: ToGuest, number: int, guest: GuestAddresses) -> Make
     return to_guest
 
 
+def _make_splice_to_guest(
+    outcome: SpliceToGuest, number: int, guest: GuestAddresses
+) -> Make:
+    delta, loopback, keep = outcome.delta, outcome.loopback, outcome.keep_source
+
+    def splice_to_guest(miss: MissLike) -> Verdict:
+        source = miss.eaddr
+        is_v4 = source.startswith(V4_PREFIX)
+        target = UNSPECIFIED
+        if not loopback:
+            target = guest.addr4 if is_v4 else guest.addr6
+        if target == UNSPECIFIED:
+            target = LOOPBACK4 if is_v4 else LOOPBACK6
+        ours = source if keep else UNSPECIFIED
+        port = miss.oport + delta
+        return Verdict(Action.SPLICE, Pif.SPLICE, target, port, ours, 0, number)
+
+    return splice_to_guest
+
+
+def _make_splice_to_host(outcome: SpliceToHost, number: int) -> Make:
+    delta, keep = outcome.delta, outcome.keep_source
+
+    def splice_to_host(miss: MissLike) -> Verdict:
+        source = miss.eaddr
+        target = LOOPBACK4 if source.startswith(V4_PREFIX) else LOOPBACK6
+        ours = source if keep else UNSPECIFIED
+        port = miss.oport + delta
+        return Verdict(Action.SPLICE, Pif.HOST, target, port, ours, 0, number)
+
+    return splice_to_host
+
+
 def _make(rule: Rule, guest: GuestAddresses) -> Make:
     outcome = rule.outcome
     match outcome:
@@ -139,6 +177,10 @@ def _make(rule: Rule, guest: GuestAddresses) -> Make:
             return _make_to_host(outcome, rule.number)
         case ToGuest():
             return _make_to_guest(outcome, rule.number, guest)
+        case SpliceToGuest():
+            return _make_splice_to_guest(outcome, rule.number, guest)
+        case SpliceToHost():
+            return _make_splice_to_host(outcome, rule.number)
     assert_never(outcome)
 
 

@@ -6,7 +6,17 @@ from typing import assert_never
 
 from passtpy.flow import PROTO_NAMES, MissLike
 from passtpy.policy.decide import Decider
-from passtpy.policy.rules import Drop, Match, Outcome, Reject, Rule, ToGuest, ToHost
+from passtpy.policy.rules import (
+    Drop,
+    Match,
+    Outcome,
+    Reject,
+    Rule,
+    SpliceToGuest,
+    SpliceToHost,
+    ToGuest,
+    ToHost,
+)
 
 
 def show_match(match: Match) -> str:
@@ -39,8 +49,22 @@ def show_outcome(outcome: Outcome) -> str:
             source = f" from {','.join(binds)}" if binds else ""
             return f"host {where}{source}"
         case ToGuest():
-            return f"guest port {outcome.delta:+d}" if outcome.delta else "guest"
+            return f"guest{_show_delta(outcome.delta)}"
+        case SpliceToGuest():
+            where = "loopback" if outcome.loopback else "address"
+            return f"splice namespace {where}{_show_splice(outcome)}"
+        case SpliceToHost():
+            return f"splice host loopback{_show_splice(outcome)}"
     assert_never(outcome)
+
+
+def _show_delta(delta: int) -> str:
+    return f" port {delta:+d}" if delta else ""
+
+
+def _show_splice(outcome: SpliceToGuest | SpliceToHost) -> str:
+    source = " with its source" if outcome.keep_source else ""
+    return _show_delta(outcome.delta) + source
 
 
 def show_rule(rule: Rule, hits: int) -> str:

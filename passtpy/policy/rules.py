@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address
-from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig, PortRule
+from passtpy.config.host import HostInfo, mapped_loopback
+from passtpy.config.model import PastaConfig
 from passtpy.flow import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -19,6 +19,7 @@ from passtpy.flow import (
     IPPROTO_UDP,
     Pif,
 )
+from passtpy.policy.forward import Forward, families, forwards_from_config
 
 Network = IPv4Network | IPv6Network
 
@@ -81,7 +82,27 @@ class ToGuest:
     source: SourceMap = SourceMap()
 
 
-Outcome = Drop | Reject | ToHost | ToGuest
+@dataclass(frozen=True, slots=True)
+class SpliceToGuest:
+    """Connect inside the namespace: to its outer address, or to its loopback.
+
+    `keep_source`: from the client's own address instead of the kernel's choice.
+    """
+
+    delta: int = 0
+    loopback: bool = False
+    keep_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpliceToHost:
+    """Connect to the host's loopback, `delta` ports away from the listener's."""
+
+    delta: int = 0
+    keep_source: bool = False
+
+
+Outcome = Drop | Reject | ToHost | ToGuest | SpliceToGuest | SpliceToHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,48 +113,6 @@ class Rule:
     match: Match
     outcome: Outcome
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A host socket to open; `number` is what Datapath.listen() is told.
-
-    `address` None means one dual-stack socket on `::`.
-    """
-
-    number: int
-    proto: int
-    address: Address | None
-    ifname: str | None
-    port: int
-    weak: bool
-
-
-def _families(config: PastaConfig, host: HostInfo) -> tuple[bool, bool]:
-    return config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
-
-
-def _forwards(config: PastaConfig) -> Iterator[tuple[int, PortRule, range]]:
-    """Yield protocol, port rule and listener numbers, numbered through."""
-    number = 0
-    for proto, rules in (
-        (IPPROTO_TCP, config.tcp_ports),
-        (IPPROTO_UDP, config.udp_ports),
-    ):
-        for rule in rules:
-            yield proto, rule, range(number, number + rule.ports)
-            number += rule.ports
-
-
-def listeners_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Listener]:
-    """Yield every socket that the port rules ask for, numbered as the rules expect."""
-    use4, use6 = _families(config, host)
-    for proto, rule, numbers in _forwards(config):
-        address = rule.host_addr
-        if address is None and not (use4 and use6):
-            address = IPv4Address(0) if use4 else IPv6Address(0)
-        for number, port in zip(numbers, range(rule.first, rule.last + 1), strict=True):
-            yield Listener(number, proto, address, rule.ifname, port, rule.weak)
 
 
 # What the guest may not reach through us, and what may not be a source of its packets.
@@ -151,24 +130,13 @@ _UNUSABLE: tuple[Network, ...] = _NOWHERE
 
 _ECHO = frozenset((IPPROTO_ICMP, IPPROTO_ICMPV6))
 _LOOPBACK4, _LOOPBACK6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 Draft = tuple[Match, Outcome, str]
 
 
-def _mapped_loopback(
-    config: PastaConfig, host: HostInfo
-) -> tuple[Address | None, Address | None]:
-    """Return the addresses that stand for the host's loopback, as the guest sees it."""
-    default4 = host.gateway4 if config.map_gateway else None
-    default6 = host.gateway6 if config.map_gateway else None
-    return (
-        config.map_host_loopback4 or default4,
-        config.map_host_loopback6 or default6,
-    )
-
-
 def _switched_off(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
-    use4, use6 = _families(config, host)
+    use4, use6 = families(config, host)
     if not use4:
         match = Match(Pif.TAP, destinations=(ANY4,))
         yield match, Drop(), "IPv4 is disabled"
@@ -187,7 +155,7 @@ def _switched_off(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
 def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     bind4, bind6 = config.outbound4, config.outbound6
     loopbacks: tuple[Address, Address] = (_LOOPBACK4, _LOOPBACK6)
-    for mapped, target in zip(_mapped_loopback(config, host), loopbacks, strict=True):
+    for mapped, target in zip(mapped_loopback(config, host), loopbacks, strict=True):
         if mapped is not None:
             # No -o source here: an outer address cannot talk to the loopback.
             yield _to_one(mapped), ToHost(target), "host loopback, mapped"
@@ -200,18 +168,19 @@ def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]
             yield _to_one(mapped_guest), outcome, "the guest's address on the host"
 
 
-def _to_one(addr: Address) -> Match:
-    network: Network
+def _one(addr: Address) -> Network:
     if isinstance(addr, IPv4Address):
-        network = IPv4Network((addr, 32))
-    else:
-        network = IPv6Network((addr, 128))
-    return Match(Pif.TAP, destinations=(network,))
+        return IPv4Network((addr, 32))
+    return IPv6Network((addr, 128))
+
+
+def _to_one(addr: Address) -> Match:
+    return Match(Pif.TAP, destinations=(_one(addr),))
 
 
 def source_map(config: PastaConfig, host: HostInfo) -> SourceMap:
     """Return how the guest shall see the sources of inbound flows."""
-    loopback4, loopback6 = _mapped_loopback(config, host)
+    loopback4, loopback6 = mapped_loopback(config, host)
     exact: list[tuple[Address, Address]] = []
     if loopback4 is not None:
         exact.append((_LOOPBACK4, loopback4))
@@ -227,14 +196,60 @@ def source_map(config: PastaConfig, host: HostInfo) -> SourceMap:
     )
 
 
-def _inbound(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _spliced_sources(config: PastaConfig, host: HostInfo) -> tuple[Network, ...]:
+    """Return the sources of inbound flows that bypass the tap.
+
+    To keep a client's address is possible even where the tap could not: when it is
+    the address that the guest has as well.
+    """
+    if not config.splice:
+        return ()
+    if not config.preserve_source:
+        return LOOPBACK
+    own = (host.guest4, host.guest6)
+    return LOOPBACK + tuple(_one(addr) for addr in own if addr is not None)
+
+
+def _inbound(
+    config: PastaConfig, host: HostInfo, forward: Forward, sources: SourceMap
+) -> Iterator[Draft]:
+    protos, numbers = frozenset((forward.proto,)), forward.numbers
+    spliced = _spliced_sources(config, host)
+    if spliced:
+        match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
+        outcome = SpliceToGuest(
+            forward.delta, config.host_lo_to_ns_lo, config.preserve_source
+        )
+        yield match, outcome, forward.why
+    if not config.splice_only:
+        match = Match(Pif.HOST, protos, listeners=numbers)
+        yield match, ToGuest(forward.delta, sources), forward.why
+
+
+def _outbound(config: PastaConfig, forward: Forward) -> Draft:
+    match = Match(
+        Pif.SPLICE,
+        frozenset((forward.proto,)),
+        sources=LOOPBACK,
+        destinations=LOOPBACK,
+        listeners=forward.numbers,
+    )
+    outcome = SpliceToHost(forward.delta, config.preserve_source)
+    return match, outcome, forward.why
+
+
+def _forwarded(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     sources = source_map(config, host)
-    for proto, rule, numbers in _forwards(config):
-        match = Match(Pif.HOST, frozenset((proto,)), listeners=numbers)
-        yield match, ToGuest(rule.delta, sources), str(rule)
+    for forward in forwards_from_config(config, host):
+        if forward.pif is Pif.SPLICE:
+            yield _outbound(config, forward)
+        else:
+            yield from _inbound(config, host, forward, sources)
+    yield Match(Pif.HOST), Reject(), "no rule for this listener"
+    yield Match(Pif.SPLICE), Reject(), "not from the namespace's loopback"
 
 
-def _drafts(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _from_guest(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     yield from _switched_off(config, host)
     yield Match(Pif.TAP, sources=_NOWHERE), Drop(), "no valid source"
     yield from _mapped_destinations(config, host)
@@ -244,8 +259,12 @@ def _drafts(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
         yield match, Drop(), "port 0"
     outcome = ToHost(None, config.outbound4, config.outbound6)
     yield Match(Pif.TAP), outcome, "the outside"
-    yield from _inbound(config, host)
-    yield Match(Pif.HOST), Reject(), "no rule for this listener"
+
+
+def _drafts(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+    if not config.splice_only:
+        yield from _from_guest(config, host)
+    yield from _forwarded(config, host)
 
 
 def rules_from_config(config: PastaConfig, host: HostInfo) -> tuple[Rule, ...]:

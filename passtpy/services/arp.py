@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ARP: we are every address but the guest's own, so that all its frames reach us."""
+"""ARP: every address but the guest's own is here, so that all its frames reach us."""
 
 from ipaddress import IPv4Address
 
 from passtpy.addr import BROADCAST_MAC, NO_MAC, Mac, inany
 from passtpy.policy.guest import GuestAddresses
+from passtpy.services.facts import Facts
 from passtpy.wire.arp import Arp, ArpOp, Neighbour
 from passtpy.wire.ethernet import ETHERTYPE_ARP, Ethernet
+
+NOBODY = IPv4Address(0)
 
 
 class ArpService:
@@ -14,46 +17,64 @@ class ArpService:
 
     name = "arp"
 
-    def __init__(
-        self,
-        our_mac: Mac,
-        our_addr: IPv4Address | None,
-        guest_addr: IPv4Address | None,
-        guest: GuestAddresses,
-    ) -> None:
-        self._our_mac = our_mac
-        self._our_addr = our_addr
-        self._guest_addr = guest_addr
+    def __init__(self, facts: Facts, guest: GuestAddresses) -> None:
+        self._facts = facts
         self._guest = guest
         self._asked = False
+        self._to_announce: dict[IPv4Address, Mac] = {}
+        self.counters: dict[str, int] = {}
+
+    def update(self, facts: Facts) -> None:
+        """Tell this from now on, and announce what is now found elsewhere."""
+        for addr, mac in facts.moved_since(self._facts):
+            if isinstance(addr, IPv4Address):
+                self._to_announce[addr] = mac
+        self._asked = self._asked and facts.guest4 == self._facts.guest4
+        self._facts = facts
 
     def handle(self, frame: bytes, _now: int) -> list[bytes]:
         """Answer one request; learn the guest's address from whatever it says."""
         arp = Arp.parse(Ethernet.parse(frame).payload)
-        # A probe (RFC 5227) has no sender address yet, and probes are not answered
-        # for the guest's own address: that would be a conflict with itself.
         self._guest.observe(inany(arp.sender.addr))
-        if arp.op is not ArpOp.REQUEST:
+        if arp.op is not ArpOp.REQUEST or not self._facts.ipv4:
             return []
-        if arp.target.addr == self._guest_addr or arp.is_announcement:
+        target = arp.target.addr
+        if target == self._facts.guest4 or arp.is_announcement:
             return []
-        reply = Arp(ArpOp.REPLY, Neighbour(self._our_mac, arp.target.addr), arp.sender)
+        # A probe (RFC 5227) asks whether an address is free: the guest may have any
+        # that nobody uses, although we would answer for it afterwards.
+        if arp.sender.addr == NOBODY and not self._facts.is_taken(target):
+            return []
+        mac = self._facts.mac_of(target)
+        reply = Arp(ArpOp.REPLY, Neighbour(mac, target), arp.sender)
         return [self._frame(arp.sender.mac, reply)]
 
     def tick(self, _now: int) -> list[bytes]:
-        """Ask once for the guest's MAC address."""
-        if self._asked or self._our_addr is None or self._guest_addr is None:
-            return []
-        self._asked = True
-        us = Neighbour(self._our_mac, self._our_addr)
-        question = Arp(ArpOp.REQUEST, us, Neighbour(NO_MAC, self._guest_addr))
-        return [self._frame(BROADCAST_MAC, question)]
+        """Ask once for the guest's MAC address; announce what has moved."""
+        frames = [
+            self._announce(Neighbour(mac, addr))
+            for addr, mac in self._to_announce.items()
+            if self._facts.ipv4
+        ]
+        self._to_announce.clear()
+        server, guest = self._facts.server4, self._facts.guest4
+        if not self._asked and server is not None and guest is not None:
+            self._asked = True
+            us = Neighbour(self._facts.our_mac, server)
+            question = Arp(ArpOp.REQUEST, us, Neighbour(NO_MAC, guest))
+            frames.append(self._frame(BROADCAST_MAC, question))
+        return frames
 
     def due(self) -> int | None:
-        """Return 0 until the question has been asked."""
-        known = self._our_addr is not None and self._guest_addr is not None
-        return 0 if known and not self._asked else None
+        """Return 0 while there is something to ask or to announce."""
+        server, guest = self._facts.server4, self._facts.guest4
+        asks = not self._asked and server is not None and guest is not None
+        return 0 if asks or self._to_announce else None
+
+    def _announce(self, neighbour: Neighbour) -> bytes:
+        target = Neighbour(NO_MAC, neighbour.addr)
+        return self._frame(BROADCAST_MAC, Arp(ArpOp.REQUEST, neighbour, target))
 
     def _frame(self, destination: Mac, arp: Arp) -> bytes:
-        frame = Ethernet(destination, self._our_mac, ETHERTYPE_ARP, arp.emit())
+        frame = Ethernet(destination, self._facts.our_mac, ETHERTYPE_ARP, arp.emit())
         return frame.emit()

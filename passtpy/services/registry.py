@@ -4,32 +4,50 @@
 A new service is one file here and one line in services_from_config().
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import AttachPath, PastaConfig
+from passtpy.config.resolver import Resolver
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
 from passtpy.services.arp import ArpService
-from passtpy.services.ndp import NdpFacts, NdpService
-from passtpy.wire.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LEN
+from passtpy.services.facts import Facts, facts_from_config
+from passtpy.services.ndp import NdpService
+from passtpy.wire.ethernet import (
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    HEADER_LEN,
+)
 from passtpy.wire.icmpv6 import PROTO as IPPROTO_ICMPV6
 from passtpy.wire.ndp import NdpType
 
 MAX_FRAME: Final = 9216  # no message for a service is nearly as long
+_PROTO: Final = HEADER_LEN + 9  # in an IPv4 header
 _NEXT_HEADER: Final = HEADER_LEN + 6
-_ICMPV6_TYPE: Final = HEADER_LEN + 40
+_AFTER_IPV6: Final = HEADER_LEN + 40
+_UDP: Final = 17
+DHCP_PORT: Final = 67  # as wire/dhcp.py and dhcpv6.py know, which may not be loaded
+DHCPV6_PORT: Final = 547
 _NDP_TYPES: Final = frozenset(NdpType)
 
 ARP: Final = "arp"
 NDP: Final = "ndp"
+DHCP: Final = "dhcp"
+DHCPV6: Final = "dhcpv6"
+NO_RESOLVER: Final = Resolver()
 
 
 class Service(Protocol):
     """One responder: frames in, frames out; time is an argument (monotonic, ns)."""
 
     name: str
+    counters: dict[str, int]
+
+    def update(self, facts: Facts, /) -> None:
+        """Answer from these facts from now on; tick() tells what must be told."""
 
     def handle(self, frame: bytes, now: int, /) -> list[bytes]:
         """Return the answers; WireError for a frame that is no valid question."""
@@ -41,6 +59,47 @@ class Service(Protocol):
         """Return when tick() wants to be called next; None: never."""
 
 
+class OnDemand:
+    """A service that is made when its first frame comes.
+
+    Loading what few guests ask for would take a tenth of the time to start.
+    """
+
+    def __init__(
+        self, name: str, facts: Facts, make: Callable[[Facts], Service]
+    ) -> None:
+        self.name = name
+        self.counters: dict[str, int] = {}
+        self._facts = facts
+        self._make = make
+        self._service: Service | None = None
+
+    def load(self) -> Service:
+        """Make the service now, unless it has been."""
+        if self._service is None:
+            self._service = self._make(self._facts)
+            self.counters = self._service.counters
+        return self._service
+
+    def update(self, facts: Facts) -> None:
+        """Pass the facts on, or keep them."""
+        self._facts = facts
+        if self._service is not None:
+            self._service.update(facts)
+
+    def handle(self, frame: bytes, now: int) -> list[bytes]:
+        """Let the service answer."""
+        return self.load().handle(frame, now)
+
+    def tick(self, now: int) -> list[bytes]:
+        """Let the service speak, once it has something to say."""
+        return [] if self._service is None else self._service.tick(now)
+
+    def due(self) -> int | None:
+        """Return when the service wants to speak; never before it was asked."""
+        return None if self._service is None else self._service.due()
+
+
 class Services:
     """All responders of one guest, by the kind of frame that each answers."""
 
@@ -49,6 +108,11 @@ class Services:
         self._counters: dict[str, int] = {"unknown": 0, "oversized": 0}
         for name in self._services:
             self._counters |= {name: 0, f"{name}_malformed": 0}
+
+    def update(self, facts: Facts) -> None:
+        """Let every service tell this from now on; due() may be earlier afterwards."""
+        for service in self._services.values():
+            service.update(facts)
 
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         """Return the answers to a punted frame; a bad one is only counted."""
@@ -82,7 +146,10 @@ class Services:
 
     def counters(self) -> dict[str, int]:
         """Return how many frames each service saw, and what nobody wanted."""
-        return dict(self._counters)
+        counters = dict(self._counters)
+        for service in self._services.values():
+            counters |= service.counters
+        return counters
 
 
 def _kind(frame: bytes) -> str:
@@ -90,12 +157,23 @@ def _kind(frame: bytes) -> str:
     ethertype = int.from_bytes(frame[12:14], "big")
     if ethertype == ETHERTYPE_ARP:
         return ARP
-    if ethertype != ETHERTYPE_IPV6 or len(frame) <= _ICMPV6_TYPE:
+    if ethertype == ETHERTYPE_IPV4 and len(frame) > _PROTO:
+        header_len = (frame[HEADER_LEN] & 0x0F) * 4
+        port = _udp_port(frame, HEADER_LEN + header_len)
+        return DHCP if frame[_PROTO] == _UDP and port == DHCP_PORT else ""
+    if ethertype != ETHERTYPE_IPV6 or len(frame) <= _AFTER_IPV6:
         return ""
-    # Neighbour discovery comes without extension headers: no need to walk any.
-    if frame[_NEXT_HEADER] == IPPROTO_ICMPV6 and frame[_ICMPV6_TYPE] in _NDP_TYPES:
+    # What services are asked comes without extension headers: no need to walk any.
+    if frame[_NEXT_HEADER] == IPPROTO_ICMPV6 and frame[_AFTER_IPV6] in _NDP_TYPES:
         return NDP
+    if frame[_NEXT_HEADER] == _UDP:
+        port = _udp_port(frame, _AFTER_IPV6)
+        return DHCPV6 if port == DHCPV6_PORT else ""
     return ""
+
+
+def _udp_port(frame: bytes, offset: int) -> int:
+    return int.from_bytes(frame[offset + 2 : offset + 4], "big")
 
 
 def random_between(low: int, high: int) -> int:
@@ -109,28 +187,51 @@ def services_from_config(
     config: PastaConfig,
     host: HostInfo,
     guest: GuestAddresses,
+    resolver: Resolver = NO_RESOLVER,
     spread: Callable[[int, int], int] | None = None,
 ) -> Services:
     """Return the services that the configuration leaves switched on.
 
-    `spread` replaces the dice behind the times of router advertisements.
+    A family that the host lacks now may come later, with Services.update(). `spread`
+    replaces the dice behind the times of router advertisements.
     """
+    facts = facts_from_config(config, host, resolver)
     services: dict[str, Service] = {}
-    if config.ipv4 and host.ipv4:
-        ours = host.our4 or host.gateway4
-        services[ARP] = ArpService(host.our_mac, ours, host.guest4, guest)
-    if config.ipv6 and host.ipv6 and config.ndp:
-        facts = _ndp_facts(config, host)
+    if config.ipv4:
+        services[ARP] = ArpService(facts, guest)
+    if config.ipv6 and config.ndp:
         services[NDP] = NdpService(facts, guest, spread or random_between)
+    for name, make in _dhcp_services(config, guest):
+        service = OnDemand(name, facts, make)
+        if not config.config_net:  # somebody has to ask for an address
+            service.load()
+        services[name] = service
     return Services(services)
 
 
-def _ndp_facts(config: PastaConfig, host: HostInfo) -> NdpFacts:
-    return NdpFacts(
-        our_mac=host.our_mac,
-        our_link_local=host.our_link_local,
-        guest_addr=host.guest6,
-        prefix=host.guest6,
-        mtu=host.mtu,
-        advertise_router=config.ra and not config.config_net,
-    )
+def _dhcp_services(
+    config: PastaConfig, guest: GuestAddresses
+) -> Iterator[tuple[str, Callable[[Facts], Service]]]:
+    def make_dhcp(facts: Facts) -> Service:
+        from passtpy.services.dhcp import DhcpService
+
+        return DhcpService(facts, guest)
+
+    def make_dhcpv6(facts: Facts) -> Service:
+        from passtpy.services.dhcpv6 import Dhcpv6Service
+        from passtpy.services.duid import server_duid
+
+        return Dhcpv6Service(facts, guest, server_duid(*_names_of_guest(config)))
+
+    if config.ipv4 and config.dhcp:
+        yield DHCP, make_dhcp
+    if config.ipv6 and config.dhcpv6:
+        yield DHCPV6, make_dhcpv6
+
+
+def _names_of_guest(config: PastaConfig) -> Iterator[bytes]:
+    """Yield what tells this guest from others, whenever and wherever we serve it."""
+    yield config.our_mac
+    yield config.ns_mac or b""
+    place = config.target.path if isinstance(config.target, AttachPath) else ""
+    yield place.encode("utf-8", "replace")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Neighbour discovery messages and their options (RFC 4861), inside ICMPv6."""
+"""Neighbour discovery messages and their options (RFC 4861, 8106), inside ICMPv6."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -8,11 +8,14 @@ from typing import Final, Self
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import WireError
+from passtpy.wire import dnsname
 from passtpy.wire.icmpv6 import Icmpv6
 
 INFINITE: Final = 0xFFFFFFFF
 _UNIT: Final = 8  # option lengths count these
-_SOURCE_LINK, _TARGET_LINK, _PREFIX, _MTU = 1, 2, 3, 5
+_SOURCE_LINK, _TARGET_LINK, _PREFIX, _MTU, _RDNSS, _DNSSL = 1, 2, 3, 5, 25, 31
+MAX_RESOLVERS: Final = 127  # an option's length is one byte, in units of 8
+MAX_SEARCH: Final = 255 * _UNIT - 8  # bytes of names in one option
 
 
 class NdpType(IntEnum):
@@ -69,6 +72,45 @@ class LinkMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class Rdnss:
+    """Resolvers to ask for so many seconds; 0: no longer."""
+
+    lifetime: int
+    resolvers: tuple[IPv6Address, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.resolvers) <= MAX_RESOLVERS:
+            raise ValueError("ndp: number of resolvers")
+
+    def emit(self) -> bytes:
+        """Return the option's bytes."""
+        head = bytes([_RDNSS, 1 + 2 * len(self.resolvers), 0, 0])
+        addresses = b"".join(addr.packed for addr in self.resolvers)
+        return head + self.lifetime.to_bytes(4, "big") + addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Dnssl:
+    """Domains to search for so many seconds; 0: no longer."""
+
+    lifetime: int
+    domains: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.domains or not all(map(dnsname.is_valid, self.domains)):
+            raise ValueError("ndp: bad search domain")
+        if sum(len(name) + 2 for name in self.domains) > MAX_SEARCH:
+            raise ValueError("ndp: too many search domains")
+
+    def emit(self) -> bytes:
+        """Return the option's bytes, padded to whole units."""
+        names = dnsname.encode_list(self.domains, MAX_SEARCH)
+        names += bytes(-len(names) % _UNIT)
+        head = bytes([_DNSSL, 1 + len(names) // _UNIT, 0, 0])
+        return head + self.lifetime.to_bytes(4, "big") + names
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownOption:
     """An option that we carry but do not read; `data` fills whole units."""
 
@@ -84,7 +126,7 @@ class UnknownOption:
         return bytes([self.kind, (len(self.data) + 2) // _UNIT]) + self.data
 
 
-Option = LinkAddress | PrefixInfo | LinkMtu | UnknownOption
+Option = LinkAddress | PrefixInfo | LinkMtu | Rdnss | Dnssl | UnknownOption
 
 
 def _parse_option(kind: int, data: bytes) -> Option:
@@ -99,7 +141,23 @@ def _parse_option(kind: int, data: bytes) -> Option:
         on_link, autonomous = bool(data[1] & 0x80), bool(data[1] & 0x40)
         prefix = IPv6Address(data[14:30])
         return PrefixInfo(prefix, data[0], on_link, autonomous, valid, preferred)
+    if kind in (_RDNSS, _DNSSL):
+        return _parse_dns(kind, data) or UnknownOption(kind, data)
     return UnknownOption(kind, data)
+
+
+def _parse_dns(kind: int, data: bytes) -> Rdnss | Dnssl | None:
+    """Read what an option says about DNS; None if nothing can be made of it."""
+    lifetime, rest = int.from_bytes(data[2:6], "big"), data[6:]
+    if kind == _RDNSS:
+        starts = range(0, len(rest), 16)
+        if not rest or len(rest) % 16 or len(starts) > MAX_RESOLVERS:
+            return None
+        return Rdnss(lifetime, tuple(IPv6Address(rest[at : at + 16]) for at in starts))
+    try:
+        return Dnssl(lifetime, dnsname.decode_list(rest))
+    except (WireError, ValueError):
+        return None
 
 
 def parse_options(data: bytes) -> tuple[Option, ...]:

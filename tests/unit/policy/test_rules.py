@@ -19,12 +19,7 @@ from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider, compile_network
 from passtpy.policy.explain import explain, explain_miss
 from passtpy.policy.guest import GuestAddresses
-from passtpy.policy.rules import (
-    Listener,
-    Network,
-    listeners_from_config,
-    rules_from_config,
-)
+from passtpy.policy.rules import Network, rules_from_config
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 
@@ -185,7 +180,7 @@ def test_flows_of_the_guest(line: str, miss: Miss, expected: str) -> None:
             "tap 2001:db8::5 80 from 2001:db8:1::9 50000",
         ),
         (
-            "-u 53",
+            "-t none -u 53",
             from_host("198.51.100.9", 53, 0, UDP),
             "tap 192.0.2.5 53 from 198.51.100.9 50000",
         ),
@@ -202,32 +197,48 @@ def test_flows_of_the_guest(line: str, miss: Miss, expected: str) -> None:
         ("-t 80", from_host("198.51.100.9", 80, 1), "reject"),
         ("-t 80", from_host("198.51.100.9", 80, 0, UDP), "reject"),
         # sources that mean something else to the guest
-        ("-t 80", from_host("127.0.0.1", 80), "tap 192.0.2.5 80 from 192.0.2.1 50000"),
         (
-            "-t 80 --map-host-loopback 192.0.2.7",
+            "--no-splice -t 80",
+            from_host("127.0.0.1", 80),
+            "tap 192.0.2.5 80 from 192.0.2.1 50000",
+        ),
+        (
+            "--no-splice -t 80 --map-host-loopback 192.0.2.7",
             from_host("127.0.0.1", 80),
             "tap 192.0.2.5 80 from 192.0.2.7 50000",
         ),
         (
-            "-t 80 --no-map-gw",
+            "--no-splice -t 80 --no-map-gw",
             from_host("127.0.0.1", 80),
             "tap 192.0.2.5 80 from 192.0.2.1 50000",
         ),
-        ("-t 80", from_host("127.0.0.2", 80), "tap 192.0.2.5 80 from 192.0.2.1 50000"),
-        ("-t 80", from_host("192.0.2.5", 80), "tap 192.0.2.5 80 from 192.0.2.1 50000"),
         (
-            "-t 80 --map-guest-addr 203.0.113.9",
+            "--no-splice -t 80",
+            from_host("127.0.0.2", 80),
+            "tap 192.0.2.5 80 from 192.0.2.1 50000",
+        ),
+        (
+            "--no-splice -t 80",
+            from_host("192.0.2.5", 80),
+            "tap 192.0.2.5 80 from 192.0.2.1 50000",
+        ),
+        (
+            "--no-splice -t 80 --map-guest-addr 203.0.113.9",
             from_host("192.0.2.5", 80),
             "tap 192.0.2.5 80 from 203.0.113.9 50000",
         ),
-        ("-t 80", from_host("::1", 80), "tap 2001:db8::5 80 from 2001:db8::1 50000"),
         (
-            "-t 80 --no-map-gw",
+            "--no-splice -t 80",
+            from_host("::1", 80),
+            "tap 2001:db8::5 80 from 2001:db8::1 50000",
+        ),
+        (
+            "--no-splice -t 80 --no-map-gw",
             from_host("::1", 80),
             f"tap 2001:db8::5 80 from {OUR_LL} 50000",
         ),
         (
-            "-t 80",
+            "--no-splice -t 80",
             from_host("2001:db8::5", 80),
             f"tap 2001:db8::5 80 from {OUR_LL} 50000",
         ),
@@ -244,7 +255,7 @@ def test_inbound_goes_to_the_address_that_the_guest_uses() -> None:
 
 
 def test_link_local_source_reaches_the_guests_link_local_address() -> None:
-    decider = make("-t 80 --no-map-gw")
+    decider = make("-t 80 --no-map-gw --no-splice")
     decider.decide(from_guest("2001:db8:1::1", source="fe80::77"))
     assert outcome(decider, from_host("::1", 80)).startswith("tap fe80::77 ")
     assert outcome(decider, from_host("2001:db8:1::9", 80)).startswith(
@@ -259,7 +270,7 @@ def test_without_any_guest_address_inbound_is_refused() -> None:
 
 
 def test_without_a_gateway_unusable_sources_are_refused() -> None:
-    decider = make("-t 80", HostInfo(guest4=IPv4Address("192.0.2.5")))
+    decider = make("-t 80 --no-splice", HostInfo(guest4=IPv4Address("192.0.2.5")))
     assert outcome(decider, from_host("127.0.0.1", 80)) == "reject"
 
 
@@ -279,13 +290,14 @@ def test_guest_is_never_believed_to_be_at(addr: str) -> None:
 
 
 def test_family_of_a_flow_never_changes() -> None:
-    decider = make("-t 80 --map-guest-addr 203.0.113.9")
+    decider = make("-t 80 -T 90 --map-guest-addr 203.0.113.9")
     for miss in (
         from_guest("192.0.2.1"),
         from_guest("2001:db8::1"),
         from_guest("203.0.113.9"),
         from_host("127.0.0.1", 80),
         from_host("::1", 80),
+        from_host("198.51.100.9", 80),
     ):
         verdict = decider.decide(miss)
         target, ours = from_inany(verdict.eaddr), from_inany(verdict.oaddr)
@@ -319,7 +331,8 @@ def test_the_policy_prints_as_it_decides() -> None:
     host = HostInfo(
         guest4=IPv4Address("192.0.2.5"), gateway4=IPv4Address("192.0.2.1"), ipv6=False
     )
-    decider = make("--no-udp -t 8080:80 --map-guest-addr 203.0.113.9", host)
+    line = "--no-udp -t 8080:80 -T none --map-guest-addr 203.0.113.9"
+    decider = make(line, host)
     decider.decide(from_guest("198.51.100.1"))
     nowhere = "0.0.0.0/8,127.0.0.0/8,224.0.0.0/4,255.255.255.255/32,"
     nowhere += "::/128,::1/128,ff00::/8"
@@ -341,35 +354,21 @@ def test_the_policy_prints_as_it_decides() -> None:
         "   8        0  tap udp port 0 => drop  (port 0)",
         "   9        1  tap any => host as asked  (the outside)",
         (
-            "  10        0  host tcp listener 0 => guest port -8000"
+            "  10        0  host tcp from 127.0.0.0/8,::1/128 listener 0"
+            " => splice namespace address port -8000  (*:8080-8080 => 80-80)"
+        ),
+        (
+            "  11        0  host tcp listener 0 => guest port -8000"
             "  (*:8080-8080 => 80-80)"
         ),
-        "  11        0  host any => reject  (no rule for this listener)",
+        "  12        0  host any => reject  (no rule for this listener)",
+        "  13        0  splice any => reject  (not from the namespace's loopback)",
         "sources of inbound flows, as the guest sees them:",
         "    127.0.0.1 as 192.0.2.1",
         "    its own address as 203.0.113.9",
         f"    its own address, {nowhere} as 192.0.2.1,{OUR_LL}",
         "    any other unchanged",
     ]
-
-
-def listeners(line: str, host: HostInfo = HOST) -> list[Listener]:
-    return list(listeners_from_config(parse_pasta(line.split()), host))
-
-
-def test_listeners_are_numbered_through() -> None:
-    found = listeners("-t 20-21 -t 192.0.2.9%eth0/22 -u 53")
-    assert found == [
-        Listener(0, TCP, None, None, 20, False),
-        Listener(1, TCP, None, None, 21, False),
-        Listener(2, TCP, IPv4Address("192.0.2.9"), "eth0", 22, False),
-        Listener(3, UDP, None, None, 53, False),
-    ]
-
-
-@pytest.mark.parametrize(("line", "addr"), [("-4 -t 1", "0.0.0.0"), ("-6 -t 1", "::")])
-def test_one_family_alone_has_its_own_wildcard(line: str, addr: str) -> None:
-    assert [item.address for item in listeners(line)] == [ip_address(addr)]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from passtpy.errors import WireError
 from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ndp import (
+    MAX_RESOLVERS,
+    Dnssl,
     LinkAddress,
     LinkMtu,
     NdpType,
     NeighbourAdvertisement,
     NeighbourSolicitation,
     PrefixInfo,
+    Rdnss,
     RouterAdvertisement,
     RouterSolicitation,
     UnknownOption,
@@ -26,6 +29,8 @@ from passtpy.wire.ndp import (
 )
 
 words = st.integers(0, 0xFFFFFFFF)
+labels = st.text("abcxyz-_09", min_size=1, max_size=63)
+names = st.lists(labels, min_size=1, max_size=3).map(".".join)
 lengths = st.integers(0, 128)
 
 
@@ -48,7 +53,13 @@ options = st.lists(
             words,
         ),
         st.builds(
-            UnknownOption, st.integers(6, 255), st.binary(min_size=14, max_size=14)
+            Rdnss,
+            words,
+            st.lists(st.ip_addresses(v=6), min_size=1, max_size=5).map(tuple),
+        ),
+        st.builds(Dnssl, words, st.lists(names, min_size=1, max_size=4).map(tuple)),
+        st.builds(
+            UnknownOption, st.integers(32, 255), st.binary(min_size=14, max_size=14)
         ),
     ),
     max_size=4,
@@ -132,3 +143,36 @@ def test_link_address_is_found_among_others() -> None:
 def test_unknown_option_must_fill_whole_units() -> None:
     with pytest.raises(ValueError, match="size"):
         UnknownOption(31, b"123")
+
+
+@pytest.mark.parametrize(
+    "resolvers", [(), (IPv6Address("2001:db8::1"),) * (MAX_RESOLVERS + 1)]
+)
+def test_number_of_resolvers_has_limits(resolvers: tuple[IPv6Address, ...]) -> None:
+    with pytest.raises(ValueError, match="resolvers"):
+        Rdnss(1, resolvers)
+
+
+@pytest.mark.parametrize("domains", [(), ("",), ("a..b",), ("x" * 64,)])
+def test_domains_must_be_encodable(domains: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="domain"):
+        Dnssl(1, domains)
+
+
+def test_search_list_has_a_limit() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        Dnssl(1, (".".join(["x" * 60] * 4),) * 9)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes.fromhex("1901 0000 00000001"),  # no resolver
+        bytes.fromhex("1902 0000 00000001") + bytes(8),  # half a resolver
+        bytes.fromhex("1f01 0000 00000001"),  # no domain
+        bytes.fromhex("1f02 0000 00000001") + b"\7example",  # no end
+    ],
+)
+def test_odd_dns_options_are_carried_unread(data: bytes) -> None:
+    (option,) = parse_options(data)
+    assert option == UnknownOption(data[0], data[2:])

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* splice.c - TCP from socket to socket: how spliced connections begin and end
+ *
+ * DOC: the accepted connection (INISIDE) and ours to the target (TGTSIDE) are
+ * joined byte by byte; the events SPLICE_EV_* say where each of them stands:
+ *
+ *   accept -> miss -> verdict -> open(): CONNECTING
+ *   refused: the accepted side is reset, as by a host with a closed port
+ *   connected: bytes move, from now on both sides are alike
+ *   a side's FIN: IN_DONE; when the other one has all its bytes, shutdown() is
+ *     OUT_DONE there; OUT_DONE on both sides: done
+ *   a side is reset: OVER. What it sent before still goes to the other side,
+ *     which is reset only after it has acknowledged all of it: a reset never
+ *     overtakes data, and is never a mere end of data either
+ *
+ * There is no idle limit: both ends are kernels of this machine, and tell us.
+ */
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "proto/splice.h"
+
+/* A survivor of an aborted connection: how often we look whether it has all
+ * its bytes, and how long it may go without acknowledging any */
+#define ABORT_POLL    (5 * NSEC_PER_MSEC)
+#define ABORT_GIVE_UP (10 * NSEC_PER_SEC)
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+/* close() will send a RST */
+static void rst_on_close(int fd)
+{
+	struct linger l = { .l_onoff = 1, .l_linger = 0 };
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
+/* Give back what a connection holds; more than once does no harm */
+static void release(struct ctx *c, struct flow *flow)
+{
+	for (unsigned sidei = 0; sidei < SIDES; sidei++) {
+		splice_release(c, flow, sidei);
+		if (flow->f.fd[sidei] >= 0)
+			(void)close(flow->f.fd[sidei]);
+		flow->f.fd[sidei] = -1;
+	}
+}
+
+/* Nothing is left to do: both ends hear of it now, not at the next scan */
+static void splice_close(struct ctx *c, struct flow *flow, enum flow_why why,
+			 int err)
+{
+	release(c, flow);
+	flow_mark_closed(&c->ft, flow, why, err, c->now);
+}
+
+static void splice_reset(struct ctx *c, struct flow *flow, enum flow_why why,
+			 int err)
+{
+	rst_on_close(flow->f.fd[INISIDE]);
+	rst_on_close(flow->f.fd[TGTSIDE]);
+	splice_close(c, flow, why, err);
+}
+
+/* interest_changes() - Does epoll have to know of it, for that side? */
+static bool interest_changes(const struct flow *flow, unsigned sidei,
+			     uint32_t changed)
+{
+	uint32_t bits = SPLICE_EV_CONNECTING |
+			SPLICE_EV(SPLICE_EV_BLOCKED, INISIDE) |
+			SPLICE_EV(SPLICE_EV_BLOCKED, TGTSIDE) |
+			SPLICE_EV(SPLICE_EV_IN_DONE, sidei) |
+			SPLICE_EV(SPLICE_EV_OVER, sidei);
+
+	if (splice_is(flow, SPLICE_EV_IN_DONE, sidei))
+		bits |= SPLICE_EV(SPLICE_EV_OUT_DONE, sidei);
+	return changed & bits;
+}
+
+void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
+		  uint32_t clear)
+{
+	uint32_t events = (flow->f.events & ~clear) | set;
+	uint32_t changed = events ^ flow->f.events;
+
+	if (!changed)
+		return;
+	flow->f.events = (uint16_t)events;
+	flow_log(&c->log, c->now, SPLICE_EVENT, flow, set, clear, events, 0);
+	for (unsigned i = 0; i < SIDES; i++) {
+		int rc = interest_changes(flow, i, changed) ?
+				 flow_epoll_set(&c->epoll, &c->ft,
+						EPOLL_TCP_SPLICE, flow, i,
+						c->now) :
+				 0;
+
+		if (rc) {	/* no memory left in the kernel */
+			splice_reset(c, flow, WHY_NO_BUFFER, -rc);
+			return;
+		}
+	}
+}
+
+void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err)
+{
+	struct splice_conn *conn = splice_conn(flow);
+
+	if (splice_is(flow, SPLICE_EV_OVER, sidei))
+		return;
+	conn->dir[sidei].err = err;
+	if (err)
+		conn->err = err;
+	/* Had it been given all, and told so, it could end in order */
+	if (!splice_is(flow, SPLICE_EV_OUT_DONE, sidei))
+		conn->abort = true;
+	splice_release(c, flow, !sidei);
+	splice_event(c, flow,
+		     SPLICE_EV(SPLICE_EV_OVER, sidei) |
+			     SPLICE_EV(SPLICE_EV_OUT_DONE, sidei) |
+			     SPLICE_EV(SPLICE_EV_IN_DONE, !sidei),
+		     SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
+	if (!flow->f.closed)
+		splice_move(c, flow, sidei);
+}
+
+/* is_delivered() - Is all that a side sent in the other one's socket? */
+static bool is_delivered(struct flow *flow, unsigned from)
+{
+	return splice_is(flow, SPLICE_EV_IN_DONE, from) &&
+	       !splice_conn(flow)->dir[from].held;
+}
+
+/* abort_wait() - Wait with the reset until a survivor acknowledged its bytes
+ * Return: false when there is nobody to wait for any longer */
+static bool abort_wait(struct ctx *c, struct flow *flow)
+{
+	struct splice_conn *conn = splice_conn(flow);
+	uint64_t acked = flow->f.bytes[INISIDE] + flow->f.bytes[TGTSIDE];
+	bool waits = !is_delivered(flow, INISIDE) ||
+		     !is_delivered(flow, TGTSIDE);
+
+	for (unsigned i = 0; i < SIDES; i++) {
+		int bytes = 0;
+
+		if (splice_is(flow, SPLICE_EV_OVER, i) ||
+		    ioctl(flow->f.fd[i], SIOCOUTQ, &bytes) || !bytes)
+			continue;
+		waits = true;
+		acked -= (uint64_t)bytes;
+	}
+	if (!waits)
+		return false;
+	if (!conn->give_up || acked != conn->acked)
+		conn->give_up = c->now + ABORT_GIVE_UP;
+	if (c->now >= conn->give_up)
+		return false;
+	conn->acked = acked;
+	timer_set(&c->timers, flow, c->now + ABORT_POLL);
+	return true;
+}
+
+/* settle() - After bytes moved: pass on the ends, and end when all is done */
+static void settle(struct ctx *c, struct flow *flow)
+{
+	struct splice_conn *conn = splice_conn(flow);
+
+	for (unsigned i = 0; i < SIDES && !flow->f.closed; i++) {
+		if (!is_delivered(flow, i) || !conn->dir[i].eof ||
+		    splice_is(flow, SPLICE_EV_OUT_DONE, !i))
+			continue;
+		(void)shutdown(flow->f.fd[!i], SHUT_WR);
+		splice_event(c, flow, SPLICE_EV(SPLICE_EV_OUT_DONE, !i), 0);
+	}
+	if (flow->f.closed)
+		return;
+	if (conn->abort && !abort_wait(c, flow))
+		splice_reset(c, flow, WHY_RST_PEER, conn->err);
+	else if (!conn->abort && is_delivered(flow, INISIDE) &&
+		 is_delivered(flow, TGTSIDE))
+		splice_close(c, flow, WHY_DONE, 0);
+}
+
+/* connected() - Did connect() work? */
+static void connected(struct ctx *c, struct flow *flow)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (getsockopt(flow->f.fd[TGTSIDE], SOL_SOCKET, SO_ERROR, &err, &len))
+		err = errno;
+	if (err && err != ECONNRESET && err != EPIPE) {
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+		splice_reset(c, flow,
+			     err == ECONNREFUSED ? WHY_REFUSED :
+			     err == ETIMEDOUT	 ? WHY_TIMEOUT :
+						   WHY_UNREACHABLE,
+			     err);
+		return;
+	}
+	splice_event(c, flow, 0, SPLICE_EV_CONNECTING);
+	/* A client that speaks first has most likely done so already */
+	if (!flow->f.closed && err)	/* it worked, and was reset since */
+		splice_over(c, flow, TGTSIDE, err);
+	else if (!flow->f.closed)
+		splice_move(c, flow, INISIDE);
+}
+
+static void splice_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+			     uint32_t events)
+{
+	if (flow->f.events & SPLICE_EV_CONNECTING) {
+		connected(c, flow);
+		goto out;
+	}
+	if (events & EPOLLOUT && splice_is(flow, SPLICE_EV_BLOCKED, sidei)) {
+		splice_event(c, flow, 0, SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
+		if (!flow->f.closed)
+			splice_move(c, flow, !sidei);
+	}
+	if (flow->f.closed)
+		return;
+	if (events & (EPOLLERR | EPOLLHUP))
+		splice_over(c, flow, sidei, 0);
+	else if (events & EPOLLIN &&
+		 !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
+		splice_move(c, flow, sidei);
+out:
+	if (!flow->f.closed)
+		settle(c, flow);
+}
+
+static int bind_source(int fd, const struct flowside *side)
+{
+	union sockaddr_inany sa;
+	socklen_t len;
+	int on = 1;
+
+	if (inany_is_any(&side->oaddr))
+		return 0;
+	if (!side->oport)
+		(void)setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
+				 sizeof(on));
+	len = inany_to_sa(&sa, &side->oaddr, side->oport, 0);
+	return bind(fd, &sa.sa, len) ? -errno : 0;
+}
+
+/* target_socket() - The one that came with the verdict, or one of the host's */
+static int target_socket(struct ctx *c, const struct flow *flow,
+			 struct miss *m)
+{
+	bool v4 = inany_is_v4(&flow->f.side[TGTSIDE].eaddr);
+	int fd = m->ns_fd;
+
+	m->ns_fd = -1;
+	if (fd >= 0)
+		return fd;
+	fd = socket(v4 ? AF_INET : AF_INET6,
+		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd >= 0)
+		return fd;
+	count(&c->cnt, CNT_SOCK_EMFILE);
+	flow_log(&c->log, c->now, SOCK_LIMIT, flow, errno, 0, 0, 0);
+	return -errno;
+}
+
+static int splice_open(struct ctx *c, struct flow *flow,
+		       const struct verdict *v, struct miss *m)
+{
+	const struct flowside *side = &flow->f.side[TGTSIDE];
+	struct splice_conn *conn = splice_conn(flow);
+	union sockaddr_inany sa;
+	socklen_t len;
+	int fd, rc, on = 1;
+
+	(void)v;
+	if (m->fd < 0)
+		return -ENOTCONN;
+	fd = target_socket(c, flow, m);
+	if (fd < 0)
+		return fd;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)setsockopt(m->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	rc = bind_source(fd, side);
+	if (rc)
+		goto fail;
+	len = inany_to_sa(&sa, &side->eaddr, side->eport, 0);
+	if (connect(fd, &sa.sa, len) && errno != EINPROGRESS) {
+		rc = -errno;
+		goto fail;
+	}
+	for (unsigned i = 0; i < SIDES; i++)
+		conn->dir[i] = (struct splice_dir){
+			.head = POOL_NONE,
+			.want = SPLICE_READ_MIN,
+		};
+	flow->f.fd[TGTSIDE] = fd;
+	flow->f.fd[INISIDE] = m->fd;
+	flow->f.events = SPLICE_EV_CONNECTING;
+	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow, TGTSIDE,
+			    c->now);
+	if (!rc) {
+		m->fd = -1;
+		return 0;
+	}
+	flow->f.fd[INISIDE] = flow->f.fd[TGTSIDE] = -1;
+fail:
+	(void)close(fd);
+	return rc;
+}
+
+/* splice_refuse() - The initiator's connection was accepted too early */
+static void splice_refuse(struct ctx *c, struct miss *m, int err)
+{
+	(void)c;
+	(void)err;
+	if (m->fd >= 0)
+		rst_on_close(m->fd);
+}
+
+/* splice_timer() - While aborting only */
+static void splice_timer(struct ctx *c, struct flow *flow)
+{
+	settle(c, flow);
+}
+
+static bool splice_defer(struct ctx *c, struct flow *flow)
+{
+	release(c, flow);
+	return true;
+}
+
+const struct handler splice_handler = {
+	.name = "spliced TCP",
+	.ipproto = IPPROTO_TCP,
+	.splices = true,
+	.open = splice_open,
+	.reject = splice_refuse,
+	.from_sock = splice_from_sock,
+	.timer = splice_timer,
+	.defer = splice_defer,
+};

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The port options as one list: where we listen, and under which listener numbers.
+
+A listener number is all that a miss tells about the socket it came from. Every forward
+owns a range of numbers, so that one rule is about all of its sockets, and a port's
+number follows from the port. Numbers cost nothing until they are used.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from passtpy.addr import Address
+from passtpy.config.host import HostInfo
+from passtpy.config.model import PastaConfig, PortRule
+from passtpy.config.ports import MAX_PORT
+from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
+
+LOOPBACK_DEVICE = "lo"
+# Without the right to bind to a device, a port of the namespace needs two sockets.
+_PER_PORT = {Pif.HOST: 1, Pif.SPLICE: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Ports of one side and protocol; `pif` is where their sockets listen.
+
+    `address` None is any address of both families. `auto`: only those ports are
+    open on which the other side listens.
+    """
+
+    pif: Pif
+    proto: int
+    numbers: range
+    ports: range
+    delta: int
+    address: Address | None
+    ifname: str | None
+    weak: bool
+    auto: bool
+    why: str
+
+    def number(self, port: int, nth: int = 0) -> int:
+        """Return the listener number of the `nth` socket of a port."""
+        return self.numbers[(port - self.ports.start) * _PER_PORT[self.pif] + nth]
+
+
+def families(config: PastaConfig, host: HostInfo) -> tuple[bool, bool]:
+    """Tell whether IPv4 and IPv6 are in use."""
+    return config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
+
+
+def _place(
+    pif: Pif, rule: PortRule, use: tuple[bool, bool]
+) -> tuple[Address | None, str | None]:
+    address = rule.host_addr
+    if address is None and not all(use):
+        address = IPv4Address(0) if use[0] else IPv6Address(0)
+    return address, LOOPBACK_DEVICE if pif is Pif.SPLICE else rule.ifname
+
+
+def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forward]:
+    """Yield everything to listen on, in the order of the options -t -u -T -U."""
+    use = families(config, host)
+    number = 0
+    for pif, proto, option, rules, auto in (
+        (Pif.HOST, IPPROTO_TCP, "-t", config.tcp_ports, config.tcp_ports_auto),
+        (Pif.HOST, IPPROTO_UDP, "-u", config.udp_ports, config.udp_ports_auto),
+        (Pif.SPLICE, IPPROTO_TCP, "-T", config.tcp_ns, config.tcp_ns_auto),
+        (Pif.SPLICE, IPPROTO_UDP, "-U", config.udp_ns, config.udp_ns_auto),
+    ):
+        if auto:
+            rules = (PortRule(None, None, 1, MAX_PORT),)
+        for rule in rules:
+            numbers = range(number, number + rule.ports * _PER_PORT[pif])
+            number = numbers.stop
+            ports = range(rule.first, rule.last + 1)
+            where = _place(pif, rule, use)
+            why = f"{option} auto" if auto else str(rule)
+            yield Forward(
+                pif, proto, numbers, ports, rule.delta, *where, rule.weak, auto, why
+            )
+
+
+def needs_namespace_sockets(config: PastaConfig) -> bool:
+    """Tell whether any flow begins or ends at a socket inside the namespace."""
+    inbound = (config.tcp_ports, config.udp_ports)
+    autos = config.tcp_ports_auto or config.udp_ports_auto
+    outbound = (config.tcp_ns, config.udp_ns)
+    if any(outbound) or config.tcp_ns_auto or config.udp_ns_auto:
+        return True
+    return autos or (config.splice and any(inbound))

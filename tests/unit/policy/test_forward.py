@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where we listen for which option, and which loopback flows bypass the tap."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+import pytest
+
+from passtpy.addr import UNSPECIFIED, from_inany, inany
+from passtpy.config.cli import parse_pasta
+from passtpy.config.host import HostInfo
+from passtpy.flow import Action, Pif
+from passtpy.policy.decide import Decider
+from passtpy.policy.explain import explain
+from passtpy.policy.forward import (
+    Forward,
+    forwards_from_config,
+    needs_namespace_sockets,
+)
+from passtpy.policy.guest import GuestAddresses
+from passtpy.policy.rules import rules_from_config
+
+TCP, UDP = 6, 17
+NONE = "-t none -u none -T none -U none "
+HOST = HostInfo(
+    guest4=IPv4Address("192.0.2.5"),
+    gateway4=IPv4Address("192.0.2.1"),
+    guest6=IPv6Address("2001:db8::5"),
+    gateway6=IPv6Address("2001:db8::1"),
+)
+
+
+class Miss(NamedTuple):
+    proto: int
+    pif: int
+    eaddr: bytes
+    eport: int
+    oaddr: bytes
+    oport: int
+    listener: int
+
+
+def forwards(line: str, host: HostInfo = HOST) -> list[Forward]:
+    return list(forwards_from_config(parse_pasta(line.split()), host))
+
+
+def make(line: str, host: HostInfo = HOST) -> Decider:
+    rules = rules_from_config(parse_pasta(line.split()), host)
+    return Decider(rules, GuestAddresses.from_host(host))
+
+
+def miss(
+    pif: Pif, peer: str, port: int, listener: int, proto: int = TCP, at: str = ""
+) -> Miss:
+    to = at or ("127.0.0.1" if "." in peer else "::1")
+    addresses = inany(ip_address(peer)), inany(ip_address(to))
+    return Miss(proto, pif, addresses[0], 50000, addresses[1], port, listener)
+
+
+def outcome(decider: Decider, asked: Miss) -> str:
+    verdict = decider.decide(asked)
+    if verdict.action in (Action.DROP, Action.REJECT):
+        return Action(verdict.action).name.lower()
+    how = f"{Action(verdict.action).name} {Pif(verdict.pif).name}".lower()
+    source = verdict.oaddr
+    ours = "any" if source == UNSPECIFIED else str(from_inany(source))
+    return f"{how} {from_inany(verdict.eaddr)} {verdict.eport} from {ours}"
+
+
+def test_listener_numbers_go_through_all_options() -> None:
+    found = forwards("-t 20-21 -t 192.0.2.9%eth0/22 -u 53 -T 80-81:90-91 -U none")
+    assert [(f.pif, f.proto, f.numbers) for f in found] == [
+        (Pif.HOST, TCP, range(2)),
+        (Pif.HOST, TCP, range(2, 3)),
+        (Pif.HOST, UDP, range(3, 4)),
+        (Pif.SPLICE, TCP, range(4, 8)),
+    ]
+    assert [f.ifname for f in found] == [None, "eth0", None, "lo"]
+    assert [f.address for f in found] == [None, IPv4Address("192.0.2.9"), None, None]
+    assert [f.delta for f in found] == [0, 0, 0, 10]
+
+
+def test_a_port_of_the_namespace_may_have_two_sockets() -> None:
+    (found,) = forwards("-t none -u none -T 80-81 -U none")
+    numbers = [found.number(port, nth) for port in (80, 81) for nth in (0, 1)]
+    assert numbers == [0, 1, 2, 3]
+
+
+def test_automatic_ports_are_all_ports() -> None:
+    found = forwards("")
+    assert [f.auto for f in found] == [True] * 4
+    assert {f.ports for f in found} == {range(1, 65536)}
+    assert [f.why for f in found] == ["-t auto", "-u auto", "-T auto", "-U auto"]
+    assert len({n for f in found for n in (f.numbers[0], f.numbers[-1])}) == 8
+
+
+@pytest.mark.parametrize(("line", "addr"), [("-4 -t 1", "0.0.0.0"), ("-6 -t 1", "::")])
+def test_one_family_alone_has_its_own_wildcard(line: str, addr: str) -> None:
+    assert {item.address for item in forwards(line)} == {ip_address(addr)}
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("", True),
+        (NONE, False),
+        ("-t 80 -u none -T none -U none", True),
+        ("-t 80 -u none -T none -U none --no-splice", False),
+        ("-t none -u none -T 80 -U none --no-splice", True),
+        ("-t auto -u none -T none -U none --no-splice", True),
+    ],
+)
+def test_namespace_sockets_are_made_only_where_needed(line: str, needed: bool) -> None:
+    assert needs_namespace_sockets(parse_pasta(line.split())) is needed
+
+
+@pytest.mark.parametrize(
+    ("line", "asked", "expected"),
+    [
+        (
+            "-t 8080:80",
+            miss(Pif.HOST, "127.0.0.1", 8080, 0),
+            "splice splice 192.0.2.5 80 from any",
+        ),
+        (
+            "-t 8080:80",
+            miss(Pif.HOST, "127.0.0.9", 8080, 0),
+            "splice splice 192.0.2.5 80 from any",
+        ),
+        (
+            "-t 80",
+            miss(Pif.HOST, "::1", 80, 0),
+            "splice splice 2001:db8::5 80 from any",
+        ),
+        (
+            "-t 80 --host-lo-to-ns-lo",
+            miss(Pif.HOST, "127.0.0.1", 80, 0),
+            "splice splice 127.0.0.1 80 from any",
+        ),
+        (
+            "-t 80 --host-lo-to-ns-lo",
+            miss(Pif.HOST, "::1", 80, 0),
+            "splice splice ::1 80 from any",
+        ),
+        (
+            "-t 80 --preserve-source",
+            miss(Pif.HOST, "127.0.0.9", 80, 0),
+            "splice splice 192.0.2.5 80 from 127.0.0.9",
+        ),
+        (  # the guest has the same address: over the tap it could not be told
+            "-t 80 --preserve-source",
+            miss(Pif.HOST, "192.0.2.5", 80, 0, at="192.0.2.5"),
+            "splice splice 192.0.2.5 80 from 192.0.2.5",
+        ),
+        (
+            "-t 80",
+            miss(Pif.HOST, "192.0.2.5", 80, 0, at="192.0.2.5"),
+            "forward tap 192.0.2.5 80 from 192.0.2.1",
+        ),
+        (
+            "-t 80 --no-splice",
+            miss(Pif.HOST, "127.0.0.1", 80, 0),
+            "forward tap 192.0.2.5 80 from 192.0.2.1",
+        ),
+        (
+            "-t 80",
+            miss(Pif.HOST, "198.51.100.9", 80, 0, at="198.51.100.1"),
+            "forward tap 192.0.2.5 80 from 198.51.100.9",
+        ),
+        (
+            "-t 80 --splice-only",
+            miss(Pif.HOST, "127.0.0.1", 80, 0),
+            "splice splice 127.0.0.1 80 from any",
+        ),
+        (
+            "-t 80 --splice-only",
+            miss(Pif.HOST, "198.51.100.9", 80, 0, at="198.51.100.1"),
+            "reject",
+        ),
+        (
+            "-u 53:54",
+            miss(Pif.HOST, "127.0.0.1", 53, 65535, UDP),
+            "splice splice 192.0.2.5 54 from any",
+        ),
+        (
+            "-t none -u none -T 80:81",
+            miss(Pif.SPLICE, "127.0.0.1", 80, 0),
+            "splice host 127.0.0.1 81 from any",
+        ),
+        (
+            "-t none -u none -T 80:81",
+            miss(Pif.SPLICE, "::1", 80, 1),
+            "splice host ::1 81 from any",
+        ),
+        (
+            "-t none -u none -T none -U 53",
+            miss(Pif.SPLICE, "127.0.0.1", 53, 0, UDP),
+            "splice host 127.0.0.1 53 from any",
+        ),
+        (
+            "-t none -u none -T 80 --preserve-source",
+            miss(Pif.SPLICE, "127.0.0.7", 80, 0),
+            "splice host 127.0.0.1 80 from 127.0.0.7",
+        ),
+        (  # by way of lo, but not between loopback addresses
+            "-t none -u none -T 80",
+            miss(Pif.SPLICE, "192.0.2.5", 80, 0, at="192.0.2.5"),
+            "reject",
+        ),
+        (NONE, miss(Pif.SPLICE, "127.0.0.1", 80, 0), "reject"),
+    ],
+)
+def test_loopback_flows(line: str, asked: Miss, expected: str) -> None:
+    assert outcome(make(line), asked) == expected
+
+
+def test_a_namespace_without_known_address_is_reached_at_its_loopback() -> None:
+    decider = make("-t 80", HostInfo(gateway4=IPv4Address("192.0.2.1")))
+    assert (
+        outcome(decider, miss(Pif.HOST, "127.0.0.1", 80, 0))
+        == "splice splice 127.0.0.1 80 from any"
+    )
+
+
+def test_spliced_flows_follow_the_address_that_the_guest_uses() -> None:
+    decider = make("-t 80")
+    decider.guest.observe(inany(ip_address("192.0.2.77")))
+    assert outcome(decider, miss(Pif.HOST, "127.0.0.1", 80, 0)).startswith(
+        "splice splice 192.0.2.77 "
+    )
+
+
+def test_splice_rules_print_as_they_decide() -> None:
+    line = "--splice-only --preserve-source -t 8080:80 -u none -T auto -U none"
+    host = HostInfo(guest4=IPv4Address("192.0.2.5"))
+    assert list(explain(make(line, host)))[1:] == [
+        (
+            "   1        0  host tcp from 127.0.0.0/8,::1/128,192.0.2.5/32"
+            " listener 0 => splice namespace loopback port -8000 with its source"
+            "  (*:8080-8080 => 80-80)"
+        ),
+        (
+            "   2        0  splice tcp from 127.0.0.0/8,::1/128 to 127.0.0.0/8,::1/128"
+            " listener 1-131070 => splice host loopback with its source  (-T auto)"
+        ),
+        "   3        0  host any => reject  (no rule for this listener)",
+        "   4        0  splice any => reject  (not from the namespace's loopback)",
+    ]

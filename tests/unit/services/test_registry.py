@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which frame goes to whom, and that no frame does harm."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from passtpy.services import registry
+from passtpy.services.registry import MAX_FRAME
+from passtpy.wire import dhcp, dhcpv6
+from passtpy.wire.arp import ArpOp
+from passtpy.wire.dhcp import Dhcp, Op
+from passtpy.wire.dhcpv6 import Dhcpv6, Ia, IaAddress, MessageType, RawOption
+from passtpy.wire.ethernet import Ethernet
+from passtpy.wire.icmpv6 import Icmpv6
+from passtpy.wire.ndp import (
+    LinkAddress,
+    NeighbourAdvertisement,
+    NeighbourSolicitation,
+    RouterSolicitation,
+)
+from tests.unit.services.conversation import (
+    GUEST4,
+    GUEST6,
+    GUEST_MAC,
+    PEER4,
+    PEER6,
+    arp,
+    facts,
+    icmpv6,
+    make,
+    read_dhcp,
+    udp4,
+    udp6,
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "gone"),
+    [
+        ("-6", "arp"),
+        ("-6", "dhcp"),
+        ("-4", "ndp"),
+        ("-4", "dhcpv6"),
+        ("--no-ndp", "ndp"),
+        ("--no-icmp", "ndp"),
+        ("--no-dhcp", "dhcp"),
+        ("--no-dhcpv6", "dhcpv6"),
+    ],
+)
+def test_disabled_service_does_not_exist(line: str, gone: str) -> None:
+    services, _ = make(line)
+    assert gone not in services.counters()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        bytes(14),
+        Ethernet(bytes(6), bytes(6), 0x0800, bytes(40)).emit(),
+        icmpv6(Icmpv6(128, 0, bytes(4))),
+        udp4(bytes(300), port=68),
+        udp6(bytes(300), port=546),
+    ],
+)
+def test_unknown_frames_are_counted(frame: bytes) -> None:
+    services, _ = make()
+    assert services.handle(frame, 0) == []
+    assert services.counters()["unknown"] == 1
+
+
+def test_oversized_frames_are_counted() -> None:
+    services, _ = make()
+    assert services.handle(bytes(MAX_FRAME + 1), 0) == []
+    assert services.counters()["oversized"] == 1
+
+
+@pytest.mark.parametrize("line", ["", "--config-net"])
+def test_dhcp_is_loaded_at_the_latest_when_asked(line: str) -> None:
+    services, _ = make(line)
+    services.update(facts(line + " -H other"))
+    assert ("dhcp_refused" in services.counters()) == (line == "")
+    (frame,) = services.handle(udp4(DISCOVER.emit()), 0)
+    assert read_dhcp(frame)[2].options[12] == b"other"
+    assert "dhcp_refused" in services.counters()
+
+
+def test_ports_are_those_of_the_protocols() -> None:
+    assert (registry.DHCP_PORT, registry.DHCPV6_PORT) == (
+        dhcp.SERVER_PORT,
+        dhcpv6.SERVER_PORT,
+    )
+
+
+DISCOVER = Dhcp(
+    op=Op.REQUEST,
+    xid=7,
+    chaddr=GUEST_MAC,
+    options={53: b"\1", 50: GUEST4.packed, 55: b"\1\3\6\x77", 81: b"\1\0\0x"},
+)
+SOLICIT = Dhcpv6(
+    MessageType.SOLICIT,
+    7,
+    (
+        RawOption(1, b"\0\3\0\1" + GUEST_MAC),
+        Ia(3, 1, addresses=(IaAddress(GUEST6),)),
+        RawOption(6, b"\0\x17\0\x18"),
+        RawOption(39, b"\1\1x"),
+    ),
+)
+GOOD = (
+    arp(ArpOp.REQUEST, GUEST4, PEER4),
+    icmpv6(NeighbourSolicitation(PEER6, (LinkAddress(GUEST_MAC),)).emit()),
+    icmpv6(RouterSolicitation((LinkAddress(GUEST_MAC),)).emit()),
+    icmpv6(NeighbourAdvertisement(PEER6).emit()),
+    udp4(DISCOVER.emit()),
+    udp6(SOLICIT.emit()),
+)
+LINE = "--dhcp-dns --dhcp-search -H guest --fqdn guest.example.com"
+
+
+@given(
+    st.sampled_from(GOOD),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
+    st.integers(0, 400),
+)
+def test_mutated_frames_never_raise(
+    frame: bytes, changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(frame)
+    for offset, value in changes:
+        if offset < len(data):
+            data[offset] = value
+    services, _ = make(LINE)
+    services.handle(bytes(data[:length]), 0)
+    services.handle(bytes(data), 0)
+    assert len(services.handle(GOOD[0], 0)) == 1
+
+
+@pytest.mark.parametrize("offset", range(282, 320))
+def test_every_value_of_every_byte_of_the_options_is_survived(offset: int) -> None:
+    services, _ = make(LINE)
+    data = bytearray(udp4(DISCOVER.emit()))
+    for value in range(256):
+        data[offset] = value
+        services.handle(bytes(data), 0)
+    assert services.counters()["dhcp"] == 256

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A flow that ends in the namespace needs a socket from there: now, or later."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, cast
+
+import pytest
+
+from passtpy._native import Datapath, Miss
+from passtpy.addr import UNSPECIFIED, inany
+from passtpy.engine import Engine, StockLike
+from passtpy.flow import Action, MissLike, Pif, Verdict
+from passtpy.log import Log
+
+LO4, LO6 = inany(ip_address("127.0.0.1")), inany(ip_address("::1"))
+TCP, UDP = 6, 17
+
+
+class FakeDatapath:
+    log_level = 0
+
+    def __init__(self, *records: Miss) -> None:
+        self.records = [*records]
+        self.opened: list[tuple[int, Verdict, int]] = []
+
+    def turn(self, **_: int) -> list[Miss]:
+        taken, self.records = self.records, []
+        return taken
+
+    def open(self, miss_id: int, verdict: Verdict, fd: int = -1) -> int:
+        self.opened.append((miss_id, verdict, fd))
+        return 1
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        pass
+
+
+class FakeStock:
+    def __init__(self, *ready: int) -> None:
+        self.ready = [*ready]
+        self.waiting: list[Callable[[int], None]] = []
+        self.asked: list[tuple[int, int]] = []
+        self.closed = False
+
+    def take(self, family: int, kind: int, use: Callable[[int], None]) -> None:
+        self.asked.append((family, kind))
+        if self.ready:
+            use(self.ready.pop(0))
+        else:
+            self.waiting.append(use)
+
+    def fill(self, family: int, kind: int) -> None:
+        self.asked.append((family, kind))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class NoServices:
+    def handle(self, frame: bytes, now: int) -> list[bytes]:
+        return []
+
+    def tick(self, now: int) -> list[bytes]:
+        return []
+
+    def due(self) -> None:
+        return None
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+
+class FakeLoop:
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def add_reader(self, *_: Any) -> None:
+        pass
+
+    def remove_reader(self, *_: Any) -> None:
+        pass
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, *_: Any) -> None:
+        pass
+
+
+class Decides:
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def decide(self, miss: MissLike) -> Verdict:
+        return self.verdict
+
+
+def miss(proto: int = TCP) -> Miss:
+    return Miss((5, proto, Pif.HOST, LO4, 40000, LO4, 80, 0))
+
+
+def inside(target: bytes = LO4) -> Verdict:
+    return Verdict(Action.SPLICE, Pif.SPLICE, target, 80, UNSPECIFIED, 0, 3)
+
+
+def engine(
+    datapath: FakeDatapath, verdict: Verdict, stock: FakeStock | None
+) -> tuple[Engine, FakeLoop]:
+    made = Engine(
+        cast(Datapath, datapath),
+        Decides(verdict),
+        NoServices(),
+        Log(),
+        stock=cast(StockLike, stock),
+    )
+    loop = FakeLoop()
+    made.start(cast(asyncio.AbstractEventLoop, loop), lambda errno: None)
+    return made, loop
+
+
+@pytest.mark.parametrize(
+    ("proto", "target", "asked"),
+    [
+        (TCP, LO4, (socket.AF_INET, socket.SOCK_STREAM)),
+        (TCP, LO6, (socket.AF_INET6, socket.SOCK_STREAM)),
+        (UDP, LO4, (socket.AF_INET, socket.SOCK_DGRAM)),
+    ],
+)
+def test_a_ready_socket_is_used_at_once(
+    proto: int, target: bytes, asked: tuple[int, int]
+) -> None:
+    datapath, stock = FakeDatapath(miss(proto)), FakeStock(17)
+    engine(datapath, inside(target), stock)[0].pump()
+    assert datapath.opened == [(5, inside(target), 17)]
+    assert stock.asked == [asked]
+
+
+def test_a_verdict_waits_for_its_socket() -> None:
+    datapath, stock = FakeDatapath(miss()), FakeStock()
+    _, loop = (made := engine(datapath, inside(), stock))
+    made[0].pump()
+    assert datapath.opened == []
+    stock.waiting[0](17)
+    assert datapath.opened == [(5, inside(), 17)]
+    assert len(loop.soon) == 1  # what it moved goes out with another turn
+
+
+def test_without_a_socket_the_flow_is_rejected() -> None:
+    datapath, stock = FakeDatapath(miss()), FakeStock(-1)
+    engine(datapath, inside(), stock)[0].pump()
+    assert [(v.action, fd) for _, v, fd in datapath.opened] == [(Action.REJECT, -1)]
+
+
+def test_without_a_factory_the_flow_is_rejected() -> None:
+    datapath = FakeDatapath(miss())
+    engine(datapath, inside(), None)[0].pump()
+    assert [v.action for _, v, _ in datapath.opened] == [Action.REJECT]
+
+
+def test_a_flow_to_the_hosts_loopback_needs_no_socket() -> None:
+    verdict = inside()._replace(pif=Pif.HOST)
+    datapath, stock = FakeDatapath(miss()), FakeStock(17)
+    engine(datapath, verdict, stock)[0].pump()
+    assert datapath.opened == [(5, verdict, -1)]
+    assert stock.ready == [17]
+
+
+def test_the_stock_ends_with_the_engine() -> None:
+    stock = FakeStock()
+    engine(FakeDatapath(), inside(), stock)[0].stop()
+    assert stock.closed
