@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, assert_never
 from passtpy import __version__, isolation
 from passtpy.addr import show_mac
 from passtpy.config.model import AttachPath, AttachPid, PastaConfig, SpawnCommand
+from passtpy.config.resolver import NO_RESOLVER
 from passtpy.errors import SetupError
 from passtpy.log import Log, LogSetup, open_log
 from passtpy.net import command, guest, netlink, netns, tap
-from passtpy.net.factory import Server
 from passtpy.net.signals import (
     FORWARDED,
     STOPPING,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from passtpy.engine import Engine
+    from passtpy.net.follow import Follow
     from passtpy.net.forward import Forwarding
     from passtpy.net.nsockets import Factory
 
@@ -132,6 +133,7 @@ class Session:
         self._engine: Engine | None = None
         self._factory: Factory | None = None
         self._forwarding: Forwarding | None = None
+        self._follow: Follow | None = None
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._done: asyncio.Future[int] = self.loop.create_future()
@@ -144,27 +146,38 @@ class Session:
         `sockets` leads to the process that makes sockets in the namespace.
         """
         from passtpy.engine import Engine, open_datapath
+        from passtpy.net.follow import Follow
         from passtpy.net.forward import Forwarding
         from passtpy.net.nsockets import Factory, SocketStock
+        from passtpy.net.resolv import read_resolver
         from passtpy.policy.decide import Decider
         from passtpy.policy.guest import GuestAddresses
         from passtpy.policy.rules import rules_from_config
         from passtpy.services.registry import services_from_config
 
+        config, log, stock = self._config, self._files.log, None
         for text in got.warnings:
-            self._files.log.warning("namespace", text=text)
+            log.warning("namespace", text=text)
         seen = GuestAddresses.from_host(got.host)
-        decider = Decider(rules_from_config(self._config, got.host), seen)
-        services = services_from_config(self._config, got.host, seen)
-        datapath = open_datapath(self._config, got, self._tap(got), self._files.pcap_fd)
-        log, stock = self._files.log, None
+        resolver = read_resolver() or NO_RESOLVER
+        decider = Decider(rules_from_config(config, got.host, resolver), seen)
+        services = services_from_config(config, got.host, seen, resolver)
+        datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
         if sockets is not None:
-            self._factory = Factory(sockets)
-            stock = SocketStock(self._factory, self._config.preserve_source)
-        self._engine = Engine(datapath, decider, services, log, stock=stock)
-        self._forwarding = Forwarding(
-            self._config, got.host, datapath, self._factory, log
+            self._factory = Factory(sockets, self._factory_gone)
+            if needs_namespace_sockets(config):
+                stock = SocketStock(self._factory, config.preserve_source)
+        relay = None
+        if config.multicast_relay and not config.splice_only:
+            from passtpy.net.multicast import Relay
+
+            relay = Relay(config, got.host, datapath, seen, log)
+        self._engine = Engine(
+            datapath, decider, services, log, stock=stock, relay=relay
         )
+        if got.plan is not None:
+            self._follow = Follow(config, got, got.plan, resolver, seen, log)
+        self._forwarding = Forwarding(config, got.host, datapath, self._factory, log)
         self._forwarding.open()
 
     def isolate(self) -> None:
@@ -200,6 +213,8 @@ class Session:
             self._factory.start(self.loop)
         if self._forwarding is not None:
             self._forwarding.start(self.loop)
+        if self._follow is not None:
+            self._follow.start(self.loop, self._engine, self._factory)
         return self.loop.run_until_complete(self._done)
 
     def stop(self, status: int) -> None:
@@ -209,6 +224,8 @@ class Session:
 
     def close(self) -> None:
         """Release the datapath and the loop."""
+        if self._follow is not None:
+            self._follow.close()
         if self._forwarding is not None:
             self._forwarding.close()
         if self._engine is not None:
@@ -237,6 +254,12 @@ class Session:
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         )
         return stand_in.detach()
+
+    def _factory_gone(self) -> None:
+        """Init ends with the command; in any other namespace nobody has to end."""
+        if not isinstance(self._config.target, SpawnCommand):
+            text = "no new spliced flows inwards, no changes to the interface"
+            self._files.log.error("factory.gone", text=text)
 
     def _tap_gone(self, errno: int) -> None:
         self._files.log.error("tap.gone", reason=os.strerror(errno))
@@ -277,8 +300,8 @@ def _run_command(config: PastaConfig, argv: tuple[str, ...]) -> int:
 def _factory_pair(
     config: PastaConfig,
 ) -> tuple[socket.socket, socket.socket] | tuple[None, None]:
-    """Return the daemon's and the factory's end, if there is a need for sockets."""
-    if not needs_namespace_sockets(config):
+    """Return the daemon's and the factory's end, if there is a need for it."""
+    if not needs_namespace_sockets(config) and not guest.follows_namespace(config):
         return None, None
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -364,6 +387,8 @@ def _configure(
     """Prepare the namespace, and stay in it if sockets are to be made there."""
 
     def prepare() -> guest.Guest:
+        from passtpy.net import factory  # noqa: F401 (while its file can be read)
+
         netns.join(namespaces)
         return guest.prepare(config, host)
 
@@ -371,6 +396,8 @@ def _configure(
     try:
         if guest.report(control, prepare):
             if sockets is not None:
+                from passtpy.net.factory import Server
+
                 isolation.stay_in_namespace(sockets.fileno())
                 Server(sockets).serve_all()
             status = EXIT_OK

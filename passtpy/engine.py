@@ -9,12 +9,15 @@ answers go straight back. Nothing here waits.
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
+from passtpy.config.host import HostInfo
 from passtpy.config.model import PastaConfig
+from passtpy.config.resolver import Resolver
 from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
@@ -24,9 +27,11 @@ from passtpy.flow import (
     Verdict,
     describe_event,
 )
-from passtpy.log import DATAPATH_LEVEL, Log, LogLevel, level_of_datapath_event
+from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
 from passtpy.net.guest import Guest
 from passtpy.net.tap import QUEUE_FRAMES
+from passtpy.policy.rules import Rule, rules_from_config
+from passtpy.services.facts import Facts, facts_from_config
 
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
@@ -46,6 +51,23 @@ def _family(addr: bytes) -> int:
     return socket.AF_INET if is_v4(addr) else socket.AF_INET6
 
 
+def _index_of(ifname: str | None) -> int:
+    """Return the index of a host interface; 0 if it is not there (any more)."""
+    with suppress(OSError):
+        return socket.if_nametoindex(ifname or "")
+    return 0
+
+
+def _ends_inside(miss: MissLike, verdict: Verdict) -> bool:
+    """Whether a spliced flow needs a socket of the namespace.
+
+    That of an accepted connection exists already; a datagram's initiator gets one of
+    its own, or every answer would go through the listening socket, one by one.
+    """
+    starts_inside = miss.pif == Pif.SPLICE and miss.proto == IPPROTO_UDP
+    return verdict.pif == Pif.SPLICE or starts_inside
+
+
 def _refused(verdict: Verdict) -> Verdict:
     return verdict._replace(action=Action.REJECT)
 
@@ -63,6 +85,7 @@ def open_datapath(
         offloads=got.offloads,
         queue_frames=QUEUE_FRAMES,
     )
+    datapath.scope_id = _index_of(got.host.template6)
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
     if pcap_fd >= 0:
@@ -75,9 +98,13 @@ class DeciderLike(Protocol):
 
     def decide(self, miss: MissLike) -> Verdict: ...
 
+    def replace(self, rules: Sequence[Rule]) -> None: ...
+
 
 class ServicesLike(Protocol):
     """What the engine asks about punted frames."""
+
+    def update(self, facts: Facts) -> None: ...
 
     def handle(self, frame: bytes, now: int) -> Iterable[bytes]: ...
 
@@ -95,6 +122,20 @@ class StockLike(Protocol):
 
     def fill(self, family: int, kind: int) -> None: ...
 
+    def counters(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+class RelayLike(Protocol):
+    """Who deals with groups, if anybody does."""
+
+    def take(self, frame: bytes, now: int) -> bool: ...
+
+    def update(self, host: HostInfo) -> None: ...
+
+    def counters(self) -> dict[str, int]: ...
+
     def close(self) -> None: ...
 
 
@@ -109,6 +150,7 @@ class Engine:
         log: Log,
         clock: Callable[[], int] = time.monotonic_ns,
         stock: StockLike | None = None,
+        relay: RelayLike | None = None,
     ) -> None:
         self.datapath = datapath
         self._decider = decider
@@ -116,13 +158,14 @@ class Engine:
         self._log = log
         self._clock = clock
         self._stock = stock
+        self._relay = relay
+        datapath.lift_groups = relay is not None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_gone: Callable[[int], None] = lambda errno: None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: int | None = None
         self._failures = {"decide_failed": 0, "service_failed": 0}
         datapath.log_level = DATAPATH_LEVEL[log.level]
-        self._logs_flows = log.enabled(LogLevel.DEBUG)
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[int], None]
@@ -147,6 +190,8 @@ class Engine:
             pass
         if self._stock is not None:
             self._stock.close()
+        if self._relay is not None:
+            self._relay.close()
         self.datapath.close()
 
     def pump(self) -> None:
@@ -166,14 +211,28 @@ class Engine:
                 break
             records = turn()
             turns += 1
-        if self._logs_flows and self._drain_events() and self._loop is not None:
+        if self._drain_events() and self._loop is not None:
             self._again()
         if turns > 1:
             self._schedule()
 
+    def tell(self, config: PastaConfig, host: HostInfo, resolver: Resolver) -> None:
+        """Decide and answer after these facts from now on; flows stay as they are."""
+        self._decider.replace(rules_from_config(config, host, resolver))
+        self._services.update(facts_from_config(config, host, resolver))
+        self.datapath.scope_id = _index_of(host.template6)
+        if self._relay is not None:
+            self._relay.update(host)
+        self._schedule()
+
     def statistics(self) -> dict[str, int]:
         """Return every counter of the datapath, the services and the engine."""
-        return self.datapath.counters() | self._services.counters() | self._failures
+        counters = self.datapath.counters() | self._services.counters()
+        if self._stock is not None:
+            counters |= self._stock.counters()
+        if self._relay is not None:
+            counters |= self._relay.counters()
+        return counters | self._failures
 
     def _fill_stock(self) -> None:
         if self._loop is not None and self._stock is not None:
@@ -206,7 +265,7 @@ class Engine:
             self._failures["decide_failed"] += 1
             self._log.error("decide.failed", error=repr(error))
             verdict = DROP
-        if verdict.action == Action.SPLICE and verdict.pif == Pif.SPLICE:
+        if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
         else:
             self.datapath.open(miss.miss_id, verdict)
@@ -218,7 +277,7 @@ class Engine:
             return
 
         def use(fd: int) -> None:
-            if fd < 0:
+            if fd < 0 and verdict.pif == Pif.SPLICE:
                 self.datapath.open(miss.miss_id, _refused(verdict))
             else:
                 self.datapath.open(miss.miss_id, verdict, fd=fd)
@@ -230,8 +289,10 @@ class Engine:
         late = True
 
     def _on_punt(self, frame: bytes) -> None:
+        now = self._clock()
         try:
-            self._inject(self._services.handle(frame, self._clock()))
+            if self._relay is None or not self._relay.take(frame, now):
+                self._inject(self._services.handle(frame, now))
         except Exception as error:  # as above: this frame only
             self._failures["service_failed"] += 1
             self._log.error("service.failed", error=repr(error))
@@ -269,10 +330,11 @@ class Engine:
 
     def _drain_events(self) -> bool:
         """Log what happened to flows; True when there may be more."""
-        if not self._logs_flows:
-            return False
         events = self.datapath.events(EVENTS_PER_WAKE)
         for event in events:
             name, level, fields = describe_event(event, EVENTS)
+            if level == 0:  # a limit was hit: always told, never in a flood
+                self._log.warning(name, **fields)
+                continue
             self._log.emit(level_of_datapath_event(level), name, fields, event.time_ns)
         return len(events) == EVENTS_PER_WAKE

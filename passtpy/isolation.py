@@ -23,6 +23,7 @@ from typing import Final
 from passtpy import _native
 from passtpy.config.model import RunAs
 from passtpy.errors import SetupError
+from passtpy.net import rtnl
 
 CAP_NET_BIND_SERVICE: Final = 1 << 10
 CAP_NET_ADMIN: Final = 1 << 12
@@ -32,7 +33,8 @@ CAP_SETUID: Final = 1 << 7
 _FIRST_FREE_FD: Final = 3
 _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
 _USED_LATER: Final = ("encodings.idna", "json", "random", "structlog", "traceback")
-# Few guests ask for these: loaded before only if it cannot be done when they do.
+# Needed when a guest asks for it, or the host's network changes: loaded before only if
+# that cannot be done when it happens.
 _ON_DEMAND: Final = (
     "passtpy.services.dhcp",
     "passtpy.services.dhcpv6",
@@ -84,6 +86,8 @@ def preload() -> None:
     modules = list(_USED_LATER)
     if not all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix))):
         modules += _ON_DEMAND
+        for message in rtnl.MESSAGES:
+            rtnl.load(message)
     for module in modules:
         importlib.import_module(module)
 

@@ -51,7 +51,9 @@ def grammar() -> Grammar:
                 long[name[2:]] = option.key
             else:
                 short[name[1:]] = option.key
-    return Grammar(short, long, frozenset(o.key for o in OPTIONS if o.metavar))
+    optional = frozenset(o.key for o in OPTIONS if o.is_optional)
+    valued = frozenset(o.key for o in OPTIONS if o.metavar) - optional
+    return Grammar(short, long, valued, optional)
 
 
 def _check_mode(option: Option, mode: str) -> None:
@@ -64,7 +66,8 @@ def _check_mode(option: Option, mode: str) -> None:
 def show_names(option: Option) -> str:
     """Return `-a, --address ADDR[/LEN]`."""
     indent = "" if len(option.names[0]) == 2 else "    "
-    return f"{indent}{', '.join(option.names)} {option.metavar}".rstrip()
+    blank = "" if option.is_optional else " "
+    return f"{indent}{', '.join(option.names)}{blank}{option.metavar}".rstrip()
 
 
 def _option_lines(option: Option) -> Iterator[str]:

@@ -94,12 +94,17 @@ class Draft:
         for word in self.dns_words:
             if word == values.NONE:
                 dns.clear()
+                self._forget_dns()
                 continue
             addr = values.read_resolver(word)
             known = sum(other.version == addr.version for other in dns)
             if known < MAX_RESOLVERS and addr not in dns:
                 dns.append(addr)
-        self.fields["dns"] = tuple(dns)
+        self.fields.update(dns=tuple(dns), dns_enabled=bool(dns))
+
+    def _forget_dns(self) -> None:
+        for name in ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6"):
+            self.fields.pop(name, None)
 
     def _ports(self, option: str, name: str) -> PortTable:
         """Read all values of one port option, in order; none at all mean `auto`."""
@@ -141,7 +146,7 @@ class Draft:
             return
         if not self.fields.get("splice", True):
             raise ConfigError("--splice-only is incompatible with --no-splice")
-        self.fields.update(host_lo_to_ns_lo=True, icmp=False)
+        self.fields.update(host_lo_to_ns_lo=True, icmp=False, dns_enabled=False)
 
     def finish(self, words: Sequence[str]) -> PastaConfig:
         """Check the line as a whole and freeze it."""

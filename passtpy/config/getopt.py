@@ -23,6 +23,7 @@ class Grammar:
     short: dict[str, str]  # letter -> canonical name
     long: dict[str, str]  # long name -> canonical name
     valued: frozenset[str]  # canonical names that require an argument
+    optional: frozenset[str] = frozenset()  # those that may have one, behind "="
 
 
 class Getopt:
@@ -54,6 +55,8 @@ class Getopt:
         typed, equals, value = word.partition("=")
         name = self._complete(typed, word)
         option = self._grammar.long[name]
+        if option in self._grammar.optional:
+            return option, value
         if option not in self._grammar.valued:
             if equals:
                 raise GetoptError(f"option '--{name}' doesn't allow an argument")

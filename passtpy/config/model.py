@@ -75,6 +75,20 @@ class PortRule:
         return f"{where}{device}:{span} => {guest}" + (" (weak)" if self.weak else "")
 
 
+@dataclass(frozen=True, slots=True)
+class RelayGroup:
+    """A multicast group, or the limited broadcast address, that is relayed.
+
+    Without a port all requests are, but nothing that is sent to the group itself.
+    """
+
+    address: Address
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.address) if self.port is None else f"{self.address}/{self.port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastaConfig:
     """Everything that the command line of pasta can say."""
@@ -83,6 +97,8 @@ class PastaConfig:
     userns: str | None = None
     netns_only: bool = False
     config_net: bool = False
+    copy_routes: bool = True  # all of the template's, or only default routes
+    copy_addrs: bool = True  # all of the template's, or one per family
     netns_quit: bool = True
     foreground: bool = False
     runas: RunAs | None = None
@@ -122,12 +138,19 @@ class PastaConfig:
     outbound_if4: str | None = None
     outbound_if6: str | None = None
 
+    multicast_relay: tuple[RelayGroup, ...] = ()
     map_gateway: bool = True  # gateway -> host loopback unless mapped explicitly
     map_host_loopback4: IPv4Address | None = None
     map_host_loopback6: IPv6Address | None = None
     map_guest_addr4: IPv4Address | None = None
     map_guest_addr6: IPv6Address | None = None
 
+    # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
+    dns_enabled: bool = True
+    dns_forward4: IPv4Address | None = None
+    dns_forward6: IPv6Address | None = None
+    dns_host4: IPv4Address | None = None  # None: the first of resolv.conf
+    dns_host6: IPv6Address | None = None
     dns: tuple[Address, ...] | None = None  # (): none; None: those of resolv.conf
     search: tuple[str, ...] | None = None
     announce_dns: bool = False  # tell the guest of resolvers, of the search list

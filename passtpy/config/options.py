@@ -17,7 +17,10 @@ BOTH = frozenset({"pasta", "passt"})
 
 
 class Option(NamedTuple):
-    """One row: `metavar` "" is a switch; `action` None ends the reading of the line."""
+    """One row: `metavar` "" is a switch; `action` None ends the reading of the line.
+
+    A `metavar` in brackets is a value that may be missing: `--name` or `--name=VALUE`.
+    """
 
     names: tuple[str, ...]
     group: str
@@ -26,6 +29,11 @@ class Option(NamedTuple):
     metavar: str = ""
     default: str = ""
     modes: frozenset[str] = BOTH
+
+    @property
+    def is_optional(self) -> bool:
+        """Tell whether the value may be missing."""
+        return self.metavar.startswith("[")
 
     @property
     def key(self) -> str:
@@ -260,6 +268,14 @@ OPTIONS: tuple[Option, ...] = (
         "drop echo requests from the guest; implies --no-ndp",
     ),
     Option(
+        ("--multicast-relay",),
+        G_MAP,
+        do.field("multicast_relay", values.read_groups),
+        "relay the guest's requests to these groups, and its membership",
+        "[=GROUP[/PORT],...]",
+        "off; without a value mDNS, SSDP and 255.255.255.255",
+    ),
+    Option(
         ("--map-host-loopback",),
         G_MAP,
         do.set_map_host_loopback,
@@ -280,6 +296,22 @@ OPTIONS: tuple[Option, ...] = (
         "address that stands for the host's copy of the guest's own, or none",
         "ADDR",
         "none",
+    ),
+    Option(
+        ("--dns-forward",),
+        G_MAP,
+        do.per_family("dns_forward", values.read_dns_forward),
+        "address at which the guest finds the host's resolver, once per family",
+        "ADDR",
+        "where the loopback is mapped, if a resolver is there",
+    ),
+    Option(
+        ("--dns-host",),
+        G_MAP,
+        do.per_family("dns_host", values.read_dns_host),
+        "resolver that answers there, once per family",
+        "ADDR",
+        "the first of the host's resolv.conf",
     ),
     Option(
         ("--no-dhcp",),

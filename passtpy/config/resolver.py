@@ -24,6 +24,9 @@ class Resolver:
     search: tuple[str, ...] = ()
 
 
+NO_RESOLVER: Final = Resolver()
+
+
 def parse_resolv_conf(text: str) -> Resolver:
     """Read resolv.conf; the last of `search` and `domain` wins."""
     nameservers: list[Address] = []

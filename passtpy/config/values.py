@@ -6,7 +6,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address, Mac, parse_mac
-from passtpy.config.model import RunAs
+from passtpy.config.model import RelayGroup, RunAs
 from passtpy.config.resolver import read_domain
 from passtpy.errors import ConfigError
 from passtpy.log import LogFormat
@@ -22,6 +22,9 @@ NETNS_DIR: Final = "/run/netns"
 MAX_HOSTNAME: Final = 253
 NONE: Final = "none"
 
+DEFAULT_GROUPS: Final = (
+    "224.0.0.251/5353,ff02::fb/5353,239.255.255.250/1900,ff02::c/1900,255.255.255.255"
+)
 _BROADCAST4: Final = IPv4Address("255.255.255.255")
 _HOSTNAME: Final = re.compile(r"[\w.-]+", re.ASCII)
 _INTEGER: Final = re.compile(r"(0[xX])?([0-9a-fA-F]+)", re.ASCII)
@@ -130,6 +133,22 @@ def read_gateway(text: str) -> Address:
     return addr
 
 
+def read_groups(text: str) -> tuple[RelayGroup, ...]:
+    """Read --multicast-relay: GROUP[/PORT],…; no value: mDNS, SSDP and broadcast."""
+    return tuple(_read_group(word) for word in (text or DEFAULT_GROUPS).split(","))
+
+
+def _read_group(text: str) -> RelayGroup:
+    plain, slash, port_text = text.partition("/")
+    addr = parse_any_address(plain)
+    port = parse_decimal(port_text, 65535) if slash else None
+    if addr is None or not (addr.is_multicast or addr == _BROADCAST4):
+        raise ConfigError(f"Invalid multicast group: {text}")
+    if slash and not port:
+        raise ConfigError(f"Invalid multicast group: {text}")
+    return RelayGroup(addr, port)
+
+
 def read_outbound(text: str) -> Address:
     """Read -o."""
     addr = parse_any_address(text)
@@ -154,6 +173,22 @@ def read_remap(text: str) -> Address | None:
     unfit = addr is None or addr.is_unspecified or addr.is_loopback or addr.is_multicast
     if unfit or addr is None:
         raise ConfigError(f"Invalid address to remap to host: {text}")
+    return addr
+
+
+def read_dns_forward(text: str) -> Address:
+    """Read --dns-forward."""
+    addr = parse_any_address(text)
+    if addr is None or addr.is_unspecified or addr.is_loopback or addr == _BROADCAST4:
+        raise ConfigError(f"Invalid DNS forwarding address: {text}")
+    return addr
+
+
+def read_dns_host(text: str) -> Address:
+    """Read --dns-host; unlike above, the host's loopback is a good place."""
+    addr = parse_any_address(text)
+    if addr is None or addr.is_unspecified or addr == _BROADCAST4:
+        raise ConfigError(f"Invalid host nameserver address: {text}")
     return addr
 
 

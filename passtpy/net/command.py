@@ -13,6 +13,8 @@ The command stays in the daemon's process group: Ctrl-C and Ctrl-Z reach both, t
 daemon leaves them to the command, and a shell makes a group of its own.
 """
 
+from __future__ import annotations
+
 import os
 import resource
 import select
@@ -22,13 +24,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import ENOENT
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from passtpy import _native
 from passtpy.config.model import PastaConfig
 from passtpy.net import guest, netns
-from passtpy.net.factory import Server
 from passtpy.net.signals import FORWARDED, TERMINAL, read_signals, take_signals
+
+if TYPE_CHECKING:
+    from passtpy.net.factory import Server
 
 MS_REC: Final = 0x4000
 MS_SLAVE: Final = 0x80000
@@ -178,6 +182,9 @@ def _run_init(
     poll.register(control, select.POLLIN)
     server = None
     if command.factory is not None:
+        # Only now: the daemon goes on meanwhile, and it is the one to be waited for.
+        from passtpy.net.factory import Server
+
         server = Server(command.factory)
         poll.register(server, select.POLLIN)
     if not _wait_for_go(control, server, poll):

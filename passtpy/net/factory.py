@@ -12,6 +12,8 @@ Requests begin with a byte that tells their kind:
     L proto families port…            listeners on the device lo; an errno for each port
     D                                 a socket for sock_diag; the answer is an errno
     P                                 the tables below /proc; the answer is an errno
+    N message…                        rtnetlink requests that change addresses and
+                                      routes; an errno for each
 
 An answer carries the descriptors of everything in it that succeeded, in order.
 """
@@ -28,13 +30,16 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address
+from passtpy.net import netlink, rtnl
 from passtpy.net.listen import V4, V6, Place, opener, wildcard
 from passtpy.net.sockdiag import open_diag, open_proc
 from passtpy.policy.forward import LOOPBACK_DEVICE
 
 FDS_MAX: Final = 250  # the kernel takes 253 per message
 PORTS_MAX: Final = FDS_MAX // 2  # a port may need two sockets
-REQUEST_MAX: Final = 3 + 2 * PORTS_MAX
+MESSAGES_MAX: Final = 250  # of rtnetlink, and altogether as long as
+MESSAGES_LEN: Final = 32768
+REQUEST_MAX: Final = 1 + MESSAGES_LEN
 
 IP_TRANSPARENT: Final = 19
 IPV6_TRANSPARENT: Final = 75
@@ -47,6 +52,9 @@ _LOOPBACKS: Final[dict[int, Address]] = {
     V4: IPv4Address("127.0.0.1"),
     V6: IPv6Address("::1"),
 }
+_MAY_CHANGE: Final = frozenset(
+    (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR, rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE)
+)
 
 Answer = tuple[bytes, Sequence[int]]
 
@@ -71,6 +79,18 @@ def proc_request() -> bytes:
     return b"P"
 
 
+def netlink_request(messages: Sequence[bytes]) -> bytes:
+    """Ask for changes to the namespace; MESSAGES_MAX at most."""
+    return b"N" + b"".join(m.ljust((len(m) + 3) & ~3, b"\0") for m in messages)
+
+
+def read_errnos(answer: bytes, count: int) -> list[int]:
+    """Return the errno of each of `count` requests; 0: it worked."""
+    if len(answer) != count * _ERRNO.size:
+        return [EPIPE] * count
+    return [number for (number,) in _ERRNO.iter_unpack(answer)]
+
+
 def errno_answer(number: int) -> bytes:
     """Return the answer that is only an errno; 0: it worked."""
     return _ERRNO.pack(number)
@@ -93,6 +113,7 @@ class _Maker:
     """What the factory has learnt about its namespace."""
 
     binds_devices: bool = True
+    rtnetlink: socket.socket | None = None
 
     def answer(self, request: bytes) -> Answer:
         """Make what `request` asks for."""
@@ -105,7 +126,14 @@ class _Maker:
                 return _counted(lambda: [open_diag().detach()])
             case b"P":
                 return _counted(open_proc)
+            case b"N":
+                return self._change_network(request[1:])
         return errno_answer(EINVAL), ()
+
+    def _change_network(self, messages: bytes) -> Answer:
+        if self.rtnetlink is None:
+            self.rtnetlink = netlink.open_socket()
+        return netlink.pass_on(self.rtnetlink, messages, _MAY_CHANGE), ()
 
     def _listeners(self, request: bytes) -> Answer:
         _, proto, families = _LISTEN.unpack_from(request)

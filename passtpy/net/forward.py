@@ -11,10 +11,12 @@ import os
 import resource
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from errno import EINVAL
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
 from passtpy.config.model import PastaConfig, SpawnCommand
+from passtpy.config.ports import Span
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
@@ -24,9 +26,15 @@ from passtpy.net.nsockets import Factory, close_all, in_batches
 from passtpy.net.scan import Follower, Loop
 from passtpy.net.sockdiag import Found
 from passtpy.policy import auto
-from passtpy.policy.forward import Forward, families, forwards_from_config
+from passtpy.policy.forward import (
+    SOCKETS_PER_PORT,
+    Forward,
+    families,
+    forwards_from_config,
+)
 
 FLOW_RESERVE: Final = 1024  # descriptors that listening sockets leave to flows
+_FAR: Final = {Pif.HOST: Pif.SPLICE, Pif.SPLICE: Pif.HOST}  # the other side
 _NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 Failures = Sequence[tuple[int, str]]  # port, reason
@@ -126,20 +134,28 @@ class Sockets:
     ) -> Failures:
         """Give the datapath what the factory made."""
         answers = factory.read_ports(text, len(ports))
-        if sum(count for _, count in answers) != len(fds):
+        counts = [count for _, count in answers]
+        if sum(counts) != len(fds) or max(counts) > SOCKETS_PER_PORT[forward.pif]:
             close_all(fds)
             return [(port, "lost on the way from the namespace") for port in ports]
         failures = []
         left = iter(fds)
         for port, (error, count) in zip(ports, answers, strict=True):
+            for nth in range(count):
+                error = self._give(forward, forward.number(port, nth), next(left))
             if error:
                 failures.append((port, os.strerror(error)))
-            for nth in range(count):
-                number = forward.number(port, nth)
-                self._datapath.listen(next(left), forward.proto, number, Pif.SPLICE)
-            if count > 1:
+            elif count > 1:
                 self.doubled.add(forward.number(port))
         return failures
+
+    def _give(self, forward: Forward, number: int, fd: int) -> int:
+        try:
+            self._datapath.listen(fd, forward.proto, number, Pif.SPLICE)
+        except OSError as error:
+            os.close(fd)
+            return error.errno or EINVAL
+        return 0
 
 
 class Forwarding:
@@ -174,10 +190,15 @@ class Forwarding:
             if not forward.auto:
                 self._open_listed(forward)
         self._check_any_opened()
-        host = any(table.forward.pif is Pif.SPLICE for table in self._tables)
-        inside = any(table.forward.pif is Pif.HOST for table in self._tables)
-        if host or inside:
-            self._follower = Follower(self._factory if inside else None, host)
+        sides = {_FAR[table.forward.pif] for table in self._tables}
+        if sides:
+            skip = {
+                pif: {proto: spans(self._ours[pif, proto]) for proto in _NAMES}
+                for pif in sides
+            }
+            self._follower = Follower(self._factory, skip)
+            if self._follower.blind:
+                self._log.warning("forward.blind", text="no answer from the namespace")
             # A namespace that was just made has nothing to find.
             fresh = isinstance(self._config.target, SpawnCommand)
             self._follow(*self._follower.now(namespace=not fresh), wait=True)
@@ -259,7 +280,7 @@ class Forwarding:
             return None  # that side was not looked at
         inbound = forward.pif is Pif.HOST
         reach = self._inbound_reach() if inbound else auto.HOST_LOOPBACK
-        far = Pif.SPLICE if inbound else Pif.HOST
+        far = _FAR[forward.pif]
         tcp, udp = (
             auto.served(found[proto], reach, self._ours[far, proto])
             for proto in (IPPROTO_TCP, IPPROTO_UDP)
@@ -308,15 +329,20 @@ class Forwarding:
             self._log.debug("listen.failed", ports=show_ports(news), side="SPLICE")
 
 
+def spans(ports: Iterable[int]) -> list[Span]:
+    """Return ports as the fewest spans, in rising order."""
+    found: list[Span] = []
+    for port in sorted(ports):
+        if found and found[-1][1] == port - 1:
+            found[-1] = (found[-1][0], port)
+        else:
+            found.append((port, port))
+    return found
+
+
 def show_ports(ports: Iterable[int]) -> str:
     """Return `22,80-90`."""
-    spans: list[list[int]] = []
-    for port in sorted(ports):
-        if spans and spans[-1][1] == port - 1:
-            spans[-1][1] = port
-        else:
-            spans.append([port, port])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans)
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in spans(ports))
 
 
 def _descriptors_left() -> int:

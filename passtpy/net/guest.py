@@ -15,29 +15,43 @@ from errno import EEXIST
 from ipaddress import IPv6Interface
 from typing import Final
 
-from passtpy.addr import link_local_from_mac
+from passtpy.addr import Mac, link_local_from_mac
 from passtpy.config.host import HostInfo
 from passtpy.config.model import DEFAULT_MTU, PastaConfig
 from passtpy.errors import PasstpyError, SetupError
-from passtpy.net import tap
-from passtpy.net.netlink import RT_SCOPE_LINK, Link, LinkAddress, Netlink, Route
+from passtpy.net import rtnl, tap
+from passtpy.net.netlink import Netlink
+from passtpy.net.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
 from passtpy.net.template import HostNetwork, Plan, make_plan
 
-_REPORT_MAX: Final = 1 << 16
 _FD_MAX: Final = 8
+_REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The guest's interface, ready, and what was learnt on the way."""
+    """The guest's interface, ready, and what was learnt on the way.
+
+    `plan` is what it was given, or would have been with --config-net.
+    """
 
     host: HostInfo
     ifname: str
     mtu: int
     offloads: int
     warnings: tuple[str, ...]
+    index: int = 0
+    plan: Plan | None = None
     tap_fd: int = -1
+
+
+def follows_namespace(config: PastaConfig) -> bool:
+    """Tell whether the guest's interface may have to be changed later."""
+    said4 = config.address4 is not None and config.gateway4 is not None
+    said6 = config.address6 is not None and config.gateway6 is not None
+    copied = (config.ipv4 and not said4) or (config.ipv6 and not said6)
+    return config.config_net and not config.splice_only and copied
 
 
 def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
@@ -63,6 +77,8 @@ def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
         mtu=link.mtu,
         offloads=device.offloads,
         warnings=warnings,
+        index=link.index,
+        plan=plan,
         tap_fd=device.fd,
     )
 
@@ -79,12 +95,14 @@ def _prepare_loopback(config: PastaConfig) -> Guest:
 
 def _loopback_up(netlink: Netlink) -> None:
     with suppress(OSError):  # a namespace that we join may have none, or no right to
-        netlink.set_link(netlink.link("lo"), up=True)
+        netlink.set_up(netlink.link("lo"))
 
 
 def _read_host(host_socket: socket.socket) -> HostNetwork:
     host = Netlink(host_socket)
-    network = HostNetwork(host.links(), host.addresses(), tuple(host.routes()))
+    network = HostNetwork(
+        tuple(host.links()), tuple(host.addresses()), tuple(host.routes())
+    )
     host.close()
     return network
 
@@ -103,7 +121,7 @@ def _configure(
     netlink.configure_tap(link, config.ns_mac, mtu, tap.QUEUE_FRAMES)
     if config.config_net:
         netlink.no_automatic_link_local(link)
-    netlink.set_link(link, up=True)
+    netlink.set_up(link)
     link = netlink.link(ifname)  # the MAC address may be the kernel's choice
     if not config.config_net:
         return link, ()
@@ -112,15 +130,19 @@ def _configure(
     return link, tuple(warnings)
 
 
+def addresses_for(plan: Plan, mac: Mac, mtu: int) -> tuple[LinkAddress, ...]:
+    """Return the addresses of an interface, its link-local one among them."""
+    if not plan.host.ipv6 or mtu < _MIN_MTU_V6:
+        return plan.addresses
+    local = IPv6Interface((link_local_from_mac(mac), 64))
+    return (*plan.addresses, LinkAddress(0, local, RT_SCOPE_LINK, 0))
+
+
 def _add_addresses(netlink: Netlink, link: Link, plan: Plan) -> list[str]:
-    addresses = list(plan.addresses)
-    if plan.host.ipv6 and link.mtu >= _MIN_MTU_V6:
-        local = IPv6Interface((link_local_from_mac(link.mac), 64))
-        addresses.append(LinkAddress(link.index, local, RT_SCOPE_LINK, 0))
     warnings = []
-    for address in addresses:
+    for address in addresses_for(plan, link.mac, link.mtu):
         try:
-            netlink.add_address(link, address)
+            netlink.ask(rtnl.add_address(link.index, address))
         except OSError as error:
             if error.errno != EEXIST:
                 text = f"Couldn't set address {address.address}: {error.strerror}"
@@ -137,7 +159,7 @@ def _add_routes(netlink: Netlink, link: Link, routes: tuple[Route, ...]) -> list
         left = []
         for route in pending:
             try:
-                netlink.add_route(link, route)
+                netlink.ask(rtnl.add_route(link.index, route))
             except OSError as error:
                 if error.errno != EEXIST:
                     left.append(route)
@@ -154,29 +176,34 @@ def control_pair() -> tuple[socket.socket, socket.socket]:
 
 def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
     """Send what `make` returns, or its error, to the daemon; True when it worked."""
+    result: Guest | str
     try:
-        guest = make()
+        result = make()
     except PasstpyError as error:
-        control.send(pickle.dumps(str(error)))
-        return False
+        result = str(error)
     except Exception as error:  # whatever it is, the daemon is the one to tell it
-        control.send(pickle.dumps(f"Couldn't set up the namespace: {error!r}"))
-        return False
-    fds = [guest.tap_fd] if guest.tap_fd >= 0 else []
-    socket.send_fds(control, [pickle.dumps(guest)], fds)
+        result = f"Couldn't set up the namespace: {error!r}"
+    fds = [os.memfd_create("report")]
+    with open(fds[0], "wb", closefd=False) as file:
+        pickle.dump(result, file)
+    if isinstance(result, Guest) and result.tap_fd >= 0:
+        fds.append(result.tap_fd)
+    socket.send_fds(control, [_REPORT], fds)
     for fd in fds:
         os.close(fd)
-    return True
+    return isinstance(result, Guest)
 
 
 def receive(control: socket.socket) -> Guest:
     """Wait for the report; SetupError when the child failed or went away."""
-    data, fds, _flags, _peer = socket.recv_fds(control, _REPORT_MAX, _FD_MAX)
+    data, fds, _flags, _peer = socket.recv_fds(control, len(_REPORT), _FD_MAX)
     if not data:
         raise SetupError("The process that sets up the namespace ended unexpectedly")
-    answer = pickle.loads(data)  # noqa: S301 - our own code, before it runs others'
-    if not isinstance(answer, Guest):
-        raise SetupError(str(answer))
     for fd in fds:
         os.set_inheritable(fd, False)
+    with open(fds.pop(0), "rb") as file:
+        file.seek(0)
+        answer = pickle.load(file)  # noqa: S301 - our own code, before others' runs
+    if not isinstance(answer, Guest):
+        raise SetupError(str(answer))
     return replace(answer, tap_fd=fds[0] if fds else -1)

@@ -17,8 +17,8 @@ from typing import Final, Protocol
 from passtpy.net import factory
 from passtpy.net.factory import FDS_MAX, PORTS_MAX
 
-LOW: Final = 16  # more are asked for when fewer are ready
-BATCH: Final = 32
+LOW: Final = 32  # more are asked for when fewer are ready
+BATCH: Final = 64
 _ANSWER_MAX: Final = 4096
 _FD: Final = struct.Struct("=i")
 _FDS_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * _FD.size)
@@ -43,8 +43,11 @@ class Factory:
     empty answer means that the factory is gone; so it stays from then on.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, on_gone: Callable[[], None] = lambda: None
+    ) -> None:
         self._sock = sock
+        self._on_gone = on_gone
         self._waiting: deque[Then] = deque()
         self._unsent: deque[bytes] = deque()
         self._loop: Loop | None = None
@@ -133,6 +136,7 @@ class Factory:
         waiting, self._waiting = self._waiting, deque()
         for then in waiting:
             then(b"", [])
+        self._on_gone()
 
 
 def close_all(fds: Sequence[int]) -> None:
@@ -150,7 +154,7 @@ class SocketStock:
         self._ready: dict[Key, deque[int]] = {}
         self._waiting: dict[Key, deque[Take]] = {}
         self._asked: dict[Key, int] = {}
-        self.late = 0  # flows that had to wait
+        self._counters = {"splice_waited": 0, "splice_refused": 0}
 
     def take(self, family: int, kind: int, use: Take) -> None:
         """Call `use` with a socket, which it then owns, or with -1 if there is none."""
@@ -159,7 +163,7 @@ class SocketStock:
         if ready:
             use(ready.popleft())
         else:
-            self.late += 1
+            self._counters["splice_waited"] += 1
             self._waiting.setdefault(key, deque()).append(use)
         self.fill(family, kind)
 
@@ -180,7 +184,12 @@ class SocketStock:
         for ready in self._ready.values():
             close_all(ready)
             ready.clear()
-        self._refuse_all()
+        for waiting in self._waiting.values():
+            self._refuse(waiting)
+
+    def counters(self) -> dict[str, int]:
+        """Return how many flows had to wait, and how many of them in vain."""
+        return dict(self._counters)
 
     def _came(self, key: Key, count: int, fds: list[int]) -> None:
         self._asked[key] -= count
@@ -189,15 +198,15 @@ class SocketStock:
         waiting = self._waiting.get(key, deque())
         while waiting and ready:
             waiting.popleft()(ready.popleft())
-        while waiting and not fds:  # it failed: nothing better is to be expected
-            waiting.popleft()(-1)
+        if not fds:  # it failed: nothing better is to be expected
+            self._refuse(waiting)
         if waiting:
             self.fill(*key)
 
-    def _refuse_all(self) -> None:
-        for waiting in self._waiting.values():
-            while waiting:
-                waiting.popleft()(-1)
+    def _refuse(self, waiting: deque[Take]) -> None:
+        while waiting:
+            self._counters["splice_refused"] += 1
+            waiting.popleft()(-1)
 
 
 def in_batches(ports: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -5,13 +5,22 @@ A look is made of small steps, each a callback of the loop, so that packets move
 between. sock_diag is asked where it answers; otherwise /proc is read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
+from passtpy.flow import Pif
 from passtpy.net import factory
 from passtpy.net.nsockets import Factory, close_all
-from passtpy.net.sockdiag import Diag, Found, ProcTables, Source, open_diag, open_proc
+from passtpy.net.sockdiag import (
+    Diag,
+    Found,
+    ProcTables,
+    Skip,
+    Source,
+    open_diag,
+    open_proc,
+)
 
 PERIOD_S: Final = 1.0
 
@@ -121,14 +130,14 @@ class _Look:
         return True
 
 
-def _look_here() -> _Look:
+def _look_here(skip: Skip) -> _Look:
     tables = ProcTables(open_proc())
     with suppress(OSError):
-        return _Look(Diag(open_diag()), tables)
+        return _Look(Diag(open_diag(), skip), tables)
     return _Look(tables, tables)
 
 
-def _look_inside(source: Factory) -> _Look | None:
+def _look_inside(source: Factory, skip: Skip) -> _Look | None:
     text, fds = source.now(factory.proc_request())
     if factory.read_errno(text):
         close_all(fds)
@@ -137,15 +146,22 @@ def _look_inside(source: Factory) -> _Look | None:
     text, fds = source.now(factory.diag_request())
     if factory.read_errno(text) or len(fds) != 1:
         return _Look(tables, tables)
-    return _Look(Diag.from_fd(fds[0]), tables)
+    return _Look(Diag.from_fd(fds[0], skip), tables)
 
 
 class Follower:
-    """Both sides, as far as they are to be looked at."""
+    """Both sides, as far as they are to be looked at.
 
-    def __init__(self, inside: Factory | None, host: bool) -> None:
-        self._host = _look_here() if host else None
-        self._inside = None if inside is None else _look_inside(inside)
+    A side is given by the ports that need not be looked at: our own, when there are
+    many, are the bulk of what listens.
+    """
+
+    def __init__(self, inside: Factory | None, skip: Mapping[Pif, Skip]) -> None:
+        self._host = _look_here(skip[Pif.HOST]) if Pif.HOST in skip else None
+        self._inside: _Look | None = None
+        if inside is not None and Pif.SPLICE in skip:
+            self._inside = _look_inside(inside, skip[Pif.SPLICE])
+        self.blind = Pif.SPLICE in skip and self._inside is None
         self._looking = False
         self._loop: Loop | None = None
         self._timer: Timer | None = None

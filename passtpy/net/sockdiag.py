@@ -10,12 +10,13 @@ millisecond, so that the loop can move packets in between.
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from errno import EAGAIN
 from typing import Final, Protocol
 
 from passtpy.addr import V4_PREFIX
+from passtpy.config.ports import MAX_PORT, Span
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
 from passtpy.policy.auto import Heard
 
@@ -24,7 +25,11 @@ SOCK_DIAG_BY_FAMILY: Final = 20
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLM_F_REQUEST_DUMP: Final = 0x301
+INET_DIAG_REQ_BYTECODE: Final = 1
 INET_DIAG_SKV6ONLY: Final = 11
+_S_GE: Final = 2
+_S_LE: Final = 3
+_SPANS_MAX: Final = 1024  # the second distance of a step has 16 bits
 TCP_LISTEN: Final = 10
 TCP_CLOSE: Final = 7  # of UDP sockets: bound, and connected to nobody
 
@@ -41,11 +46,40 @@ _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI48x")
 _MESSAGE: Final = struct.Struct("=BBBB2s2s16s16sI8x20x")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+_STEP: Final = struct.Struct("=BBH")
 _ERRNO: Final = struct.Struct("=i")
 _RECEIVE_LEN: Final = 1 << 16  # the kernel fills at most 32 KiB
 _LINES: Final = 256  # of /proc read at a time
 
 Found = dict[int, list[Heard]]  # by protocol
+Skip = Mapping[int, Sequence[Span]]  # ports nobody asks about, by protocol
+
+
+def skip_ports(spans: Iterable[Span]) -> bytes:
+    """Return an attribute that keeps the kernel from telling about these ports.
+
+    It is a program for inet_diag's little machine. Every instruction says how far to
+    go on if its comparison holds and if not; four beyond the end means "no". The first
+    distance has 8 bits, the second 16, so the way out is always the second one.
+    """
+    spans = list(spans)[:_SPANS_MAX]
+    steps = sum(1 if high == MAX_PORT else 2 for _, high in spans)
+    if not steps:
+        return b""
+    left, code = steps * 2 * _STEP.size, b""
+    for low, high in spans:
+        if high < MAX_PORT:
+            beyond = 4 * _STEP.size
+            code += _step(_S_GE, low, beyond) + _step(_S_GE, high + 1, left - 4)
+            left -= beyond
+        else:
+            code += _step(_S_LE, low - 1, left + 4)
+            left -= 2 * _STEP.size
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(code), INET_DIAG_REQ_BYTECODE) + code
+
+
+def _step(compare: int, port: int, otherwise: int) -> bytes:
+    return _STEP.pack(compare, 2 * _STEP.size, otherwise) + _STEP.pack(0, 0, port)
 
 
 class Source(Protocol):
@@ -87,20 +121,21 @@ def open_proc() -> tuple[int, ...]:
 class Diag:
     """Asks over netlink; OSError from step() when the kernel does not answer that."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, skip: Skip | None = None) -> None:
         self._sock = sock
+        self._skip = {proto: skip_ports(s) for proto, s in (skip or {}).items()}
         self._sequence = 0
         self._left: list[tuple[int, int]] = []
         self._proto = 0
         self.found: Found = {}
 
     @classmethod
-    def from_fd(cls, fd: int) -> "Diag":
+    def from_fd(cls, fd: int, skip: Skip | None = None) -> "Diag":
         """Use a socket that was opened in another namespace."""
         sock = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG, fileno=fd
         )
-        return cls(sock)
+        return cls(sock, skip)
 
     def fileno(self) -> int:
         """Return what is readable while an answer waits."""
@@ -135,6 +170,7 @@ class Diag:
         self._proto, family = self._left.pop()
         state = TCP_LISTEN if self._proto == IPPROTO_TCP else TCP_CLOSE
         body = _REQUEST.pack(family, self._proto, 0, 0, 1 << state)
+        body += self._skip.get(self._proto, b"")
         self._sequence += 1
         head = _HEADER.pack(
             _HEADER.size + len(body),

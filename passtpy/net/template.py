@@ -6,7 +6,7 @@ kernel. The answer has two parts: `HostInfo`, which policy and services read, an
 `Plan` of what to put on the guest's interface.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import (
     IPv4Address,
@@ -24,7 +24,7 @@ from passtpy.config.host import HostInfo
 from passtpy.config.model import PastaConfig
 from passtpy.config.values import classful_prefix
 from passtpy.errors import ConfigError
-from passtpy.net.netlink import (
+from passtpy.net.rtnl import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
     IFA_F_NOPREFIXROUTE,
@@ -53,29 +53,23 @@ _ANYWHERE: Final[dict[int, Network]] = {
 class HostNetwork:
     """What the host's namespace looks like."""
 
-    links: Sequence[Link]
-    addresses: Sequence[LinkAddress]
-    routes: Sequence[Route]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the guest's interface is to have when it is configured for the guest."""
-
-    ifname: str
+    links: tuple[Link, ...]
     addresses: tuple[LinkAddress, ...]
     routes: tuple[Route, ...]
-    host: HostInfo
 
 
 @dataclass(frozen=True, slots=True)
-class _Family:
-    """The outcome for one address family; without guest and gateway it is absent."""
+class Family:
+    """The outcome for one address family; without guest and gateway it is absent.
+
+    `default`: the host's own default route is on `link`.
+    """
 
     link: Link | None = None
     addresses: tuple[LinkAddress, ...] = ()
     routes: tuple[Route, ...] = ()
     gateway: Address | None = None
+    default: bool = False
 
     @property
     def guest(self) -> LinkAddress | None:
@@ -88,28 +82,55 @@ class _Family:
         return self.guest is not None or self.gateway is not None
 
 
-_ABSENT: Final = _Family()
+ABSENT: Final = Family()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the guest's interface is to have when it is configured for the guest."""
+
+    v4: Family
+    v6: Family
+    ifname: str
+    host: HostInfo
+
+    @property
+    def addresses(self) -> tuple[LinkAddress, ...]:
+        """Return the addresses of both families."""
+        return self.v4.addresses + self.v6.addresses
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes of both families."""
+        return self.v4.routes + self.v6.routes
 
 
 def make_plan(config: PastaConfig, network: HostNetwork) -> Plan:
     """Decide everything about the guest's interface; ConfigError for a bad -i."""
-    v4 = _family(AF_INET, config, network) if config.ipv4 else _ABSENT
-    v6 = _family(AF_INET6, config, network) if config.ipv6 else _ABSENT
+    v4, v6 = choose(config, network)
     if not v4.present and not v6.present:
         if config.interface is not None:
             raise ConfigError("External interface not usable")
-        v4 = _local4() if config.ipv4 else _ABSENT
-        v6 = _local6() if config.ipv6 else _ABSENT
+        v4 = _local4() if config.ipv4 else ABSENT
+        v6 = _local6() if config.ipv6 else ABSENT
+    return assemble(config, v4, v6)
+
+
+def choose(config: PastaConfig, network: HostNetwork) -> tuple[Family, Family]:
+    """Return what the host has to offer for IPv4 and IPv6; ConfigError as above."""
+    v4 = _family(AF_INET, config, network) if config.ipv4 else ABSENT
+    v6 = _family(AF_INET6, config, network) if config.ipv6 else ABSENT
+    return v4, v6
+
+
+def assemble(config: PastaConfig, v4: Family, v6: Family) -> Plan:
+    """Return the plan that these two families make."""
     named = v4.link or v6.link
-    return Plan(
-        ifname=config.ns_ifname or (named.name if named else FALLBACK_IFNAME),
-        addresses=v4.addresses + v6.addresses,
-        routes=v4.routes + v6.routes,
-        host=_host_info(config, v4, v6),
-    )
+    ifname = config.ns_ifname or (named.name if named else FALLBACK_IFNAME)
+    return Plan(v4, v6, ifname, _host_info(config, v4, v6))
 
 
-def _host_info(config: PastaConfig, v4: _Family, v6: _Family) -> HostInfo:
+def _host_info(config: PastaConfig, v4: Family, v6: Family) -> HostInfo:
     guest4 = v4.guest.address if v4.guest else None
     guest6 = v6.guest.address if v6.guest else None
     return HostInfo(
@@ -129,7 +150,7 @@ def _host_info(config: PastaConfig, v4: _Family, v6: _Family) -> HostInfo:
     )
 
 
-def _family(family: int, config: PastaConfig, network: HostNetwork) -> _Family:
+def _family(family: int, config: PastaConfig, network: HostNetwork) -> Family:
     v4 = family == AF_INET
     asked = _asked_address(family, config)
     asked_gateway: Address | None = config.gateway4 if v4 else config.gateway6
@@ -137,24 +158,27 @@ def _family(family: int, config: PastaConfig, network: HostNetwork) -> _Family:
     if link is None:
         # The user may say everything that a template would have told.
         if asked is None or config.interface is not None:
-            return _ABSENT
+            return ABSENT
         routes = _default_route(family, asked_gateway, (asked,))
-        return _Family(None, (asked,), routes, asked_gateway)
+        return Family(None, (asked,), routes, asked_gateway)
 
     copied = _usable(family, link, network.addresses)
     if v4 and config.prefix4 is not None:
         copied = tuple(_with_prefix(a, config.prefix4) for a in copied)
+    if not config.copy_addrs:
+        copied = copied[:1]
     addresses = (asked,) if asked is not None else copied
     if not addresses:
-        return _ABSENT
+        return ABSENT
     own = tuple(r for r in network.routes if r.family == family and r.oif == link.index)
-    routes = _copyable(own)
+    routes = _copyable(own if config.copy_routes else _only_default(own))
     gateway = asked_gateway or _gateway(own)
     if asked_gateway is not None:
         routes = _default_route(family, asked_gateway, addresses)
-    if asked_gateway is not None or not routes:
+    if asked_gateway is not None or not routes or not config.copy_routes:
         addresses = tuple(_with_prefix_route(a) for a in addresses)
-    return _Family(link, addresses, routes, gateway)
+    default = any(route.is_default for route in own)
+    return Family(link, addresses, routes, gateway, default)
 
 
 def _template(family: int, config: PastaConfig, network: HostNetwork) -> Link | None:
@@ -198,7 +222,8 @@ def _asked_address(family: int, config: PastaConfig) -> LinkAddress | None:
     if family == AF_INET6:
         if config.address6 is None:
             return None
-        v6 = IPv6Interface((config.address6, DEFAULT_PREFIX6))
+        prefix6 = DEFAULT_PREFIX6 if config.prefix6 is None else config.prefix6
+        v6 = IPv6Interface((config.address6, prefix6))
         return LinkAddress(0, v6, RT_SCOPE_UNIVERSE, 0)
     if config.address4 is None:
         return None
@@ -234,6 +259,19 @@ def _copyable(routes: Sequence[Route]) -> tuple[Route, ...]:
     )
 
 
+def _only_default(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Leave out what --no-copy-routes does; a gateway may be no neighbour then."""
+    return tuple(
+        replace(r, flags=r.flags | RTNH_F_ONLINK) if _needs_onlink(r) else r
+        for r in routes
+        if r.is_default
+    )
+
+
+def _needs_onlink(route: Route) -> bool:
+    return route.family == AF_INET and route.gateway is not None
+
+
 def _default_route(
     family: int, gateway: Address | None, addresses: Sequence[LinkAddress]
 ) -> tuple[Route, ...]:
@@ -246,14 +284,14 @@ def _default_route(
     return (Route(family, _ANYWHERE[family], 0, str(gateway), flags=flags),)
 
 
-def _local4() -> _Family:
+def _local4() -> Family:
     """Return the family of a guest whose host has no network to resemble."""
     address = LinkAddress(0, LOCAL_GUEST4, RT_SCOPE_UNIVERSE, 0)
     routes = _default_route(AF_INET, LOCAL_GATEWAY4, (address,))
-    return _Family(None, (address,), routes, LOCAL_GATEWAY4)
+    return Family(None, (address,), routes, LOCAL_GATEWAY4)
 
 
-def _local6() -> _Family:
+def _local6() -> Family:
     """Do the same for IPv6, where the guest chooses its own address."""
     routes = _default_route(AF_INET6, LOCAL_GATEWAY6, ())
-    return _Family(None, (), routes, LOCAL_GATEWAY6)
+    return Family(None, (), routes, LOCAL_GATEWAY6)

@@ -23,6 +23,8 @@ from passtpy.policy.rules import (
     SourceMap,
     SpliceToGuest,
     SpliceToHost,
+    ToAsker,
+    ToGroup,
     ToGuest,
     ToHost,
 )
@@ -133,6 +135,34 @@ def _make_to_guest(outcome: ToGuest, number: int, guest: GuestAddresses) -> Make
     return to_guest
 
 
+def _make_to_asker(outcome: ToAsker, number: int, guest: GuestAddresses) -> Make:
+    translate = _SourceTranslator(outcome.source, guest).translate
+    refused = _REFUSED._replace(rule=number)
+
+    def to_asker(miss: MissLike) -> Verdict:
+        asker = guest.askers.get(miss.listener)
+        source = translate(miss.eaddr)
+        if asker is None or source == UNSPECIFIED:
+            return refused
+        return Verdict(Action.FORWARD, Pif.TAP, *asker, source, miss.eport, number)
+
+    return to_asker
+
+
+def _make_to_group(outcome: ToGroup, number: int, guest: GuestAddresses) -> Make:
+    translate = _SourceTranslator(outcome.source, guest).translate
+    refused = _REFUSED._replace(rule=number)
+
+    def to_group(miss: MissLike) -> Verdict:
+        source = translate(miss.eaddr)
+        if source == UNSPECIFIED:
+            return refused
+        ends = (miss.oaddr, miss.oport, source, miss.eport)
+        return Verdict(Action.FORWARD, Pif.TAP, *ends, number)
+
+    return to_group
+
+
 def _make_splice_to_guest(
     outcome: SpliceToGuest, number: int, guest: GuestAddresses
 ) -> Make:
@@ -177,6 +207,10 @@ def _make(rule: Rule, guest: GuestAddresses) -> Make:
             return _make_to_host(outcome, rule.number)
         case ToGuest():
             return _make_to_guest(outcome, rule.number, guest)
+        case ToAsker():
+            return _make_to_asker(outcome, rule.number, guest)
+        case ToGroup():
+            return _make_to_group(outcome, rule.number, guest)
         case SpliceToGuest():
             return _make_splice_to_guest(outcome, rule.number, guest)
         case SpliceToHost():

@@ -14,6 +14,8 @@ from passtpy.policy.rules import (
     Rule,
     SpliceToGuest,
     SpliceToHost,
+    ToAsker,
+    ToGroup,
     ToGuest,
     ToHost,
 )
@@ -50,6 +52,10 @@ def show_outcome(outcome: Outcome) -> str:
             return f"host {where}{source}"
         case ToGuest():
             return f"guest{_show_delta(outcome.delta)}"
+        case ToAsker():
+            return "guest who asked"
+        case ToGroup():
+            return "guest's group"
         case SpliceToGuest():
             where = "loopback" if outcome.loopback else "address"
             return f"splice namespace {where}{_show_splice(outcome)}"

@@ -17,8 +17,9 @@ from passtpy.config.ports import MAX_PORT
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 
 LOOPBACK_DEVICE = "lo"
+MAX_ASKERS = 64  # sockets that wait for answers to requests to a group
 # Without the right to bind to a device, a port of the namespace needs two sockets.
-_PER_PORT = {Pif.HOST: 1, Pif.SPLICE: 2}
+SOCKETS_PER_PORT = {Pif.HOST: 1, Pif.SPLICE: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class Forward:
 
     def number(self, port: int, nth: int = 0) -> int:
         """Return the listener number of the `nth` socket of a port."""
-        return self.numbers[(port - self.ports.start) * _PER_PORT[self.pif] + nth]
+        return self.numbers[
+            (port - self.ports.start) * SOCKETS_PER_PORT[self.pif] + nth
+        ]
 
 
 def families(config: PastaConfig, host: HostInfo) -> tuple[bool, bool]:
@@ -62,7 +65,7 @@ def _place(
 def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forward]:
     """Yield everything to listen on, in the order of the options -t -u -T -U."""
     use = families(config, host)
-    number = 0
+    number = relay_numbers(config)[1].stop  # those come first
     for pif, proto, option, rules, auto in (
         (Pif.HOST, IPPROTO_TCP, "-t", config.tcp_ports, config.tcp_ports_auto),
         (Pif.HOST, IPPROTO_UDP, "-u", config.udp_ports, config.udp_ports_auto),
@@ -72,7 +75,7 @@ def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forwar
         if auto:
             rules = (PortRule(None, None, 1, MAX_PORT),)
         for rule in rules:
-            numbers = range(number, number + rule.ports * _PER_PORT[pif])
+            numbers = range(number, number + rule.ports * SOCKETS_PER_PORT[pif])
             number = numbers.stop
             ports = range(rule.first, rule.last + 1)
             where = _place(pif, rule, use)
@@ -80,6 +83,13 @@ def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forwar
             yield Forward(
                 pif, proto, numbers, ports, rule.delta, *where, rule.weak, auto, why
             )
+
+
+def relay_numbers(config: PastaConfig) -> tuple[range, range]:
+    """Return the listener numbers of relayed groups, and of those who asked one."""
+    groups = range(len(config.multicast_relay))
+    askers = MAX_ASKERS if config.multicast_relay else 0
+    return groups, range(groups.stop, groups.stop + askers)
 
 
 def needs_namespace_sockets(config: PastaConfig) -> bool:

@@ -15,7 +15,7 @@ _LOOPBACK6 = bytes(15) + b"\x01"
 class GuestAddresses:
     """One address per family and the link-local one; UNSPECIFIED until known."""
 
-    __slots__ = ("addr4", "addr6", "link_local6")
+    __slots__ = ("addr4", "addr6", "askers", "link_local6")
 
     def __init__(
         self,
@@ -26,6 +26,8 @@ class GuestAddresses:
         self.addr4 = addr4
         self.addr6 = addr6
         self.link_local6 = link_local6
+        # Who waits for answers at a relay's socket, by its listener number
+        self.askers: dict[int, tuple[bytes, int]] = {}
 
     @classmethod
     def from_host(cls, host: HostInfo) -> "GuestAddresses":

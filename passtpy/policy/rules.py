@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo, mapped_loopback
 from passtpy.config.model import PastaConfig
+from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.flow import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -19,7 +20,13 @@ from passtpy.flow import (
     IPPROTO_UDP,
     Pif,
 )
-from passtpy.policy.forward import Forward, families, forwards_from_config
+from passtpy.policy.dns import DNS_PORTS, dns_maps
+from passtpy.policy.forward import (
+    Forward,
+    families,
+    forwards_from_config,
+    relay_numbers,
+)
 
 Network = IPv4Network | IPv6Network
 
@@ -102,7 +109,30 @@ class SpliceToHost:
     keep_source: bool = False
 
 
-Outcome = Drop | Reject | ToHost | ToGuest | SpliceToGuest | SpliceToHost
+@dataclass(frozen=True, slots=True)
+class ToAsker:
+    """Deliver to whoever in the guest asked a group, and waits at this listener."""
+
+    source: SourceMap = SourceMap()
+
+
+@dataclass(frozen=True, slots=True)
+class ToGroup:
+    """Deliver to a group of the guest: the one that the sender meant."""
+
+    source: SourceMap = SourceMap()
+
+
+Outcome = (
+    Drop
+    | Reject
+    | ToHost
+    | ToGuest
+    | ToAsker
+    | ToGroup
+    | SpliceToGuest
+    | SpliceToHost
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,19 @@ def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]
         if mapped_guest is not None and own is not None:
             outcome = ToHost(own, bind4, bind6)
             yield _to_one(mapped_guest), outcome, "the guest's address on the host"
+
+
+def _forwarded_dns(
+    config: PastaConfig, host: HostInfo, resolver: Resolver
+) -> Iterator[Draft]:
+    protos = frozenset((IPPROTO_TCP, IPPROTO_UDP))
+    for each in dns_maps(config, host, resolver):
+        outcome = ToHost(each.target)
+        if not each.target.is_loopback:
+            outcome = ToHost(each.target, config.outbound4, config.outbound6)
+        for port in DNS_PORTS:
+            match = Match(Pif.TAP, protos, destinations=(_one(each.seen),), port=port)
+            yield match, outcome, "DNS, to the host's resolver"
 
 
 def _one(addr: Address) -> Network:
@@ -238,6 +281,15 @@ def _outbound(config: PastaConfig, forward: Forward) -> Draft:
     return match, outcome, forward.why
 
 
+def _relayed(config: PastaConfig, sources: SourceMap) -> Iterator[Draft]:
+    if not config.multicast_relay:
+        return
+    groups, askers = relay_numbers(config)
+    udp, why = frozenset((IPPROTO_UDP,)), "--multicast-relay"
+    yield Match(Pif.HOST, udp, listeners=askers), ToAsker(sources), why
+    yield Match(Pif.HOST, udp, listeners=groups), ToGroup(sources), why
+
+
 def _forwarded(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     sources = source_map(config, host)
     for forward in forwards_from_config(config, host):
@@ -245,13 +297,17 @@ def _forwarded(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
             yield _outbound(config, forward)
         else:
             yield from _inbound(config, host, forward, sources)
+    yield from _relayed(config, sources)
     yield Match(Pif.HOST), Reject(), "no rule for this listener"
     yield Match(Pif.SPLICE), Reject(), "not from the namespace's loopback"
 
 
-def _from_guest(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _from_guest(
+    config: PastaConfig, host: HostInfo, resolver: Resolver
+) -> Iterator[Draft]:
     yield from _switched_off(config, host)
     yield Match(Pif.TAP, sources=_NOWHERE), Drop(), "no valid source"
+    yield from _forwarded_dns(config, host, resolver)
     yield from _mapped_destinations(config, host)
     yield Match(Pif.TAP, destinations=_NOWHERE), Drop(), "no valid destination"
     for proto in (IPPROTO_TCP, IPPROTO_UDP):
@@ -261,15 +317,15 @@ def _from_guest(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     yield Match(Pif.TAP), outcome, "the outside"
 
 
-def _drafts(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _drafts(config: PastaConfig, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
     if not config.splice_only:
-        yield from _from_guest(config, host)
+        yield from _from_guest(config, host, resolver)
     yield from _forwarded(config, host)
 
 
-def rules_from_config(config: PastaConfig, host: HostInfo) -> tuple[Rule, ...]:
+def rules_from_config(
+    config: PastaConfig, host: HostInfo, resolver: Resolver = NO_RESOLVER
+) -> tuple[Rule, ...]:
     """Return the whole policy, in the order in which it is tried."""
-    return tuple(
-        Rule(number, *draft)
-        for number, draft in enumerate(_drafts(config, host), start=1)
-    )
+    drafts = _drafts(config, host, resolver)
+    return tuple(Rule(number, *draft) for number, draft in enumerate(drafts, start=1))

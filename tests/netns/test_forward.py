@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Forwarded ports: over the tap and between loopbacks, listed and automatic."""
 
+import os
 import random
+import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,6 +30,7 @@ from tests.lab import (
     transfer_both_ways,
     wait_until,
 )
+from tests.netns.program import pasta, run
 
 PASSTPY = TRANSLATORS["passtpy"]
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
@@ -384,3 +388,38 @@ def test_a_port_that_cannot_be_had_hides_no_other() -> None:
                 assert it.process.stderr().count("ports=7000") == 1
                 assert not answers(lab.host, "127.0.0.1", 7000)
             wait_answers(lab.host, "127.0.0.1", 7000)
+
+
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_a_command_finds_the_services_of_the_host(who: str) -> None:
+    ask = "import socket; s = socket.create_connection(('127.0.0.1', {})); s.send(b'x')"
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        port = waiting.getsockname()[1]
+        argv = pasta(who, "-t", "none", "--", sys.executable, "-c", ask.format(port))
+        assert run(argv).returncode == 0
+        waiting.settimeout(5)
+        far, _ = waiting.accept()
+        with far:
+            assert far.recv(1) == b"x"
+
+
+def test_flows_over_the_tap_outlive_the_factory() -> None:
+    with attached("-t", "8000") as (lab, it), tcp_echo(it.guest, "0.0.0.0", 8000):
+        assert answers(lab.host, "127.0.0.1", 8000)
+        process = it.process
+        assert process is not None
+        _, *children = process.tree()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        wait_until(lambda: "factory.gone" in process.stderr(), SOON, "told")
+        assert answers(lab.remote, HOST4, 8000)
+
+
+def test_what_needs_no_sockets_has_no_factory() -> None:
+    options = Attachment(extra=("-t", "8000", "--no-splice"), ipv4=False, ipv6=False)
+    with Lab() as lab:
+        argv = PASSTPY.attach_command(lab.guest(), options)
+        argv.remove("--config-net")  # what was configured is changed from there too
+        process = lab.start(lab.host, *argv)
+        lab.host.wait_bound("tcp", 8000)
+        wait_until(lambda: len(list(process.tree())) == 1, SOON, "the child ended")

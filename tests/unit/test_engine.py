@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from passtpy._native import Datapath, Gone, Miss, Punt
+from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
 from passtpy.addr import UNSPECIFIED
 from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
@@ -25,6 +25,7 @@ class FakeDatapath:
     def __init__(self, *turns: list[Any]) -> None:
         self.turns = list(turns)
         self.taken = 0
+        self.pending: list[Any] = []
         self.opened: list[tuple[int, Verdict]] = []
         self.injected: list[bytes] = []
         self.closed = False
@@ -42,6 +43,10 @@ class FakeDatapath:
 
     def fileno(self) -> int:
         return -1
+
+    def events(self, limit: int) -> list[Any]:
+        events, self.pending = self.pending[:limit], self.pending[limit:]
+        return events
 
     def counters(self) -> dict[str, int]:
         return {"miss": 1}
@@ -139,6 +144,17 @@ def test_a_punted_frame_is_answered() -> None:
     datapath = FakeDatapath([Punt((b"abc",))])
     engine(datapath)[0].pump()
     assert datapath.injected == [b"cba"]
+
+
+def test_a_limit_that_was_hit_is_told_at_any_level() -> None:
+    datapath = FakeDatapath()
+    names = [name for name, _, _ in EVENTS]
+    number = names.index("sock_limit")
+    datapath.pending = [Event((5, number, -1, None, (24, 0, 0, 0)))]
+    subject, told = engine(datapath)[0], []
+    subject._log.warning = lambda event, **fields: told.append((event, fields))  # type: ignore[method-assign]
+    subject.pump()
+    assert told == [("sock_limit", {"errno": 24})]
 
 
 def test_one_more_turn_sends_what_was_answered() -> None:

@@ -3,7 +3,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ from passtpy.addr import UNSPECIFIED, inany
 from passtpy.engine import Engine, StockLike
 from passtpy.flow import Action, MissLike, Pif, Verdict
 from passtpy.log import Log
+from passtpy.policy.rules import Rule
+from passtpy.services.facts import Facts
 
 LO4, LO6 = inany(ip_address("127.0.0.1")), inany(ip_address("::1"))
 TCP, UDP = 6, 17
@@ -33,6 +35,9 @@ class FakeDatapath:
     def open(self, miss_id: int, verdict: Verdict, fd: int = -1) -> int:
         self.opened.append((miss_id, verdict, fd))
         return 1
+
+    def events(self, limit: int) -> list[Any]:
+        return []
 
     def fileno(self) -> int:
         return -1
@@ -58,6 +63,9 @@ class FakeStock:
     def fill(self, family: int, kind: int) -> None:
         self.asked.append((family, kind))
 
+    def counters(self) -> dict[str, int]:
+        return {"splice_waited": len(self.waiting)}
+
     def close(self) -> None:
         self.closed = True
 
@@ -74,6 +82,9 @@ class NoServices:
 
     def counters(self) -> dict[str, int]:
         return {}
+
+    def update(self, facts: Facts) -> None:
+        pass
 
 
 class FakeLoop:
@@ -99,6 +110,9 @@ class Decides:
 
     def decide(self, miss: MissLike) -> Verdict:
         return self.verdict
+
+    def replace(self, rules: Sequence[Rule]) -> None:
+        pass
 
 
 def miss(proto: int = TCP) -> Miss:

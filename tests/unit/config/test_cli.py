@@ -347,3 +347,34 @@ def test_help_fits_a_wide_terminal() -> None:
 def test_documented_options_are_those_of_the_table() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "options.md"
     assert page.read_text() == document()
+
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        ([], ()),
+        (
+            ["--multicast-relay"],
+            (
+                "224.0.0.251/5353",
+                "ff02::fb/5353",
+                "239.255.255.250/1900",
+                "ff02::c/1900",
+                "255.255.255.255",
+            ),
+        ),
+        (["--multicast-relay=239.1.2.3,ff05::2/99"], ("239.1.2.3", "ff05::2/99")),
+    ],
+)
+def test_groups_to_relay(words: list[str], groups: tuple[str, ...]) -> None:
+    config = parse_pasta([*words, "ls"])
+    assert tuple(map(str, config.multicast_relay)) == groups
+    assert config.target == SpawnCommand(("ls",))
+
+
+@pytest.mark.parametrize(
+    "text", ["192.0.2.1", "x", "224.0.0.1/0", "224.0.0.1/65536", ","]
+)
+def test_bad_group_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="Invalid multicast group"):
+        parse_pasta([f"--multicast-relay={text}"])

@@ -10,7 +10,7 @@ import pytest
 
 from passtpy.config.model import PastaConfig
 from passtpy.errors import ConfigError
-from passtpy.net.netlink import (
+from passtpy.net.rtnl import (
     IFA_F_DEPRECATED,
     IFA_F_NOPREFIXROUTE,
     IFF_LOOPBACK,
