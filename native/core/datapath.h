@@ -36,6 +36,8 @@ struct datapath_config {
 /** struct datapath - A context, and what only the turn loop needs
  * @ctx:	What handlers see
  * @punts:	Frames for services, of this turn
+ * @lift_groups: Datagrams for groups, and what the guest says of its membership,
+ *		go to Python, which relays them
  * @reassembly:	Datagrams of the guest that come in fragments
  * @gone:	errno that ended the tap, or 0
  * @spin_credit: Spinning was worth it lately: it goes on while this lasts
@@ -47,6 +49,7 @@ struct datapath_config {
 struct datapath {
 	struct ctx ctx;
 	struct border_punts punts;
+	bool lift_groups;
 	struct reassembly reassembly;
 	int gone;
 	uint32_t spin_credit;

@@ -190,12 +190,20 @@ static enum extract extract(struct datapath *dp, struct frame *frame,
 		return EXTRACT_DROP;
 	what = flow_extract(frame, eth, len, NULL, &c->cnt);
 	/* Fragments within fragments; neighbour discovery (RFC 6980) */
-	if (what == EXTRACT_FRAGMENT ||
+	if (what == EXTRACT_FRAGMENT || what == EXTRACT_GROUP ||
 	    (what == EXTRACT_PUNT && frame->ipproto == IPPROTO_ICMPV6)) {
 		count(&c->cnt, CNT_DROP_FRAGMENT);
 		return EXTRACT_DROP;
 	}
 	return what;
+}
+
+/* is_for_group() - A datagram for everybody who listens; no super-segment */
+static bool is_for_group(const struct frame *frame)
+{
+	return frame->ipproto == IPPROTO_UDP &&
+	       frame->gso_type == VNET_GSO_NONE &&
+	       !inany_is_unicast(&frame->key.oaddr);
 }
 
 static void dispatch_frame(struct datapath *dp, struct batch *b,
@@ -208,12 +216,22 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 	case EXTRACT_DROP:
 	case EXTRACT_FRAGMENT: /* kept */
 		return;
+	case EXTRACT_GROUP:
+		if (!dp->lift_groups) {
+			count(&c->cnt, CNT_DROP_GROUP);
+			return;
+		}
+		/* fall through */
 	case EXTRACT_PUNT:
 		learn_guest_mac(&c->tap, frame->eth);
 		punt(dp, frame);
 		return;
 	case EXTRACT_FLOW:
 		break;
+	}
+	if (dp->lift_groups && is_for_group(frame)) {
+		punt(dp, frame);
+		return;
 	}
 	learn_guest_mac(&c->tap, frame->eth);
 	sidx = flow_lookup(&c->ft, frame->ipproto, PIF_TAP, &frame->key);

@@ -6,12 +6,9 @@
 #include <netinet/in.h>
 
 const struct handler *const handlers[FLOW_NUM_TYPES] = {
-	[FLOW_TCP] = &tcp_handler,
-	[FLOW_TCP_SPLICE] = &splice_handler,
-	[FLOW_PING4] = &ping4_handler,
-	[FLOW_PING6] = &ping6_handler,
-	[FLOW_UDP] = &udp_handler,
-	[FLOW_UDP_SPLICE] = &udp_splice_handler,
+	[FLOW_TCP] = &tcp_handler,     [FLOW_TCP_SPLICE] = &splice_handler,
+	[FLOW_PING4] = &ping4_handler, [FLOW_PING6] = &ping6_handler,
+	[FLOW_UDP] = &udp_handler,     [FLOW_UDP_SPLICE] = &udp_splice_handler,
 };
 
 enum flow_type handlers_type(uint8_t ipproto, bool splices)

@@ -49,6 +49,25 @@ static uint8_t *frame_ip6(struct frame_out *f, const union inany *src,
 	return (uint8_t *)(ip + 1);
 }
 
+/* set_destination() - The guest, or the group's own address (RFC 1112 6.4,
+ * RFC 2464 7), by which the guest's kernel knows what it is */
+static void set_destination(uint8_t *mac, const struct tap *t,
+			    const union inany *dst)
+{
+	const uint8_t *low = dst->a6.s6_addr + 12;
+
+	if (inany_is_v4(dst) && low[0] >> 4 == 0xe) {
+		memcpy(mac, "\x01\x00\x5e", 3);
+		mac[3] = low[1] & 0x7f;
+		memcpy(mac + 4, low + 2, 2);
+	} else if (!inany_is_v4(dst) && dst->a6.s6_addr[0] == 0xff) {
+		memcpy(mac, "\x33\x33", 2);
+		memcpy(mac + 2, low, 4);
+	} else {
+		memcpy(mac, t->guest_mac, ETH_ALEN_);
+	}
+}
+
 uint8_t *frame_ip(struct frame_out *f, const struct tap *t,
 		  const union inany *src, const union inany *dst, uint8_t proto,
 		  uint32_t l4_len, uint32_t payload, uint8_t ttl)
@@ -58,7 +77,7 @@ uint8_t *frame_ip(struct frame_out *f, const struct tap *t,
 	uint8_t *l4;
 
 	memset(&f->vh, 0, sizeof(f->vh));
-	memcpy(eth->dst, t->guest_mac, ETH_ALEN_);
+	set_destination(eth->dst, t, dst);
 	memcpy(eth->src, t->our_mac, ETH_ALEN_);
 	eth->type = htons(v4 ? ETHERTYPE_IPV4_ : ETHERTYPE_IPV6_);
 	if (!ttl)

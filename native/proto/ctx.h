@@ -34,6 +34,7 @@
  * @budget:	What both must not exceed together: see proto/tcp_window.c
  * @ack_list:	Flows that owe the guest an acknowledgement
  * @ack_count:	Entries of @ack_list
+ * @spare_fd:	Given up to reset a connection when no descriptor is left
  * @peek_off:	The kernel has SO_PEEK_OFF for TCP, per family (v4, v6)
  */
 struct tcp_globals {
@@ -44,6 +45,7 @@ struct tcp_globals {
 	uint64_t budget;
 	flow_sidx_t *ack_list;
 	uint32_t ack_count;
+	int spare_fd;
 	bool peek_off[2];
 };
 

@@ -4,7 +4,7 @@
  * DOC: the accepted connection (INISIDE) and ours to the target (TGTSIDE) are
  * joined byte by byte; the events SPLICE_EV_* say where each of them stands:
  *
- *   accept -> miss -> verdict -> open(): CONNECTING
+ *   accept -> miss -> verdict -> open(): CONNECTING, if it takes any time
  *   refused: the accepted side is reset, as by a host with a closed port
  *   connected: bytes move, from now on both sides are alike
  *   a side's FIN: IN_DONE; when the other one has all its bytes, shutdown() is
@@ -88,20 +88,28 @@ void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
 		  uint32_t clear)
 {
 	uint32_t events = (flow->f.events & ~clear) | set;
-	uint32_t changed = events ^ flow->f.events;
 
-	if (!changed)
+	if (events == flow->f.events)
 		return;
+	splice_conn(flow)->changed |= events ^ flow->f.events;
 	flow->f.events = (uint16_t)events;
 	flow_log(&c->log, c->now, SPLICE_EVENT, flow, set, clear, events, 0);
-	for (unsigned i = 0; i < SIDES; i++) {
-		int rc = interest_changes(flow, i, changed) ?
-				 flow_epoll_set(&c->epoll, &c->ft,
-						EPOLL_TCP_SPLICE, flow, i,
-						c->now) :
-				 0;
+}
 
-		if (rc) {	/* no memory left in the kernel */
+/* watch() - Wait for what is missing now; at the end of each event */
+static void watch(struct ctx *c, struct flow *flow)
+{
+	uint32_t changed = splice_conn(flow)->changed;
+
+	splice_conn(flow)->changed = 0;
+	for (unsigned i = 0; i < SIDES; i++) {
+		int rc;
+
+		if (!interest_changes(flow, i, changed))
+			continue;
+		rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow,
+				    i, c->now);
+		if (rc) { /* the kernel has no memory left */
 			splice_reset(c, flow, WHY_NO_BUFFER, -rc);
 			return;
 		}
@@ -126,8 +134,7 @@ void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err)
 			     SPLICE_EV(SPLICE_EV_OUT_DONE, sidei) |
 			     SPLICE_EV(SPLICE_EV_IN_DONE, !sidei),
 		     SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
-	if (!flow->f.closed)
-		splice_move(c, flow, sidei);
+	splice_move(c, flow, sidei);
 }
 
 /* is_delivered() - Is all that a side sent in the other one's socket? */
@@ -166,29 +173,38 @@ static bool abort_wait(struct ctx *c, struct flow *flow)
 	return true;
 }
 
-/* settle() - After bytes moved: pass on the ends, and end when all is done */
-static void settle(struct ctx *c, struct flow *flow)
+/* pass_on_ends() - Who has all the bytes of a side that ended is told so */
+static void pass_on_ends(struct ctx *c, struct flow *flow)
 {
-	struct splice_conn *conn = splice_conn(flow);
-
-	for (unsigned i = 0; i < SIDES && !flow->f.closed; i++) {
-		if (!is_delivered(flow, i) || !conn->dir[i].eof ||
+	for (unsigned i = 0; i < SIDES; i++) {
+		if (!is_delivered(flow, i) || !splice_conn(flow)->dir[i].eof ||
 		    splice_is(flow, SPLICE_EV_OUT_DONE, !i))
 			continue;
 		(void)shutdown(flow->f.fd[!i], SHUT_WR);
 		splice_event(c, flow, SPLICE_EV(SPLICE_EV_OUT_DONE, !i), 0);
 	}
-	if (flow->f.closed)
-		return;
-	if (conn->abort && !abort_wait(c, flow))
-		splice_reset(c, flow, WHY_RST_PEER, conn->err);
-	else if (!conn->abort && is_delivered(flow, INISIDE) &&
-		 is_delivered(flow, TGTSIDE))
-		splice_close(c, flow, WHY_DONE, 0);
 }
 
-/* connected() - Did connect() work? */
-static void connected(struct ctx *c, struct flow *flow)
+/* settle() - After bytes moved: pass on the ends, and end when all is done */
+static void settle(struct ctx *c, struct flow *flow)
+{
+	struct splice_conn *conn = splice_conn(flow);
+
+	if (!conn->abort && is_delivered(flow, INISIDE) &&
+	    is_delivered(flow, TGTSIDE)) {
+		splice_close(c, flow, WHY_DONE, 0); /* says so to both */
+		return;
+	}
+	pass_on_ends(c, flow);
+	if (conn->abort && !abort_wait(c, flow)) {
+		splice_reset(c, flow, WHY_RST_PEER, conn->err);
+		return;
+	}
+	watch(c, flow);
+}
+
+/* connected() - Did connect() work? False: no, and the flow is closed */
+static bool connected(struct ctx *c, struct flow *flow)
 {
 	socklen_t len = sizeof(int);
 	int err = 0;
@@ -202,38 +218,34 @@ static void connected(struct ctx *c, struct flow *flow)
 			     err == ETIMEDOUT	 ? WHY_TIMEOUT :
 						   WHY_UNREACHABLE,
 			     err);
-		return;
+		return false;
 	}
 	splice_event(c, flow, 0, SPLICE_EV_CONNECTING);
-	/* A client that speaks first has most likely done so already */
-	if (!flow->f.closed && err)	/* it worked, and was reset since */
+	if (err) /* it worked, and was reset since */
 		splice_over(c, flow, TGTSIDE, err);
-	else if (!flow->f.closed)
-		splice_move(c, flow, INISIDE);
+	return true;
 }
 
 static void splice_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			     uint32_t events)
 {
 	if (flow->f.events & SPLICE_EV_CONNECTING) {
-		connected(c, flow);
-		goto out;
+		if (!connected(c, flow))
+			return;
+		/* A client that speaks first has most likely done so */
+		sidei = INISIDE;
+		events = EPOLLIN;
 	}
 	if (events & EPOLLOUT && splice_is(flow, SPLICE_EV_BLOCKED, sidei)) {
 		splice_event(c, flow, 0, SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
-		if (!flow->f.closed)
-			splice_move(c, flow, !sidei);
+		splice_move(c, flow, !sidei);
 	}
-	if (flow->f.closed)
-		return;
 	if (events & (EPOLLERR | EPOLLHUP))
 		splice_over(c, flow, sidei, 0);
 	else if (events & EPOLLIN &&
 		 !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
 		splice_move(c, flow, sidei);
-out:
-	if (!flow->f.closed)
-		settle(c, flow);
+	settle(c, flow);
 }
 
 static int bind_source(int fd, const struct flowside *side)
@@ -252,8 +264,7 @@ static int bind_source(int fd, const struct flowside *side)
 }
 
 /* target_socket() - The one that came with the verdict, or one of the host's */
-static int target_socket(struct ctx *c, const struct flow *flow,
-			 struct miss *m)
+static int target_socket(struct ctx *c, const struct flow *flow, struct miss *m)
 {
 	bool v4 = inany_is_v4(&flow->f.side[TGTSIDE].eaddr);
 	int fd = m->ns_fd;
@@ -270,49 +281,75 @@ static int target_socket(struct ctx *c, const struct flow *flow,
 	return -errno;
 }
 
+/* splice_connect() - Connect to the target
+ * Return: 0, -EINPROGRESS, or another -errno */
+static int splice_connect(int fd, const struct flowside *side)
+{
+	union sockaddr_inany sa;
+	socklen_t len;
+	int rc = bind_source(fd, side);
+
+	if (rc)
+		return rc;
+	len = inany_to_sa(&sa, &side->eaddr, side->eport, 0);
+	if (!connect(fd, &sa.sa, len))
+		return 0;
+	if (errno != EINPROGRESS)
+		return -errno;
+	/* On loopback all is done by now, though the first call cannot tell */
+	if (!connect(fd, &sa.sa, len))
+		return 0;
+	return errno == EALREADY ? -EINPROGRESS : -errno;
+}
+
+/* splice_join() - Make two sockets a flow's; on failure they stay its caller's
+ * @connecting:	The target's has no answer yet */
+static int splice_join(struct ctx *c, struct flow *flow, int ini, int tgt,
+		       bool connecting)
+{
+	int rc;
+
+	flow->f.fd[INISIDE] = ini;
+	flow->f.fd[TGTSIDE] = tgt;
+	flow->f.events = connecting ? SPLICE_EV_CONNECTING : 0;
+	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow, TGTSIDE,
+			    c->now);
+	if (!rc)
+		rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow,
+				    INISIDE, c->now);
+	if (rc)
+		flow->f.fd[INISIDE] = flow->f.fd[TGTSIDE] = -1;
+	return rc;
+}
+
 static int splice_open(struct ctx *c, struct flow *flow,
 		       const struct verdict *v, struct miss *m)
 {
-	const struct flowside *side = &flow->f.side[TGTSIDE];
 	struct splice_conn *conn = splice_conn(flow);
-	union sockaddr_inany sa;
-	socklen_t len;
 	int fd, rc, on = 1;
 
 	(void)v;
 	if (m->fd < 0)
 		return -ENOTCONN;
-	fd = target_socket(c, flow, m);
-	if (fd < 0)
-		return fd;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(m->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	rc = bind_source(fd, side);
-	if (rc)
-		goto fail;
-	len = inany_to_sa(&sa, &side->eaddr, side->eport, 0);
-	if (connect(fd, &sa.sa, len) && errno != EINPROGRESS) {
-		rc = -errno;
-		goto fail;
-	}
 	for (unsigned i = 0; i < SIDES; i++)
 		conn->dir[i] = (struct splice_dir){
 			.head = POOL_NONE,
 			.want = SPLICE_READ_MIN,
 		};
-	flow->f.fd[TGTSIDE] = fd;
-	flow->f.fd[INISIDE] = m->fd;
-	flow->f.events = SPLICE_EV_CONNECTING;
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow, TGTSIDE,
-			    c->now);
-	if (!rc) {
-		m->fd = -1;
-		return 0;
+	fd = target_socket(c, flow, m);
+	if (fd < 0)
+		return fd;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)setsockopt(m->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	rc = splice_connect(fd, &flow->f.side[TGTSIDE]);
+	if (!rc || rc == -EINPROGRESS)
+		rc = splice_join(c, flow, m->fd, fd, rc);
+	if (rc) {
+		(void)close(fd);
+		return rc;
 	}
-	flow->f.fd[INISIDE] = flow->f.fd[TGTSIDE] = -1;
-fail:
-	(void)close(fd);
-	return rc;
+	m->fd = -1;
+	return 0;
 }
 
 /* splice_refuse() - The initiator's connection was accepted too early */

@@ -35,6 +35,7 @@ struct splice_dir {
 
 /** struct splice_conn - What a spliced connection remembers
  * @dir:	Directions, by the side they come from
+ * @changed:	SPLICE_EV() bits that changed in this event
  * @err:	errno that ended it, for the log, or 0
  * @abort:	It does not end in order: both sides are to see a reset
  * @acked:	While aborting: bytes that survivors had acknowledged
@@ -42,6 +43,7 @@ struct splice_dir {
  */
 struct splice_conn {
 	struct splice_dir dir[SIDES];
+	uint32_t changed;
 	int err;
 	bool abort;
 	uint64_t acked;
@@ -65,11 +67,9 @@ static inline bool splice_is(const struct flow *flow, enum splice_event event,
 /* splice.c */
 
 /**
- * splice_event() - Record what changed, and wait for what is missing now
+ * splice_event() - Record what changed; epoll hears of it at the event's end
  * @set:	SPLICE_EV() bits that are observed from now on
  * @clear:	SPLICE_EV() bits that are no longer
- *
- * The flow may be closed afterwards, if epoll refused.
  */
 void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
 		  uint32_t clear);
@@ -78,7 +78,7 @@ void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
  * splice_over() - The connection of one side is over
  *
  * Nothing can be given to it any more; what it sent before is in its queue,
- * and still goes to the other side. The flow may be closed afterwards.
+ * and still goes to the other side.
  */
 void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err);
 
@@ -87,8 +87,7 @@ void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err);
 /**
  * splice_move() - Pass on what came from a side, as one read gives it
  *
- * Everything, if that side's connection is over. The flow may be closed
- * afterwards.
+ * Everything, if that side's connection is over.
  */
 void splice_move(struct ctx *c, struct flow *flow, unsigned from);
 

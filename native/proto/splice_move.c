@@ -118,8 +118,8 @@ static uint32_t splice_send(struct ctx *c, struct flow *flow, unsigned to,
 		took = 0;
 	}
 	flow_log(&c->log, c->now, SPLICE_SEND, flow, to, len, took, err);
-	if (took < len && (!err || err == EAGAIN || err == ENOBUFS ||
-			   err == ENOMEM))
+	if (took < len &&
+	    (!err || err == EAGAIN || err == ENOBUFS || err == ENOMEM))
 		splice_event(c, flow, SPLICE_EV(SPLICE_EV_BLOCKED, to), 0);
 	else if (err)
 		splice_over(c, flow, to, err);
@@ -145,7 +145,7 @@ static bool splice_drain(struct ctx *c, struct flow *flow, unsigned from)
 	if (!n)
 		return true;
 	took = splice_send(c, flow, !from, iov, n, len);
-	if (flow->f.closed || splice_is(flow, SPLICE_EV_OVER, !from))
+	if (splice_is(flow, SPLICE_EV_OVER, !from))
 		return false;
 	splice_drop(c, d, took);
 	flow_touch(flow, from, 1, took, c->now);
@@ -169,7 +169,7 @@ static void splice_read_failed(struct ctx *c, struct flow *flow, unsigned from,
 	else
 		conn->abort = true;
 	splice_event(c, flow, SPLICE_EV(SPLICE_EV_IN_DONE, from), 0);
-	if (n && !over && !flow->f.closed)
+	if (n && !over)
 		splice_over(c, flow, from, err);
 }
 
@@ -201,7 +201,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	iov = (struct iovec){ c->bufs, got };
 	took = splice_send(c, flow, !from, &iov, 1, got);
 	flow_touch(flow, from, 1, took, c->now);
-	if (flow->f.closed || splice_is(flow, SPLICE_EV_OVER, !from))
+	if (splice_is(flow, SPLICE_EV_OVER, !from))
 		return false;
 	if (peek && took)
 		(void)recv(fd, NULL, took, MSG_DONTWAIT | MSG_TRUNC);

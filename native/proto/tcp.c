@@ -21,6 +21,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -399,6 +400,34 @@ static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
 		(void)close(fd);
 }
 
+/* spare_take() - A descriptor for refuse_one(), or -1 if even that failed */
+static int spare_take(const struct ctx *c)
+{
+	return fcntl(c->epoll.fd[0], F_DUPFD_CLOEXEC, 0);
+}
+
+/* refuse_one() - No descriptor is left: reset the next connection, which would
+ * else keep the listener readable, and us awake, until somebody closes one
+ *
+ * Return: 0, or -errno
+ */
+static int refuse_one(struct ctx *c, const struct listener *l)
+{
+	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+	int fd, err;
+
+	if (c->tcp.spare_fd >= 0)
+		(void)close(c->tcp.spare_fd);
+	fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+	err = fd < 0 ? errno : 0;
+	if (fd >= 0) {
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+		(void)close(fd);
+	}
+	c->tcp.spare_fd = spare_take(c);
+	return -err;
+}
+
 static void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
@@ -417,7 +446,8 @@ static void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 			continue;
 		count(&c->cnt, CNT_ACCEPT_ERRORS);
 		flow_log(&c->log, c->now, SOCK_LIMIT, NULL, errno, 0, 0, 0);
-		return;
+		if ((errno != EMFILE && errno != ENFILE) || refuse_one(c, l))
+			return;
 	}
 }
 
@@ -461,6 +491,7 @@ int tcp_init(struct ctx *c, const uint8_t secret[16])
 			TCP_BUDGET_MAX);
 	g->peek_off[0] = has_peek_off(AF_INET);
 	g->peek_off[1] = has_peek_off(AF_INET6);
+	g->spare_fd = spare_take(c);
 	g->ack_count = 0;
 	g->ack_list = mmap(NULL, len, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -480,6 +511,8 @@ void tcp_fini(struct ctx *c)
 {
 	if (!c->tcp.ack_list)
 		return;
+	if (c->tcp.spare_fd >= 0)
+		(void)close(c->tcp.spare_fd);
 	pool_free(&c->tcp.rcv);
 	munmap(c->tcp.ack_list, c->ft.max * sizeof(*c->tcp.ack_list));
 	c->tcp.ack_list = NULL;

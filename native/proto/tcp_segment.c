@@ -305,12 +305,11 @@ void tcp_flush(struct ctx *c, bool sleep)
 		if (!conn->ack_now && conn->rcv_acked == tcp_ack_no(flow)) {
 			conn->ack_queued = false;
 		} else if (sleep || ack_due(c, flow)) {
-			conn->ack_queued = false;
-			(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt,
-				       NULL, 0);
-		} else {
-			c->tcp.ack_list[kept++] = c->tcp.ack_list[i];
+			conn->ack_queued = tcp_send(c, flow, TCP_FLAG_ACK,
+						    conn->snd_nxt, NULL, 0);
 		}
+		if (conn->ack_queued)	/* not due, or the tap refused it */
+			c->tcp.ack_list[kept++] = c->tcp.ack_list[i];
 	}
 	c->tcp.ack_count = kept;
 }

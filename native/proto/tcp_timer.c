@@ -18,12 +18,12 @@
 
 #include "proto/tcp_conn.h"
 
-#define RTO_SYN		(1 * NSEC_PER_SEC)	/* RFC 6298 (2.1) */
+#define RTO_SYN		(200 * NSEC_PER_MSEC)	/* one hop: not RFC 6298's 1 s */
 #define RTO_MIN		(10 * NSEC_PER_MSEC)
 #define RTO_DELACK	(50 * NSEC_PER_MSEC)	/* above Linux' 40 ms */
 #define RTO_MAX		(120 * NSEC_PER_SEC)	/* RFC 6298 (2.5): >= 60 s */
 #define PERSIST_MIN	(200 * NSEC_PER_MSEC)
-#define SYN_TRIES	6			/* 1+2+4+...+64 s: 127 s */
+#define SYN_TRIES	8			/* 0.2+0.4+...+51 s: 102 s */
 #define STUCK_MAX	(120 * NSEC_PER_SEC)	/* guest silent, data waiting */
 #define KEEPALIVE_IDLE	(7200 * NSEC_PER_SEC)
 #define KEEPALIVE_INTVL	(75 * NSEC_PER_SEC)

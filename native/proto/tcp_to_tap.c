@@ -20,6 +20,7 @@
 #define CONSUME_SKIP	16		/* or after so many ACKs */
 #define CONSUME_LAST	1024		/* or when no more ACK is to come */
 #define OPTIONS_MAX	36		/* SACK blocks on a data segment */
+#define SILLY_BYTES	16384U	/* a window this large is never silly */
 #define SKIP_IOV	128		/* scratch entries of an old kernel's peek */
 
 /* Payload of one frame: as many whole segments as an IP packet can claim */
@@ -195,7 +196,7 @@ static uint32_t sendable(struct ctx *c, struct flow *flow)
 		       0;
 
 	/* RFC 9293 3.8.6.2.1: no silly segments while an ACK is to come */
-	if (wnd < conn->mss && in_flight)
+	if (wnd < MIN(conn->mss, SILLY_BYTES) && in_flight)
 		return 0;
 	if (!wnd)
 		tcp_timer_window_closed(c, flow);

@@ -235,7 +235,11 @@ static int udp_open_host(struct ctx *c, struct flow *flow, struct miss *m)
 	if (!l)
 		return -ENOTCONN;
 
-	fd = udp_connect_ini(c, flow, l, -1);
+	/* The kernel gives a datagram for a group to every socket that has its
+	 * port: a second one would hear all of it twice */
+	fd = inany_is_unicast(&flow->f.side[INISIDE].oaddr) ?
+		     udp_connect_ini(c, flow, l, -1) :
+		     -EADDRINUSE;
 	if (fd < 0)
 		udp_flow_of(flow)->listener = m->listener;
 	udp_replay(c, flow, m);

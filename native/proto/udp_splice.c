@@ -100,9 +100,9 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 	udp_flow_init(flow);
 	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
 		return -EAFNOSUPPORT;
-	l = m->listener < 0 ? NULL :
-			      listener_get(&c->listeners,
-					   (uint32_t)m->listener);
+	l = m->listener < 0 ?
+		    NULL :
+		    listener_get(&c->listeners, (uint32_t)m->listener);
 	if (!l)
 		return -ENOTCONN;
 	rc = open_target(c, flow, m);

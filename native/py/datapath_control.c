@@ -25,8 +25,8 @@ PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 	int fd, proto, pif = PIF_HOST, err;
 	long long number;
 
-	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "iiL|i", names, &fd,
-						&proto, &number, &pif))
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "iiL|i", names,
+						&fd, &proto, &number, &pif))
 		return NULL;
 	if (proto != IPPROTO_TCP && proto != IPPROTO_UDP) {
 		PyErr_SetString(PyExc_ValueError, "proto: neither TCP nor UDP");
@@ -319,6 +319,30 @@ static int set_scope_id(struct py_datapath *self, PyObject *value, void *unused)
 	return 0;
 }
 
+static PyObject *get_lift_groups(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyBool_FromLong(dp->lift_groups) : NULL;
+}
+
+static int set_lift_groups(struct py_datapath *self, PyObject *value,
+			   void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	int on;
+
+	(void)unused;
+	if (!dp || !no_delete(value))
+		return -1;
+	on = PyObject_IsTrue(value);
+	if (on < 0)
+		return -1;
+	dp->lift_groups = on;
+	return 0;
+}
+
 static PyObject *get_pcap_error(struct py_datapath *self, void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
@@ -338,6 +362,8 @@ PyGetSetDef py_datapath_getset[] = {
 	  "0 off, 1 life of flows, 2 events, 3 packets", NULL },
 	{ "scope_id", GETTER(get_scope_id), SETTER(set_scope_id),
 	  "Host interface of link-local destinations, or 0", NULL },
+	{ "lift_groups", GETTER(get_lift_groups), SETTER(set_lift_groups),
+	  "Punt datagrams for groups, and reports of membership", NULL },
 	{ "pcap_error", GETTER(get_pcap_error), NULL,
 	  "errno of the write that ended the capture, or 0", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },

@@ -227,24 +227,28 @@ static PyObject *priv_signalfd(PyObject *self, PyObject *args)
 	return fd_or_errno(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+/* A user may have few instances (descriptors), so one can watch several paths */
 static PyObject *priv_inotify_watch(PyObject *self, PyObject *args)
 {
+	int fd = -1, made, saved;
 	const char *path;
 	uint32_t mask;
-	int fd, saved;
 
 	(void)self;
-	if (!PyArg_ParseTuple(args, "sI:inotify_watch", &path, &mask))
+	if (!PyArg_ParseTuple(args, "sI|i:inotify_watch", &path, &mask, &fd))
 		return NULL;
 
-	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (fd >= 0 && inotify_add_watch(fd, path, mask) < 0) {
+	made = fd;
+	if (fd < 0)
+		made = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (made >= 0 && inotify_add_watch(made, path, mask) < 0) {
 		saved = errno;
-		close(fd);
+		if (fd < 0)
+			close(made);
 		errno = saved;
-		fd = -1;
+		made = -1;
 	}
-	return fd_or_errno(fd);
+	return fd_or_errno(made);
 }
 
 PyMethodDef passtpy_privilege_methods[] = {
@@ -267,6 +271,6 @@ PyMethodDef passtpy_privilege_methods[] = {
 	{ "signalfd", priv_signalfd, METH_VARARGS,
 	  "signalfd(signals) -> fd for a tuple of blocked signals" },
 	{ "inotify_watch", priv_inotify_watch, METH_VARARGS,
-	  "inotify_watch(path, mask) -> fd that watches one path" },
+	  "inotify_watch(path, mask, fd=-1) -> fd: watch a path, -1: with a new fd" },
 	{ NULL, NULL, 0, NULL },
 };

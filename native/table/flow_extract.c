@@ -22,6 +22,9 @@ enum {
 	ICMP6_ECHO = 128,     /* RFC 4443 4.1 */
 	ICMP6_ND_FIRST = 133, /* RFC 4861: router solicitation */
 	ICMP6_ND_LAST = 137,  /* redirect */
+	ICMP6_MLD_FIRST = 130, /* RFC 2710: query, report, done */
+	ICMP6_MLD_LAST = 132,
+	ICMP6_MLD2_REPORT = 143, /* RFC 3810 */
 };
 
 /* More extension headers than anybody has a use for. The bound also keeps
@@ -42,6 +45,7 @@ _Static_assert(ETH_HLEN_ + 40 + EXT_HEADERS_MAX * 2048 + 60 < UINT16_MAX,
  * @vh:		virtio-net header, or NULL
  * @cnt:	Counters
  * @punt:	A service wants it
+ * @group:	It is about membership of groups
  * @fragment:	It is a fragment
  * @next_at:	Offset of the byte that told the type of the header at @off
  */
@@ -52,6 +56,7 @@ struct parse {
 	const struct vnet_hdr *vh;
 	struct counters *cnt;
 	bool punt;
+	bool group;
 	bool fragment;
 	uint32_t next_at;
 };
@@ -224,6 +229,12 @@ static bool extract_udp(struct parse *p, struct frame *frame)
 	return true;
 }
 
+static bool is_mld(uint8_t type)
+{
+	return (type >= ICMP6_MLD_FIRST && type <= ICMP6_MLD_LAST) ||
+	       type == ICMP6_MLD2_REPORT;
+}
+
 static bool extract_icmp(struct parse *p, struct frame *frame)
 {
 	const struct icmp_hdr *ih = at(p, sizeof(*ih));
@@ -232,8 +243,9 @@ static bool extract_icmp(struct parse *p, struct frame *frame)
 
 	if (!ih)
 		return drop(p, CNT_DROP_SHORT);
-	p->punt = !v4 && ih->type >= ICMP6_ND_FIRST &&
-		  ih->type <= ICMP6_ND_LAST;
+	p->group = !v4 && is_mld(ih->type);
+	p->punt = p->group || (!v4 && ih->type >= ICMP6_ND_FIRST &&
+			       ih->type <= ICMP6_ND_LAST);
 	if (!p->punt &&
 	    (ih->type != (v4 ? ICMP4_ECHO : ICMP6_ECHO) || ih->code))
 		return drop(p, CNT_DROP_ICMP_TYPE);
@@ -261,6 +273,10 @@ static bool extract_l4(struct parse *p, struct frame *frame, uint8_t ipproto)
 		return extract_udp(p, frame) && check_gso(p, frame);
 	if (ipproto == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return extract_icmp(p, frame) && check_gso(p, frame);
+	if (ipproto == IPPROTO_IGMP && v4) {
+		p->group = true;
+		return true;
+	}
 	return drop(p, CNT_DROP_IP_PROTO);
 }
 
@@ -331,6 +347,7 @@ static bool extract_ip4(struct parse *p, struct frame *frame)
 	p->off += header;
 	frame->len = p->end;
 	frag = ntohs(ih->frag_off);
+	frame->frag_next = 0;
 	if (frag & (IP4_MF | IP4_OFF))
 		return set_fragment(p, frame, ih->protocol, ntohs(ih->id),
 				    (uint16_t)((frag & IP4_OFF) * 8),
@@ -492,5 +509,7 @@ enum extract flow_extract(struct frame *frame, uint8_t *eth, uint32_t len,
 		return EXTRACT_DROP;
 	if (p.fragment)
 		return EXTRACT_FRAGMENT;
+	if (p.group)
+		return EXTRACT_GROUP;
 	return p.punt ? EXTRACT_PUNT : EXTRACT_FLOW;
 }

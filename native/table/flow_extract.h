@@ -70,6 +70,7 @@ enum extract {
 	EXTRACT_FLOW, /* @frame is complete */
 	EXTRACT_PUNT, /* for a service: ARP, ND, DHCP; only @eth and @len set */
 	EXTRACT_FRAGMENT, /* for reassembly: see below */
+	EXTRACT_GROUP, /* IGMP, MLD: for a service, if anybody relays groups */
 };
 
 /**

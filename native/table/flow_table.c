@@ -120,6 +120,7 @@ struct flow *flow_alloc(struct flow_table *ft, uint64_t now)
 	assert(!ft->making);
 	if (i == FLOW_INDEX_NONE) {
 		count(ft->cnt, CNT_DROP_TABLE_FULL);
+		flow_log(ft->log, now, TABLE_FULL, NULL, ft->max, 0, 0, 0);
 		return NULL;
 	}
 	flow = &ft->flows[i];

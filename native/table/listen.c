@@ -63,7 +63,9 @@ int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 {
 	enum epoll_type type = ipproto == IPPROTO_TCP ? EPOLL_TCP_LISTEN :
 							EPOLL_UDP_LISTEN;
-	struct listener l = { .fd = fd, .ipproto = ipproto, .pif = (uint8_t)pif };
+	struct listener l = { .fd = fd,
+			      .ipproto = ipproto,
+			      .pif = (uint8_t)pif };
 	int rc;
 
 	if (number >= LISTEN_MAX)

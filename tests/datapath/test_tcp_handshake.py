@@ -180,9 +180,9 @@ def test_handshake_is_sent_again_when_its_end_is_lost(
     guest.decide = forward_to(server.port)
     guest.send(syn())
     first = guest.expect("SA", ack=ISN + 1)
-    guest.advance(0.9)
+    guest.advance(0.15)
     guest.expect_nothing()
-    guest.advance(0.2)
+    guest.advance(0.1)
     guest.expect("SA", ack=ISN + 1, seq=first.tcp.seq)
 
 
@@ -196,7 +196,7 @@ def test_handshake_that_nobody_ends_is_given_up(guest: Guest, server: Server) ->
         if not guest.flows():
             break
         guest.advance(1)
-    assert tries == 7
+    assert tries == 9
     guest.wait_for(lambda: not guest.flows())
     with pytest.raises(ConnectionResetError):
         peer.recv(1)
@@ -499,7 +499,7 @@ def test_syn_to_a_silent_guest_is_repeated_then_given_up(
         if not guest.flows():
             break
         guest.advance(1)
-    assert tries == 7
+    assert tries == 9
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 

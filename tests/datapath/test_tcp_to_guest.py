@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TCP in ESTABLISHED, bytes of the peer: segments, the guest's window, probes."""
 
+import os
 import random
 import socket
 import threading
@@ -8,12 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet
 
 from tests.datapath.conftest import Server
-from tests.datapath.guest import Guest
+from tests.datapath.guest import Frame, Guest
 from tests.datapath.packets import GUEST_MAC, OUR_MAC, SYN_OPTIONS, ack
 from tests.datapath.tcp_peer import (
     abort,
@@ -61,7 +64,7 @@ def test_bulk_is_byte_exact_over_ipv6(any_guest: Guest, server6: Server) -> None
     sender()
 
 
-def in_thread(call: Callable[[bytes], object], data: bytes) -> Callable[[], None]:
+def in_thread(call: Callable[[Any], object], data: object) -> Callable[[], None]:
     """Call in a thread; returns what waits for its end."""
     thread = threading.Thread(target=call, args=(data,), daemon=True)
     thread.start()
@@ -365,17 +368,42 @@ def test_peer_that_waits_for_room_is_not_forgotten(
     """A few bytes left in the socket can hold all of its memory: they must go soon,
     because nothing else will happen."""
     conn, peer = established(guest, server)
-    in_thread(peer.sendall, bytes(8_000_000))
+    with datapaths_end(peer) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    in_thread(send_until_reset, peer)
     at = conn.ack
-    for _ in range(15):
+    for _ in range(5):
         at = later_on(at, payload_of(guest.drain()))
         conn.say("A", ack=later_on(at, -rest))
         at = later_on(at, payload_of(guest.drain()))
-        conn.say("A", ack=at)
-        guest.advance(0.005)
-        sent = guest.counter("tap_tx_bytes")
-        guest.wait_for(lambda s=sent: s < guest.counter("tap_tx_bytes"), "more data")
-    abort(peer)
+        wait_for_more(guest, conn.segment("A", ack=at))
+    conn.say("R")
+
+
+def wait_for_more(guest: Guest, acknowledgement: Packet) -> None:
+    """Acknowledge everything, and wait until more than that has come."""
+    sent = guest.counter("tap_tx_bytes")
+    guest.send(acknowledgement)
+    guest.advance(0.005)
+    guest.wait_for(lambda: guest.counter("tap_tx_bytes") > sent, "more data")
+
+
+def datapaths_end(peer: socket.socket) -> socket.socket:
+    """The datapath's socket that is connected to this one: it lives in this process."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            sock = socket.socket(fileno=os.dup(int(name)))
+            if sock.getsockname() == peer.getpeername():
+                return sock
+            sock.close()
+    raise AssertionError("the datapath has no such socket")
+
+
+def send_until_reset(peer: socket.socket) -> None:
+    """Send without end."""
+    with suppress(OSError):
+        while True:
+            peer.sendall(bytes(1 << 20))
 
 
 def payload_of(frames: list[Frame]) -> int:

@@ -60,10 +60,30 @@ static void test_other_icmp_is_dropped(void)
 	sample_fill(&s, 1, 1, 0); /* echo reply */
 	is_dropped(CNT_DROP_ICMP_TYPE);
 	sample_ip(&s, false, IPPROTO_ICMPV6, NULL, 0, 0, 64);
-	sample_fill(&s, 1, 1, 143); /* multicast listener report */
+	sample_fill(&s, 1, 1, 144); /* mobile IP: home agent discovery */
 	is_dropped(CNT_DROP_ICMP_TYPE);
 	sample_ip(&s, false, IPPROTO_ICMP, NULL, 0, 0, 64);
 	sample_fill(&s, 1, 1, 8); /* ICMP has no place in IPv6 */
+	is_dropped(CNT_DROP_IP_PROTO);
+}
+
+static void test_membership_reports_are_told_apart(void)
+{
+	static const uint8_t types[] = { 130, 131, 132, 143 };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+		sample_ip(&s, false, IPPROTO_ICMPV6, NULL, 0, 0, 64);
+		memset(sample_ip6(&s)->saddr, 0, 16); /* before DAD is over */
+		sample_fill(&s, 1, 1, types[i]);
+		CHECK_EQ(extract(NULL), EXTRACT_GROUP);
+		s.data[s.len - 1] ^= 1;
+		is_dropped(CNT_DROP_CHECKSUM);
+	}
+	sample_ip(&s, true, IPPROTO_IGMP, NULL, 0, 0, 8);
+	sample_fill(&s, 1, 1, 0x16);
+	CHECK_EQ(extract(NULL), EXTRACT_GROUP);
+	sample_ip(&s, false, IPPROTO_IGMP, NULL, 0, 0, 8);
+	sample_fill(&s, 1, 1, 0x16);
 	is_dropped(CNT_DROP_IP_PROTO);
 }
 
@@ -389,6 +409,7 @@ int main(void)
 	RUN(test_tcp_and_udp_give_their_addresses);
 	RUN(test_echo_gives_its_identifier_twice);
 	RUN(test_other_icmp_is_dropped);
+	RUN(test_membership_reports_are_told_apart);
 	RUN(test_services_get_their_frames);
 	RUN(test_checksum_left_to_us_is_made_for_services);
 	RUN(test_padding_is_cut_off);

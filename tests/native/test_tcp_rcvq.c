@@ -12,12 +12,12 @@
 #include "proto/tcp_conn.h"
 #include "test.h"
 
-#define PATTERN	 1000003U      /* bytes; a prime, no power of two divides it */
-#define RING	 (16U << 20)   /* marks, more than the queue can hold */
-#define WINDOW	 (4U << 20)    /* from the head */
-#define SEGMENT	 70000U
-#define BUFFERS	 4096
-#define RANGES	 64
+#define PATTERN 1000003U    /* bytes; a prime, no power of two divides it */
+#define RING	(16U << 20) /* marks, more than the queue can hold */
+#define WINDOW	(4U << 20)  /* from the head */
+#define SEGMENT 70000U
+#define BUFFERS 4096
+#define RANGES	64
 
 /** struct model
  * @c:		Context; only its counters, pool and sums are used
@@ -327,10 +327,9 @@ static void test_whole_window_held(void)
 	model_init(1, 0x7ffffff0U, BUFFERS);
 	open_window();
 	for (uint64_t pos = WINDOW; pos > SEGMENT; pos -= SEGMENT)
-		CHECK_EQ(tcp_rcvq_out_of_order(&m.c, &m.conn,
-					       seq_at(pos - SEGMENT),
-					       bytes_at(pos - SEGMENT),
-					       SEGMENT),
+		CHECK_EQ(tcp_rcvq_out_of_order(
+				 &m.c, &m.conn, seq_at(pos - SEGMENT),
+				 bytes_at(pos - SEGMENT), SEGMENT),
 			 0);
 	while (m.next < WINDOW) {
 		struct iovec iov = { bytes_at(m.next),

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Reassembly against the plainest model: datagrams cut at random, shuffled */
+
+#include "base/macros.h"
+#include "guest.h"
+#include "link/frame.h"
+#include "link/reassembly.h"
+
+#define ROUNDS	  3000
+#define DATAGRAMS 8    /* in flight at a time */
+#define PIECES	  64   /* of one datagram at most */
+#define LEN_MAX	  4000 /* bytes of one datagram */
+
+/** struct piece - One fragment: a frame as the guest sends it */
+struct piece {
+	uint8_t data[ETH_HLEN_ + 48 + LEN_MAX];
+	uint32_t len;
+	unsigned whose;
+};
+
+static struct reassembly r;
+static struct counters cnt;
+static struct tap tap;
+static int guest_fd;
+static struct test_random rnd = { 42 };
+static uint8_t whole[DATAGRAMS][GUEST_FRAME];
+static size_t whole_len[DATAGRAMS];
+static struct piece pieces[DATAGRAMS * PIECES];
+static unsigned n_pieces;
+
+static void setup(void)
+{
+	int fd[2];
+
+	guest_socketpair(fd);
+	guest_fd = fd[0];
+	memset(&cnt, 0, sizeof(cnt));
+	memset(&tap, 0, sizeof(tap));
+	CHECK_EQ(tap_tun_init(&tap, fd[1], false, 0, &cnt), 0);
+	tap.mtu = 1500;
+	CHECK_EQ(reassembly_init(&r), 0);
+}
+
+static void teardown(void)
+{
+	reassembly_free(&r);
+	tap_free(&tap);
+	close(guest_fd);
+}
+
+/* add_piece() - Bytes @from to @to of what follows the IP header */
+static void add_piece(unsigned whose, uint32_t from, uint32_t to, bool more)
+{
+	struct piece *p = &pieces[n_pieces++];
+	bool v4 = whole[whose][12] == 8;
+	uint32_t l3 = ETH_HLEN_ + (v4 ? 20 : 40);
+
+	p->whose = whose;
+	memcpy(p->data, whole[whose], l3);
+	if (v4) {
+		struct ip4_hdr *ih = (struct ip4_hdr *)(p->data + ETH_HLEN_);
+
+		ih->id = htons((uint16_t)whose);
+		ih->frag_off =
+			htons((uint16_t)(from / 8 | (more ? IP4_MF : 0)));
+		ih->tot_len = htons((uint16_t)(20 + to - from));
+		ih->check = 0;
+		ih->check = (uint16_t)~csum_fold(csum_add(ih, 20, 0));
+		p->len = l3;
+	} else {
+		struct ip6_hdr_ *ih = (struct ip6_hdr_ *)(p->data + ETH_HLEN_);
+		uint8_t *ext = p->data + l3;
+
+		memset(ext, 0, 8);
+		ext[0] = ih->nexthdr;
+		ext[2] = (uint8_t)(from >> 8);
+		ext[3] = (uint8_t)(from | more);
+		ext[7] = (uint8_t)whose;
+		ih->nexthdr = IPPROTO_FRAGMENT;
+		ih->payload_len = htons((uint16_t)(8 + to - from));
+		p->len = l3 + 8;
+	}
+	memcpy(p->data + p->len, whole[whose] + l3 + from, to - from);
+	p->len += to - from;
+}
+
+static void cut_at_random(unsigned whose)
+{
+	uint32_t l3 = ETH_HLEN_ + (whole[whose][12] == 8 ? 20 : 40);
+	uint32_t total = (uint32_t)whole_len[whose] - l3, to;
+	unsigned first = n_pieces;
+
+	for (uint32_t from = 0; from < total; from = to) {
+		uint32_t step = 8 * (1 + test_below(&rnd, 60));
+
+		to = n_pieces - first == PIECES / 2 ? total :
+						      MIN(from + step, total);
+		add_piece(whose, from, to, to < total);
+		if (!test_below(&rnd, 8)) /* twice */
+			add_piece(whose, from, to, to < total);
+	}
+}
+
+static void shuffle(void)
+{
+	for (unsigned i = n_pieces; i > 1; i--) {
+		unsigned k = test_below(&rnd, i);
+		struct piece spare = pieces[i - 1];
+
+		pieces[i - 1] = pieces[k];
+		pieces[k] = spare;
+	}
+}
+
+/* take() - Let reassembly have a piece; true if that completes a datagram */
+static bool take(struct piece *p, uint64_t now, uint8_t **eth, uint32_t *len)
+{
+	struct frame f;
+
+	CHECK_EQ(flow_extract(&f, p->data, p->len, NULL, &cnt),
+		 EXTRACT_FRAGMENT);
+	return reassembly_add(&r, &tap, &f, now, eth, len);
+}
+
+static void check_whole(unsigned whose, const uint8_t *eth, uint32_t len)
+{
+	uint32_t l3 = ETH_HLEN_ + (whole[whose][12] == 8 ? 20 : 40);
+
+	CHECK_EQ(len, whole_len[whose]);
+	CHECK(!memcmp(eth + l3, whole[whose] + l3, len - l3));
+}
+
+/* Late copies of a finished datagram begin another one, which is never whole
+ * unless all of it comes again: so each is done once or, rarely, twice */
+static void datagrams_come_out_as_they_went_in(void)
+{
+	static uint8_t payload[LEN_MAX];
+	uint64_t now = 1, made = 0;
+
+	setup();
+	for (unsigned i = 0; i < sizeof(payload); i++)
+		payload[i] = (uint8_t)(i * 7 + i / 251);
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		unsigned done[DATAGRAMS] = { 0 };
+
+		n_pieces = 0;
+		for (unsigned i = 0; i < DATAGRAMS; i++) {
+			struct guest_ends ends = { .v6 = i % 2,
+						   .host = 1,
+						   .sport = 1000,
+						   .dport = 2000 };
+			uint32_t len = 1 + test_below(&rnd, LEN_MAX - 8);
+
+			whole_len[i] = guest_udp(whole[i], &ends, payload, len);
+			cut_at_random(i);
+		}
+		shuffle();
+		for (unsigned i = 0; i < n_pieces; i++) {
+			uint8_t *eth;
+			uint32_t len;
+
+			if (pieces[i].len ==
+				    whole_len[pieces[i].whose] +
+					    8 * (pieces[i].whose % 2) ||
+			    !take(&pieces[i], now, &eth, &len))
+				continue;
+			check_whole(pieces[i].whose, eth, len);
+			done[pieces[i].whose]++;
+			made++;
+			if (!test_below(&rnd, 3))
+				reassembly_release(&r);
+		}
+		for (unsigned i = 0; i < DATAGRAMS; i++)
+			CHECK(done[i] <= 2);
+		reassembly_release(&r);
+		now += REASSEMBLY_TIME + 1;
+		reassembly_expire(&r, &tap, now);
+		CHECK_EQ(r.bufs.used, 0);
+		CHECK_EQ(r.done, 0);
+		CHECK_EQ(r.next_expiry, UINT64_MAX);
+	}
+	CHECK_EQ(cnt.n[CNT_DROP_FRAGMENT], 0);
+	CHECK_EQ(cnt.n[CNT_REASSEMBLED], made);
+	CHECK(made > ROUNDS * DATAGRAMS * 9 / 10);
+	teardown();
+}
+
+static void nothing_grows_beyond_its_bounds(void)
+{
+	struct guest_ends ends = { .host = 1, .sport = 1, .dport = 2 };
+	static uint8_t payload[LEN_MAX];
+
+	setup();
+	for (unsigned i = 0; i < 10 * REASSEMBLY_MAX; i++) {
+		struct ip4_hdr *ih;
+		uint8_t *eth;
+		uint32_t len;
+
+		whole_len[0] = guest_udp(whole[0], &ends, payload, 1000);
+		n_pieces = 0;
+		add_piece(0, 0, 504, true);
+		ih = (struct ip4_hdr *)(pieces[0].data + ETH_HLEN_);
+		ih->id = htons((uint16_t)i);
+		ih->check = 0;
+		ih->check = (uint16_t)~csum_fold(csum_add(ih, 20, 0));
+		CHECK(!take(&pieces[0], 1 + i, &eth, &len));
+		CHECK(r.bufs.used <= REASSEMBLY_MAX);
+	}
+	CHECK_EQ(cnt.n[CNT_REASSEMBLY_EVICTED], 9 * REASSEMBLY_MAX);
+	teardown();
+}
+
+int main(void)
+{
+	RUN(datagrams_come_out_as_they_went_in);
+	RUN(nothing_grows_beyond_its_bounds);
+	return 0;
+}
