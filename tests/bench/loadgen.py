@@ -3,7 +3,8 @@
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,23 @@ def parse(text: str, who: str) -> Answer:
     return answer
 
 
-def serve(lab: Lab, argv: Sequence[str], kind: str, port: int) -> Process:
-    """Start the listening end on the remote and wait until it can be reached."""
-    process = lab.start(lab.remote, *argv)
-    lab.remote.wait_bound(kind, port)
-    return process
+@contextmanager
+def serving(
+    lab: Lab, where: Namespace, argv: Sequence[str], kind: str, port: int
+) -> Iterator[Process]:
+    """The listening end, which can be reached when the ``with`` block begins."""
+    process = lab.start(where, *argv)
+    try:
+        where.wait_bound(kind, port)
+        yield process
+    finally:
+        process.stop()
 
 
-def run_client(guest: Namespace, argv: Sequence[str], timeout: float) -> Answer:
-    """Run the opening end in the guest to its end."""
-    done = guest.run(*argv, timeout=timeout, check=False)
-    return parse(done.stdout, "guest")
+def run_client(where: Namespace, argv: Sequence[str], timeout: float) -> Answer:
+    """Run the opening end to its end."""
+    done = where.run(*argv, timeout=timeout, check=False)
+    return parse(done.stdout, "client")
 
 
 def finish(process: Process, patience: float = END_PATIENCE) -> Answer:
@@ -69,5 +76,5 @@ def finish(process: Process, patience: float = END_PATIENCE) -> Answer:
     try:
         process.wait(patience)
     except subprocess.TimeoutExpired:
-        raise LabError("remote: not finished in time") from None
-    return parse(process.stdout(), "remote")
+        raise LabError("server: not finished in time") from None
+    return parse(process.stdout(), "server")

@@ -6,7 +6,6 @@ to measure. It raises ``LabError`` when the translator cannot do the work; that 
 a result like any other ("failed: reason").
 """
 
-import itertools
 import json
 import subprocess
 import time
@@ -15,14 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.bench import loadgen
+from tests.bench.cell import OVER_WIRE, Cell, Way
 from tests.bench.loadgen import Answer
-from tests.lab import REMOTE4, REMOTE6, Attached, Lab, LabError, Translator
+from tests.lab import LabError
 from tests.lab.translators import ROOT
 
 Metrics = dict[str, float]
 
-WARMUP = 0.3
-CONNECT_ALLOWANCE = 25.0
 IDLE_SECONDS = 3.0
 SETTLE_SECONDS = 1.0
 HOLD_TIMEOUT = 60.0
@@ -30,57 +28,56 @@ ENOUGH_FLOWS = 0.9  # the rest may have failed to open, and is shown
 SPAWN_TIMEOUT = 20.0
 MEBIBYTE = 1024 * 1024
 
-# A fresh port for each measurement: no meeting with an earlier one's leftovers.
-_ports = itertools.count(20000)
+
+def _transfer(
+    cell: Cell,
+    mode: str,
+    way: Way,
+    to_client: bool,
+    options: Mapping[str, object],
+    client_options: Mapping[str, object] | None = None,
+) -> tuple[Answer, Answer, float]:
+    """What the receiver and the sender say, and the CPU seconds in between."""
+    port = next(cell.ports)
+    common = {**cell.times, **options}
+    sides = ("recv", "send") if to_client else ("send", "recv")
+    near = {**common, **(client_options or {}), "side": sides[0]}
+    far = {**common, "role": "listen", "side": sides[1]}
+    kind = "udp" if mode == "udp" else "tcp"
+    cpu = cell.attached.cpu_seconds()
+    argv = loadgen.words(mode, way.bind, port, far)
+    with loadgen.serving(cell.lab, cell.place(way.server), argv, kind, port) as server:
+        argv = loadgen.words(mode, way.reach, port, near)
+        client = loadgen.run_client(cell.place(way.client), argv, cell.patience)
+        answers = (client, loadgen.finish(server, cell.patience))
+    cpu = cell.attached.cpu_seconds() - cpu
+    received, sent = answers if to_client else answers[::-1]
+    return received, sent, cpu
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One translator in one row."""
-
-    lab: Lab
-    translator: Translator
-    attached: Attached
-    seconds: float
-
-    @property
-    def times(self) -> Mapping[str, object]:
-        return {"seconds": self.seconds, "warmup": WARMUP}
-
-    @property
-    def patience(self) -> float:
-        return self.seconds + CONNECT_ALLOWANCE
+def _cpu_per_gb(cell: Cell, cpu: float, received: Answer) -> Metrics:
+    if not cell.attached.process or not received["bytes"]:
+        return {}
+    return {"cpu_s_per_gb": cpu / received["bytes"] * 1e9}
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """TCP streams in one direction; the guest opens them."""
+    """TCP streams in one direction; the client opens them."""
 
-    to_guest: bool
-    address: str = REMOTE4
+    to_client: bool
+    way: Way = OVER_WIRE["v4"]
     streams: int = 1
     congestion: str | None = None
     verify: bool = False
 
     def __call__(self, cell: Cell) -> Metrics:
-        port = next(_ports)
+        options = {"streams": self.streams, "verify": int(self.verify)}
         # The congestion control matters where the data is sent, and the guest's is
         # the one in question.
-        common = {**cell.times, "streams": self.streams, "verify": int(self.verify)}
-        far = {**common, "role": "listen", "side": "send" if self.to_guest else "recv"}
-        near = {**common, "side": "recv" if self.to_guest else "send"}
-        near["cc"] = self.congestion
-        cpu = cell.attached.cpu_seconds()
-        argv = loadgen.words("stream", self.address, port, far)
-        remote = loadgen.serve(cell.lab, argv, "tcp", port)
-        try:
-            argv = loadgen.words("stream", self.address, port, near)
-            guest_answer = loadgen.run_client(cell.attached.guest, argv, cell.patience)
-            answers = (guest_answer, loadgen.finish(remote, cell.patience))
-        finally:
-            remote.stop()
-        cpu = cell.attached.cpu_seconds() - cpu
-        received, sent = answers if self.to_guest else answers[::-1]
+        received, sent, cpu = _transfer(
+            cell, "stream", self.way, self.to_client, options, {"cc": self.congestion}
+        )
         return self._metrics(cell, received, sent, cpu)
 
     def _metrics(
@@ -91,71 +88,54 @@ class Stream:
         ):
             got, of = received["bytes"], sent["bytes"]
             raise LabError(f"not byte-exact or not complete: {got} of {of} bytes")
-        metrics = {
+        return {
             "gbit": float(received["gbit"]),
             "gap_ms": float(received["longest_gap_ms"]),
             "stalled": float(received["stalled"]),
             "retransmits": float(sent["retransmits"]),
+            **_cpu_per_gb(cell, cpu, received),
         }
-        if cell.attached.process and received["bytes"]:
-            metrics["cpu_s_per_gb"] = cpu / received["bytes"] * 1e9
-        return metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Datagrams:
     """UDP datagrams of one size, as fast as one sender can send them."""
 
-    to_guest: bool
-    address: str = REMOTE4
+    to_client: bool
+    way: Way = OVER_WIRE["v4"]
     size: int = 1472
 
     def __call__(self, cell: Cell) -> Metrics:
-        port = next(_ports)
-        common = {**cell.times, "size": self.size}
-        far = {**common, "role": "listen", "side": "send" if self.to_guest else "recv"}
-        near = {**common, "side": "recv" if self.to_guest else "send"}
-        cpu = cell.attached.cpu_seconds()
-        argv = loadgen.words("udp", self.address, port, far)
-        remote = loadgen.serve(cell.lab, argv, "udp", port)
-        try:
-            argv = loadgen.words("udp", self.address, port, near)
-            guest_answer = loadgen.run_client(cell.attached.guest, argv, cell.patience)
-            answers = (guest_answer, loadgen.finish(remote, cell.patience))
-        finally:
-            remote.stop()
-        cpu = cell.attached.cpu_seconds() - cpu
-        received, sent = answers if self.to_guest else answers[::-1]
-        metrics = {
+        received, sent, cpu = _transfer(
+            cell, "udp", self.way, self.to_client, {"size": self.size}
+        )
+        return {
             "kpps": float(received["per_second"]) / 1e3,
             "offered_kpps": float(sent["per_second"]) / 1e3,
+            **_cpu_per_gb(cell, cpu, received),
         }
-        if cell.attached.process and received["bytes"]:
-            metrics["cpu_s_per_gb"] = cpu / received["bytes"] * 1e9
-        return metrics
 
 
 @contextmanager
-def _echo_server(cell: Cell, address: str, close_first: bool) -> Iterator[int]:
-    port = next(_ports)
-    argv = loadgen.words("server", address, port, {"close": int(close_first)})
-    server = loadgen.serve(cell.lab, argv, "tcp", port)
-    try:
+def _echo_server(cell: Cell, way: Way, close_first: bool) -> Iterator[int]:
+    port = next(cell.ports)
+    argv = loadgen.words("server", way.bind, port, {"close": int(close_first)})
+    with loadgen.serving(cell.lab, cell.place(way.server), argv, "tcp", port):
         yield port
-    finally:
-        server.stop()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestResponse:
     """One byte there and back on an open connection."""
 
-    address: str = REMOTE4
+    way: Way = OVER_WIRE["v4"]
 
     def __call__(self, cell: Cell) -> Metrics:
-        with _echo_server(cell, self.address, close_first=False) as port:
-            argv = loadgen.words("rr", self.address, port, {"seconds": cell.seconds})
-            answer = loadgen.run_client(cell.attached.guest, argv, cell.patience)
+        client = cell.place(self.way.client)
+        with _echo_server(cell, self.way, close_first=False) as port:
+            options = {"seconds": cell.seconds}
+            argv = loadgen.words("rr", self.way.reach, port, options)
+            answer = loadgen.run_client(client, argv, cell.patience)
         return {
             key: float(answer[key]) for key in ("median_us", "p99_us", "per_second")
         }
@@ -166,14 +146,15 @@ class Connections:
     """Connect, one byte there and back, the server closes; over and over."""
 
     clients: int = 1
-    address: str = REMOTE4
+    way: Way = OVER_WIRE["v4"]
 
     def __call__(self, cell: Cell) -> Metrics:
+        client = cell.place(self.way.client)
         cpu = cell.attached.cpu_seconds()
-        with _echo_server(cell, self.address, close_first=True) as port:
+        with _echo_server(cell, self.way, close_first=True) as port:
             options = {"seconds": cell.seconds, "clients": self.clients}
-            argv = loadgen.words("crr", self.address, port, options)
-            answer = loadgen.run_client(cell.attached.guest, argv, cell.patience)
+            argv = loadgen.words("crr", self.way.reach, port, options)
+            answer = loadgen.run_client(client, argv, cell.patience)
         cpu = cell.attached.cpu_seconds() - cpu
         keys = ("per_second", "median_us", "p99_us", "errors")
         metrics = {key: float(answer[key]) for key in keys}
@@ -206,12 +187,13 @@ class IdleFlows:
     def __call__(self, cell: Cell) -> Metrics:
         _need_translator(cell)
         before = cell.attached.rss_bytes()
-        with _echo_server(cell, REMOTE4, close_first=False) as port:
-            argv = loadgen.words("hold", REMOTE4, port, {"flows": self.flows})
+        way = OVER_WIRE["v4"]
+        with _echo_server(cell, way, close_first=False) as port:
+            argv = loadgen.words("hold", way.reach, port, {"flows": self.flows})
             holder = cell.lab.start(cell.attached.guest, *argv)
             try:
                 holder.wait_output("}\n", HOLD_TIMEOUT)
-                answer = loadgen.parse(holder.stdout(), "guest")
+                answer = loadgen.parse(holder.stdout(), "client")
                 opened = float(answer["open"])
                 if opened < self.flows * ENOUGH_FLOWS:
                     raise LabError(f"only {opened:g} of {self.flows} flows open")
@@ -233,19 +215,23 @@ def _need_translator(cell: Cell) -> None:
         raise LabError("not applicable")
 
 
-def start_to_exit(cell: Cell) -> Metrics:
+@dataclass(frozen=True, slots=True)
+class StartToExit:
     """From starting the translator with the command ``true`` to its exit."""
-    argv = cell.translator.spawn_command(["true"])
-    if argv is None:
-        raise LabError("not applicable")
-    start = time.monotonic()
-    done = cell.lab.host.run(*argv, timeout=SPAWN_TIMEOUT, check=False)
-    took = time.monotonic() - start
-    if done.returncode != 0:
-        raise LabError(
-            f"exit {done.returncode}: {' '.join(done.stderr.split())[-200:]}"
-        )
-    return {"ms": took * 1000}
+
+    options: tuple[str, ...] = ()
+
+    def __call__(self, cell: Cell) -> Metrics:
+        argv = cell.translator.spawn_command(["true"], self.options)
+        if argv is None:
+            raise LabError("not applicable")
+        start = time.monotonic()
+        done = cell.lab.host.run(*argv, timeout=SPAWN_TIMEOUT, check=False)
+        took = time.monotonic() - start
+        if done.returncode != 0:
+            said = " ".join(done.stderr.split())
+            raise LabError(f"exit {done.returncode}: {said[-200:]}")
+        return {"ms": took * 1000}
 
 
 def flow_table() -> list[tuple[str, float, str]]:
@@ -260,6 +246,3 @@ def flow_table() -> list[tuple[str, float, str]]:
         raise LabError(f"bench_flow_table: exit {done.returncode}")
     found = json.loads(done.stdout)
     return [(str(x["name"]), float(x["value"]), str(x["unit"])) for x in found]
-
-
-ADDRESSES: Mapping[str, str] = {"v4": REMOTE4, "v6": REMOTE6}

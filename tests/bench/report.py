@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tests.bench.rows import CLEAN, OURS, Metric, Target
+from tests.bench.row import CLEAN, OURS, Metric, Target
 from tests.bench.runner import Outcome, RowResult
 
 BASELINES = ("direct", "pasta", CLEAN)

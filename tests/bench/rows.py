@@ -1,87 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The plan: which rows there are, what each shows, and which targets it has.
+"""The plan: which rows there are, what each shows, and which targets it has."""
 
-Targets are informative. They stand in the report as "ok" or "miss" and fail
-nothing, because no number of a shared machine should.
-"""
+from collections.abc import Iterator, Mapping, Sequence
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-
+from tests.bench.cell import OVER_WIRE
 from tests.bench.measure import (
-    ADDRESSES,
-    Cell,
     Connections,
     Datagrams,
     IdleFlows,
-    Metrics,
     RequestResponse,
+    StartToExit,
     Stream,
     idle,
-    start_to_exit,
 )
+from tests.bench.row import (
+    CLEAN,
+    CONNECTION_METRICS,
+    CPU_PERCENT,
+    DATAGRAM_METRICS,
+    EXCHANGE_METRICS,
+    NO_STALL,
+    STREAM_METRICS,
+    Metric,
+    Row,
+    Target,
+)
+from tests.bench.splice import splice_rows
 from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
-GROUPS = ("tcp", "udp", "rr", "crr", "idle", "start", "loss", "table")
-OURS = "passtpy"
+GROUPS = ("tcp", "udp", "rr", "crr", "splice", "idle", "start", "loss", "table")
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
 DEBUG_BUILD = ROOT / "build" / "debug"
-CLEAN = "lossless"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A number in a row, how it is written, and whether its ratio means anything."""
-
-    name: str
-    unit: str
-    digits: int = 1
-    compare: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """``ours`` compared with ``bound``, times another column's value if named."""
-
-    metric: str
-    bound: float
-    at_least: bool
-    relative_to: str | None = None
-    ours: str = OURS
-
-    def __str__(self) -> str:
-        sign = "≥" if self.at_least else "≤"
-        base = f"× {self.relative_to}" if self.relative_to else ""
-        return f"{sign} {self.bound:g}{base}"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The same work for every column."""
-
-    key: str
-    group: str
-    title: str
-    measure: Callable[[Cell], Metrics]
-    metrics: tuple[Metric, ...]
-    targets: tuple[Target, ...] = ()
-    attachment: Attachment = field(default_factory=Attachment)
-    quick: bool = False
-    once: bool = False
-    # Columns other than the chosen peers: name and environment of our own program.
-    variants: Mapping[str, Mapping[str, str]] | None = None
-
-
-GBIT = Metric("gbit", "Gbit/s", 2)
-GAP = Metric("gap_ms", "longest silence, ms", 0, compare=False)
-RETRANSMITS = Metric("retransmits", "sender's retransmits", 0, compare=False)
-CPU_PER_GB = Metric("cpu_s_per_gb", "CPU s/GB", 2)
-CPU_PERCENT = Metric("cpu_percent", "CPU %", 2, compare=False)
-STREAM_METRICS = (GBIT, CPU_PER_GB, GAP, RETRANSMITS)
-
-NO_STALL = Target("gap_ms", 999, at_least=False)
 CPU_TARGET = Target("cpu_s_per_gb", 0.30, at_least=False)
+NOTHING_ELSE = ("-u", "none", "-T", "none", "-U", "none")
 
 
 def _stream_row(
@@ -105,17 +57,17 @@ def _stream_row(
         key,
         "tcp",
         title,
-        Stream(to_guest, ADDRESSES[family], streams, congestion),
+        Stream(to_guest, OVER_WIRE[family], streams, congestion),
         STREAM_METRICS,
         tuple(targets),
         Attachment(mtu=mtu),
-        quick,
+        quick=quick,
     )
 
 
 def _tcp_rows() -> Iterator[Row]:
     for mtu in MTUS:
-        for family in ADDRESSES:
+        for family in OVER_WIRE:
             for streams in (1, 8):
                 for to_guest in (False, True):
                     main = family == "v4" and (streams == 1 or mtu == ETHERNET_MTU)
@@ -132,8 +84,6 @@ def _tcp_rows() -> Iterator[Row]:
 
 
 def _udp_rows() -> Iterator[Row]:
-    kpps = Metric("kpps", "delivered, 1000/s", 1)
-    offered = Metric("offered_kpps", "sent, 1000/s", 1, compare=False)
     target = Target("kpps", 2, at_least=True, relative_to="pasta")
     for family, size in (("v4", 1472), ("v6", 1452)):
         for to_guest in (False, True):
@@ -142,8 +92,8 @@ def _udp_rows() -> Iterator[Row]:
                 f"udp-{'in' if to_guest else 'out'}-{family}",
                 "udp",
                 f"UDP {arrow} {size} bytes {family}",
-                Datagrams(to_guest, ADDRESSES[family], size),
-                (kpps, offered, CPU_PER_GB),
+                Datagrams(to_guest, OVER_WIRE[family], size),
+                DATAGRAM_METRICS,
                 (target,),
                 Attachment(mtu=ETHERNET_MTU),
                 quick=family == "v4",
@@ -151,19 +101,15 @@ def _udp_rows() -> Iterator[Row]:
 
 
 def _exchange_rows() -> Iterator[Row]:
-    median, p99 = Metric("median_us", "median, µs"), Metric("p99_us", "p99, µs")
-    rate = Metric("per_second", "per second", 0)
     yield Row(
         "rr",
         "rr",
         "TCP request/response",
         RequestResponse(),
-        (median, p99, rate),
+        EXCHANGE_METRICS,
         (Target("median_us", 0.6, at_least=False, relative_to="pasta"),),
         quick=True,
     )
-    cost = Metric("cpu_us_per_connection", "CPU µs each")
-    errors = Metric("errors", "failed", 0, compare=False)
     target = Target("per_second", 1.8, at_least=True, relative_to="pasta")
     for clients in (1, 4):
         yield Row(
@@ -171,7 +117,7 @@ def _exchange_rows() -> Iterator[Row]:
             "crr",
             f"TCP connect/request/close, {clients} client{'s'[: clients > 1]}",
             Connections(clients),
-            (rate, median, p99, cost, errors),
+            CONNECTION_METRICS,
             (target,) if clients == 1 else (),
             quick=True,
         )
@@ -203,15 +149,30 @@ def _idle_rows() -> Iterator[Row]:
         quick=True,
         once=True,
     )
+
+
+def _start_rows() -> Iterator[Row]:
+    milliseconds = (Metric("ms", "ms", 0),)
     yield Row(
         "start",
         "start",
         "start to exit of -- true",
-        start_to_exit,
-        (Metric("ms", "ms", 0),),
+        StartToExit(),
+        milliseconds,
         (Target("ms", 250, at_least=False),),
         quick=True,
     )
+    # The smaller number is for machines that do not let us open more files.
+    for ports, targets in ((15000, ()), (65000, (Target("ms", 2000, at_least=False),))):
+        yield Row(
+            f"start-{ports}",
+            "start",
+            f"the same, {ports // 1000} 000 TCP ports forwarded",
+            StartToExit(("-t", f"1-{ports}", *NOTHING_ELSE)),
+            milliseconds,
+            targets,
+            without=("direct", "slirp4netns"),
+        )
 
 
 def _faults(setting: str) -> Mapping[str, str]:
@@ -262,7 +223,9 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_tcp_rows(),
         *_udp_rows(),
         *_exchange_rows(),
+        *splice_rows(),
         *_idle_rows(),
+        *_start_rows(),
         *_loss_rows(),
     ]
     return [row for row in every if row.group in groups and (row.quick or not quick)]

@@ -5,18 +5,23 @@ Every row begins with freshly started translators, so that what one row broke
 cannot spoil the next.
 """
 
+import itertools
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from tests.bench.measure import Cell, Metrics
-from tests.bench.rows import OURS, Row
+from tests.bench.cell import Cell
+from tests.bench.measure import Metrics
+from tests.bench.row import OURS, Row
 from tests.lab import TRANSLATORS, Attached, Lab, LabError, Translator
 from tests.lab.translators import ROOT
 
 # What a translator may do to a measurement without ending the whole benchmark.
 FAILURES = (LabError, OSError, RuntimeError, subprocess.SubprocessError)
+
+_fresh_ports = itertools.count(20000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +52,20 @@ class RowResult:
 def columns_of(row: Row, peers: Sequence[str]) -> list[Column]:
     """The chosen peers, or the row's own variants if we are among them."""
     if row.variants is None:
-        return [Column(name, TRANSLATORS[name]) for name in peers]
+        chosen = [name for name in peers if name not in row.without]
+        return [Column(name, TRANSLATORS[name]) for name in chosen]
     if OURS not in peers:
         return []
     ours = TRANSLATORS[OURS]
     return [Column(name, ours, env) for name, env in row.variants.items()]
 
 
-def _attach(lab: Lab, row: Row, column: Column) -> Attached:
+def _attach(lab: Lab, row: Row, column: Column, forwarded: tuple[int, ...]) -> Attached:
     if missing := column.translator.why_missing():
         raise LabError(missing)
-    attached = lab.attach(column.translator, replace(row.attachment, env=column.env))
+    changes: dict[str, Any] = {row.forward: forwarded} if row.forward else {}
+    attachment = replace(row.attachment, env=column.env, **changes)
+    attached = lab.attach(column.translator, attachment)
     if row.variants is not None and attached.process:
         _check_debug_build(attached, column)
     return attached
@@ -88,12 +96,15 @@ def run_row(
     with ExitStack() as stack:
         cells: dict[str, Cell] = {}
         for column in columns:
+            ports = tuple(itertools.islice(_fresh_ports, runs))
             try:
-                attached = stack.enter_context(_attach(lab, row, column))
+                attached = stack.enter_context(_attach(lab, row, column, ports))
             except FAILURES as error:
                 outcomes[column.name].failures.append(_last_line(error))
             else:
-                cells[column.name] = Cell(lab, column.translator, attached, seconds)
+                cells[column.name] = Cell(
+                    lab, column.translator, attached, seconds, iter(ports)
+                )
         for turn in range(1 if row.once else runs):
             for name, cell in cells.items():
                 say(f"{row.title}: {name}, run {turn + 1}")

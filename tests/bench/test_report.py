@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The benchmark's report: medians, targets and failures are told as they are."""
 
+from dataclasses import fields
+
 import pytest
 
 from tests.bench.measure import Metrics
 from tests.bench.report import Check, Value, check, failures, table
-from tests.bench.rows import GROUPS, OURS, Metric, Row, Target, plan
-from tests.bench.runner import Outcome, RowResult
+from tests.bench.row import OURS, Metric, Row, Target
+from tests.bench.rows import GROUPS, plan
+from tests.bench.runner import Outcome, RowResult, columns_of
+from tests.lab import TRANSLATORS, Attachment
 
 GBIT = Metric("gbit", "Gbit/s", 1)
 HALF_OF_DIRECT = Target("gbit", 0.5, at_least=True, relative_to="direct")
@@ -77,3 +81,14 @@ def test_keys_of_the_plan_are_unique_and_quick_is_a_part() -> None:
     quick = [row.key for row in plan(GROUPS, quick=True)]
     assert len(set(every)) == len(every)
     assert set(quick) < set(every)
+
+
+def test_rows_leave_out_who_cannot_do_the_work() -> None:
+    for row in plan(("splice",), quick=False):
+        columns = columns_of(row, tuple(TRANSLATORS))
+        assert [c.name for c in columns] == ["direct", "pasta", "passtpy"]
+
+
+def test_spliced_rows_forward_ports_of_every_kind() -> None:
+    forwarded = {row.forward for row in plan(("splice",), quick=False)}
+    assert forwarded == {f.name for f in fields(Attachment) if "_ports" in f.name}

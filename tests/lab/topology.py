@@ -194,9 +194,14 @@ class Attached:
     def wait_ready(self, options: Attachment) -> None:
         """Wait for the guest's routes and the translator's listening ports."""
         wait_until(lambda: self._configured(options), READY_TIMEOUT, "guest configured")
-        for kind, ports in (("tcp", options.tcp_ports), ("udp", options.udp_ports)):
+        for where, kind, ports in (
+            (self.lab.host, "tcp", options.tcp_ports),
+            (self.lab.host, "udp", options.udp_ports),
+            (self.guest, "tcp", options.tcp_ns_ports),
+            (self.guest, "udp", options.udp_ns_ports),
+        ):
             for port in ports:
-                self.lab.host.wait_bound(kind, port)
+                where.wait_bound(kind, port)
 
     def _configured(self, options: Attachment) -> bool:
         self.check_alive()

@@ -21,11 +21,16 @@ DEFAULT_MTU = 65520
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What a test wants from a translator; ports are forwarded unchanged."""
+    """What a test wants from a translator; ports are forwarded unchanged.
+
+    Those in the namespace (``ns``) lead from its loopback to the host's.
+    """
 
     mtu: int = DEFAULT_MTU
     tcp_ports: tuple[int, ...] = ()
     udp_ports: tuple[int, ...] = ()
+    tcp_ns_ports: tuple[int, ...] = ()
+    udp_ns_ports: tuple[int, ...] = ()
     ipv4: bool = True
     ipv6: bool = True
     extra: tuple[str, ...] = ()
@@ -76,6 +81,15 @@ def _debian_version(package: str) -> str:
         timeout=20,
     )
     return done.stdout
+
+
+def _forwarded(options: Attachment) -> Mapping[str, tuple[int, ...]]:
+    return {
+        "-t": options.tcp_ports,
+        "-u": options.udp_ports,
+        "-T": options.tcp_ns_ports,
+        "-U": options.udp_ns_ports,
+    }
 
 
 def _ports(option: str, ports: tuple[int, ...]) -> list[str]:
@@ -132,9 +146,8 @@ class Pasta:
     def attach_command(self, guest: Namespace, options: Attachment) -> list[str]:
         argv = ["pasta", "--foreground", "--quiet", "--runas", "0:0", "--config-net"]
         argv += ["--netns", str(guest.path), "--mtu", str(options.mtu)]
-        argv += ["--tcp-ns", "none", "--udp-ns", "none"]
-        argv += _ports("--tcp-ports", options.tcp_ports)
-        argv += _ports("--udp-ports", options.udp_ports)
+        for option, ports in _forwarded(options).items():
+            argv += _ports(option, ports)
         return [*argv, *options.extra]
 
     def spawn_command(
@@ -198,8 +211,7 @@ class Passtpy:
     def attach_command(self, guest: Namespace, options: Attachment) -> list[str]:
         argv = [self.program, "--foreground", "--quiet", "--config-net"]
         argv += ["--netns", str(guest.path), "--mtu", str(options.mtu)]
-        given = {"-t": options.tcp_ports, "-u": options.udp_ports, "-T": (), "-U": ()}
-        for option, ports in given.items():
+        for option, ports in _forwarded(options).items():
             if option not in options.extra:  # where the default would be auto
                 argv += _ports(option, ports)
         return [*argv, *options.extra]
