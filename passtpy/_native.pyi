@@ -168,6 +168,7 @@ class Datapath:
 
     log_level: int
     scope_id: int
+    lift_groups: bool
     guest_mac: bytes
 
     def __init__(
@@ -233,4 +234,4 @@ def mount(
     /,
 ) -> None: ...
 def signalfd(signals: tuple[int, ...], /) -> int: ...
-def inotify_watch(path: str, mask: int, /) -> int: ...
+def inotify_watch(path: str, mask: int, fd: int = -1, /) -> int: ...

@@ -63,7 +63,7 @@ DATAPATH_LEVEL: Final = {
 
 def level_of_datapath_event(level: int) -> str:
     """Return the level name for an event of the datapath's ring."""
-    return "debug" if level <= 1 else "trace"
+    return ("warning", "debug", "trace", "trace")[level]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

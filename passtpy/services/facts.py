@@ -15,6 +15,7 @@ from passtpy.addr import Address, Mac
 from passtpy.config.host import HostInfo, mapped_loopback
 from passtpy.config.model import PastaConfig
 from passtpy.config.resolver import Resolver
+from passtpy.policy.dns import dns_maps
 from passtpy.wire import dnsname
 
 # Leases never end, as with pasta. Who renews all the same learns what has changed.
@@ -119,6 +120,8 @@ def _ours(config: PastaConfig, host: HostInfo) -> Iterator[Address]:
         *mapped_loopback(config, host),
         config.map_guest_addr4,
         config.map_guest_addr6,
+        config.dns_forward4,
+        config.dns_forward6,
     )
     for addr in candidates:
         if addr is not None and addr not in (host.guest4, host.guest6):
@@ -137,9 +140,13 @@ def _resolvers(
     if not config.announce_dns:
         return
     loopback4, loopback6 = mapped_loopback(config, host)
+    forwarded = {
+        each.seen.version: each.seen for each in dns_maps(config, host, resolver)
+    }
     for addr in resolver.nameservers if config.dns is None else config.dns:
         if addr.is_loopback:
-            mapped = loopback4 if addr.version == 4 else loopback6
+            mapped = forwarded.get(addr.version)
+            mapped = mapped or (loopback4 if addr.version == 4 else loopback6)
             if mapped is not None:
                 yield mapped
         elif isinstance(addr, IPv6Address) and addr.is_link_local:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
 from passtpy.config.model import AttachPath, PastaConfig
-from passtpy.config.resolver import Resolver
+from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
 from passtpy.services.arp import ArpService
@@ -37,7 +37,6 @@ ARP: Final = "arp"
 NDP: Final = "ndp"
 DHCP: Final = "dhcp"
 DHCPV6: Final = "dhcpv6"
-NO_RESOLVER: Final = Resolver()
 
 
 class Service(Protocol):

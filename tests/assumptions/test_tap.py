@@ -51,7 +51,7 @@ def child_in(flags: int, work: Work) -> Iterator[int]:
 def open_and_up() -> int:
     device = tap.open_tap("t0")
     with_link = Netlink()
-    with_link.set_link(with_link.link("t0"), up=True)
+    with_link.set_up(with_link.link("t0"))
     return device.fd
 
 
@@ -104,7 +104,7 @@ def test_the_queue_takes_as_many_frames_as_it_is_long() -> None:
         link = netlink.link("t0")
         netlink.configure_tap(link, None, 0, tap.QUEUE_FRAMES)
         netlink.no_automatic_link_local(link)
-        netlink.set_link(link, up=True)
+        netlink.set_up(link)
         packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         packet.bind(("t0", 0))
         packet.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
@@ -153,15 +153,16 @@ def test_a_link_local_address_without_dad_is_usable_at_once() -> None:
     def work() -> int:
         from ipaddress import IPv6Interface
 
-        from passtpy.net.netlink import RT_SCOPE_LINK, LinkAddress
+        from passtpy.net import rtnl
 
         device = tap.open_tap("t0")
         netlink = Netlink()
         link = netlink.link("t0")
         netlink.no_automatic_link_local(link)
-        netlink.set_link(link, up=True)
-        address = IPv6Interface("fe80::5/64")
-        netlink.add_address(link, LinkAddress(link.index, address, RT_SCOPE_LINK, 0))
+        netlink.set_up(link)
+        ip = IPv6Interface("fe80::5/64")
+        address = rtnl.LinkAddress(link.index, ip, rtnl.RT_SCOPE_LINK, 0)
+        netlink.ask(rtnl.add_address(link.index, address))
         found = [a for a in netlink.addresses() if a.index == link.index]
         script.write_text("\n".join(f"{a.address} {a.flags & 0x40}" for a in found))
         return device.fd

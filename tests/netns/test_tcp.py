@@ -37,7 +37,7 @@ from tests.lab import (
 )
 from tests.netns.load import Streams
 
-FORWARDED = 7080
+FORWARDED, SERVED = 7080, 7777
 MEGABYTES = 100_000_000
 PASSTPY = TRANSLATORS["passtpy"]
 BOTH = pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
@@ -68,9 +68,17 @@ route add prohibit 2001:db8:4::/64
 @pytest.fixture(scope="module")
 def attached(lab: Lab) -> Iterator[Attached]:
     """A guest, with one port forwarded to it."""
+    for where in (lab.remote, lab.host):
+        keep_ports(where)
     with lab.attach(PASSTPY, Attachment(tcp_ports=(FORWARDED,))) as made:
+        keep_ports(made.guest)
         yield made
         made.check_alive()
+
+
+def keep_ports(where: Namespace) -> None:
+    """Keep the kernel from giving a client the port that a server is to have."""
+    where.sysctl("net.ipv4.ip_local_reserved_ports", f"{FORWARDED},{SERVED}")
 
 
 @pytest.fixture
@@ -295,9 +303,9 @@ CLIENT = (
 
 
 def test_killed_server_is_noticed_by_the_guest(lab: Lab, guest: Namespace) -> None:
-    server = lab.start(lab.remote, "python3", "-c", SERVE, REMOTE4, "7777")
+    server = lab.start(lab.remote, "python3", "-c", SERVE, REMOTE4, str(SERVED))
     server.wait_output("ready")
-    with guest.connect(REMOTE4, 7777) as near:
+    with guest.connect(REMOTE4, SERVED) as near:
         assert near.recv(5) == b"hello"
         near.sendall(b"unread")
         time.sleep(0.1)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pretended resolvers that answer with their name, and hosts with a resolv.conf."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
+
+from tests.lab import Namespace
+from tests.lab.namespace import family_of
+
+PORTS = (53, 853)
+PATIENCE = 3.0
+NEEDED = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "hosts")
+
+
+@contextmanager
+def resolver(where: Namespace, address: str, name: str) -> Iterator[None]:
+    """Answer everything on the ports of DNS, TCP and UDP, with `name`."""
+    with ExitStack() as stack:
+        selector = stack.enter_context(DefaultSelector())
+        for port in PORTS:
+            for sock in (where.listen(address, port), where.udp(address, port)):
+                sock.setblocking(False)
+                selector.register(stack.enter_context(sock), EVENT_READ)
+        stop = threading.Event()
+        thread = threading.Thread(target=_serve, args=(selector, name.encode(), stop))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        yield
+
+
+def _serve(selector: DefaultSelector, name: bytes, stop: threading.Event) -> None:
+    while not stop.is_set():
+        for key, _ in selector.select(0.05):
+            sock = key.fileobj
+            assert isinstance(sock, socket.socket)
+            with suppress(OSError):
+                if sock.type == socket.SOCK_STREAM:
+                    with sock.accept()[0] as peer:
+                        peer.sendall(name)
+                else:
+                    sock.sendto(name, sock.recvfrom(2048)[1])
+
+
+def ask(
+    guest: Namespace, address: str, kind: str = "udp", port: int = 53
+) -> str | None:
+    """The name of who answers the guest at this address; None: nobody."""
+    tcp = kind == "tcp"
+    sock = guest.new_socket(
+        family_of(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    )
+    with sock, suppress(OSError):
+        sock.settimeout(0.5)
+        sock.connect((address, port))
+        if not tcp:
+            sock.send(b"who?")
+        return sock.recv(64).decode() or None
+    return None
+
+
+def etc(place: Path, *nameservers: str) -> Path:
+    """Make an /etc that has little but a resolv.conf; return that file."""
+    (place / "etc").mkdir(parents=True, exist_ok=True)
+    for name in NEEDED:
+        if Path("/etc", name).exists():
+            shutil.copy(f"/etc/{name}", place / "etc")
+    path = place / "etc" / "resolv.conf"
+    path.unlink(missing_ok=True)
+    path.write_text(content(*nameservers))
+    return path
+
+
+def content(*nameservers: str) -> str:
+    return "".join(f"nameserver {each}\n" for each in nameservers)
+
+
+def with_etc(place: Path, argv: Sequence[str], prepare: str = ":") -> list[str]:
+    """The words that run `argv` where that is /etc; `prepare` is a shell line."""
+    script = f'mount --bind "$0" /etc && {prepare} && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, str(place / "etc"), *argv]
