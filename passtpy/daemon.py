@@ -21,7 +21,7 @@ from passtpy.addr import show_mac
 from passtpy.config.model import AttachPath, AttachPid, PastaConfig, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER
 from passtpy.errors import SetupError
-from passtpy.log import Log, LogSetup, open_log
+from passtpy.log import Log, LogLevel, LogSetup, open_log
 from passtpy.net import command, guest, netlink, netns, tap
 from passtpy.net.signals import (
     FORWARDED,
@@ -134,6 +134,7 @@ class Session:
         self._factory: Factory | None = None
         self._forwarding: Forwarding | None = None
         self._follow: Follow | None = None
+        self._resolver = NO_RESOLVER
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._done: asyncio.Future[int] = self.loop.create_future()
@@ -159,7 +160,7 @@ class Session:
         for text in got.warnings:
             log.warning("namespace", text=text)
         seen = GuestAddresses.from_host(got.host)
-        resolver = read_resolver() or NO_RESOLVER
+        resolver = self._resolver = read_resolver() or NO_RESOLVER
         decider = Decider(rules_from_config(config, got.host, resolver), seen)
         services = services_from_config(config, got.host, seen, resolver)
         datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
@@ -181,16 +182,21 @@ class Session:
         self._forwarding.open()
 
     def isolate(self) -> None:
-        """Give up every privilege; nothing is opened by name after this."""
+        """Give up every privilege; only resolv.conf is opened by name after this."""
         if self._user is not None:
             isolation.become(self._user)
         isolation.lock()
 
     def announce(self, got: guest.Guest) -> None:
         """Log what the guest has got: from now on we serve it."""
+        from passtpy.policy.summary import summary
+
         log, host = self._files.log, got.host
         if got.offloads != tap.ALL_OFFLOADS:
             log.info("tap.offloads", granted=hex(got.offloads))
+        if log.enabled(LogLevel.INFO):
+            lines = summary(self._config, host, self._resolver, got.ifname)
+            log.say("summary", lines)
         log.info(
             "namespace.ready",
             interface=got.ifname,
@@ -215,6 +221,10 @@ class Session:
             self._forwarding.start(self.loop)
         if self._follow is not None:
             self._follow.start(self.loop, self._engine, self._factory)
+        if self._config.stats:
+            from passtpy.control.stats import StatsTable
+
+            StatsTable(self._config.stats, self._engine.statistics).start(self.loop)
         return self.loop.run_until_complete(self._done)
 
     def stop(self, status: int) -> None:

@@ -10,7 +10,7 @@ it. A record that the guest can provoke is rate-limited by its event name; flow 
 import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -315,6 +315,16 @@ class Log:
         """Say what happens to a packet."""
         if self.level >= LogLevel.TRACE:
             self.emit("trace", event, fields)
+
+    def say(self, event: str, lines: Iterable[str]) -> None:
+        """Write text for people to read, a line each."""
+        if self.level < LogLevel.INFO:
+            return
+        for line in lines:
+            if self._format is LogFormat.HUMAN:
+                self.emit("info", line, {})
+            else:
+                self.emit("info", event, {"text": line.strip()})
 
     def emit(
         self,

@@ -41,8 +41,9 @@ struct datapath_config {
  * @reassembly:	Datagrams of the guest that come in fragments
  * @gone:	errno that ended the tap, or 0
  * @spin_credit: Spinning was worth it lately: it goes on while this lasts
- * @spin_again:	ns before which spinning is not tried: the core was wanted
- * @preempted:	How often the kernel took the core from us
+ * @bulk:	Bytes flow too fast for spinning to be of use
+ * @bulk_since:	ns since when @bulk_moved is counted
+ * @bulk_moved:	Bytes moved until then
  * @last_event:	ns when anything happened
  * @rate_paid:	ns up to which the rate limit's tokens are spent
  */
@@ -53,8 +54,9 @@ struct datapath {
 	struct reassembly reassembly;
 	int gone;
 	uint32_t spin_credit;
-	uint64_t spin_again;
-	long preempted;
+	bool bulk;
+	uint64_t bulk_since;
+	uint64_t bulk_moved;
 	uint64_t last_event;
 	uint64_t rate_paid;
 };

@@ -9,7 +9,6 @@
 #include "core/turn.h"
 
 #include <sys/epoll.h>
-#include <sys/resource.h>
 
 #include "base/macros.h"
 #include "core/dispatch.h"
@@ -26,7 +25,9 @@
 #define SPIN_MISS	4
 #define SPIN_WAKE	1
 #define SPIN_CREDIT_MAX 32
-#define SPIN_PAUSE	(2 * NSEC_PER_MSEC)	/* after the core was taken */
+
+#define BULK_PERIOD (500 * NSEC_PER_USEC) /* over which the rate is taken */
+#define BULK_RATE   (50ULL << 20)	  /* bytes a second */
 
 /* python_is_wanted() - Is there something that Python must see? */
 static bool python_is_wanted(const struct datapath *dp)
@@ -149,29 +150,32 @@ static void spin_earn(struct datapath *dp, uint32_t credit)
 	dp->spin_credit = MIN(dp->spin_credit + credit, SPIN_CREDIT_MAX);
 }
 
-/* core_is_ours() - Does nobody else want this core?
+/* is_bulk() - Do bytes flow so fast that latency does not matter?
  *
- * Whom we wait for may be waiting for the very core that we would poll on.
- * The kernel took it from us lately: then others need it, and sleeping is faster.
+ * Then sleeping is better: more comes at once, and at less CPU for each byte.
  */
-static bool core_is_ours(struct datapath *dp)
+static bool is_bulk(struct datapath *dp)
 {
-	struct rusage usage;
+	const struct ctx *c = &dp->ctx;
+	uint64_t moved = c->cnt.n[CNT_TAP_RX_BYTES] +
+			 c->cnt.n[CNT_TAP_TX_BYTES] +
+			 c->cnt.n[CNT_SPLICE_BYTES];
+	uint64_t elapsed = c->now - dp->bulk_since;
 
-	if (getrusage(RUSAGE_THREAD, &usage))
-		return false;
-	if (usage.ru_nivcsw != dp->preempted) {
-		dp->preempted = usage.ru_nivcsw;
-		dp->spin_again = dp->ctx.now + SPIN_PAUSE;
+	if (elapsed >= BULK_PERIOD) {
+		dp->bulk = (moved - dp->bulk_moved) * NSEC_PER_SEC / elapsed >=
+			   BULK_RATE;
+		dp->bulk_since = c->now;
+		dp->bulk_moved = moved;
 	}
-	return dp->ctx.now >= dp->spin_again;
+	return dp->bulk;
 }
 
 /* spin_may() - Is it worth to poll instead of sleeping now? */
 static bool spin_may(struct datapath *dp, const struct turn_limits *limits)
 {
 	return !time_is_virtual(&dp->ctx) && dp->spin_credit >= SPIN_MISS &&
-	       dp->ctx.now - dp->last_event < limits->spin && core_is_ours(dp);
+	       dp->ctx.now - dp->last_event < limits->spin && !is_bulk(dp);
 }
 
 /* spin() - Poll for a while after the last event

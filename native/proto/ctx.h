@@ -23,8 +23,8 @@
 #include "table/stage.h"
 #include "table/timer.h"
 
-#define CTX_BUF_SIZE	(64 * 1024)	/* payload of one super-segment */
-#define CTX_BUFS	16		/* of these in ctx.bufs */
+#define CTX_BUF_SIZE (64 * 1024) /* payload of one super-segment */
+#define CTX_BUFS     16		 /* of these in ctx.bufs */
 
 /** struct tcp_globals - What all TCP flows share
  * @rcv:	Chunks of bytes received but not yet taken by sockets
@@ -49,7 +49,7 @@ struct tcp_globals {
 	bool peek_off[2];
 };
 
-#define CTX_DEAD_MAX	64	/* sockets waiting to be closed */
+#define CTX_DEAD_MAX 64 /* sockets waiting to be closed */
 
 /** struct ctx
  * @now:	ns, read once a turn (CLOCK_MONOTONIC, or the test's)

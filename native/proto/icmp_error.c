@@ -243,6 +243,5 @@ bool icmp_error_relay(struct ctx *c, struct flow *flow,
 		 0);
 	return !icmp_error_quote(c, src, guest,
 				 (uint8_t)flow_type_proto[flow->f.type],
-				 e->type, e->code, e->info, l4, l4_len,
-				 l4_len);
+				 e->type, e->code, e->info, l4, l4_len, l4_len);
 }

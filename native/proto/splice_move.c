@@ -149,6 +149,7 @@ static bool splice_drain(struct ctx *c, struct flow *flow, unsigned from)
 		return false;
 	splice_drop(c, d, took);
 	flow_touch(flow, from, 1, took, c->now);
+	count_n(&c->cnt, CNT_SPLICE_BYTES, took);
 	return took == len;
 }
 
@@ -201,6 +202,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	iov = (struct iovec){ c->bufs, got };
 	took = splice_send(c, flow, !from, &iov, 1, got);
 	flow_touch(flow, from, 1, took, c->now);
+	count_n(&c->cnt, CNT_SPLICE_BYTES, took);
 	if (splice_is(flow, SPLICE_EV_OVER, !from))
 		return false;
 	if (peek && took)

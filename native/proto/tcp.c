@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/ip.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -31,9 +32,9 @@
 #include "proto/icmp_error.h"
 #include "proto/tcp_conn.h"
 
-#define RCVQ_BUFS	16384	/* 512 MiB of addresses, touched on demand */
-#define TCP_BUDGET_MAX	(64ULL << 20)	/* bytes promised or held, in all */
-#define ACCEPT_BATCH	64	/* connections of one event */
+#define RCVQ_BUFS      16384 /* 512 MiB of addresses, touched on demand */
+#define TCP_BUDGET_MAX (64ULL << 20) /* bytes promised or held, in all */
+#define ACCEPT_BATCH   64	     /* connections of one event */
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -43,8 +44,7 @@
 void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event)
 {
 	flow->f.events |= event;
-	flow_log(&c->log, c->now, TCP_EVENT, flow, event, flow->f.events, 0,
-		 0);
+	flow_log(&c->log, c->now, TCP_EVENT, flow, event, flow->f.events, 0, 0);
 }
 
 /* tcp_abort_sock() - The peer is to see a RST when the socket is closed */
@@ -103,7 +103,7 @@ void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 		return;
 	if (conn->ack_now || conn->rcv_acked != tcp_ack_no(flow))
 		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt, NULL, 0);
-	tcp_consume(c, flow, true);	/* or close() would send a RST */
+	tcp_consume(c, flow, true); /* or close() would send a RST */
 	tcp_close(c, flow, WHY_DONE, 0);
 }
 
@@ -172,7 +172,7 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	set_options(c, flow, fd);
 	/* We are no hop: what the guest's hosts and routers see is its own TTL,
 	 * and who says "time exceeded" says it to the guest (traceroute -T) */
-	if (parked_syn(c, m, &syn))
+	if (parked_syn(c, m, &syn) && syn.ttl != IPDEFTTL)
 		dgram_set_ttl(fd, v4, syn.ttl);
 	icmp_error_keep(fd, v4, true);
 	rc = bind_outbound(c, fd, side, v4);
@@ -211,7 +211,7 @@ static int open_inbound(struct ctx *c, struct flow *flow, struct miss *m)
 		return rc;
 	}
 	m->fd = -1;
-	(void)tcp_send_syn(c, flow);	/* a lost one is sent again */
+	(void)tcp_send_syn(c, flow); /* a lost one is sent again */
 	conn->snd_nxt = conn->iss + 1;
 	tcp_event(c, flow, TCP_EV_TAP_SYN_SENT);
 	tcp_timer_data_sent(c, flow);
@@ -226,7 +226,7 @@ static int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	(void)v;
 	tcp_handshake_start(c, flow);
 	rc = tcp_tapside(flow) == INISIDE ? open_outbound(c, flow, m) :
-	     open_inbound(c, flow, m);
+					    open_inbound(c, flow, m);
 	if (rc)
 		timer_set(&c->timers, flow, 0);
 	return rc;
@@ -252,10 +252,10 @@ static void refuse(struct ctx *c, const struct flowside *key, uint32_t seq,
 	uint8_t type, code;
 
 	if (err == ETIMEDOUT)
-		return;		/* silence, as it was; the guest tries again */
+		return; /* silence, as it was; the guest tries again */
 	if (icmp_error_from_errno(err, inany_is_v4(&key->eaddr), &type, &code))
-		(void)icmp_error_quote(c, NULL, key, IPPROTO_TCP, type, code,
-				       0, &th, sizeof(th), sizeof(th));
+		(void)icmp_error_quote(c, NULL, key, IPPROTO_TCP, type, code, 0,
+				       &th, sizeof(th), sizeof(th));
 	else
 		tcp_send_rst(c, key, 0, seq + 1, TCP_FLAG_ACK);
 }
@@ -265,7 +265,7 @@ static void tcp_reject(struct ctx *c, struct miss *m, int err)
 	struct linger l = { .l_onoff = 1, .l_linger = 0 };
 	struct frame f;
 
-	if (m->fd >= 0)		/* the peer sees a RST */
+	if (m->fd >= 0) /* the peer sees a RST */
 		(void)setsockopt(m->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 	if (parked_syn(c, m, &f))
 		refuse(c, &f.key, ntohl(tcp_header(&f)->seq), err);
@@ -309,8 +309,8 @@ static void sock_failed(struct ctx *c, struct flow *flow)
  * whoever said so; false if it was no ICMP, or an old kernel kept the errno only */
 static bool relay_icmp(struct ctx *c, struct flow *flow)
 {
-	struct tcp_hdr th = quoted_syn(&flow->f.side[INISIDE],
-				       tcp_conn(flow)->irs);
+	struct tcp_hdr th =
+		quoted_syn(&flow->f.side[INISIDE], tcp_conn(flow)->irs);
 	struct sock_error e;
 	union inany local;
 	uint16_t port;
@@ -333,8 +333,10 @@ static void connecting(struct ctx *c, struct flow *flow, uint32_t events)
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
 		if (!relay_icmp(c, flow))
 			refuse(c, key, tcp_conn(flow)->irs, err);
-		tcp_close(c, flow, err == ECONNREFUSED ? WHY_REFUSED :
-			  err == ETIMEDOUT ? WHY_TIMEOUT : WHY_UNREACHABLE,
+		tcp_close(c, flow,
+			  err == ECONNREFUSED ? WHY_REFUSED :
+			  err == ETIMEDOUT    ? WHY_TIMEOUT :
+						WHY_UNREACHABLE,
 			  err);
 		return;
 	}
@@ -371,7 +373,7 @@ static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			return;
 	}
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
-		return;		/* tcp_from_tap() comes back to it */
+		return; /* tcp_from_tap() comes back to it */
 	if (events & EPOLLOUT)
 		tcp_sock_drain(c, flow);
 	if (!flow->f.closed && conn->sock_ready)
@@ -529,8 +531,7 @@ void tcp_reset_unknown(struct ctx *c, const struct frame *f)
 	if (f->tcp_flags & TCP_FLAG_ACK)
 		tcp_send_rst(c, &f->key, ntohl(th->ack_seq), 0, 0);
 	else
-		tcp_send_rst(c, &f->key, 0, ntohl(th->seq) + len,
-			     TCP_FLAG_ACK);
+		tcp_send_rst(c, &f->key, 0, ntohl(th->seq) + len, TCP_FLAG_ACK);
 }
 
 const struct handler tcp_handler = {

@@ -10,7 +10,7 @@
 
 #include "proto/tcp_conn.h"
 
-#define DUP_ACKS	3	/* RFC 5681 section 3.2, guests without SACK */
+#define DUP_ACKS 3 /* RFC 5681 section 3.2, guests without SACK */
 
 /* Forget SACKed ranges that the cumulative ACK covers */
 static void sacked_trim(struct tcp_conn *conn)
@@ -36,8 +36,8 @@ static void sacked_add(struct tcp_conn *conn, struct seq_range r)
 
 	while (first < n && seq_lt(conn->sacked[first].end, r.start))
 		first++;
-	for (last = first; last < n &&
-	     seq_le(conn->sacked[last].start, r.end); last++) {
+	for (last = first; last < n && seq_le(conn->sacked[last].start, r.end);
+	     last++) {
 		if (seq_lt(conn->sacked[last].start, r.start))
 			r.start = conn->sacked[last].start;
 		r.end = seq_max(conn->sacked[last].end, r.end);
@@ -75,7 +75,7 @@ static void sack_in(struct tcp_conn *conn, const struct frame *f)
 		conn->lost_end = highest;
 	if (seq_lt(conn->snd_una, conn->retx_nxt) &&
 	    seq_lt(conn->retx_mark, highest)) {
-		conn->retx_nxt = conn->snd_una;		/* lost again */
+		conn->retx_nxt = conn->snd_una; /* lost again */
 		conn->retx_mark = conn->snd_nxt;
 	}
 }
@@ -116,7 +116,7 @@ static bool window_in(struct tcp_conn *conn, const struct tcp_hdr *th)
 		return false;
 	conn->snd_wl1 = seq;
 	conn->snd_wnd = wnd;
-	if (opened) {	/* a probe or FIN that was not taken is lost */
+	if (opened) { /* a probe or FIN that was not taken is lost */
 		conn->persist = false;
 		conn->retx_at = 0;
 		conn->backoff = 0;
@@ -157,11 +157,11 @@ bool tcp_ack_in(struct ctx *c, struct flow *flow, const struct frame *f)
 	bool advanced, changed, duplicate;
 
 	if (seq_lt(conn->snd_nxt, ack)) {
-		tcp_ack_at_flush(c, flow);	/* RFC 9293 3.10.7.4 */
+		tcp_ack_at_flush(c, flow); /* RFC 9293 3.10.7.4 */
 		return false;
 	}
 	if (seq_lt(ack, conn->snd_una))
-		return true;			/* old: its data may be new */
+		return true; /* old: its data may be new */
 
 	advanced = ack != conn->snd_una;
 	changed = window_in(conn, th);

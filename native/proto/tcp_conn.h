@@ -23,14 +23,14 @@
 #include "proto/handler.h"
 #include "proto/tcp.h"
 
-#define TCP_WSCALE	7		/* window scale we offer */
-#define TCP_WND_MAX	(4U << 20)	/* largest window, bytes */
-#define TCP_WND_FIRST	(64U << 10)	/* first window, bytes */
-#define TCP_RCVQ_CHUNK	(32U << 10)	/* piece of a receive queue, bytes */
-#define TCP_SACKED_MAX	8		/* ranges the guest may have told us */
-#define TCP_GUEST_MSS	536	/* if the guest names none, RFC 9293 3.7.1 */
-#define TCP_RTT_VOID	UINT64_MAX	/* resent: no sample (Karn) */
-#define TCP_MSS_MIN	88		/* what we accept as the guest's MSS */
+#define TCP_WSCALE     7	   /* window scale we offer */
+#define TCP_WND_MAX    (4U << 20)  /* largest window, bytes */
+#define TCP_WND_FIRST  (64U << 10) /* first window, bytes */
+#define TCP_RCVQ_CHUNK (32U << 10) /* piece of a receive queue, bytes */
+#define TCP_SACKED_MAX 8	   /* ranges the guest may have told us */
+#define TCP_GUEST_MSS  536	   /* if the guest names none, RFC 9293 3.7.1 */
+#define TCP_RTT_VOID   UINT64_MAX  /* resent: no sample (Karn) */
+#define TCP_MSS_MIN    88	   /* what we accept as the guest's MSS */
 
 /* seq_lt() and so on - Compare sequence numbers modulo 2^32 */
 static inline bool seq_lt(uint32_t a, uint32_t b)
@@ -153,17 +153,17 @@ struct tcp_conn {
 	uint8_t snd_wscale;
 	uint8_t rcv_wscale;
 	uint8_t consume_skip;
-	bool sack_ok :1;
-	bool syn_rcvd :1;
-	bool fin_seen :1;
-	bool sock_ready :1;
-	bool sock_rdhup :1;
-	bool sock_urgent :1;
-	bool sock_eof :1;
-	bool ack_now :1;
-	bool ack_queued :1;
-	bool persist :1;
-	bool keepalive :1;
+	bool sack_ok	 : 1;
+	bool syn_rcvd	 : 1;
+	bool fin_seen	 : 1;
+	bool sock_ready	 : 1;
+	bool sock_rdhup	 : 1;
+	bool sock_urgent : 1;
+	bool sock_eof	 : 1;
+	bool ack_now	 : 1;
+	bool ack_queued	 : 1;
+	bool persist	 : 1;
+	bool keepalive	 : 1;
 };
 
 _Static_assert(sizeof(struct tcp_conn) <= FLOW_PRIV_SIZE, "tcp_conn fits");

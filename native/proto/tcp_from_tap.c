@@ -8,7 +8,7 @@
 
 #include "proto/tcp_conn.h"
 
-#define OOW_ACK_GAP	(5 * NSEC_PER_MSEC)	/* RFC 5961 7: no ACK storms */
+#define OOW_ACK_GAP (5 * NSEC_PER_MSEC) /* RFC 5961 7: no ACK storms */
 
 /** struct gather - Data in order, not yet given to the socket
  * @iov:	Payloads, starting at rcv_nxt
@@ -113,7 +113,7 @@ static void out_of_order(struct ctx *c, struct flow *flow, uint32_t seq,
 	flow_log(&c->log, c->now, TCP_OOO, flow, seq, len, conn->rcv_nxt, 0);
 	if (conn->sack_ok)
 		tcp_ack_at_flush(c, flow);
-	else	/* it counts duplicates: one for each segment */
+	else /* it counts duplicates: one for each segment */
 		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt, NULL, 0);
 }
 
@@ -137,10 +137,10 @@ static bool data_in(struct ctx *c, struct flow *flow, struct gather *g,
 		data += -off;
 		len -= (uint32_t)-off;
 		off = 0;
-		tcp_ack_at_flush(c, flow);	/* our ACK was lost */
+		tcp_ack_at_flush(c, flow); /* our ACK was lost */
 	}
 	if (conn->fin_seen)
-		room = MIN(room, conn->fin_seq - next);	/* none after it */
+		room = MIN(room, conn->fin_seq - next); /* none after it */
 	if ((uint32_t)off >= room) {
 		if (len)
 			oow_in(c, flow);
@@ -160,7 +160,7 @@ static bool data_in(struct ctx *c, struct flow *flow, struct gather *g,
 	g->len += len;
 	tcp_ack_later(c, flow);
 	if (tcp_rcvq_ranges(c, conn, &(struct seq_range){ 0 }, 1)) {
-		tcp_ack_at_flush(c, flow);	/* fills a gap, perhaps */
+		tcp_ack_at_flush(c, flow); /* fills a gap, perhaps */
 		return deliver(c, flow, g);
 	}
 	return true;
@@ -205,16 +205,17 @@ static bool segment_in(struct ctx *c, struct flow *flow, struct gather *g,
 	if (!tcp_ack_in(c, flow, f))
 		return true;
 	if (tcp_has(flow, TCP_EV_TAP_FIN_RCVD))
-		return true;	/* nothing may follow the FIN */
-	if (fin && !conn->fin_seen && (uint32_t)(seq + len - next) <=
-		   conn->rcv_adv - conn->rcv_nxt - g->len) {
+		return true; /* nothing may follow the FIN */
+	if (fin && !conn->fin_seen &&
+	    (uint32_t)(seq + len - next) <=
+		    conn->rcv_adv - conn->rcv_nxt - g->len) {
 		conn->fin_seen = true;
 		conn->fin_seq = seq + len;
 	}
 	if (len)
 		return data_in(c, flow, g, f, off);
 	if (fin && off > 0)
-		tcp_ack_at_flush(c, flow);	/* something is missing */
+		tcp_ack_at_flush(c, flow); /* something is missing */
 	else if (!fin && conn->rcv_adv == conn->rcv_nxt)
 		tcp_ack_later(c, flow);
 	return true;
@@ -254,8 +255,8 @@ void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 		return;
 	tcp_resend(c, flow);
 	tcp_consume(c, flow, false);
-	if (conn->sock_ready || (conn->sock_eof &&
-				 !tcp_has(flow, TCP_EV_TAP_FIN_SENT)))
+	if (conn->sock_ready ||
+	    (conn->sock_eof && !tcp_has(flow, TCP_EV_TAP_FIN_SENT)))
 		tcp_to_tap(c, flow);
 	if (!flow->f.closed)
 		tcp_finish_if_done(c, flow);

@@ -42,7 +42,7 @@ static void syn_in(struct ctx *c, struct flow *flow, const struct frame *f)
 	uint32_t hdrs = tcp_is_v4(flow) ? 40 : 60;
 	const struct tcp_hdr *th = tcp_header(f);
 	struct tcp_conn *conn = tcp_conn(flow);
-	uint32_t own = conn->rcv_adv - conn->rcv_nxt;	/* our SYN's promise */
+	uint32_t own = conn->rcv_adv - conn->rcv_nxt; /* our SYN's promise */
 	struct tcp_syn_options o;
 
 	tcp_parse_syn(f, &o);
@@ -57,13 +57,12 @@ static void syn_in(struct ctx *c, struct flow *flow, const struct frame *f)
 	conn->rcv_acked = conn->rcv_nxt;
 	conn->wnd_grow_at = conn->rcv_nxt + conn->wnd_target;
 	conn->snd_wl1 = conn->irs;
-	conn->snd_wnd = ntohs(th->window);	/* never scaled in a SYN */
+	conn->snd_wnd = ntohs(th->window); /* never scaled in a SYN */
 	conn->syn_rcvd = true;
 }
 
 /* Both SYNs are acknowledged */
-static void established(struct ctx *c, struct flow *flow,
-			const struct frame *f)
+static void established(struct ctx *c, struct flow *flow, const struct frame *f)
 {
 	const struct tcp_hdr *th = tcp_header(f);
 	struct tcp_conn *conn = tcp_conn(flow);
@@ -105,9 +104,9 @@ static void guest_syn(struct ctx *c, struct flow *flow, const struct frame *f)
 	struct tcp_conn *conn = tcp_conn(flow);
 
 	if (!tcp_has(flow, TCP_EV_TAP_SYN_SENT)) {
-		syn_in(c, flow, f);	/* the first, or a new attempt */
+		syn_in(c, flow, f); /* the first, or a new attempt */
 	} else if (ntohl(tcp_header(f)->seq) == conn->irs) {
-		conn->rtt_start = TCP_RTT_VOID;	/* ours was lost: Karn */
+		conn->rtt_start = TCP_RTT_VOID; /* ours was lost: Karn */
 		(void)tcp_send_syn(c, flow);
 	} else {
 		tcp_ack_at_flush(c, flow);
@@ -122,7 +121,7 @@ static void guest_syn_back(struct ctx *c, struct flow *flow,
 	if (f->tcp_flags & TCP_FLAG_ACK) {
 		established(c, flow, f);
 		tcp_ack_at_flush(c, flow);
-	} else {	/* simultaneous: SYN,ACK now */
+	} else { /* simultaneous: SYN,ACK now */
 		(void)tcp_send_syn(c, flow);
 	}
 }
@@ -141,7 +140,7 @@ bool tcp_handshake_in(struct ctx *c, struct flow *flow, const struct frame *f)
 
 	if ((flags & TCP_FLAG_ACK) && sent &&
 	    ntohl(th->ack_seq) != conn->iss + 1) {
-		if (!(flags & TCP_FLAG_RST))	/* RFC 9293 3.10.7.3 */
+		if (!(flags & TCP_FLAG_RST)) /* RFC 9293 3.10.7.3 */
 			tcp_send_rst(c, &f->key, ntohl(th->ack_seq), 0, 0);
 		return false;
 	}
@@ -168,7 +167,7 @@ bool tcp_handshake_in(struct ctx *c, struct flow *flow, const struct frame *f)
 		}
 	}
 	established(c, flow, f);
-	if (flags & TCP_FLAG_SYN) {	/* ends a simultaneous open */
+	if (flags & TCP_FLAG_SYN) { /* ends a simultaneous open */
 		tcp_ack_at_flush(c, flow);
 		return false;
 	}

@@ -16,12 +16,12 @@
 
 #include "proto/tcp_conn.h"
 
-#define RCVQ_CHUNK	TCP_RCVQ_CHUNK
-#define RCVQ_SLOTS	256	/* power of two: slots survive the 2^32 wrap */
-#define RCVQ_INDEXES	((uint32_t)((1ULL << 32) / RCVQ_CHUNK))
-#define RCVQ_RANGES	32	/* gaps kept track of */
+#define RCVQ_CHUNK   TCP_RCVQ_CHUNK
+#define RCVQ_SLOTS   256 /* power of two: slots survive the 2^32 wrap */
+#define RCVQ_INDEXES ((uint32_t)((1ULL << 32) / RCVQ_CHUNK))
+#define RCVQ_RANGES  32 /* gaps kept track of */
 
-_Static_assert(RCVQ_CHUNK * (RCVQ_SLOTS - 2) >= TCP_WND_MAX, "window fits");
+_Static_assert(RCVQ_CHUNK *(RCVQ_SLOTS - 2) >= TCP_WND_MAX, "window fits");
 
 /** struct rcvq
  * @base:	Sequence number of slot 0
@@ -61,7 +61,7 @@ static struct rcvq *rcvq_make(struct ctx *c, struct tcp_conn *conn)
 	q = rcvq_get(c, conn);
 	q->base = q->head = conn->rcv_nxt;
 	q->n_ranges = q->latest = 0;
-	memset(q->chunk, 0xff, sizeof(q->chunk));	/* POOL_NONE */
+	memset(q->chunk, 0xff, sizeof(q->chunk)); /* POOL_NONE */
 	return q;
 }
 
@@ -186,10 +186,11 @@ static int rcvq_add_range(struct rcvq *q, uint32_t start, uint32_t end)
 
 	while (first < q->n_ranges && seq_lt(q->range[first].end, start))
 		first++;
-	for (last = first; last < q->n_ranges &&
-	     seq_le(q->range[last].start, end); last++) {
+	for (last = first;
+	     last < q->n_ranges && seq_le(q->range[last].start, end); last++) {
 		start = seq_lt(q->range[last].start, start) ?
-			q->range[last].start : start;
+				q->range[last].start :
+				start;
 		end = seq_max(q->range[last].end, end);
 	}
 	if (first == last && q->n_ranges == RCVQ_RANGES)
@@ -225,8 +226,7 @@ void tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
 {
 	struct rcvq *q = rcvq_get(c, conn);
 
-	while (q && q->n_ranges &&
-	       seq_le(q->range[0].start, conn->rcv_nxt)) {
+	while (q && q->n_ranges && seq_le(q->range[0].start, conn->rcv_nxt)) {
 		uint32_t end = q->range[0].end;
 
 		if (seq_lt(conn->rcv_nxt, end)) {
@@ -260,8 +260,8 @@ unsigned tcp_rcvq_iov(const struct ctx *c, const struct tcp_conn *conn,
 		uint32_t off = (seq - q->base) % RCVQ_CHUNK;
 		uint32_t len = MIN(RCVQ_CHUNK - off, conn->rcv_nxt - seq);
 
-		iov[n].iov_base = pool_at(&c->tcp.rcv, *rcvq_slot(q, seq)) +
-				  off;
+		iov[n].iov_base =
+			pool_at(&c->tcp.rcv, *rcvq_slot(q, seq)) + off;
 		iov[n].iov_len = len;
 		seq += len;
 	}

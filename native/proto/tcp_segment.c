@@ -11,9 +11,9 @@
 #include "link/frame.h"
 #include "proto/tcp_conn.h"
 
-#define TCP_HLEN	20		/* header without options, bytes */
-#define TCP_OPT_ROOM	40		/* bytes of options at most */
-#define TCP_ACK_BYTES	(256U << 10)	/* acknowledge at least this often */
+#define TCP_HLEN      20	   /* header without options, bytes */
+#define TCP_OPT_ROOM  40	   /* bytes of options at most */
+#define TCP_ACK_BYTES (256U << 10) /* acknowledge at least this often */
 
 /**
  * tcp_parse_syn() - Options of a SYN that we understand (RFC 9293, RFC 7323,
@@ -37,8 +37,8 @@ void tcp_parse_syn(const struct frame *f, struct tcp_syn_options *ret_opts)
 			return;
 		size = opts[i + 1];
 		if (kind == TCP_OPT_MSS && size == 4) {
-			ret_opts->mss = (uint16_t)(opts[i + 2] << 8 |
-						   opts[i + 3]);
+			ret_opts->mss =
+				(uint16_t)(opts[i + 2] << 8 | opts[i + 3]);
 		} else if (kind == TCP_OPT_WSCALE && size == 3) {
 			ret_opts->has_wscale = true;
 			/* RFC 7323 2.3: larger values count as 14 */
@@ -179,8 +179,9 @@ int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 
 	if (conn->syn_rcvd)
 		flags |= TCP_FLAG_ACK;
-	optlen = syn ? put_syn_options(c, flow, conn, opts) :
-		 conn->sack_ok ? put_sack_blocks(c, conn, opts) : 0;
+	optlen = syn	       ? put_syn_options(c, flow, conn, opts) :
+		 conn->sack_ok ? put_sack_blocks(c, conn, opts) :
+				 0;
 	hlen = TCP_HLEN + optlen;
 
 	l4 = frame_ip(&frame, &c->tap, &side->oaddr, &side->eaddr, IPPROTO_TCP,
@@ -199,12 +200,13 @@ int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 	frame_csum_offload(&frame, &side->oaddr, &side->eaddr, IPPROTO_TCP,
 			   hlen, len, offsetof(struct tcp_hdr, check));
 	if (len + optlen > conn->mss && len)
-		frame_gso(&frame, tcp_is_v4(flow) ? VNET_GSO_TCPV4 :
-			  VNET_GSO_TCPV6, (uint16_t)(conn->mss - optlen));
+		frame_gso(&frame,
+			  tcp_is_v4(flow) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6,
+			  (uint16_t)(conn->mss - optlen));
 
 	rc = tap_send(&c->tap, &frame, len ? &iov : NULL, !!len, len);
-	flow_log(&c->log, c->now, TCP_TO_TAP, flow, seq, tcp_ack_no(flow), flags,
-		 rc ? rc : (int64_t)len);
+	flow_log(&c->log, c->now, TCP_TO_TAP, flow, seq, tcp_ack_no(flow),
+		 flags, rc ? rc : (int64_t)len);
 	if (rc)
 		return rc;
 
@@ -230,9 +232,9 @@ void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
 	struct frame_out frame;
 	struct tcp_hdr *th;
 
-	th = (struct tcp_hdr *)(void *)
-		frame_ip(&frame, &c->tap, &side->oaddr, &side->eaddr,
-			 IPPROTO_TCP, TCP_HLEN, 0, 0);
+	th = (struct tcp_hdr *)(void *)frame_ip(&frame, &c->tap, &side->oaddr,
+						&side->eaddr, IPPROTO_TCP,
+						TCP_HLEN, 0, 0);
 	*th = (struct tcp_hdr){
 		.source = htons(side->oport),
 		.dest = htons(side->eport),
@@ -308,7 +310,7 @@ void tcp_flush(struct ctx *c, bool sleep)
 			conn->ack_queued = tcp_send(c, flow, TCP_FLAG_ACK,
 						    conn->snd_nxt, NULL, 0);
 		}
-		if (conn->ack_queued)	/* not due, or the tap refused it */
+		if (conn->ack_queued) /* not due, or the tap refused it */
 			c->tcp.ack_list[kept++] = c->tcp.ack_list[i];
 	}
 	c->tcp.ack_count = kept;

@@ -11,7 +11,7 @@
 
 #include "proto/tcp_conn.h"
 
-#define SOCK_IOV	256	/* entries of one sendmsg() */
+#define SOCK_IOV 256 /* entries of one sendmsg() */
 
 /* Return: bytes taken, 0 when the socket is full, or -errno */
 static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
@@ -27,8 +27,8 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 		took = -errno;
 	flow_log(&c->log, c->now, TCP_SOCK_SEND, flow, len, MAX(took, 0),
 		 took < 0 ? -took : 0, 0);
-	return took == -EAGAIN || took == -ENOBUFS || took == -ENOMEM ?
-	       0 : took;
+	return took == -EAGAIN || took == -ENOBUFS || took == -ENOMEM ? 0 :
+									took;
 }
 
 /* The guest's FIN came, and every byte before it went out */
@@ -100,7 +100,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 	if ((uint32_t)took == len) {
 		tcp_rcvq_skip(c, conn, len);
 	} else if (tcp_rcvq_in_order(c, conn, iov, n, (uint32_t)took)) {
-		len = (uint32_t)took;	/* no buffer: the guest sends again */
+		len = (uint32_t)took; /* no buffer: the guest sends again */
 	} else {
 		c->tcp.held += len - (uint32_t)took;
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
@@ -108,6 +108,6 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 	tcp_window_received(c, conn, len);
 	tcp_rcvq_join(c, conn);
 	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
-		tcp_sock_drain(c, flow);	/* a gap was filled */
+		tcp_sock_drain(c, flow); /* a gap was filled */
 	return 0;
 }

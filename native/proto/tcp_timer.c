@@ -18,18 +18,18 @@
 
 #include "proto/tcp_conn.h"
 
-#define RTO_SYN		(200 * NSEC_PER_MSEC)	/* one hop: not RFC 6298's 1 s */
-#define RTO_MIN		(10 * NSEC_PER_MSEC)
-#define RTO_DELACK	(50 * NSEC_PER_MSEC)	/* above Linux' 40 ms */
-#define RTO_MAX		(120 * NSEC_PER_SEC)	/* RFC 6298 (2.5): >= 60 s */
-#define PERSIST_MIN	(200 * NSEC_PER_MSEC)
-#define SYN_TRIES	8			/* 0.2+0.4+...+51 s: 102 s */
-#define STUCK_MAX	(120 * NSEC_PER_SEC)	/* guest silent, data waiting */
-#define KEEPALIVE_IDLE	(7200 * NSEC_PER_SEC)
-#define KEEPALIVE_INTVL	(75 * NSEC_PER_SEC)
+#define RTO_SYN		 (200 * NSEC_PER_MSEC) /* one hop: not RFC 6298's 1 s */
+#define RTO_MIN		 (10 * NSEC_PER_MSEC)
+#define RTO_DELACK	 (50 * NSEC_PER_MSEC) /* above Linux' 40 ms */
+#define RTO_MAX		 (120 * NSEC_PER_SEC) /* RFC 6298 (2.5): >= 60 s */
+#define PERSIST_MIN	 (200 * NSEC_PER_MSEC)
+#define SYN_TRIES	 8		      /* 0.2+0.4+...+51 s: 102 s */
+#define STUCK_MAX	 (120 * NSEC_PER_SEC) /* guest silent, data waiting */
+#define KEEPALIVE_IDLE	 (7200 * NSEC_PER_SEC)
+#define KEEPALIVE_INTVL	 (75 * NSEC_PER_SEC)
 #define KEEPALIVE_PROBES 9
-#define TAP_RETRY	(2 * NSEC_PER_MSEC)
-#define PUT_OFF		(5 * NSEC_PER_MSEC)
+#define TAP_RETRY	 (2 * NSEC_PER_MSEC)
+#define PUT_OFF		 (5 * NSEC_PER_MSEC)
 
 static uint64_t rto(const struct flow *flow, const struct tcp_conn *conn)
 {
@@ -52,8 +52,8 @@ static uint64_t rto(const struct flow *flow, const struct tcp_conn *conn)
 static void arm(struct ctx *c, struct flow *flow)
 {
 	const struct tcp_conn *conn = tcp_conn(flow);
-	uint64_t idle = conn->heard + KEEPALIVE_IDLE +
-			conn->probes * KEEPALIVE_INTVL;
+	uint64_t idle =
+		conn->heard + KEEPALIVE_IDLE + conn->probes * KEEPALIVE_INTVL;
 
 	if (conn->retx_at)
 		idle = MIN(conn->retx_at, idle);
@@ -124,8 +124,8 @@ void tcp_timer_acked(struct ctx *c, struct flow *flow)
 	}
 	conn->backoff = 0;
 	conn->persist = false;
-	conn->retx_at = conn->snd_una == conn->snd_nxt ? 0 :
-			c->now + rto(flow, conn);
+	conn->retx_at =
+		conn->snd_una == conn->snd_nxt ? 0 : c->now + rto(flow, conn);
 	arm(c, flow);
 }
 
@@ -175,7 +175,7 @@ static void probe(struct ctx *c, struct flow *flow)
 	conn->retx_at = 0;
 	conn->backoff = 0;
 	conn->stuck_since = 0;
-	tcp_to_tap(c, flow);	/* a FIN needs no window */
+	tcp_to_tap(c, flow); /* a FIN needs no window */
 }
 
 /* Do what was put off */
@@ -209,8 +209,8 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 	} else {
 		count(&c->cnt, CNT_TCP_RTO);
 		/* RFC 2018 section 8: what it SACKed it may have dropped */
-		if (conn->backoff || (conn->n_sacked &&
-				      conn->sacked[0].start == conn->snd_una))
+		if (conn->backoff ||
+		    (conn->n_sacked && conn->sacked[0].start == conn->snd_una))
 			conn->n_sacked = 0;
 		conn->lost_end = conn->snd_nxt;
 		conn->retx_nxt = conn->snd_una;
@@ -256,13 +256,13 @@ void tcp_timer_expired(struct ctx *c, struct flow *flow)
 			conn->backoff++;
 			conn->retx_at = c->now + rto(flow, conn);
 			if (conn->stuck_since)
-				conn->retx_at = MIN(conn->retx_at,
-						    conn->stuck_since +
-						    STUCK_MAX);
+				conn->retx_at =
+					MIN(conn->retx_at,
+					    conn->stuck_since + STUCK_MAX);
 		}
 	} else {
 		alive = c->now < conn->heard + KEEPALIVE_IDLE +
-				 conn->probes * KEEPALIVE_INTVL ||
+					 conn->probes * KEEPALIVE_INTVL ||
 			keepalive(c, flow);
 	}
 	if (!alive) {

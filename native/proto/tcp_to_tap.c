@@ -13,15 +13,15 @@
 
 #include "proto/tcp_conn.h"
 
-#define PEEK_BYTES	(256U << 10)	/* of one recvmsg() */
-#define EVENT_BYTES	(1U << 20)	/* of one flow before others' turn */
-#define RESEND_BYTES	(256U << 10)	/* sent again at a time */
-#define CONSUME_BYTES	(16U << 10)	/* discard from the socket at least */
-#define CONSUME_SKIP	16		/* or after so many ACKs */
-#define CONSUME_LAST	1024		/* or when no more ACK is to come */
-#define OPTIONS_MAX	36		/* SACK blocks on a data segment */
-#define SILLY_BYTES	16384U	/* a window this large is never silly */
-#define SKIP_IOV	128		/* scratch entries of an old kernel's peek */
+#define PEEK_BYTES    (256U << 10) /* of one recvmsg() */
+#define EVENT_BYTES   (1U << 20)   /* of one flow before others' turn */
+#define RESEND_BYTES  (256U << 10) /* sent again at a time */
+#define CONSUME_BYTES (16U << 10)  /* discard from the socket at least */
+#define CONSUME_SKIP  16	   /* or after so many ACKs */
+#define CONSUME_LAST  1024	   /* or when no more ACK is to come */
+#define OPTIONS_MAX   36	   /* SACK blocks on a data segment */
+#define SILLY_BYTES   16384U	   /* a window this large is never silly */
+#define SKIP_IOV      128	   /* scratch entries of an old kernel's peek */
 
 /* Payload of one frame: as many whole segments as an IP packet can claim */
 static uint32_t frame_bytes(const struct flow *flow,
@@ -55,7 +55,7 @@ static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
 		left -= n;
 	}
 	if (left)
-		return -EAGAIN;	/* more than 8 MiB unacknowledged: wait */
+		return -EAGAIN; /* more than 8 MiB unacknowledged: wait */
 	iov[mh.msg_iovlen++] = (struct iovec){ buf, len };
 
 	got = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
@@ -63,7 +63,7 @@ static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
 		return -errno;
 	if (got > (ssize_t)skip)
 		return got - skip;
-	return ended ? 0 : -EAGAIN;	/* nothing new; the end, or not yet */
+	return ended ? 0 : -EAGAIN; /* nothing new; the end, or not yet */
 }
 
 /**
@@ -152,7 +152,7 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 		}
 		sent += n;
 	}
-	(void)tap_flush(&c->tap);	/* @data is reused */
+	(void)tap_flush(&c->tap); /* @data is reused */
 	return sent;
 }
 
@@ -171,8 +171,8 @@ static void send_fin(struct ctx *c, struct flow *flow)
 
 	if (tcp_has(flow, TCP_EV_TAP_FIN_SENT))
 		return;
-	if (tcp_send(c, flow, TCP_FLAG_FIN | TCP_FLAG_ACK, conn->snd_nxt,
-		     NULL, 0)) {
+	if (tcp_send(c, flow, TCP_FLAG_FIN | TCP_FLAG_ACK, conn->snd_nxt, NULL,
+		     0)) {
 		tcp_timer_tap_full(c, flow);
 		return;
 	}
@@ -193,7 +193,7 @@ static uint32_t sendable(struct ctx *c, struct flow *flow)
 	struct tcp_conn *conn = tcp_conn(flow);
 	uint32_t in_flight = conn->snd_nxt - conn->snd_una;
 	uint32_t wnd = conn->snd_wnd > in_flight ? conn->snd_wnd - in_flight :
-		       0;
+						   0;
 
 	/* RFC 9293 3.8.6.2.1: no silly segments while an ACK is to come */
 	if (wnd < MIN(conn->mss, SILLY_BYTES) && in_flight)
@@ -240,7 +240,7 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 		fin_sent(c, flow);
 	else if (sent)
 		tcp_timer_data_sent(c, flow);
-	if (sent != got && end) {	/* the rest is peeked at again */
+	if (sent != got && end) { /* the rest is peeked at again */
 		conn->sock_eof = false;
 		conn->sock_ready = true;
 	}
@@ -265,8 +265,8 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 		if (!wnd)
 			break;
 		if (total >= EVENT_BYTES) {
-			(void)flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP,
-					     flow, tcp_sockside(flow), c->now);
+			(void)flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP, flow,
+					     tcp_sockside(flow), c->now);
 			break;
 		}
 		want = MIN(wnd, PEEK_BYTES);
@@ -294,17 +294,19 @@ static uint32_t resend_range(struct ctx *c, struct flow *flow, uint32_t from,
 	uint32_t len = MIN(stop - from, RESEND_BYTES);
 	ssize_t got;
 
-	if (from == end && to != end)	/* only the FIN is left */
+	if (from == end && to != end) /* only the FIN is left */
 		return tcp_send(c, flow, TCP_FLAG_FIN | TCP_FLAG_ACK, from,
-				NULL, 0) ? from : to;
+				NULL, 0) ?
+			       from :
+			       to;
 	got = sock_peek(c, flow, from, c->bufs, len);
 	if (got <= 0)
 		return from;
 	count(&c->cnt, CNT_TCP_RETRANS);
 	flow_log(&c->log, c->now, TCP_RETRANS, flow, from, got,
 		 tcp_conn(flow)->backoff, 0);
-	return from + send_frames(c, flow, from, c->bufs, (uint32_t)got,
-				  TCP_FLAG_PSH);
+	return from +
+	       send_frames(c, flow, from, c->bufs, (uint32_t)got, TCP_FLAG_PSH);
 }
 
 /**
@@ -376,7 +378,8 @@ bool tcp_probe_window(struct ctx *c, struct flow *flow)
 	count(&c->cnt, CNT_TCP_PROBES);
 	/* If the guest takes the byte, its ACK moves snd_una: count it sent */
 	if (!tcp_send(c, flow, TCP_FLAG_ACK | TCP_FLAG_PSH, conn->snd_una,
-		      &byte, 1) && conn->snd_nxt == conn->snd_una)
+		      &byte, 1) &&
+	    conn->snd_nxt == conn->snd_una)
 		conn->snd_nxt++;
 	return true;
 }

@@ -14,8 +14,8 @@
 
 #include "proto/tcp_conn.h"
 
-#define TCP_FIRST_SHARE	64	/* a new flow gets 1/64 of what is left */
-#define TCP_SHARE	4	/* a busy flow a quarter */
+#define TCP_FIRST_SHARE 64 /* a new flow gets 1/64 of what is left */
+#define TCP_SHARE	4  /* a busy flow a quarter */
 
 static uint32_t min_window(const struct tcp_conn *conn, uint32_t held)
 {
@@ -30,7 +30,7 @@ static uint32_t window_wanted(const struct ctx *c, const struct tcp_conn *conn)
 	uint64_t others = c->tcp.promised - own + c->tcp.held;
 	uint64_t left = c->tcp.budget > others ? c->tcp.budget - others : 0;
 	unsigned share = conn->rcv_nxt == conn->irs + 1 ? TCP_FIRST_SHARE :
-			 TCP_SHARE;
+							  TCP_SHARE;
 	uint32_t wnd = (uint32_t)MIN(left / share, conn->wnd_target);
 
 	wnd = MAX(wnd, min_window(conn, held));

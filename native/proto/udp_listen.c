@@ -48,8 +48,7 @@ void udp_datagram(struct ctx *c, const union sockaddr_inany *peer,
 		return;
 	}
 
-	flow = flow_at(&c->ft,
-		       flow_lookup(&c->ft, IPPROTO_UDP, pif, &key));
+	flow = flow_at(&c->ft, flow_lookup(&c->ft, IPPROTO_UDP, pif, &key));
 	if (flow) {
 		udp_deliver(c, flow, data, len);
 		return;

@@ -91,9 +91,8 @@ void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run)
 	const struct flowside *guest = &flow->f.side[tapside];
 
 	/* A run as it came by UDP_GRO may be longer than those we make */
-	if (run->segs == 1 ||
-	    (c->tap.uso && run->bytes <= udp_run_max(flow) &&
-	     udp_fits_mtu(c, flow, run->size))) {
+	if (run->segs == 1 || (c->tap.uso && run->bytes <= udp_run_max(flow) &&
+			       udp_fits_mtu(c, flow, run->size))) {
 		if (udp_frame(c, guest, run->iov, run->n, run->bytes,
 			      run->size))
 			lost = run->segs;
@@ -172,8 +171,7 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 
 	/* One batch for each event: what is left is an event again, after the
 	 * other flows had their turn */
-	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei],
-			  false);
+	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
 	if (rc) {
 		if (rc != -EAGAIN)
 			udp_errors(c, flow, sidei);

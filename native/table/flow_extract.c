@@ -18,10 +18,10 @@
 #define PORT_DHCPV6_SERVER 547 /* RFC 8415 7.2 */
 
 enum {
-	ICMP4_ECHO = 8,	      /* RFC 792 */
-	ICMP6_ECHO = 128,     /* RFC 4443 4.1 */
-	ICMP6_ND_FIRST = 133, /* RFC 4861: router solicitation */
-	ICMP6_ND_LAST = 137,  /* redirect */
+	ICMP4_ECHO = 8,	       /* RFC 792 */
+	ICMP6_ECHO = 128,      /* RFC 4443 4.1 */
+	ICMP6_ND_FIRST = 133,  /* RFC 4861: router solicitation */
+	ICMP6_ND_LAST = 137,   /* redirect */
 	ICMP6_MLD_FIRST = 130, /* RFC 2710: query, report, done */
 	ICMP6_MLD_LAST = 132,
 	ICMP6_MLD2_REPORT = 143, /* RFC 3810 */
@@ -308,8 +308,9 @@ static bool set_fragment(struct parse *p, struct frame *frame, uint8_t ipproto,
 	if (checksum_is_partial(p) ||
 	    (p->vh && p->vh->gso_type != VNET_GSO_NONE))
 		return drop(p, CNT_DROP_VNET_HDR);
-	if (!len || (ipproto == IPPROTO_TCP && (off ? off < TCP_FIRST_FRAGMENT :
-						len < TCP_FIRST_FRAGMENT)))
+	if (!len ||
+	    (ipproto == IPPROTO_TCP &&
+	     (off ? off < TCP_FIRST_FRAGMENT : len < TCP_FIRST_FRAGMENT)))
 		return drop(p, CNT_DROP_FRAGMENT);
 	p->fragment = true;
 	frame->ipproto = ipproto;

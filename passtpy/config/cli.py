@@ -11,11 +11,12 @@ from passtpy import __version__
 from passtpy.config.draft import Draft
 from passtpy.config.getopt import Getopt, GetoptError, Grammar
 from passtpy.config.model import PastaConfig
-from passtpy.config.options import OPTIONS, PORT_HELP, Option
+from passtpy.config.options import OPTIONS, PORT_HELP, REFUSED, Option
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 
 HELP_COLUMN = 30
+HELP_WIDTH = 80
 SYNOPSIS = {
     "pasta": (
         "{prog} [OPTION]... [COMMAND] [ARG]...",
@@ -51,8 +52,13 @@ def grammar() -> Grammar:
                 long[name[2:]] = option.key
             else:
                 short[name[1:]] = option.key
+    for refused in REFUSED:
+        for name in refused.names:
+            names = long if name.startswith("--") else short
+            names[name.lstrip("-")] = refused.names[-1]
     optional = frozenset(o.key for o in OPTIONS if o.is_optional)
     valued = frozenset(o.key for o in OPTIONS if o.metavar) - optional
+    valued |= frozenset(refused.names[-1] for refused in REFUSED if refused.metavar)
     return Grammar(short, long, valued, optional)
 
 
@@ -72,12 +78,25 @@ def show_names(option: Option) -> str:
 
 def _option_lines(option: Option) -> Iterator[str]:
     names = f"  {show_names(option)}"
-    if len(names) >= HELP_COLUMN:
+    if len(names) >= HELP_COLUMN - 1:
         yield names
         names = ""
-    yield f"{names:<{HELP_COLUMN}}{option.help}"
-    if option.default:
-        yield f"{'':<{HELP_COLUMN}}  default: {option.default}"
+    text = f"{option.help} [{option.default}]" if option.default else option.help
+    for line in _wrapped(text, HELP_WIDTH - HELP_COLUMN):
+        yield f"{names:<{HELP_COLUMN}}{line}"
+        names = ""
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Yield lines; textwrap would take longer to load than all of this takes."""
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            yield line
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    yield line
 
 
 def _usage_lines(mode: str, prog: str) -> Iterator[str]:
@@ -85,6 +104,7 @@ def _usage_lines(mode: str, prog: str) -> Iterator[str]:
         yield ("       " if position else "Usage: ") + line.format(prog=prog)
     yield ""
     yield from PURPOSE[mode]
+    yield "Defaults are in brackets; a switch is off unless something else is said."
     group = ""
     for option in options_of(mode):
         if option.group != group:
@@ -115,10 +135,13 @@ def parse_pasta(
     host's range of ephemeral ports: specifications made of exclusions spare it.
     """
     options = {option.key: option for option in OPTIONS}
+    refused = {refused.names[-1]: refused for refused in REFUSED}
     draft = Draft(ephemeral)
     words = Getopt(argv, grammar())
     try:
         for key, value in words:
+            if key in refused:
+                raise ConfigError(refused[key].message)
             _check_mode(options[key], "pasta")
             action = options[key].action
             if action is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from passtpy.addr import Address
 from passtpy.config import values
+from passtpy.config.late import read_late
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
@@ -17,7 +18,7 @@ from passtpy.config.model import (
     SpawnCommand,
     Target,
 )
-from passtpy.config.ports import DEFAULT_EPHEMERAL, PortContext, PortMode, PortTable
+from passtpy.config.ports import DEFAULT_EPHEMERAL
 from passtpy.config.ports import Span as PortSpan
 from passtpy.config.resolver import MAX_SEARCH
 from passtpy.errors import ConfigError
@@ -25,8 +26,6 @@ from passtpy.log import LogLevel
 
 MIN_MTU4 = 68
 MIN_MTU6 = 1280
-MAX_RESOLVERS = 3  # per family; what a C library asks
-PORT_OPTIONS = {"tcp-ports": "-t", "udp-ports": "-u", "tcp-ns": "-T", "udp-ns": "-U"}
 
 
 class Draft:
@@ -40,8 +39,7 @@ class Draft:
         self.prefix_from_address: int | None = None
         self.netmask: int | None = None
         self.ephemeral = ephemeral
-        self.port_words: list[tuple[str, str]] = []
-        self.dns_words: list[str] = []
+        self.late_words: list[tuple[str, str]] = []  # see late.py
 
     def family(self, addr: Address) -> str:
         """Return the suffix of per-family fields."""
@@ -86,84 +84,42 @@ class Draft:
         if self.fields.get("ipv6", True) and mtu < MIN_MTU6:
             self.warnings.append(f"MTU {mtu} is too small for IPv6 (minimum 1280)")
 
-    def _finish_dns(self) -> None:
-        """Read -D; `none` takes back what came before it."""
-        if not self.dns_words:
-            return
-        dns: list[Address] = []
-        for word in self.dns_words:
-            if word == values.NONE:
-                dns.clear()
-                self._forget_dns()
-                continue
-            addr = values.read_resolver(word)
-            known = sum(other.version == addr.version for other in dns)
-            if known < MAX_RESOLVERS and addr not in dns:
-                dns.append(addr)
-        self.fields.update(dns=tuple(dns), dns_enabled=bool(dns))
-
-    def _forget_dns(self) -> None:
-        for name in ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6"):
-            self.fields.pop(name, None)
-
-    def _ports(self, option: str, name: str) -> PortTable:
-        """Read all values of one port option, in order; none at all mean `auto`."""
-        to_namespace = name in ("-t", "-u")
-        proto = "TCP" if option.startswith("tcp") else "UDP"
-        enabled = self.fields.get(proto.lower(), True)
-        table = PortTable(
-            PortContext(
-                option=name,
-                ipv4=self.fields.get("ipv4", True),
-                ipv6=self.fields.get("ipv6", True),
-                takes_address=to_namespace,
-                ephemeral=self.ephemeral,
-            )
-        )
-        for said, text in self.port_words:
-            if said == option:
-                table.add(text)
-                if table.mode is not PortMode.NONE and not enabled:
-                    raise ConfigError(
-                        f"{proto} port forwarding requested but {proto} is disabled"
-                    )
-        if table.mode is None and enabled:
-            table.add(PortMode.AUTO)
-        return table
-
-    def _port_fields(self) -> dict[str, Any]:
-        """Return the fields of all port options, read in pasta's order."""
-        found: dict[str, Any] = {}
-        for option, name in PORT_OPTIONS.items():
-            table = self._ports(option, name)
-            key = option.replace("-", "_")
-            found[key] = tuple(table.rules)
-            found[f"{key}_auto"] = table.mode is PortMode.AUTO
-        return found
-
     def _finish_splice(self) -> None:
         if not self.fields.get("splice_only"):
             return
         if not self.fields.get("splice", True):
             raise ConfigError("--splice-only is incompatible with --no-splice")
-        self.fields.update(host_lo_to_ns_lo=True, icmp=False, dns_enabled=False)
+        self.fields.update(host_lo_to_ns_lo=True, icmp=False)
+
+    def _finish_copies(self) -> None:
+        for what in ("routes", "addrs"):
+            option = f"--no-copy-{what}"
+            if self.fields.get(f"copy_{what}", True):
+                continue
+            if not self.fields.get("config_net"):
+                raise ConfigError(f"{option} needs --config-net")
+            self.warnings.append(f"option {option} will be dropped")
 
     def finish(self, words: Sequence[str]) -> PastaConfig:
         """Check the line as a whole and freeze it."""
         target = self.target(words)
         self._finish_prefixes()
         self._finish_mtu()
-        self._finish_dns()
         self._finish_splice()
+        self._finish_copies()
         spawns = isinstance(target, SpawnCommand)
         implied: dict[str, Any] = {
             "target": target,
             "log_level": self._level(target),
             "warnings": tuple(self.warnings),
         }
-        implied |= self._port_fields()
+        implied |= read_late(self.late_words, self.fields, self.ephemeral)
+        if self.fields.get("splice_only"):
+            implied["dns_enabled"] = False
         if spawns:
             implied["foreground"] = True
+        elif self.fields.get("stats") and not self.fields.get("foreground"):
+            raise ConfigError("Can't display statistics if not running in foreground")
         if isinstance(target, AttachPath) and not self.fields.get("userns"):
             implied["netns_only"] = True
         if not self.fields.get("icmp", True):
@@ -219,14 +175,14 @@ def ports(option: str) -> Setter:
     """Return a setter that keeps a port specification for the end of the line."""
 
     def add_ports(draft: Draft, value: str) -> None:
-        draft.port_words.append((option, value))
+        draft.late_words.append((option, value))
 
     return add_ports
 
 
 def set_dns(draft: Draft, value: str) -> None:
     """-D is read at the end of the line, as -t and -u are."""
-    draft.dns_words.append(value)
+    draft.late_words.append(("dns", value))
 
 
 def set_search(draft: Draft, value: str) -> None:

@@ -104,6 +104,7 @@ class PastaConfig:
     runas: RunAs | None = None
     pid_file: str | None = None
     pcap: str | None = None
+    stats: int = 0  # seconds between lines of counters; 0: none
 
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.HUMAN

@@ -68,6 +68,13 @@ OPTIONS: tuple[Option, ...] = (
         default="run in the background, except when a command is run",
     ),
     Option(
+        ("--stats",),
+        G_RUN,
+        do.field("stats", values.read_stats),
+        "write a line of counters every DELAY seconds while they change; needs -f",
+        "DELAY",
+    ),
+    Option(
         ("-e", "--stderr"),
         G_RUN,
         do.warn("option --stderr has no effect and will be dropped"),
@@ -150,6 +157,20 @@ OPTIONS: tuple[Option, ...] = (
         G_NS,
         do.switch(config_net=True),
         "set MTU, addresses and routes of the tap; implies --no-ra",
+        modes=PASTA,
+    ),
+    Option(
+        ("--no-copy-routes",),
+        G_NS,
+        do.switch(copy_routes=False),
+        "with --config-net, copy default routes only; deprecated",
+        modes=PASTA,
+    ),
+    Option(
+        ("--no-copy-addrs",),
+        G_NS,
+        do.switch(copy_addrs=False),
+        "with --config-net, copy one address per family; deprecated",
         modes=PASTA,
     ),
     Option(
@@ -468,6 +489,32 @@ OPTIONS: tuple[Option, ...] = (
         do.switch(freebind=True),
         "listen on addresses that the host does not have (yet)",
     ),
+)
+
+
+class Refused(NamedTuple):
+    """An option of another mode, refused with the words that its callers know."""
+
+    names: tuple[str, ...]
+    metavar: str
+    modes: str
+
+    @property
+    def message(self) -> str:
+        """Return the words."""
+        name = next((n for n in self.names if n == "-s"), self.names[-1])
+        return f"{name} is for {self.modes} mode only"
+
+
+REFUSED: tuple[Refused, ...] = (
+    Refused(("-s", "--socket", "--socket-path"), "PATH", "passt / vhost-user"),
+    Refused(("-F", "--fd"), "FD", "passt"),
+    Refused(("-1", "--one-off"), "", "passt"),
+    Refused(("--vhost-user",), "", "vhost-user"),
+    Refused(("--print-capabilities",), "", "vhost-user"),
+    Refused(("--repair-path",), "PATH", "vhost-user"),
+    Refused(("--migrate-exit",), "", "vhost-user"),
+    Refused(("--migrate-no-linger",), "", "vhost-user"),
 )
 
 PORT_HELP = """\

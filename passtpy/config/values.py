@@ -276,6 +276,17 @@ def read_log_size(text: str) -> int:
     return size
 
 
+def read_stats(text: str) -> int:
+    """Read --stats; unlike with the C program it has to be a number."""
+    try:
+        delay = parse_integer(text)
+    except ValueError:
+        delay = 0
+    if not 0 < delay <= MAX_PID:
+        raise ConfigError(f"Invalid --stats: {text}")
+    return delay
+
+
 def read_log_format(text: str) -> LogFormat:
     """Read --log-format."""
     try:

@@ -124,14 +124,7 @@ class ToGroup:
 
 
 Outcome = (
-    Drop
-    | Reject
-    | ToHost
-    | ToGuest
-    | ToAsker
-    | ToGroup
-    | SpliceToGuest
-    | SpliceToHost
+    Drop | Reject | ToHost | ToGuest | ToAsker | ToGroup | SpliceToGuest | SpliceToHost
 )
 
 

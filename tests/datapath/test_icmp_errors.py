@@ -114,9 +114,11 @@ link set sink0 up
 neigh add {TARGET4} lladdr 02:00:00:00:00:09 dev out0
 neigh add {TARGET6} lladdr 02:00:00:00:00:09 dev out0
 """
-    made.ip("-batch", "-", batch=batch)
-    yield made
-    made.delete()
+    try:
+        made.ip("-batch", "-", batch=batch)
+        yield made
+    finally:
+        made.delete()
 
 
 @pytest.fixture

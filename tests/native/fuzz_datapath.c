@@ -249,36 +249,6 @@ static void mend_ip(size_t len)
 	ip->check = (uint16_t)~csum_fold(csum_add(ip, ihl, 0));
 }
 
-/* make_fragment() - Say of a frame that it is one part of few; its new length */
-static size_t make_fragment(size_t len)
-{
-	static const uint16_t offs[] = { 0, 0, 8, 16, 64, 1024, 0xfff8 };
-	uint16_t off = offs[below(ARRAY_SIZE(offs))];
-	bool more = one_in(2);
-
-	if (frame[12] == 0x08 && frame[13] == 0x00) {
-		struct ip4_hdr *ip = (struct ip4_hdr *)(frame + ETH_HLEN_);
-
-		ip->id = htons((uint16_t)below(3));
-		ip->frag_off = htons(off / 8 | (more ? IP4_MF : 0));
-		mend_ip(len);
-	} else if (frame[12] == 0x86 && len >= ETH_HLEN_ + 40) {
-		struct ip6_hdr_ *ip = (struct ip6_hdr_ *)(frame + ETH_HLEN_);
-		uint8_t *ext = (uint8_t *)(ip + 1);
-
-		memmove(ext + 8, ext, len - ETH_HLEN_ - 40);
-		memset(ext, 0, 8);
-		ext[0] = ip->nexthdr;
-		ext[2] = (uint8_t)(off >> 8);
-		ext[3] = (uint8_t)(off | more);
-		ext[7] = (uint8_t)below(3);
-		ip->nexthdr = IPPROTO_FRAGMENT;
-		ip->payload_len = htons((uint16_t)(ntohs(ip->payload_len) + 8));
-		len += 8;
-	}
-	return len;
-}
-
 static void mutate_header(struct vnet_hdr *vh)
 {
 	static const uint8_t types[] = { VNET_GSO_TCPV4, VNET_GSO_TCPV6,
@@ -309,7 +279,9 @@ static void send_frame(void)
 	else
 		len = make_arp();
 	if (one_in(10))
-		len = make_fragment(len);
+		len = guest_fragment(
+			frame, len, below(3), one_in(2),
+			(uint16_t)(8 * below(one_in(2) ? 3 : 8192)));
 	if (one_in(3)) {
 		len = mutate(len);
 		if (!one_in(4))
@@ -575,15 +547,6 @@ static void serve_once(void)
 	CHECK_EQ(recv(fd, text, sizeof(text), 0), 8);
 	CHECK_EQ(memcmp(text, "all well", 8), 0);
 	close(fd);
-}
-
-static unsigned count_fds(void)
-{
-	unsigned n = 0;
-
-	for (int fd = 0; fd < 4096; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
 }
 
 static void setup(uint64_t seed)

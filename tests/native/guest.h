@@ -208,6 +208,41 @@ static inline size_t guest_udp(uint8_t *frame, const struct guest_ends *ends,
 	return (size_t)((uint8_t *)(udp + 1) - frame) + len;
 }
 
+/**
+ * guest_fragment() - Say of a frame that it is one part of a packet
+ * @off:	Where it belongs, a multiple of 8
+ *
+ * Return: the new length: IPv6 gets a Fragment header
+ */
+static inline size_t guest_fragment(uint8_t *frame, size_t len, uint32_t id,
+				    bool more, uint16_t off)
+{
+	struct ip4_hdr *ip4 = (struct ip4_hdr *)(frame + ETH_HLEN_);
+	struct ip6_hdr_ *ip6 = (struct ip6_hdr_ *)(frame + ETH_HLEN_);
+	uint8_t *ext = (uint8_t *)(ip6 + 1);
+
+	if (frame[12] == 0x08 && frame[13] == 0x00) {
+		ip4->id = htons((uint16_t)id);
+		ip4->frag_off =
+			htons((uint16_t)(off / 8 | (more ? IP4_MF : 0)));
+		ip4->check = 0;
+		ip4->check =
+			(uint16_t)~csum_fold(csum_add(ip4, sizeof(*ip4), 0));
+	} else if (frame[12] == 0x86) {
+		memmove(ext + 8, ext, len - ETH_HLEN_ - sizeof(*ip6));
+		memset(ext, 0, 8);
+		ext[0] = ip6->nexthdr;
+		ext[2] = (uint8_t)(off >> 8);
+		ext[3] = (uint8_t)(off | more);
+		ext[7] = (uint8_t)id;
+		ip6->nexthdr = IPPROTO_FRAGMENT;
+		ip6->payload_len =
+			htons((uint16_t)(ntohs(ip6->payload_len) + 8));
+		len += 8;
+	}
+	return len;
+}
+
 /* guest_no_csum() - The header that says: the checksum was verified already */
 static inline struct vnet_hdr guest_no_csum(void)
 {
@@ -247,6 +282,16 @@ static inline int guest_answer(struct guest *g, struct miss *m,
 static inline uint64_t guest_counter(const struct guest *g, enum counter i)
 {
 	return g->dp->ctx.cnt.n[i];
+}
+
+/* count_fds() - Open descriptors, to find those that leak */
+static inline unsigned count_fds(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 4096; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
 }
 
 /* listen_loopback() - A socket on loopback, dual-stack; fills its port */

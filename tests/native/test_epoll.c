@@ -199,7 +199,9 @@ static void test_listener_knows_where_it_is_bound(void)
 	CHECK(inany_is_loopback(&l->addr));
 
 	fd = bound_socket(SOCK_DGRAM, 0, &port);
-	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_UDP, PIF_HOST, LISTEN_MAX - 1), 0);
+	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_UDP, PIF_HOST,
+			      LISTEN_MAX - 1),
+		 0);
 	l = listener_get(&ls, LISTEN_MAX - 1);
 	CHECK_EQ(l->port, port);
 	CHECK(!l->addr.w[0] && !l->addr.w[1]);
@@ -222,10 +224,12 @@ static void test_listener_is_told_and_removed(void)
 	fd = bound_socket(SOCK_DGRAM, 0x7f000001, &port);
 	CHECK_EQ(listener_add(&ls, &es, fd, IPPROTO_UDP, PIF_HOST, 9), 0);
 	other = bound_socket(SOCK_DGRAM, 0x7f000001, &port);
-	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST, 9) == -EEXIST);
-	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST, LISTEN_MAX) ==
-	      -ERANGE);
-	CHECK(listener_add(&ls, &es, es.fd[0], IPPROTO_UDP, PIF_HOST, 10) == -ENOTSOCK);
+	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST, 9) ==
+	      -EEXIST);
+	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST,
+			   LISTEN_MAX) == -ERANGE);
+	CHECK(listener_add(&ls, &es, es.fd[0], IPPROTO_UDP, PIF_HOST, 10) ==
+	      -ENOTSOCK);
 	CHECK_EQ(events(&ref), 0);
 	CHECK_EQ(sendto(other, "x", 1, 0,
 			(struct sockaddr *)&(struct sockaddr_in){

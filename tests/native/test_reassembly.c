@@ -57,31 +57,15 @@ static void add_piece(unsigned whose, uint32_t from, uint32_t to, bool more)
 
 	p->whose = whose;
 	memcpy(p->data, whole[whose], l3);
-	if (v4) {
-		struct ip4_hdr *ih = (struct ip4_hdr *)(p->data + ETH_HLEN_);
-
-		ih->id = htons((uint16_t)whose);
-		ih->frag_off =
-			htons((uint16_t)(from / 8 | (more ? IP4_MF : 0)));
-		ih->tot_len = htons((uint16_t)(20 + to - from));
-		ih->check = 0;
-		ih->check = (uint16_t)~csum_fold(csum_add(ih, 20, 0));
-		p->len = l3;
-	} else {
-		struct ip6_hdr_ *ih = (struct ip6_hdr_ *)(p->data + ETH_HLEN_);
-		uint8_t *ext = p->data + l3;
-
-		memset(ext, 0, 8);
-		ext[0] = ih->nexthdr;
-		ext[2] = (uint8_t)(from >> 8);
-		ext[3] = (uint8_t)(from | more);
-		ext[7] = (uint8_t)whose;
-		ih->nexthdr = IPPROTO_FRAGMENT;
-		ih->payload_len = htons((uint16_t)(8 + to - from));
-		p->len = l3 + 8;
-	}
-	memcpy(p->data + p->len, whole[whose] + l3 + from, to - from);
-	p->len += to - from;
+	memcpy(p->data + l3, whole[whose] + l3 + from, to - from);
+	if (v4)
+		((struct ip4_hdr *)(p->data + ETH_HLEN_))->tot_len =
+			htons((uint16_t)(20 + to - from));
+	else
+		((struct ip6_hdr_ *)(p->data + ETH_HLEN_))->payload_len =
+			htons((uint16_t)(to - from));
+	p->len = (uint32_t)guest_fragment(p->data, l3 + to - from, whose, more,
+					  (uint16_t)from);
 }
 
 static void cut_at_random(unsigned whose)

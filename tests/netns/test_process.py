@@ -263,7 +263,7 @@ def test_foreground_serves_until_sigterm(guest: Namespace) -> None:
     argv = pasta("root", "-f", "-I", "net0", "--netns", guest.name)
     with Running(argv) as running:
         assert running.popen.stderr is not None
-        assert "namespace.ready" in running.popen.stderr.readline()
+        assert "Template interface: " in running.popen.stderr.readline()
         assert "net0" in guest.ip("link")
         running.popen.terminate()
         assert running.wait() == 0

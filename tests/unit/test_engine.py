@@ -2,16 +2,22 @@
 """The engine carries records between the datapath and those who answer them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 import pytest
 
 from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
 from passtpy.addr import UNSPECIFIED
+from passtpy.config.cli import parse_pasta
+from passtpy.config.host import HostInfo
+from passtpy.config.resolver import Resolver
 from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
 from passtpy.log import Log
+from passtpy.policy.rules import Rule, ToHost
+from passtpy.services.facts import Facts
 
 MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1))
 VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
@@ -21,6 +27,7 @@ class FakeDatapath:
     """Returns prepared records, and remembers what it is told."""
 
     log_level = 0
+    scope_id = 0
 
     def __init__(self, *turns: list[Any]) -> None:
         self.turns = list(turns)
@@ -61,6 +68,11 @@ class FakeServices:
     def __init__(self, due: int | None = None) -> None:
         self.next_due = due
         self.ticks: list[int] = []
+        self.facts: Facts | None = None
+
+    def update(self, facts: Facts) -> None:
+        self.facts = facts
+        self.next_due = 0
 
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         if frame == b"bad":
@@ -110,6 +122,10 @@ class FakeTimer:
 class Decides:
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails
+        self.rules: Sequence[Rule] = ()
+
+    def replace(self, rules: Sequence[Rule]) -> None:
+        self.rules = rules
 
     def decide(self, miss: MissLike) -> Verdict:
         if self.fails:
@@ -234,3 +250,17 @@ def test_nothing_runs_after_stop(records: list[Any]) -> None:
     taken = datapath.taken
     loop.soon[0]()
     assert datapath.taken == taken
+
+
+def test_another_host_is_told_to_everybody() -> None:
+    datapath, services, decider = FakeDatapath(), FakeServices(), Decides()
+    made, loop = engine(datapath, services, decider)
+    config = parse_pasta(["-4", "--dns-forward", "169.254.1.1"])
+    host = HostInfo(ipv6=False, guest4=IPv4Address("192.0.2.7"), template6="lo")
+    made.tell(config, host, Resolver((IPv4Address("192.0.2.53"),)))
+    outcomes = [rule.outcome for rule in decider.rules]
+    assert ToHost(IPv4Address("192.0.2.53")) in outcomes
+    assert services.facts is not None
+    assert services.facts.guest4 == IPv4Address("192.0.2.7")
+    assert datapath.scope_id == 1
+    assert loop.later[-1][0] < 0.1  # the services have something to say

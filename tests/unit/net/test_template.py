@@ -21,7 +21,7 @@ from passtpy.net.rtnl import (
     LinkAddress,
     Route,
 )
-from passtpy.net.template import HostNetwork, Plan, make_plan
+from passtpy.net.template import HostNetwork, Plan, choose, make_plan
 
 LO = Link(1, "lo", bytes(6), 65536, IFF_UP | IFF_LOOPBACK)
 ETH0 = Link(2, "eth0", bytes(6), 1500, IFF_UP)
@@ -175,3 +175,24 @@ def test_a_switched_off_family_gets_nothing() -> None:
 
 def test_the_name_in_the_namespace_may_be_chosen() -> None:
     assert plan(ns_ifname="net0").ifname == "net0"
+
+
+def test_only_one_address_and_the_default_routes_are_copied_when_asked() -> None:
+    made = make_plan(PastaConfig(ipv6=False, copy_addrs=False, copy_routes=False), HOST)
+    assert [str(a.address) for a in made.addresses] == ["192.0.2.2/24"]
+    assert not made.addresses[0].flags & IFA_F_NOPREFIXROUTE
+    [only] = made.routes
+    assert only.is_default
+    assert only.flags & RTNH_F_ONLINK
+
+
+def test_the_length_of_an_ipv6_prefix_is_honoured() -> None:
+    config = PastaConfig(ipv4=False, address6=IPv6Address("2001:db8::9"), prefix6=48)
+    assert str(make_plan(config, HOST).addresses[0].address) == "2001:db8::9/48"
+
+
+def test_a_family_knows_whether_the_host_goes_out_there() -> None:
+    both = choose(PastaConfig(), HOST)
+    assert [family.default for family in both] == [True, True]
+    v4, _ = choose(PastaConfig(interface="eth1", gateway4=IPv4Address("1.2.3.4")), HOST)
+    assert not v4.default

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Membership reports, as real guests send them, and whatever else may come."""
 
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -85,13 +86,11 @@ def test_anything_is_read_or_refused(data: bytes, mend: bool) -> None:
     if mend and len(data) >= 8:
         clean = data[:2] + bytes(2) + data[4:]
         data = clean[:2] + checksum(clean).to_bytes(2, "big") + clean[4:]
-    for read in (
-        lambda: Membership.parse_igmp(data),
-        lambda: Membership.parse_igmp(b"\x22" + data[1:]),
-        lambda: Membership.parse_mld(143, data),
-        lambda: Membership.parse_mld(131, data),
-    ):
-        try:
-            read()
-        except WireError:
-            continue
+    with suppress(WireError):
+        Membership.parse_igmp(data)
+    with suppress(WireError):
+        Membership.parse_igmp(b"\x22" + data[1:])
+    with suppress(WireError):
+        Membership.parse_mld(143, data)
+    with suppress(WireError):
+        Membership.parse_mld(131, data)

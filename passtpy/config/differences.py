@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Writes docs/compatibility.md: `python -m passtpy.config.differences`.
+
+The rows are those of the option table; what is not told below behaves as in pasta. It
+prints to stdout; a test compares the page with what this would print.
+"""
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from passtpy.config.cli import options_of, show_names
+from passtpy.config.options import REFUSED, Option
+
+
+class Verdict(StrEnum):
+    """How an option compares with pasta's."""
+
+    EQUAL = "equal"
+    BETTER = "better"
+    DIFFERS = "differs"
+    NEW = "new"
+
+
+class Note(NamedTuple):
+    """What is not as in pasta, and why."""
+
+    verdict: Verdict
+    text: str
+
+
+_BETTER, _DIFFERS, _NEW = Verdict.BETTER, Verdict.DIFFERS, Verdict.NEW
+
+NOTES: Final[dict[str, Note]] = {
+    "debug": Note(_DIFFERS, "the same levels, other words: events with fields"),
+    "trace": Note(_DIFFERS, "as for --debug"),
+    "stats": Note(
+        _BETTER,
+        "may stand before or after -f; the number is checked; the columns are counters"
+        " of frames, bytes, flows and drops, not of wake-ups by kind of descriptor",
+    ),
+    "log-file": Note(_DIFFERS, "lines are events with fields; the first names us"),
+    "log-size": Note(_BETTER, "junk behind the number is refused"),
+    "log-format": Note(_NEW, "json for log collectors"),
+    "pid": Note(_BETTER, "removed (or emptied) at the end; written once ready"),
+    "pcap": Note(
+        _BETTER, "flushed by every signal that ends us, SIGINT and SIGHUP too"
+    ),
+    "config-net": Note(
+        _BETTER,
+        "addresses and routes follow the host; any number of routes is copied;"
+        " the queue of the tap is long enough for all flows",
+    ),
+    "no-copy-routes": Note(_BETTER, "works also when the gateway is no neighbour"),
+    "interface": Note(
+        _BETTER, "may come back later: while it is gone the guest keeps what it has"
+    ),
+    "address": Note(_BETTER, "the length of an IPv6 prefix is honoured, not always 64"),
+    "outbound-if4": Note(
+        _DIFFERS, "the interface is looked at when the guest's is made, not before"
+    ),
+    "outbound-if6": Note(_DIFFERS, "as for --outbound-if4"),
+    "no-icmp": Note(_DIFFERS, "error messages about TCP and UDP flows still arrive"),
+    "multicast-relay": Note(_NEW, "mDNS, SSDP and the like, for those who want them"),
+    "map-host-loopback": Note(
+        _BETTER, "the default is the gateway as it is now, when the host moves"
+    ),
+    "map-guest-addr": Note(_BETTER, "the address meant follows the host"),
+    "dns-forward": Note(
+        _BETTER,
+        "follows resolv.conf; where no resolver is known, the host itself is asked;"
+        " without the option, a gateway that is a resolver stays one although its"
+        " address stands for the host",
+    ),
+    "dns-host": Note(_BETTER, "the default follows resolv.conf"),
+    "no-dhcp": Note(_BETTER, "DHCP also answers NAK, INFORM, RELEASE and DECLINE"),
+    "no-dhcpv6": Note(_BETTER, "REBIND is answered as RFC 8415 asks, rapid commit too"),
+    "no-ra": Note(
+        _BETTER, "what is no longer true is withdrawn; DNSSL needs no IPv6 resolver"
+    ),
+    "dns": Note(_BETTER, "the default follows resolv.conf"),
+    "search": Note(
+        _BETTER, "several domains in one value are several domains; follows resolv.conf"
+    ),
+    "hostname": Note(_DIFFERS, "only letters, digits, '.', '-' and '_'"),
+    "fqdn": Note(_DIFFERS, "as for --hostname"),
+    "tcp-ports": Note(
+        _BETTER,
+        "auto asks the kernel over sock_diag; one port that cannot be bound hides no"
+        " other; the same port on two interfaces is no conflict",
+    ),
+    "udp-ports": Note(_BETTER, "as for --tcp-ports"),
+    "tcp-ns": Note(_BETTER, "a mistake is told before the namespace is touched"),
+    "udp-ns": Note(_BETTER, "as for --tcp-ns"),
+    "preserve-source": Note(_NEW, "pasta loses the client's address on loopback flows"),
+}
+
+HEAD: Final = """\
+# Compatibility
+
+<!-- Made by `python -m passtpy.config.differences`; change that file. -->
+
+`passtpy-pasta` takes the command line of `pasta` and keeps what its callers (podman,
+rootlesskit) rely on: the same option names, prefixes, defaults, messages and exit
+statuses; the parent returns when the namespace works, with descriptors 0 to 2 closed;
+it says nothing with `--quiet`; it quits when the namespace is gone. The option table
+and its meaning: [options.md](options.md).
+
+*equal*: nobody will see a difference. *better*: the same, and what the note says.
+*differs*: as the note says. *new*: pasta has no such option.
+"""
+
+TAIL: Final = """\
+## Refused
+
+These belong to other programs of the family, and are refused as pasta refuses them,
+with status 1. Any other option that we do not have is `unrecognized option`, which is
+how podman and rootlesskit find out what a version can do.
+
+"""
+
+BEYOND: Final = """
+## Beyond options
+
+| What | | Note |
+|---|---|---|
+| Order in which mistakes are told | better | as pasta in three passes (the line; \
+`-t -u -D`; `-T -U`), but all of them before anything is touched |
+| Start-up summary | equal | the same lines in the same order, each after the time; \
+then one event, `namespace.ready` |
+| `--version` | differs | says `pasta` and our version |
+| Change of the host's network | better | followed: see [operating.md](operating.md) |
+| Command's namespaces | better | a small init reaps orphans; when the command ends, \
+or we are killed, nothing of it survives |
+| SIGINT, SIGHUP | better | end the daemon as SIGTERM does, files flushed |
+| Capabilities of the daemon | better | none; pasta keeps two. What has to be done in \
+the namespace later is done by a process inside it that can do nothing else |
+| System call filter, empty root directory | differs | not there yet |
+| A client of the other family than its listener | equal | never translated |
+"""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _row(option: Option) -> str:
+    note = NOTES.get(option.key, Note(Verdict.EQUAL, ""))
+    name = _cell(show_names(option).strip())
+    return f"| `{name}` | {note.verdict} | {_cell(note.text)} |"
+
+
+def _lines() -> Iterator[str]:
+    yield HEAD
+    group = ""
+    for option in options_of("pasta"):
+        if option.group != group:
+            if group:
+                yield ""
+            group = option.group
+            yield f"## {group}\n\n| Option | | Note |\n|---|---|---|"
+        yield _row(option)
+    yield f"\n{TAIL}| Option | Message |\n|---|---|"
+    for refused in REFUSED:
+        yield f"| `{', '.join(refused.names)}` | {refused.message} |"
+    for option in (o for o in options_of("passt") if "pasta" not in o.modes):
+        yield f"| `--{option.key}` | --{option.key} is for passt mode only |"
+    yield BEYOND.rstrip()
+
+
+def differences() -> str:
+    """Return the whole page."""
+    return "\n".join(_lines()) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(differences())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the guest has got, as text: printed when we start to serve it."""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from passtpy.addr import Address, show_mac
+from passtpy.config.host import HostInfo, mapped_loopback
+from passtpy.config.model import PastaConfig
+from passtpy.config.resolver import Resolver
+from passtpy.flow import PROTO_NAMES, Pif
+from passtpy.policy.dns import dns_maps
+from passtpy.policy.forward import Forward, forwards_from_config
+from passtpy.services.facts import Facts, facts_from_config
+
+DIRECTIONS = {Pif.HOST: "Inbound", Pif.SPLICE: "Outbound"}
+
+
+def summary(
+    config: PastaConfig, host: HostInfo, resolver: Resolver, ifname: str
+) -> Iterator[str]:
+    """Yield the lines, in the order of pasta's."""
+    if not config.splice_only:
+        facts = facts_from_config(config, host, resolver)
+        yield from _interfaces(config, host, ifname)
+        yield "MAC:"
+        yield f"    host: {show_mac(host.our_mac)}"
+        loopback4, loopback6 = mapped_loopback(config, host)
+        if facts.ipv4:
+            yield from _nat("127.0.0.1", loopback4)
+            yield from _dhcp(config, facts)
+        if facts.ipv6:
+            yield from _nat("::1", loopback6)
+            yield from _ndp(config, host, facts)
+        for each in dns_maps(config, host, resolver):
+            yield f"DNS to {each.seen}: forwarded to {each.target}"
+    yield from _forwarding(config, host)
+
+
+def _interfaces(config: PastaConfig, host: HostInfo, ifname: str) -> Iterator[str]:
+    names = _by_family(host.template4, host.template6)
+    if names:
+        yield f"Template interface: {names}"
+    elif host.ipv4:
+        yield "IPv4: no external interface as template, use local mode"
+    else:
+        yield "IPv6: no external interface as template, use local mode"
+    outbound = _by_family(config.outbound_if4, config.outbound_if6)
+    if outbound:
+        yield f"Outbound interface: {outbound}"
+    sources = _by_family(config.outbound4, config.outbound6)
+    if sources:
+        yield f"Outbound address: {sources}"
+    yield f"Namespace interface: {ifname}"
+
+
+def _by_family(v4: object, v6: object) -> str:
+    shown = [f"{v} ({family})" for v, family in ((v4, "IPv4"), (v6, "IPv6")) if v]
+    return ", ".join(shown)
+
+
+def _nat(loopback: str, mapped: Address | None) -> Iterator[str]:
+    if mapped is not None:
+        yield f"    NAT to host {loopback}: {mapped}"
+
+
+def _dhcp(config: PastaConfig, facts: Facts) -> Iterator[str]:
+    if config.dhcp and facts.guest4 is not None and facts.server4 is not None:
+        yield "DHCP:"
+        yield f"    assign: {facts.guest4}"
+        yield f"    mask: {IPv4Network((0, facts.prefix4)).netmask}"
+        yield f"    router: {facts.gateway4 or IPv4Address(0)}"
+    yield from _listed("DNS:", facts.resolvers4)
+    yield from _listed("DNS search list:", facts.search)
+
+
+def _ndp(config: PastaConfig, host: HostInfo, facts: Facts) -> Iterator[str]:
+    announces, assigns = config.ndp and facts.router, config.dhcpv6 and facts.managed
+    services = [name for name, on in (("NDP", announces), ("DHCPv6", assigns)) if on]
+    if services:
+        yield "/".join(services) + ":"
+        if facts.guest6 is not None:
+            yield f"    assign: {facts.guest6}"
+        yield f"    router: {host.gateway6 or facts.our_link_local}"
+        yield f"    our link-local: {facts.our_link_local}"
+    yield from _listed("DNS:", facts.resolvers6)
+
+
+def _listed(head: str, items: Iterable[object]) -> Iterator[str]:
+    for position, item in enumerate(items):
+        if not position:
+            yield head
+        yield f"    {item}"
+
+
+def _forwarding(config: PastaConfig, host: HostInfo) -> Iterator[str]:
+    table: tuple[Pif, int] | None = None
+    for forward in forwards_from_config(config, host):
+        if (forward.pif, forward.proto) != table:
+            table = forward.pif, forward.proto
+            name = PROTO_NAMES[forward.proto].upper()
+            yield f"{DIRECTIONS[forward.pif]} {name} forwarding:"
+        yield f"    {show_forward(forward)}"
+
+
+def show_forward(forward: Forward) -> str:
+    """Return `[ADDR]%IF:a-b  =>  c-d`, and what is special about it."""
+    where = f"[{'*' if forward.address is None else forward.address}]"
+    device = f"%{forward.ifname}" if forward.ifname else ""
+    first, last = forward.ports[0], forward.ports[-1]
+    line = f"{where}{device}:{_span(first, last)}"
+    line += f"  =>  {_span(first + forward.delta, last + forward.delta)}"
+    if forward.auto:
+        return f"{line} (auto-scan)"
+    return f"{line} (best effort)" if forward.weak else line
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}-{last}"
