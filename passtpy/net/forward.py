@@ -58,6 +58,7 @@ class _Table:
     forward: Forward
     bound: dict[int, int] = field(default_factory=dict)  # port: families
     failed: dict[int, str] = field(default_factory=dict)  # port: reason
+    missed: set[int] = field(default_factory=set)  # not there at the last look
 
 
 class Sockets:
@@ -300,6 +301,10 @@ class Forwarding:
         forward, bound = table.forward, table.bound
         close, open_ = auto.changes(bound, wanted)
         ours = self._ours[forward.pif, forward.proto]
+        # A table that changes while it is read may hide a socket: look twice.
+        gone = {port for port in close if port not in wanted}
+        close = [port for port in close if port not in gone - table.missed]
+        table.missed = gone.difference(close)
         for port in close:
             self._sockets.close(forward, port)
             del bound[port]

@@ -5,7 +5,6 @@ The argument vectors are theirs, word for word and in their order.
 """
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,7 +236,7 @@ def test_rootless_podman() -> None:
         f' out=$({Passtpy().program} {" ".join(words)} 2>&1); echo "$? [$out]";'
         " nsenter --net=/run/netns-1 ip -o addr show dev net0;"
         " pid=$(cat /run/pid); umount /run/netns-1; rm /run/netns-1;"
-        " for i in 1 2 3 4 5 6 7 8 9 10; do"
+        " for i in $(seq 99); do"
         "  [ -d /proc/$pid ] || break; sleep 0.2; done; echo gone $i"
     )
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c"]
@@ -245,7 +244,7 @@ def test_rootless_podman() -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "0 []"
     assert "inet " in done.stdout
-    assert re.fullmatch(r"gone [1-9]", lines[-1])
+    assert lines[-1] != "gone 99"  # it ended, and was reaped, within 20 s
 
 
 # rootlesskit
