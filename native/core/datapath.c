@@ -160,11 +160,6 @@ int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
 	return 0;
 }
 
-static bool release_flow(void *arg, struct flow *flow)
-{
-	return handlers[flow->f.type]->defer(arg, flow);
-}
-
 /* close_flows() - Let every handler release what its flows hold */
 static void close_flows(struct ctx *c)
 {
@@ -174,7 +169,7 @@ static void close_flows(struct ctx *c)
 		if (flow->f.state == FLOW_ACTIVE && !flow->f.closed)
 			flow_mark_closed(&c->ft, flow, WHY_SHUTDOWN, 0, c->now);
 	}
-	flow_defer_scan(&c->ft, release_flow, c, c->now);
+	flow_defer_scan(&c->ft, handlers_defer, c, c->now);
 }
 
 void datapath_destroy(struct datapath *dp)

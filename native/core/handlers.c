@@ -28,3 +28,8 @@ void handlers_flush(struct ctx *c, bool sleep)
 			handlers[i]->flush(c, sleep);
 	}
 }
+
+bool handlers_defer(void *ctx, struct flow *flow)
+{
+	return handlers[flow->f.type]->defer(ctx, flow);
+}

@@ -16,4 +16,7 @@ enum flow_type handlers_type(uint8_t ipproto, bool splices);
  * @sleep:	The datapath is about to wait for events */
 void handlers_flush(struct ctx *c, bool sleep);
 
+/* handlers_defer() - A flow_defer_fn: ask the flow's handler to let go of it */
+bool handlers_defer(void *ctx, struct flow *flow);
+
 #endif /* PASSTPY_CORE_HANDLERS_H */

@@ -100,15 +100,10 @@ static void run_timers(struct ctx *c)
 	}
 }
 
-static bool release_flow(void *arg, struct flow *flow)
-{
-	return handlers[flow->f.type]->defer(arg, flow);
-}
-
 static void run_deferred(struct ctx *c)
 {
 	if (flow_defer_due(&c->ft, c->now))
-		flow_defer_scan(&c->ft, release_flow, c, c->now);
+		flow_defer_scan(&c->ft, handlers_defer, c, c->now);
 }
 
 /* fetch() - Ask epoll, without waiting; edges are gone once they are told */
