@@ -175,7 +175,7 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, log, stock=stock, relay=relay
         )
-        self._forwarding = Forwarding(config, got.host, datapath, self._factory, log)
+        self._forwarding = Forwarding(config, datapath, self._factory, log)
         self._forwarding.open()
 
     def isolate(self, got: guest.Guest, ended: Callable[[], bool]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab import (
     GATEWAY4,
+    GATEWAY6,
     HOST4,
     HOST6,
     REMOTE4,
@@ -40,10 +41,13 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def serving(lab: Lab, *extra: str, prepare: str = ":") -> Iterator[Attached]:
+def serving(
+    lab: Lab, *extra: str, prepare: str = ":", ipv4: bool = True, ipv6: bool = True
+) -> Iterator[Attached]:
     """A guest; the daemon logs what changes. `prepare` is a shell line for its host."""
     etc(lab.dir, REMOTE4)
-    options = Attachment(ipv6="-4" not in extra, extra=(*extra, "-d"))
+    ipv6 = ipv6 and "-4" not in extra
+    options = Attachment(ipv4=ipv4, ipv6=ipv6, extra=(*extra, "-d"))
     guest = lab.guest()
     argv = TRANSLATORS["passtpy"].attach_command(guest, options)
     argv = with_etc(lab.dir, argv, prepare)
@@ -260,6 +264,25 @@ def test_a_family_that_is_lost_goes_after_a_while(lab: Lab) -> None:
         lab.host.ip("route", "add", "::/0", "via", "2001:db8:2::fe")
         soon(lambda: f"{HOST6}/64" in addresses(at.guest), "IPv6 is back")
         soon(at.guest.has_route6, "and its route")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_family_that_comes_later_finds_its_ports_open(lab: Lab, version: int) -> None:
+    """Even a port that only root may open, when the daemon is root no more."""
+    lab.host.ip(f"-{version}", "route", "flush", "default")
+    lab.host.ip(f"-{version}", "addr", "flush", "dev", "eth0", "scope", "global")
+    with serving(lab, "-t", "80", ipv4=version == 6, ipv6=version == 4) as at:
+        host, gateway = (HOST4, GATEWAY4) if version == 4 else (HOST6, GATEWAY6)
+        length = 24 if version == 4 else 64
+        nodad = ("nodad",) if version == 6 else ()
+        lab.host.ip("addr", "add", f"{host}/{length}", "dev", "eth0", *nodad)
+        lab.host.ip(f"-{version}", "route", "add", "default", "via", gateway)
+        soon(lambda: f"{host}/{length}" in addresses(at.guest), "the family is there")
+        with (
+            tcp_echo(at.guest, host, port=80),
+            lab.remote.connect(host, 80) as client,
+        ):
+            assert exchange(client, b"inbound") == b"inbound"
 
 
 def test_a_host_without_a_network_gets_one(lab: Lab) -> None:
