@@ -14,6 +14,7 @@ from tests.lab import (
     HOST4,
     HOST6,
     REMOTE4,
+    REMOTE6,
     TRANSLATORS,
     Attached,
     Attachment,
@@ -317,6 +318,38 @@ def test_a_guest_that_configures_itself_is_told(lab: Lab) -> None:
     old = [line for line in guest.ip("-6", "addr").splitlines() if prefix in line]
     assert all("deprecated" in line for line in old)
     process.stop()
+
+
+# Neighbours
+
+
+def neighbour(where: Namespace, address: str) -> str:
+    """The MAC address that `where` has for `address` on eth0, or nothing."""
+    words = where.ip("neigh", "show", address, "dev", "eth0").split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def mac_of(where: Namespace, device: str) -> str:
+    words = where.ip("-br", "link", "show", "dev", device).split()
+    return words[2]
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
+def test_neighbours_have_the_mac_addresses_of_the_wire(lab: Lab, remote: str) -> None:
+    with serving(lab) as at, tcp_echo(lab.remote, remote) as server:
+
+        def talk() -> None:
+            with at.guest.connect(remote, server.port) as sock:
+                assert exchange(sock, b"to whom it belongs") == b"to whom it belongs"
+
+        talk()
+        first, other = mac_of(lab.remote, "wire0"), "02:00:00:00:00:99"
+        soon(lambda: neighbour(at.guest, remote) == first, "the remote's own")
+        lab.remote.ip("link", "set", "wire0", "address", other)
+        lab.host.ip("neigh", "flush", "dev", "eth0")
+        talk()
+        soon(lambda: neighbour(at.guest, remote) == other, "the new one is told")
+        talk()
 
 
 # resolv.conf
