@@ -96,7 +96,7 @@ static int udp_bind_guest(const struct ctx *c, int fd, const struct flow *flow,
 	const struct flowside *tgt = &flow->f.side[TGTSIDE];
 	uint16_t port = flow->f.side[INISIDE].eport;
 	const struct listener *l;
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	int rc;
 
 	if (tgt->oport)
@@ -128,7 +128,7 @@ static int udp_bind_guest(const struct ctx *c, int fd, const struct flow *flow,
 static int udp_connect_guest(struct ctx *c, const struct flow *flow, bool own,
 			     struct flowside *local)
 {
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	int fd, rc;
 
 	fd = dgram_socket(c, flow, IPPROTO_UDP, v4);
@@ -189,7 +189,7 @@ int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,
 		    int fd)
 {
 	const struct flowside *ini = &flow->f.side[INISIDE];
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, INISIDE);
 	int rc;
 
 	if (fd < 0)
@@ -266,12 +266,13 @@ static int udp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	int rc;
 
 	udp_flow_init(flow);
-	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
-		return -EAFNOSUPPORT;
+	(void)v;
 	if (flow->f.pif[INISIDE] == PIF_TAP)
 		rc = udp_open_guest(c, flow);
-	else
+	else if (udp_is_v4(flow, INISIDE) == udp_is_v4(flow, TGTSIDE))
 		rc = udp_open_host(c, flow, m);
+	else
+		rc = -EAFNOSUPPORT;
 	if (rc)
 		return rc;
 

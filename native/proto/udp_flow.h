@@ -57,20 +57,21 @@ static inline unsigned udp_tapside(const struct flow *flow)
 	return flow->f.pif[INISIDE] == PIF_TAP ? INISIDE : TGTSIDE;
 }
 
-/* udp_is_v4() - Family of both sides: nothing is translated between them */
-static inline bool udp_is_v4(const struct flow *flow)
+/* udp_is_v4() - Family of a side: what the guest begins may end in the other
+ * family (a resolver), what comes from outside keeps its own */
+static inline bool udp_is_v4(const struct flow *flow, unsigned sidei)
 {
-	return inany_is_v4(&flow->f.side[INISIDE].eaddr);
+	return inany_is_v4(&flow->f.side[sidei].eaddr);
 }
 
-static inline uint32_t udp_run_max(const struct flow *flow)
+static inline uint32_t udp_run_max(const struct flow *flow, unsigned sidei)
 {
-	return udp_is_v4(flow) ? UDP_RUN_MAX4 : UDP_RUN_MAX6;
+	return udp_is_v4(flow, sidei) ? UDP_RUN_MAX4 : UDP_RUN_MAX6;
 }
 
-static inline uint32_t udp_datagram_max(const struct flow *flow)
+static inline uint32_t udp_datagram_max(const struct flow *flow, unsigned sidei)
 {
-	return udp_is_v4(flow) ? UDP_DATAGRAM_MAX4 : UDP_DATAGRAM_MAX6;
+	return udp_is_v4(flow, sidei) ? UDP_DATAGRAM_MAX4 : UDP_DATAGRAM_MAX6;
 }
 
 /** struct udp_run - Datagrams that may travel as one super-segment

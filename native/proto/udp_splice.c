@@ -56,7 +56,7 @@ static int connect_target(struct ctx *c, struct flow *flow, int fd,
 
 static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
 {
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	struct flowside local;
 	int fd, rc;
 
@@ -98,7 +98,7 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 	int fd, rc;
 
 	udp_flow_init(flow);
-	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
+	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow, INISIDE))
 		return -EAFNOSUPPORT;
 	l = m->listener < 0 ?
 		    NULL :
