@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from passtpy import __version__, isolation
 from passtpy.addr import show_mac
-from passtpy.config.model import AttachPath, AttachPid, PastaConfig, SpawnCommand
+from passtpy.config.model import AttachPath, AttachPid, Config, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER
 from passtpy.errors import SetupError
 from passtpy.log import Log, LogLevel, LogSetup, open_log
@@ -49,7 +49,7 @@ EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 
 
-def run(config: PastaConfig) -> int:
+def run(config: Config) -> int:
     """Do everything that `config` asks for; return the exit status."""
     match config.target:
         case SpawnCommand(argv=argv):
@@ -65,7 +65,7 @@ def run(config: PastaConfig) -> int:
 class Files:
     """What is opened before the user changes: log, PID file, capture."""
 
-    def __init__(self, config: PastaConfig) -> None:
+    def __init__(self, config: Config) -> None:
         self.log = _open_log(config)
         self._pid_path = os.path.abspath(config.pid_file) if config.pid_file else None
         self._pid_fd = _create("PID file", config.pid_file)
@@ -99,7 +99,7 @@ class Files:
         os.close(self._pid_fd)
 
 
-def _open_log(config: PastaConfig) -> Log:
+def _open_log(config: Config) -> Log:
     setup = LogSetup(
         level=config.log_level,
         format=config.log_format,
@@ -124,7 +124,7 @@ def _create(what: str, path: str | None) -> int:
 class Session:
     """A guest being served: the engine, its loop, and what makes both stop."""
 
-    def __init__(self, config: PastaConfig, files: Files) -> None:
+    def __init__(self, config: Config, files: Files) -> None:
         import uvloop
 
         self._config = config
@@ -276,7 +276,7 @@ class Session:
         self.stop(EXIT_FAILURE)
 
 
-def _run_command(config: PastaConfig, argv: tuple[str, ...]) -> int:
+def _run_command(config: Config, argv: tuple[str, ...]) -> int:
     """Serve a command in new namespaces; return its exit status."""
     limits = isolation.raise_limits()
     files = Files(config)
@@ -308,7 +308,7 @@ def _run_command(config: PastaConfig, argv: tuple[str, ...]) -> int:
 
 
 def _factory_pair(
-    config: PastaConfig,
+    config: Config,
 ) -> tuple[socket.socket, socket.socket] | tuple[None, None]:
     """Return the daemon's and the factory's end, if there is a need for it."""
     if not needs_namespace_sockets(config) and not guest.follows_namespace(config):
@@ -336,7 +336,7 @@ def _serve_command(session: Session, process: command.CommandProcess) -> int:
     return session.run()
 
 
-def _attach(config: PastaConfig, target: Attach, ready: Callable[[Log], None]) -> int:
+def _attach(config: Config, target: Attach, ready: Callable[[Log], None]) -> int:
     """Serve an existing namespace until it is gone or a signal says stop."""
     isolation.raise_limits()
     files = Files(config)
@@ -371,7 +371,7 @@ def _netns_gone(session: Session, log: Log) -> None:
 
 
 def _start_configuring(
-    config: PastaConfig, target: Attach, sockets: socket.socket | None
+    config: Config, target: Attach, sockets: socket.socket | None
 ) -> tuple[int, socket.socket]:
     """Fork the child that joins the namespace; return where its report will come."""
     namespaces = netns.open_namespaces(config, target)
@@ -388,7 +388,7 @@ def _start_configuring(
 
 
 def _configure(
-    config: PastaConfig,
+    config: Config,
     namespaces: netns.Namespaces,
     control: socket.socket,
     host: socket.socket,
@@ -415,7 +415,7 @@ def _configure(
         os._exit(status)  # even with a traceback under way: the parent tells
 
 
-def _daemonise(config: PastaConfig, target: Attach) -> int:
+def _daemonise(config: Config, target: Attach) -> int:
     """Serve from a background process; return once it is ready, or has failed."""
     isolation.close_inherited()
     read_end, write_end = os.pipe()

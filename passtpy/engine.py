@@ -16,7 +16,7 @@ from typing import Final, Protocol, assert_never
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.flow import (
     IPPROTO_TCP,
@@ -72,9 +72,7 @@ def _refused(verdict: Verdict) -> Verdict:
     return verdict._replace(action=Action.REJECT)
 
 
-def open_datapath(
-    config: PastaConfig, got: Guest, tap_fd: int, pcap_fd: int
-) -> Datapath:
+def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
     """Create the datapath of a guest; it takes over the tap. No capture: -1."""
     datapath = Datapath(
         tap_fd,
@@ -216,7 +214,7 @@ class Engine:
         if turns > 1:
             self._schedule()
 
-    def tell(self, config: PastaConfig, host: HostInfo, resolver: Resolver) -> None:
+    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
         """Decide and answer after these facts from now on; flows stay as they are."""
         self._decider.replace(rules_from_config(config, host, resolver))
         self._services.update(facts_from_config(config, host, resolver))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from passtpy import __version__
 from passtpy.config.draft import Draft
 from passtpy.config.getopt import Getopt, GetoptError, Grammar
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.options import OPTIONS, PORT_HELP, REFUSED, Option
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
 from passtpy.errors import ConfigError, InformationRequest, UsageError
@@ -128,7 +128,7 @@ def version(mode: str) -> str:
 
 def parse_pasta(
     argv: Sequence[str], prog: str = "pasta", ephemeral: Span = DEFAULT_EPHEMERAL
-) -> PastaConfig:
+) -> Config:
     """Read the words behind the program's name, as pasta does.
 
     `prog` begins every message about the form of the line. `ephemeral` is the

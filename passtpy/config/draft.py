@@ -14,7 +14,7 @@ from passtpy.config.late import read_late
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
-    PastaConfig,
+    Config,
     SpawnCommand,
     Target,
 )
@@ -29,7 +29,7 @@ MIN_MTU6 = 1280
 
 
 class Draft:
-    """Fields of PastaConfig said so far, and what is decided at the end."""
+    """Fields of Config said so far, and what is decided at the end."""
 
     def __init__(self, ephemeral: PortSpan = DEFAULT_EPHEMERAL) -> None:
         self.fields: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class Draft:
                 raise ConfigError(f"{option} needs --config-net")
             self.warnings.append(f"option {option} will be dropped")
 
-    def finish(self, words: Sequence[str]) -> PastaConfig:
+    def finish(self, words: Sequence[str]) -> Config:
         """Check the line as a whole and freeze it."""
         target = self.target(words)
         self._finish_prefixes()
@@ -124,7 +124,7 @@ class Draft:
             implied["netns_only"] = True
         if not self.fields.get("icmp", True):
             implied["ndp"] = False
-        return PastaConfig(**(self.fields | implied))
+        return Config(**(self.fields | implied))
 
 
 Setter = Callable[[Draft, str], None]

@@ -90,8 +90,8 @@ class RelayGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastaConfig:
-    """Everything that the command line of pasta can say."""
+class Config:
+    """Everything that the command line of either program can say."""
 
     target: Target = SpawnCommand()
     userns: str | None = None

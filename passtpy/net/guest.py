@@ -17,7 +17,7 @@ from typing import Final
 
 from passtpy.addr import Mac, link_local_from_mac
 from passtpy.config.host import HostInfo
-from passtpy.config.model import DEFAULT_MTU, PastaConfig
+from passtpy.config.model import DEFAULT_MTU, Config
 from passtpy.errors import PasstpyError, SetupError
 from passtpy.net import rtnl, tap
 from passtpy.net.netlink import Netlink
@@ -46,7 +46,7 @@ class Guest:
     tap_fd: int = -1
 
 
-def follows_namespace(config: PastaConfig) -> bool:
+def follows_namespace(config: Config) -> bool:
     """Tell whether the guest's interface may have to be changed later."""
     said4 = config.address4 is not None and config.gateway4 is not None
     said6 = config.address6 is not None and config.gateway6 is not None
@@ -54,7 +54,7 @@ def follows_namespace(config: PastaConfig) -> bool:
     return config.config_net and not config.splice_only and copied
 
 
-def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
+def prepare(config: Config, host_socket: socket.socket) -> Guest:
     """Create and configure the interface in the current network namespace.
 
     `host_socket` is a netlink socket that was opened in the host's namespace.
@@ -83,7 +83,7 @@ def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
     )
 
 
-def _prepare_loopback(config: PastaConfig) -> Guest:
+def _prepare_loopback(config: Config) -> Guest:
     """Bring up `lo`: without a tap there is nothing else."""
     netlink = Netlink()
     _loopback_up(netlink)
@@ -112,7 +112,7 @@ def _with_mac(host: HostInfo, link: Link) -> HostInfo:
 
 
 def _configure(
-    netlink: Netlink, config: PastaConfig, plan: Plan, ifname: str
+    netlink: Netlink, config: Config, plan: Plan, ifname: str
 ) -> tuple[Link, tuple[str, ...]]:
     """Bring up `lo` and the tap; give the tap what `plan` says with --config-net."""
     _loopback_up(netlink)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
-from passtpy.config.model import AttachPath, PastaConfig
+from passtpy.config.model import AttachPath, Config
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
@@ -183,7 +183,7 @@ def random_between(low: int, high: int) -> int:
 
 
 def services_from_config(
-    config: PastaConfig,
+    config: Config,
     host: HostInfo,
     guest: GuestAddresses,
     resolver: Resolver = NO_RESOLVER,
@@ -209,7 +209,7 @@ def services_from_config(
 
 
 def _dhcp_services(
-    config: PastaConfig, guest: GuestAddresses
+    config: Config, guest: GuestAddresses
 ) -> Iterator[tuple[str, Callable[[Facts], Service]]]:
     def make_dhcp(facts: Facts) -> Service:
         from passtpy.services.dhcp import DhcpService
@@ -228,7 +228,7 @@ def _dhcp_services(
         yield DHCPV6, make_dhcpv6
 
 
-def _names_of_guest(config: PastaConfig) -> Iterator[bytes]:
+def _names_of_guest(config: Config) -> Iterator[bytes]:
     """Yield what tells this guest from others, whenever and wherever we serve it."""
     yield config.our_mac
     yield config.ns_mac or b""

@@ -16,7 +16,7 @@ from passtpy.config.manpage import manpage
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
-    PastaConfig,
+    Config,
     PortRule,
     RunAs,
     SpawnCommand,
@@ -34,7 +34,7 @@ MANY_RESOLVERS = "-D 192.0.2.1 -D 192.0.2.2 -D 192.0.2.3 -D 192.0.2.4"
 FOUR_RESOLVERS = (V4, IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), V6)
 
 
-def parse(line: str) -> PastaConfig:
+def parse(line: str) -> Config:
     return parse_pasta(shlex.split(line), "pasta")
 
 
@@ -350,8 +350,8 @@ def test_ephemeral_range_is_spared() -> None:
 
 def test_nothing_said_is_the_model_of_a_spawned_shell() -> None:
     spawned = {"foreground": True, "log_level": LogLevel.QUIET}
-    expected = PastaConfig(**spawned)  # type: ignore[arg-type]
-    for item in fields(PastaConfig):
+    expected = Config(**spawned)  # type: ignore[arg-type]
+    for item in fields(Config):
         assert getattr(parse(""), item.name) == getattr(expected, item.name)
 
 
