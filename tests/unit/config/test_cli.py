@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line of pasta as a table."""
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import fields
@@ -21,7 +22,7 @@ from passtpy.config.model import (
     RunAs,
     SpawnCommand,
 )
-from passtpy.config.options import OPTIONS
+from passtpy.config.options import OPTIONS, options_of
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 from passtpy.log import LogFormat, LogLevel
 
@@ -360,15 +361,18 @@ def test_option_names_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
-def test_help_names_every_option() -> None:
-    text = usage("pasta", "pasta")
+@pytest.mark.parametrize("program", ["pasta", "passt"])
+def test_help_names_every_option_of_the_program(program: str) -> None:
+    words = re.split(r"[\s,\[]+", usage(program, program))
     for option in OPTIONS:
         for name in option.names:
-            assert (name in text) == ("pasta" in option.modes), name
+            if len(name) > 2:  # of others, prose may speak
+                assert (name in words) == (option in options_of(program)), name
 
 
-def test_help_fits_a_terminal() -> None:
-    assert max(map(len, usage("pasta", "pasta").splitlines())) <= 80
+@pytest.mark.parametrize("program", ["pasta", "passt"])
+def test_help_fits_a_terminal(program: str) -> None:
+    assert max(map(len, usage(program, program).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -376,7 +380,8 @@ def test_help_fits_a_terminal() -> None:
     [
         ("options.md", document),
         ("compatibility.md", differences),
-        ("passtpy-pasta.1", manpage),
+        ("passtpy-pasta.1", lambda: manpage("pasta")),
+        ("passtpy-passt.1", lambda: manpage("passt")),
     ],
 )
 def test_pages_are_those_of_the_table(name: str, page: Callable[[], str]) -> None:
