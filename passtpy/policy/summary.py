@@ -51,7 +51,8 @@ def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
     sources = _by_family(config.outbound4, config.outbound6)
     if sources:
         yield f"Outbound address: {sources}"
-    yield f"Namespace interface: {ifname}"
+    if not config.for_machine:
+        yield f"Namespace interface: {ifname}"
 
 
 def _by_family(v4: object, v6: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
-from passtpy.config.model import AttachPath, Config
+from passtpy.config.model import AttachPath, Config, ServeSocket
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
@@ -112,6 +112,12 @@ class Services:
         """Let every service tell this from now on; due() may be earlier afterwards."""
         for service in self._services.values():
             service.update(facts)
+
+    def welcome(self) -> None:
+        """A guest has come: who it is has to be found out (again)."""
+        for service in self._services.values():
+            if isinstance(service, ArpService | NdpService):
+                service.ask_again()
 
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         """Return the answers to a punted frame; a bad one is only counted."""
@@ -232,5 +238,7 @@ def _names_of_guest(config: Config) -> Iterator[bytes]:
     """Yield what tells this guest from others, whenever and wherever we serve it."""
     yield config.our_mac
     yield config.ns_mac or b""
-    place = config.target.path if isinstance(config.target, AttachPath) else ""
-    yield place.encode("utf-8", "replace")
+    place: str | None = None
+    if isinstance(config.target, AttachPath | ServeSocket):
+        place = config.target.path
+    yield (place or "").encode("utf-8", "replace")
