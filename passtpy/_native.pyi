@@ -6,7 +6,7 @@ unspecified. Ports are host-order ints. Records are struct sequences: tuples who
 fields also have names.
 """
 
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 from _typeshed import structseq
 
@@ -61,7 +61,7 @@ class Punt(structseq[Any], tuple[bytes]):
 
 @final
 class Gone(structseq[Any], tuple[int]):
-    """The tap is gone: nothing will come from this datapath any more."""
+    """The tap is gone, or its guest: with a backend that attaches, another may come."""
 
     @property
     def errno(self) -> int: ...
@@ -184,7 +184,12 @@ class Datapath:
         queue_frames: int = 500,
         virtual_time: bool = False,
         secret: bytes | None = None,
+        backend: Literal["tun", "stream"] = "tun",
     ) -> None: ...
+    # stream: a guest came, and goes; flows stay. A guest that leaves by itself is told
+    # by Gone each time.
+    def attach(self, fd: int, /) -> None: ...
+    def detach(self) -> None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
     @property

@@ -33,7 +33,13 @@ static int set_tap(struct ctx *c, const struct datapath_config *g,
 		memcpy(t->guest_mac, g->guest_mac, ETH_ALEN_);
 	else
 		memset(t->guest_mac, 0xff, ETH_ALEN_);
-	return tap_tun_init(t, g->tap_fd, g->vnet, g->offloads, &c->cnt);
+	switch (g->backend) {
+	case TAP_STREAM:
+		return tap_stream_init(t, &c->cnt);
+	default:
+		return tap_tun_init(t, g->tap_fd, g->vnet, g->offloads,
+				    &c->cnt);
+	}
 }
 
 /* set_faults() - Faults asked for by the environment, for whole-daemon tests */
@@ -63,13 +69,25 @@ static int set_buffers(struct datapath *dp)
 	return dp->punts.buf ? 0 : -ENOMEM;
 }
 
+/* set_gate() - For a guest that can be full: sockets behind a gate, shut */
+static int set_gate(struct datapath *dp)
+{
+	struct epoll_set *es = &dp->ctx.epoll;
+
+	es->fd[EPOLL_GATED] = epoll_create1(EPOLL_CLOEXEC);
+	if (es->fd[EPOLL_GATED] < 0)
+		return -errno;
+	dp->gate_shut = true;
+	return epoll_add_fixed(es, EPOLL_GATE, es->fd[EPOLL_GATED], 0, 0);
+}
+
 /* set_epoll() - The epoll instance and, unless time is virtual, the timer */
 static int set_epoll(struct ctx *c, bool virtual_time, int *ret_timer_fd)
 {
 	int err;
 
-	c->epoll.fd[0] = epoll_create1(EPOLL_CLOEXEC);
-	if (c->epoll.fd[0] < 0)
+	c->epoll.fd[EPOLL_MAIN] = epoll_create1(EPOLL_CLOEXEC);
+	if (c->epoll.fd[EPOLL_MAIN] < 0)
 		return -errno;
 	*ret_timer_fd = -1;
 	if (virtual_time)
@@ -133,10 +151,16 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	err = set_faults(&c->tap);
 	if (err)
 		return err;
-	err = epoll_add_fixed(&c->epoll, EPOLL_TAP, g->tap_fd, 0, EPOLLIN);
+	err = tcp_init(c, g->secret + sizeof(key.k));
 	if (err)
 		return err;
-	return tcp_init(c, g->secret + sizeof(key.k));
+	if (g->backend == TAP_TUN)
+		return epoll_add_fixed(&c->epoll, EPOLL_TAP, g->tap_fd, 0,
+				       EPOLLIN);
+	err = set_gate(dp);
+	if (err || g->tap_fd < 0)
+		return err;
+	return datapath_attach(dp, g->tap_fd);
 }
 
 int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
@@ -146,7 +170,8 @@ int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
 
 	if (!dp)
 		return -ENOMEM;
-	dp->ctx.epoll.fd[0] = -1;
+	for (unsigned i = 0; i < EPOLL_SETS; i++)
+		dp->ctx.epoll.fd[i] = -1;
 	dp->ctx.timers.fd = -1;
 	dp->ctx.tap.fd = -1;
 	dp->ctx.tap.pcap.fd = -1;
@@ -191,7 +216,8 @@ void datapath_destroy(struct datapath *dp)
 		munmap(c->bufs, (size_t)CTX_BUFS * CTX_BUF_SIZE);
 	if (c->timers.fd >= 0)
 		close(c->timers.fd);
-	if (c->epoll.fd[0] >= 0)
-		close(c->epoll.fd[0]);
+	for (unsigned i = 0; i < EPOLL_SETS; i++)
+		if (c->epoll.fd[i] >= 0)
+			close(c->epoll.fd[i]);
 	free(dp);
 }

@@ -8,8 +8,16 @@
 #include "proto/handler.h"
 #include "table/border.h"
 
+/** enum tap_backend - What the tap is made of
+ * @TAP_TUN:	tun device, or a test socket
+ * @TAP_STREAM:	Stream socket of a virtual machine, which comes and goes
+ */
+enum tap_backend { TAP_TUN, TAP_STREAM, TAP_BACKENDS };
+
 /** struct datapath_config - Everything fixed at creation
- * @tap_fd:	tun device or test socket, non-blocking; owned on success
+ * @backend:	What @tap_fd is
+ * @tap_fd:	tun device or test socket, non-blocking; owned on success; -1
+ *		for a guest that is yet to come: datapath_attach()
  * @vnet:	virtio-net header in front of frames
  * @offloads:	TAP_OFFLOAD_* granted
  * @mtu:	Largest IP packet
@@ -21,6 +29,7 @@
  * @secret:	32 random bytes: hash key and ISN key
  */
 struct datapath_config {
+	enum tap_backend backend;
 	int tap_fd;
 	bool vnet;
 	uint32_t offloads;
@@ -39,7 +48,9 @@ struct datapath_config {
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
  * @reassembly:	Datagrams of the guest that come in fragments
- * @gone:	errno that ended the tap, or 0
+ * @gone:	errno that ended the tap or took its guest away, not told yet; or 0
+ * @gone_told:	It was told
+ * @gate_shut:	The guest takes nothing: sockets of EPOLL_GATED are not heard
  * @spin_credit: Spinning was worth it lately: it goes on while this lasts
  * @bulk:	Bytes flow too fast for spinning to be of use
  * @bulk_since:	ns since when @bulk_moved is counted
@@ -53,6 +64,8 @@ struct datapath {
 	bool lift_groups;
 	struct reassembly reassembly;
 	int gone;
+	bool gone_told;
+	bool gate_shut;
 	uint32_t spin_credit;
 	bool bulk;
 	uint64_t bulk_since;
@@ -69,6 +82,24 @@ struct datapath {
  */
 int datapath_create(struct datapath **ret_dp, const struct datapath_config *g);
 void datapath_destroy(struct datapath *dp);
+
+/**
+ * datapath_attach() - A guest came: its frames go through this socket
+ * @fd:		Connected stream socket; taken over on success
+ *
+ * Flows of a guest before it go on; one that was started anew resets them.
+ *
+ * Return: 0; -EBUSY there is a guest; -EPROTOTYPE no stream socket; -EOPNOTSUPP
+ * the tap is of another kind
+ */
+int datapath_attach(struct datapath *dp, int fd);
+
+/* datapath_detach() - Let go of the guest: flows stay, and wait for the next */
+void datapath_detach(struct datapath *dp);
+
+/* datapath_take_gone() - What took the guest away since the last call: errno,
+ * or 0; a tap that ends with its guest tells it once */
+int datapath_take_gone(struct datapath *dp);
 
 /** struct turn_limits
  * @now:	ns, or 0: read the clock

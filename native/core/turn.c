@@ -37,15 +37,52 @@ static bool python_is_wanted(const struct datapath *dp)
 	return dp->gone || dp->punts.count || s->untold_head != s->untold_tail;
 }
 
-static void tap_ready(struct datapath *dp)
+void gate_sync(struct datapath *dp)
+{
+	struct epoll_set *es = &dp->ctx.epoll;
+	const struct tap *t = &dp->ctx.tap;
+
+	if (t->blocked == dp->gate_shut)
+		return;
+	dp->gate_shut = t->blocked;
+	epoll_mod_fixed(es, EPOLL_GATE, es->fd[EPOLL_GATED], 0,
+			t->blocked ? 0 : EPOLLIN);
+	if (t->fd >= 0 && t->ops->room_is_out)
+		epoll_mod_fixed(es, EPOLL_TAP, t->fd, 0,
+				EPOLLIN | (t->blocked ? EPOLLOUT : 0));
+}
+
+/* guest_gone() - The tap is at its end; another guest may come for some */
+static void guest_gone(struct datapath *dp, int err)
 {
 	struct ctx *c = &dp->ctx;
+
+	dp->gone = err;
+	if (c->tap.ops->detach)
+		datapath_detach(dp);
+	else
+		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
+}
+
+static void tap_ready(struct datapath *dp)
+{
 	int n = dispatch_tap(dp);
 
-	if (n >= 0)
-		return;
-	dp->gone = -n;
-	epoll_del_fixed(&c->epoll, c->tap.fd);
+	if (n < 0)
+		guest_gone(dp, -n);
+}
+
+/* tap_event() - Frames of the guest, or room for frames for it, or its end */
+static void tap_event(struct datapath *dp, union epoll_ref ref, uint32_t events)
+{
+	struct tap *t = &dp->ctx.tap;
+
+	if (t->fd != (int)ref.fd)
+		return; /* of a guest that left in this round */
+	if (events & EPOLLOUT)
+		tap_room(t);
+	if (events & ~(uint32_t)EPOLLOUT)
+		tap_ready(dp);
 }
 
 static void listener_ready(struct ctx *c, union epoll_ref ref)
@@ -73,7 +110,10 @@ static void event_handle(struct datapath *dp, const struct epoll_event *ev)
 
 	switch (ref.type) {
 	case EPOLL_TAP:
-		tap_ready(dp);
+		tap_event(dp, ref, ev->events);
+		break;
+	case EPOLL_ROOM:
+		tap_room(&dp->ctx.tap);
 		break;
 	case EPOLL_TIMER:
 		timer_ack(&dp->ctx.timers); /* timers run anyway */
@@ -106,10 +146,33 @@ static void run_deferred(struct ctx *c)
 		flow_defer_scan(&c->ft, handlers_defer, c, c->now);
 }
 
+/* fetch_gated() - Put what is behind the gate in the place of its event */
+static int fetch_gated(const struct epoll_set *es, struct epoll_event *ev,
+		       int n)
+{
+	for (int i = 0; i < n; i++) {
+		union epoll_ref ref = { .u64 = ev[i].data.u64 };
+		int more;
+
+		if (ref.type != EPOLL_GATE)
+			continue;
+		ev[i] = ev[--n];
+		more = epoll_wait(es->fd[EPOLL_GATED], ev + n, EVENTS_MAX - n,
+				  0);
+		return more > 0 ? n + more : n;
+	}
+	return n;
+}
+
 /* fetch() - Ask epoll, without waiting; edges are gone once they are told */
 static int fetch(struct datapath *dp, struct epoll_event *ev)
 {
-	return epoll_wait(dp->ctx.epoll.fd[0], ev, EVENTS_MAX, 0);
+	const struct epoll_set *es = &dp->ctx.epoll;
+	int n = epoll_wait(es->fd[EPOLL_MAIN], ev, EVENTS_MAX, 0);
+
+	if (es->fd[EPOLL_GATED] < 0)
+		return n;
+	return fetch_gated(es, ev, n);
 }
 
 /* idle() - Nothing happens: close what waits for it, unless something does
@@ -130,11 +193,14 @@ static void round_run(struct datapath *dp, const struct epoll_event *ev, int n)
 {
 	struct ctx *c = &dp->ctx;
 
+	if (c->tap.more)
+		tap_ready(dp);
 	for (int i = 0; i < n; i++)
 		event_handle(dp, &ev[i]);
 	run_timers(c);
 	handlers_flush(c, false);
 	tap_flush(&c->tap);
+	gate_sync(dp);
 	stage_expire(&c->stage, c->now);
 	reassembly_expire(&dp->reassembly, &c->tap, c->now);
 	run_deferred(c);
@@ -228,9 +294,9 @@ static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 		if (n > 0)
 			dp->last_event = c->now;
 		n = fetch(dp, ev);
-		if (n <= 0)
+		if (n <= 0 && !c->tap.more)
 			n = idle(dp, ev);
-		if (n > 0)
+		if (n > 0 || c->tap.more)
 			continue;
 		if (settle(&c->tap)) {
 			tap_ready(dp);
@@ -248,6 +314,8 @@ static uint64_t wake_at(const struct datapath *dp)
 	const struct ctx *c = &dp->ctx;
 	uint64_t at = UINT64_MAX;
 
+	if (c->tap.more)
+		return c->now;
 	if (c->ft.closing)
 		at = c->ft.closing_since + FLOW_DEFER_AGE;
 	if (c->stage.pending)
@@ -267,6 +335,7 @@ static void before_sleep(struct datapath *dp)
 	if (sleep)
 		ctx_close_dead(c, CTX_DEAD_MAX);
 	tap_flush(&c->tap);
+	gate_sync(dp);
 	pcap_flush(&c->tap.pcap);
 	if (!time_is_virtual(c))
 		timer_arm(&c->timers, wake_at(dp));

@@ -10,6 +10,7 @@
 
 #include "base/macros.h"
 #include "link/fragment.h"
+#include "link/merge.h"
 #include "link/tap_faults.h"
 
 void tap_free(struct tap *t)
@@ -18,6 +19,8 @@ void tap_free(struct tap *t)
 	tap_faults_free(t);
 #endif
 	pcap_free(&t->pcap);
+	if (t->ops && t->ops->free)
+		t->ops->free(t);
 	free(t->rx_buf);
 	t->rx_buf = NULL;
 	if (t->fd >= 0)
@@ -54,6 +57,8 @@ int tap_read(struct tap *t)
 	if (n >= 0)
 		n = tap_faults_read(t, n);
 #endif
+	if (t->merge && n > 1)
+		n = (int)merge_batch(t->rx, (unsigned)n);
 	return n;
 }
 
@@ -116,4 +121,21 @@ int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len)
 int tap_flush(struct tap *t)
 {
 	return t->ops->flush(t);
+}
+
+void tap_room(struct tap *t)
+{
+	if (t->ops->room)
+		t->ops->room(t);
+}
+
+void tap_detach(struct tap *t)
+{
+	if (!t->ops->detach || t->fd < 0)
+		return;
+	t->ops->detach(t);
+	close(t->fd);
+	t->fd = -1;
+	t->more = false;
+	t->blocked = true;
 }

@@ -4,7 +4,12 @@
  * Handlers describe frames (struct frame_out: headers, payload by reference,
  * offloads still to be done) and never checksum or segment them. The backend
  * does, or has the kernel do it: tap_tun.c for a tun device with a virtio-net
- * header. A frame may be a super-segment of up to 64 KiB at any MTU.
+ * header, tap_stream.c for the socket of a virtual machine. A frame may be a
+ * super-segment of up to 64 KiB at any MTU.
+ *
+ * A guest that takes nothing for now makes the tap @blocked. Then core/ reads
+ * no host socket until there is room again, and what waits, waits in sockets:
+ * nothing is dropped for it.
  */
 #ifndef PASSTPY_LINK_TAP_H
 #define PASSTPY_LINK_TAP_H
@@ -47,6 +52,7 @@ struct frame_out {
 };
 
 struct tap;
+struct tap_stream;
 
 /** struct tap_ops - A backend
  * @read:	Fill t->rx with up to TAP_BATCH frames; return their number,
@@ -54,13 +60,23 @@ struct tap;
  * @write:	Send one frame, payload valid until @flush returns; 0 or -errno:
  *		-EAGAIN the tap is full, nothing was taken
  * @flush:	Send what @write kept; 0 or -errno
+ * @room_is_out: Room shows as EPOLLOUT of t->fd
+ * @room:	The guest may take frames again: send what waits, and find out
+ *		whether t->blocked still holds; NULL: it never blocks
+ * @detach:	Let go of the guest, forget what was on the way to and from it;
+ *		NULL: the tap ends with its guest
+ * @free:	Release what the backend allocated; NULL: nothing
  */
 struct tap_ops {
 	const char *name;
+	bool room_is_out;
 	int (*read)(struct tap *t);
 	int (*write)(struct tap *t, struct frame_out *f,
 		     const struct iovec *payload, unsigned n, uint32_t len);
 	int (*flush)(struct tap *t);
+	void (*room)(struct tap *t);
+	void (*detach)(struct tap *t);
+	void (*free)(struct tap *t);
 };
 
 #ifdef PASSTPY_FAULTS
@@ -79,12 +95,19 @@ struct tap_faults {
 #endif
 
 /** struct tap
- * @fd:		tun device, or a socket that keeps message boundaries (tests)
+ * @fd:		What epoll watches for frames of the guest: tun device, socket
+ *		of a virtual machine; in tests a socket that keeps message
+ *		boundaries; -1: no guest is there
  * @ops:	Backend
+ * @stream:	Own state of tap_stream.c, or NULL
  * @vnet:	Frames carry a virtio-net header
  * @tso4:	Backend takes TCP super-segments over IPv4
  * @tso6:	Backend takes TCP super-segments over IPv6
  * @uso:	Backend takes UDP super-segments
+ * @drained:	The last read ended because nothing more was there
+ * @more:	Whole frames were read already and wait for the next tap_read()
+ * @merge:	The guest has no offload: merge its segments (link/merge.h)
+ * @blocked:	The guest takes nothing for now, or is not there
  * @mtu:	Largest IP packet, bytes
  * @frag_id:	Identification of the next packet that is fragmented
  * @queue_frames: Frames the guest may have in flight to us (tx queue length)
@@ -92,18 +115,21 @@ struct tap_faults {
  * @guest_mac:	Guest's address: learned, or set; broadcast before
  * @rx:		Frames of the last read
  * @rx_buf:	Their bytes
- * @drained:	The last read ended because nothing more was there
  * @cnt:	Counters
  * @pcap:	Capture, if on
  */
 struct tap {
 	int fd;
 	const struct tap_ops *ops;
+	struct tap_stream *stream;
 	bool vnet;
 	bool tso4;
 	bool tso6;
 	bool uso;
 	bool drained;
+	bool more;
+	bool merge;
+	bool blocked;
 	uint32_t mtu;
 	uint32_t frag_id;
 	uint32_t queue_frames;
@@ -134,6 +160,31 @@ struct tap {
  */
 int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
 		 struct counters *cnt);
+
+/**
+ * tap_stream_init() - Wait for the socket of a virtual machine
+ *
+ * The tap is blocked until tap_stream_attach().
+ *
+ * Return: 0 or -ENOMEM
+ */
+int tap_stream_init(struct tap *t, struct counters *cnt);
+
+/**
+ * tap_stream_attach() - A virtual machine connected
+ * @fd:		Stream socket; owned from now on. It may be shared with other
+ *		processes: its flags are left alone
+ *
+ * Return: 0; -EBUSY one is attached; -EPROTOTYPE no stream socket
+ */
+int tap_stream_attach(struct tap *t, int fd);
+
+/* tap_detach() - Let go of the guest; a backend that can will take another */
+void tap_detach(struct tap *t);
+
+/* tap_room() - The guest may take frames again */
+void tap_room(struct tap *t);
+
 void tap_free(struct tap *t);
 
 /* tap_read() - Next batch into t->rx; counts, captures, injects faults

@@ -316,7 +316,8 @@ static void ping_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		ping_errors(c, flow);
 	if (!(events & EPOLLIN))
 		return;
-	for (unsigned i = 0; i < PING_BATCH; i++)
+	/* A guest that is full lets them wait: epoll tells again */
+	for (unsigned i = 0; i < PING_BATCH && !c->tap.blocked; i++)
 		if (!ping_receive(c, flow))
 			return;
 }

@@ -405,7 +405,7 @@ static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
 /* spare_take() - A descriptor for refuse_one(), or -1 if even that failed */
 static int spare_take(const struct ctx *c)
 {
-	return fcntl(c->epoll.fd[0], F_DUPFD_CLOEXEC, 0);
+	return fcntl(c->epoll.fd[EPOLL_MAIN], F_DUPFD_CLOEXEC, 0);
 }
 
 /* refuse_one() - No descriptor is left: reset the next connection, which would

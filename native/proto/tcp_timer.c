@@ -199,6 +199,8 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 		(void)tcp_send_syn(c, flow);
 		return true;
 	}
+	if (c->tap.blocked)
+		return true; /* not lost, but waiting; nor is the guest silent */
 	if (!conn->stuck_since)
 		conn->stuck_since = c->now;
 	if (c->now - conn->stuck_since >= STUCK_MAX)

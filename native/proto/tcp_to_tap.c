@@ -250,8 +250,9 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 /**
  * tcp_to_tap() - Send the guest what the socket has and the window allows
  *
- * Bounded: a flow with more to send asks epoll to tell it again. The flow may
- * be closed afterwards.
+ * Bounded: a flow with more to send asks epoll to tell it again, which it does
+ * when others had their turn, or when a guest that was full has room. The flow
+ * may be closed afterwards.
  */
 void tcp_to_tap(struct ctx *c, struct flow *flow)
 {
@@ -264,7 +265,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 
 		if (!wnd)
 			break;
-		if (total >= EVENT_BYTES) {
+		if (total >= EVENT_BYTES || c->tap.blocked) {
 			(void)flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP, flow,
 					     tcp_sockside(flow), c->now);
 			break;

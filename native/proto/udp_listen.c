@@ -86,7 +86,7 @@ void udp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
 	struct udp_rx rx;
 
-	if (udp_rx_batch(c, l->fd, &rx, UDP_RX_LARGE, true))
+	if (c->tap.blocked || udp_rx_batch(c, l->fd, &rx, UDP_RX_LARGE, true))
 		return;
 
 	for (unsigned i = 0; i < rx.n; i++) {

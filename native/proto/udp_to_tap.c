@@ -169,7 +169,8 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 
 	if (events & EPOLLERR)
 		udp_errors(c, flow, sidei);
-	if (!(events & EPOLLIN))
+	/* A guest that is full lets them wait: epoll tells again */
+	if (!(events & EPOLLIN) || c->tap.blocked)
 		return;
 
 	/* One batch for each event: what is left is an event again, after the

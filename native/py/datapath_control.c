@@ -2,6 +2,7 @@
 /* datapath_control.c - Datapath methods beside the road of a flow */
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -14,6 +15,33 @@
 static const struct module_state *state_of(const struct py_datapath *self)
 {
 	return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* Guests */
+
+PyObject *py_attach(struct py_datapath *self, PyObject *number)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t fd;
+	int err;
+
+	if (!dp || !parse_uint(number, "fd", INT_MAX, &fd))
+		return NULL;
+	err = datapath_attach(dp, (int)fd);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_detach(struct py_datapath *self, PyObject *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	if (!dp)
+		return NULL;
+	datapath_detach(dp);
+	Py_RETURN_NONE;
 }
 
 /* Listening sockets */
@@ -80,7 +108,8 @@ PyObject *py_inject(struct py_datapath *self, PyObject *frame)
 	PyBuffer_Release(&buffer);
 	if (!err)
 		err = tap_flush(&dp->ctx.tap);
-	if (err)
+	/* A guest that is full or away: lost, as on any link, and counted */
+	if (err && err != -EAGAIN && err != -ENOTCONN)
 		return raise_errno(-err);
 	Py_RETURN_NONE;
 }

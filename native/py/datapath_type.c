@@ -65,23 +65,41 @@ static bool config_secret(PyObject *secret, struct datapath_config *g)
 	return false;
 }
 
+static const char *const tap_backends[TAP_BACKENDS] = {
+	[TAP_TUN] = "tun",
+	[TAP_STREAM] = "stream",
+};
+
+static bool config_backend(const char *name, struct datapath_config *g)
+{
+	for (unsigned i = 0; i < TAP_BACKENDS; i++) {
+		if (strcmp(name, tap_backends[i]))
+			continue;
+		g->backend = (enum tap_backend)i;
+		return true;
+	}
+	PyErr_Format(PyExc_ValueError, "backend: no '%s'", name);
+	return false;
+}
+
 static bool config_parse(PyObject *args, PyObject *kwargs,
 			 struct datapath_config *g)
 {
-	static char *names[] = {
-		"tap_fd",	"mtu",	    "our_mac",	"guest_mac",
-		"max_flows",	"vnet_hdr", "offloads", "queue_frames",
-		"virtual_time", "secret",   NULL
-	};
+	static char *names[] = { "tap_fd",    "mtu",	      "our_mac",
+				 "guest_mac", "max_flows",    "vnet_hdr",
+				 "offloads",  "queue_frames", "virtual_time",
+				 "secret",    "backend",      NULL };
 	PyObject *our_mac = NULL, *guest_mac = NULL, *secret = NULL;
+	const char *backend = tap_backends[TAP_TUN];
 	long long max_flows = 131072, queue_frames = 500;
 	int mtu = -1, vnet = 1, virtual_time = 0;
 	unsigned offloads = 0;
 
-	if (!PyArg_ParseTupleAndKeywords(args, kwargs, "i|$iOOLpILpO", names,
-					 &g->tap_fd, &mtu, &our_mac, &guest_mac,
-					 &max_flows, &vnet, &offloads,
-					 &queue_frames, &virtual_time, &secret))
+	if (!PyArg_ParseTupleAndKeywords(
+		    args, kwargs, "i|$iOOLpILpOs", names, &g->tap_fd, &mtu,
+		    &our_mac, &guest_mac, &max_flows, &vnet, &offloads,
+		    &queue_frames, &virtual_time, &secret, &backend) ||
+	    !config_backend(backend, g))
 		return false;
 	if (mtu < 0 || !our_mac) {
 		PyErr_SetString(PyExc_TypeError,
@@ -123,7 +141,7 @@ static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
 	int err;
 
 	if (!config_parse(args, kwargs, &config) ||
-	    !set_nonblock(config.tap_fd))
+	    (config.backend == TAP_TUN && !set_nonblock(config.tap_fd)))
 		return NULL;
 	self = (struct py_datapath *)type->tp_alloc(type, 0);
 	if (!self)
@@ -162,7 +180,7 @@ static PyObject *py_fileno(struct py_datapath *self, PyObject *unused)
 	struct datapath *dp = py_datapath_get(self);
 
 	(void)unused;
-	return dp ? PyLong_FromLong(dp->ctx.epoll.fd[0]) : NULL;
+	return dp ? PyLong_FromLong(dp->ctx.epoll.fd[EPOLL_MAIN]) : NULL;
 }
 
 /* Turn */
@@ -262,7 +280,7 @@ static bool collect_misses(struct py_datapath *self, PyObject *list)
 static PyObject *collect(struct py_datapath *self)
 {
 	const struct stage *stage = &self->dp->ctx.stage;
-	bool gone = self->dp->gone && !self->gone_told;
+	int gone = datapath_take_gone(self->dp);
 	PyObject *list;
 
 	if (!gone && !self->dp->punts.count &&
@@ -273,10 +291,8 @@ static PyObject *collect(struct py_datapath *self)
 		return NULL;
 	if (!collect_punts(self, list) || !collect_misses(self, list))
 		goto fail;
-	if (gone &&
-	    !list_take(list, record_from_errno(state_of(self), self->dp->gone)))
+	if (gone && !list_take(list, record_from_errno(state_of(self), gone)))
 		goto fail;
-	self->gone_told = self->gone_told || gone;
 	return list;
 
 fail:
@@ -354,6 +370,10 @@ static PyMethodDef methods[] = {
 	  "turn(now=None, slice_us=1000, spin_us=60): one bounded run" },
 	{ "open", METHOD(py_open), METH_FASTCALL | METH_KEYWORDS,
 	  "open(miss_id, verdict, fd=-1): flow_id, or -1: no flow came of it" },
+	{ "attach", METHOD(py_attach), METH_O,
+	  "attach(fd): a guest came; its socket is taken over" },
+	{ "detach", METHOD(py_detach), METH_NOARGS,
+	  "detach(): let go of the guest; flows wait for the next one" },
 	{ "listen", METHOD(py_listen), METH_KW,
 	  "listen(fd, proto, listener, pif=PIF_HOST): take over a bound socket" },
 	{ "unlisten", METHOD(py_unlisten), METH_O,

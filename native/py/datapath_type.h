@@ -8,13 +8,11 @@
 /** struct py_datapath - A Datapath object
  * @dp:		The datapath, or NULL when closed
  * @busy:	A turn is running, without the GIL
- * @gone_told:	Python has seen that the tap is gone
  */
 struct py_datapath {
 	PyObject_HEAD
 	struct datapath *dp;
 	bool busy;
-	bool gone_told;
 };
 
 /* py_datapath_get() - The open, idle datapath, or NULL with an exception */
@@ -22,6 +20,8 @@ struct datapath *py_datapath_get(struct py_datapath *self);
 
 /* datapath_control.c: everything that is not on the road of a flow */
 extern PyGetSetDef py_datapath_getset[];
+PyObject *py_attach(struct py_datapath *self, PyObject *number);
+PyObject *py_detach(struct py_datapath *self, PyObject *unused);
 PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
 PyObject *py_inject(struct py_datapath *self, PyObject *frame);

@@ -19,6 +19,8 @@
 const char *const epoll_type_names[] = {
 	[EPOLL_NONE] = "NONE",
 	[EPOLL_TAP] = "TAP",
+	[EPOLL_ROOM] = "ROOM",
+	[EPOLL_GATE] = "GATE",
 	[EPOLL_TIMER] = "TIMER",
 	[EPOLL_TCP_LISTEN] = "TCP_LISTEN",
 	[EPOLL_UDP_LISTEN] = "UDP_LISTEN",
@@ -79,6 +81,8 @@ static const struct interest {
 } interests[] = {
 	[EPOLL_NONE] = { 0 },
 	[EPOLL_TAP] = { 0 },
+	[EPOLL_ROOM] = { 0 },
+	[EPOLL_GATE] = { 0 },
 	[EPOLL_TIMER] = { 0 },
 	[EPOLL_TCP_LISTEN] = { 0 },
 	[EPOLL_UDP_LISTEN] = { 0 },
@@ -115,6 +119,8 @@ int flow_epoll_set(const struct epoll_set *es, struct flow_table *ft,
 	}
 	if (f->in_epoll[sidei] && interest->once)
 		return 0;
+	if (op == EPOLL_CTL_ADD && !f->in_epoll[!sidei])
+		f->epoll_id = epoll_sockets(es);
 	if (epoll_ctl(es->fd[f->epoll_id], op, f->fd[sidei], &ev))
 		return -errno;
 	f->in_epoll[sidei] = true;
@@ -135,15 +141,16 @@ void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 	f->in_epoll[sidei] = false;
 }
 
-/**
- * epoll_add_fixed() - Register what is no flow: tap, timer, listening socket
- * @data:	Listener number, or whatever the type wants
- * @events:	EPOLL*, for good
- *
- * Return: 0, or -errno
- */
-int epoll_add_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
-		    uint32_t data, uint32_t events)
+/* instance_of() - Where something that is no flow belongs */
+static int instance_of(const struct epoll_set *es, enum epoll_type type)
+{
+	bool listens = type == EPOLL_TCP_LISTEN || type == EPOLL_UDP_LISTEN;
+
+	return es->fd[listens ? epoll_sockets(es) : EPOLL_MAIN];
+}
+
+static int fixed_ctl(const struct epoll_set *es, int op, enum epoll_type type,
+		     int fd, uint32_t data, uint32_t events)
 {
 	union epoll_ref ref = {
 		.fd = (uint32_t)fd & FD_MAX,
@@ -154,10 +161,30 @@ int epoll_add_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
 
 	if (fd > FD_MAX)
 		return -EMFILE;
-	return epoll_ctl(es->fd[0], EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+	return epoll_ctl(instance_of(es, type), op, fd, &ev) ? -errno : 0;
 }
 
-void epoll_del_fixed(const struct epoll_set *es, int fd)
+/**
+ * epoll_add_fixed() - Register what is no flow: tap, timer, listening socket
+ * @data:	Listener number, or whatever the type wants
+ * @events:	EPOLL*
+ *
+ * Return: 0, or -errno
+ */
+int epoll_add_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
+		    uint32_t data, uint32_t events)
 {
-	epoll_ctl(es->fd[0], EPOLL_CTL_DEL, fd, NULL);
+	return fixed_ctl(es, EPOLL_CTL_ADD, type, fd, data, events);
+}
+
+void epoll_mod_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
+		     uint32_t data, uint32_t events)
+{
+	/* Fails only for what is not there */
+	(void)fixed_ctl(es, EPOLL_CTL_MOD, type, fd, data, events);
+}
+
+void epoll_del_fixed(const struct epoll_set *es, enum epoll_type type, int fd)
+{
+	epoll_ctl(instance_of(es, type), EPOLL_CTL_DEL, fd, NULL);
 }

@@ -11,6 +11,8 @@
 enum epoll_type {
 	EPOLL_NONE,
 	EPOLL_TAP,
+	EPOLL_ROOM,
+	EPOLL_GATE,
 	EPOLL_TIMER,
 	EPOLL_TCP_LISTEN,
 	EPOLL_UDP_LISTEN,
@@ -43,10 +45,24 @@ union epoll_ref {
 
 _Static_assert(sizeof(union epoll_ref) == sizeof(uint64_t), "epoll_ref");
 
-/** struct epoll_set - The epoll instances a flow may be in, by @epoll_id */
+enum { EPOLL_MAIN, EPOLL_GATED, EPOLL_SETS };
+
+/** struct epoll_set - The epoll instances; a flow is in the one of its @epoll_id
+ * @fd:		EPOLL_MAIN: what Python's loop watches: tap and timer, and all
+ *		the rest unless there is a gate
+ *		EPOLL_GATED: sockets whose bytes go to a guest that can be full;
+ *		itself registered in the first as EPOLL_GATE, whose interest is
+ *		the gate. Or -1
+ */
 struct epoll_set {
-	int fd[1];
+	int fd[EPOLL_SETS];
 };
+
+/* epoll_sockets() - Instance that flows and listening sockets belong to */
+static inline uint8_t epoll_sockets(const struct epoll_set *es)
+{
+	return es->fd[EPOLL_GATED] >= 0 ? EPOLL_GATED : EPOLL_MAIN;
+}
 
 /**
  * flow_epoll_set() - The only way a flow's socket enters or changes in epoll
@@ -76,8 +92,12 @@ void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 int epoll_add_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
 		    uint32_t data, uint32_t events);
 
+/* epoll_mod_fixed() - Wait for other events of it */
+void epoll_mod_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
+		     uint32_t data, uint32_t events);
+
 /* epoll_del_fixed() - Take it out again; closing alone is not enough if the
  * socket is shared */
-void epoll_del_fixed(const struct epoll_set *es, int fd);
+void epoll_del_fixed(const struct epoll_set *es, enum epoll_type type, int fd);
 
 #endif /* PASSTPY_TABLE_EPOLL_H */

@@ -97,7 +97,10 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 
 	if (!l)
 		return -ENOENT;
-	epoll_del_fixed(es, l->fd);
+	epoll_del_fixed(es,
+			l->ipproto == IPPROTO_TCP ? EPOLL_TCP_LISTEN :
+						    EPOLL_UDP_LISTEN,
+			l->fd);
 	close(l->fd);
 	*l = (struct listener){ .fd = -1 };
 	return 0;

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 from passtpy.addr import Address, Mac, inany
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.errors import ConfigError
 from passtpy.flow import Pif
@@ -64,10 +64,10 @@ class EngineLike(Protocol):
     @property
     def datapath(self) -> "Flows": ...
 
-    def tell(self, config: PastaConfig, host: HostInfo, resolver: Resolver) -> None: ...
+    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None: ...
 
     def tell_services(
-        self, config: PastaConfig, host: HostInfo, resolver: Resolver
+        self, config: Config, host: HostInfo, resolver: Resolver
     ) -> None: ...
 
 
@@ -110,7 +110,7 @@ class Follow:
 
     def __init__(
         self,
-        config: PastaConfig,
+        config: Config,
         got: Guest,
         plan: Plan,
         resolver: Resolver,

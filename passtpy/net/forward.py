@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Final, Protocol
 
-from passtpy.config.model import PastaConfig, SpawnCommand
+from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.ports import Span
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
@@ -162,7 +162,7 @@ class Forwarding:
 
     def __init__(
         self,
-        config: PastaConfig,
+        config: Config,
         datapath: Listeners,
         source: Factory | None,
         log: Log,

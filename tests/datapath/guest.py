@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Literal
 
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
@@ -25,6 +25,7 @@ from scapy.utils import checksum as internet_checksum
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
+from tests.datapath.link import Link, MessageLink, StreamLink
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
 
 ALL_OFFLOADS = (
@@ -36,7 +37,6 @@ ALL_OFFLOADS = (
 )
 SECRET = bytes(range(32))
 START_NS = 1_000_000_000_000
-MAX_FRAME = 10 + 14 + 65535
 WAIT_S = 2.0  # real time for a loopback event; reached only by a failing test
 QUIET_S = 0.01  # real time after which silence is believed
 
@@ -142,16 +142,18 @@ class Guest:
 
     vnet: bool = True
     offloads: int = ALL_OFFLOADS
+    backend: Literal["tun", "stream"] = "tun"
     mtu: int = 65520
     options: dict[str, Any] = field(default_factory=dict)
     decide: Decide = field(default_factory=lambda: answer(Action.DROP))
 
     def __post_init__(self) -> None:
-        ours, tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link = StreamLink if self.backend == "stream" else MessageLink
+        ours, tap = socket.socketpair(socket.AF_UNIX, link.kind)
         for end in (ours, tap):
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        self.sock = ours
+        self.link: Link = link(ours)
         self.now = START_NS
         self.misses: list[_native.Miss] = []
         self.punts: list[bytes] = []
@@ -169,6 +171,7 @@ class Guest:
     def _make_datapath(self, tap_fd: int) -> _native.Datapath:
         return _native.Datapath(
             tap_fd,
+            backend=self.backend,
             mtu=self.mtu,
             our_mac=bytes.fromhex(OUR_MAC.replace(":", "")),
             vnet_hdr=self.vnet,
@@ -181,7 +184,7 @@ class Guest:
     def close(self) -> None:
         """Destroy the datapath and our end of the tap."""
         self.dp.close()
-        self.sock.close()
+        self.link.sock.close()
 
     # Driving the datapath
 
@@ -229,7 +232,7 @@ class Guest:
         if isinstance(packet, Packet) and not isinstance(packet, Ether):
             packet = Ether(src=GUEST_MAC, dst=OUR_MAC) / packet
         head = bytes(vnet or Vnet()) if self.vnet else b""
-        self.sock.send(head + bytes(packet))
+        self.link.send(head + bytes(packet))
 
     def recv(self, timeout: float = WAIT_S) -> Frame:
         """Return the next frame for the guest, running turns until it is there."""
@@ -289,12 +292,12 @@ class Guest:
             if self.frames:
                 return self.frames.popleft()
             try:
-                return self._parse(self.sock.recv(MAX_FRAME))
+                return self._parse(self.link.recv())
             except BlockingIOError:
                 left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            ready = [self.dp.fileno(), self.sock.fileno()]
+            ready = [self.dp.fileno(), self.link.sock.fileno()]
             select.select(ready, [], [], min(left, 0.005))
 
     def _parse(self, raw: bytes) -> Frame:

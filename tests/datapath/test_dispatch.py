@@ -284,8 +284,10 @@ MALFORMED = {
 def test_malformed_frame_is_dropped_and_counted(
     any_guest: Guest, frame: bytes, counter: str | None
 ) -> None:
-    if frame == b"" and not any_guest.vnet:
+    if frame == b"" and any_guest.backend == "tun" and not any_guest.vnet:
         pytest.skip("a socket cannot tell an empty message from its end")
+    if any_guest.backend == "stream" and len(frame) < 14:
+        pytest.skip("such a length ends the connection: test_stream.py")
     any_guest.decide = answer(Action.REJECT)
     any_guest.send(frame)
     counters = any_guest.dp.counters()
@@ -298,13 +300,13 @@ def test_malformed_frame_is_dropped_and_counted(
 
 
 def test_frame_shorter_than_vnet_header_is_dropped(guest: Guest) -> None:
-    guest.sock.send(b"1234")
+    guest.link.sock.send(b"1234")
     guest.turn()
     assert guest.counter("drop_short") == 1
 
 
 def test_closed_tap_is_told_once(guest: Guest) -> None:
-    guest.sock.close()
+    guest.link.sock.close()
     guest.turn()
     guest.turn()
     assert len(guest.gone) == 1

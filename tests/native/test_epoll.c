@@ -18,13 +18,14 @@ static struct epoll_set es;
 static void setup(void)
 {
 	table_setup(&t, 8);
-	es.fd[0] = epoll_create1(EPOLL_CLOEXEC);
-	CHECK(es.fd[0] >= 0);
+	es.fd[EPOLL_MAIN] = epoll_create1(EPOLL_CLOEXEC);
+	es.fd[EPOLL_GATED] = -1;
+	CHECK(es.fd[EPOLL_MAIN] >= 0);
 }
 
 static void teardown(void)
 {
-	close(es.fd[0]);
+	close(es.fd[EPOLL_MAIN]);
 	table_teardown(&t);
 }
 
@@ -46,7 +47,7 @@ static uint32_t events(union epoll_ref *ret_ref)
 {
 	struct epoll_event ev;
 
-	if (epoll_wait(es.fd[0], &ev, 1, 0) != 1)
+	if (epoll_wait(es.fd[EPOLL_MAIN], &ev, 1, 0) != 1)
 		return 0;
 	ret_ref->u64 = ev.data.u64;
 	return ev.events;
@@ -228,8 +229,8 @@ static void test_listener_is_told_and_removed(void)
 	      -EEXIST);
 	CHECK(listener_add(&ls, &es, other, IPPROTO_UDP, PIF_HOST,
 			   LISTEN_MAX) == -ERANGE);
-	CHECK(listener_add(&ls, &es, es.fd[0], IPPROTO_UDP, PIF_HOST, 10) ==
-	      -ENOTSOCK);
+	CHECK(listener_add(&ls, &es, es.fd[EPOLL_MAIN], IPPROTO_UDP, PIF_HOST,
+			   10) == -ENOTSOCK);
 	CHECK_EQ(events(&ref), 0);
 	CHECK_EQ(sendto(other, "x", 1, 0,
 			(struct sockaddr *)&(struct sockaddr_in){

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* attach.c - Guests that come and go while the datapath stays
+ *
+ * Flows do not end with their guest's connection to us: a virtual machine that
+ * goes on behind a new one finds them where they were, and TCP sends again what
+ * was lost. One that was started anew knows none of them, and answers with RST.
+ */
+
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "core/datapath.h"
+#include "core/turn.h"
+
+int datapath_attach(struct datapath *dp, int fd)
+{
+	struct ctx *c = &dp->ctx;
+	int err;
+
+	if (!c->tap.stream)
+		return -EOPNOTSUPP;
+	err = tap_stream_attach(&c->tap, fd);
+	if (err)
+		return err;
+	err = epoll_add_fixed(&c->epoll, EPOLL_TAP, fd, 0, EPOLLIN);
+	if (err) {
+		c->tap.fd = -1; /* not ours */
+		c->tap.blocked = true;
+		return err;
+	}
+	gate_sync(dp);
+	return 0;
+}
+
+void datapath_detach(struct datapath *dp)
+{
+	struct ctx *c = &dp->ctx;
+
+	if (!c->tap.ops->detach || c->tap.fd < 0)
+		return;
+	epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
+	tap_detach(&c->tap);
+	gate_sync(dp);
+}
+
+int datapath_take_gone(struct datapath *dp)
+{
+	int err = dp->gone;
+
+	/* Without a next guest every turn ends at once: nothing can follow */
+	if (dp->ctx.tap.ops->detach)
+		dp->gone = 0;
+	else if (dp->gone_told)
+		return 0;
+	dp->gone_told = true;
+	return err;
+}
