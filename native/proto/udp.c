@@ -306,6 +306,7 @@ void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei)
 	uint8_t l4[ICMP_QUOTE_MAX];
 	struct sock_error e;
 	unsigned n;
+	int err;
 
 	for (n = 0; n < UDP_ERRORS_MAX; n++) {
 		if (icmp_error_next(fd, l4 + UDP_HLEN, sizeof(l4) - UDP_HLEN,
@@ -313,9 +314,15 @@ void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei)
 			break;
 		udp_relay_error(c, flow, &e, l4);
 	}
-	/* An error that found no room in the queue would wake us for ever */
-	if (!n && dgram_take_error(fd))
+	if (n)
+		return;
+	/* An error that found no room in the queue would wake us for ever; one
+	 * of a socket of the namespace has no queue */
+	err = dgram_take_error(fd);
+	if (err) {
 		count(&c->cnt, CNT_UDP_ERRORS);
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+	}
 }
 
 void udp_timer(struct ctx *c, struct flow *flow)

@@ -179,6 +179,15 @@ void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b);
 void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		   uint32_t events);
 
+/* What becomes of a batch that was received on side @from */
+typedef void udp_deliver_fn(struct ctx *c, struct flow *flow, unsigned from,
+			    struct udp_rx *rx);
+
+/* udp_receive() - Hand a flow's next batch to @deliver, or take the errors that
+ * keep it from being received */
+void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
+		 udp_deliver_fn *deliver);
+
 /* udp_rx_whole() - Did message @i fit its slot? Counted if not, and remembered
  * if it was long */
 bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,

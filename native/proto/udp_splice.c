@@ -8,7 +8,8 @@
  *
  * An initiator inside the namespace needs a socket made there; without one the
  * flow lives on the listener. Errors (the target's port is closed) are counted
- * and logged, no more: only a kernel or root may send ICMP.
+ * and logged, no more: only a kernel or root may send ICMP, and a kernel does
+ * when nobody has the port, but there is the listener.
  */
 
 #include <errno.h>
@@ -169,25 +170,10 @@ static void pass(struct ctx *c, struct flow *flow, unsigned from,
 static void udp_splice_from_sock(struct ctx *c, struct flow *flow,
 				 unsigned sidei, uint32_t events)
 {
-	struct udp_flow *u = udp_flow_of(flow);
-	struct udp_rx rx;
-	int rc;
-
 	if (events & EPOLLERR)
 		udp_errors(c, flow, sidei);
-	if (!(events & EPOLLIN))
-		return;
-
-	/* As with the tap: one batch for each event */
-	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
-	if (rc) {
-		if (rc != -EAGAIN)
-			udp_errors(c, flow, sidei);
-		return;
-	}
-	pass(c, flow, sidei, &rx);
-	u->batch[sidei] =
-		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+	if (events & EPOLLIN)
+		udp_receive(c, flow, sidei, pass);
 }
 
 const struct handler udp_splice_handler = {

@@ -134,10 +134,11 @@ bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
 }
 
 /* udp_rx_deliver() - Send a batch of one flow to the guest, in order */
-static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
+static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
+			   struct udp_rx *rx)
 {
 	struct udp_flow *u = udp_flow_of(flow);
-	unsigned tapside = udp_tapside(flow);
+	unsigned tapside = !from;
 	uint32_t max = udp_run_max(flow, tapside), size;
 	struct iovec iov[2 * UDP_RX_SMALL];
 	struct udp_run run = { .iov = iov };
@@ -160,18 +161,12 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
 		udp_to_tap(c, flow, &run);
 }
 
-void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
-		   uint32_t events)
+void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
+		 udp_deliver_fn *deliver)
 {
 	struct udp_flow *u = udp_flow_of(flow);
 	struct udp_rx rx;
 	int rc;
-
-	if (events & EPOLLERR)
-		udp_errors(c, flow, sidei);
-	/* A guest that is full lets them wait: epoll tells again */
-	if (!(events & EPOLLIN) || c->tap.blocked)
-		return;
 
 	/* One batch for each event: what is left is an event again, after the
 	 * other flows had their turn */
@@ -181,8 +176,19 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			udp_errors(c, flow, sidei);
 		return;
 	}
-	udp_rx_deliver(c, flow, &rx);
+	deliver(c, flow, sidei, &rx);
 	u->batch[sidei] =
 		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+}
+
+void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+		   uint32_t events)
+{
+	if (events & EPOLLERR)
+		udp_errors(c, flow, sidei);
+	/* A guest that is full lets them wait: epoll tells again */
+	if (!(events & EPOLLIN) || c->tap.blocked)
+		return;
+	udp_receive(c, flow, sidei, udp_rx_deliver);
 	tap_flush(&c->tap);
 }
