@@ -97,6 +97,7 @@ int virtq_start(struct virtq *q, struct guest_mem *mem,
 		return err;
 	/* A device that was here before us may have given back some */
 	fresh.used_idx = load16(&fresh.used->idx);
+	fresh.call_idx = fresh.used_idx;
 	*q = fresh;
 	return 0;
 }
@@ -273,15 +274,14 @@ void virtq_publish(struct virtq *q)
 bool virtq_wants_call(struct virtq *q)
 {
 	uint16_t moved = (uint16_t)(q->used_idx - q->call_idx);
-	bool first = !q->called;
 	bool wants;
 
-	if (q->fault == VIRTQ_BAD_RING || (!first && !moved))
+	if (q->fault == VIRTQ_BAD_RING || !moved)
 		return false;
 	/* 2.7.7.2, 2.7.10: the index is out before we look whether to call */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (q->event_idx)
-		wants = first ||
+		wants = !q->called ||
 			(uint16_t)(q->used_idx - used_event(q) - 1) < moved;
 	else
 		wants = !(load16(&q->avail->flags) &
