@@ -175,7 +175,7 @@ static int page_of(int fd, uint64_t *ret_page)
  */
 static int region_map(const struct guest_region *r, struct guest_map *map)
 {
-	uint64_t page, before, len;
+	uint64_t page = 0, before, len;
 	uint8_t *p;
 	int err;
 
