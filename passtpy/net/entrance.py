@@ -20,7 +20,7 @@ from passtpy.config.model import Machine, RunAs, ServeFd
 from passtpy.errors import SetupError
 
 DEFAULT_PATHS: Final = tuple(f"/tmp/passt_{n}.socket" for n in range(1, 65))  # noqa: S108
-BACKLOG: Final = 16  # who comes second is refused, but at once
+BACKLOG: Final = 128  # who comes second is refused, but not made to wait
 _FIRST_FREE_FD: Final = 3
 
 
