@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EADDRINUSE, ECONNREFUSED
+from errno import EADDRINUSE, ECONNREFUSED, EPROTOTYPE
 from typing import Final
 
 from passtpy.config.model import Machine, RunAs, ServeFd
@@ -72,19 +72,23 @@ def _inherited(fd: int) -> socket.socket:
     """Return the socket behind a descriptor of our caller, moved out of the way."""
     try:
         sock = socket.socket(fileno=os.dup(fd))
+        try:
+            _check_connected(sock)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise SetupError(f"Invalid --fd: {fd}: {error.strerror}") from error
     sock.set_inheritable(False)
-    try:
-        stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        sock.getpeername()
-    except OSError as error:
-        raise SetupError(f"Invalid --fd: {fd}: {error.strerror}") from error
-    if stream != socket.SOCK_STREAM:
-        raise SetupError(f"Invalid --fd: {fd}: not a stream socket")
     if fd >= _FIRST_FREE_FD:
         os.close(fd)
     return sock
+
+
+def _check_connected(sock: socket.socket) -> None:
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+        raise OSError(EPROTOTYPE, "not a stream socket")
+    sock.getpeername()
 
 
 def _open(path: str, user: RunAs | None) -> Entrance:

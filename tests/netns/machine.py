@@ -18,15 +18,18 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any, Self
 
-from scapy.layers.l2 import Ether
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
-from tests.lab import Lab, Namespace, wait_until
+from tests.lab import GATEWAY4, HOST4, Lab, Namespace, wait_until
 from tests.lab.process import Process
 from tests.lab.translators import Passtpy
 
 IFNAME = "eth9"
 GUEST_MAC = "02:00:00:00:00:02"
+BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 OUR_MAC = "9a:55:9a:55:9a:55"
 PATIENCE = 15.0
 READY = "machine.awaited"
@@ -103,6 +106,27 @@ def wait_ready(process: Process) -> None:
         return READY in process.stderr()
 
     wait_until(ready, PATIENCE, "passt is ready")
+
+
+def arp(address: str = GATEWAY4) -> Packet:
+    """Ask who has an address."""
+    question = ARP(op=1, hwsrc=GUEST_MAC, psrc=HOST4, pdst=address)
+    return Ether(src=GUEST_MAC, dst=BROADCAST_MAC) / question
+
+
+def dhcp(kind: str, *options: Any) -> Packet:
+    """Say something of this kind to a DHCP server."""
+    layer = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+    bootp = BOOTP(chaddr=bytes.fromhex(GUEST_MAC.replace(":", "")), xid=7, op=1)
+    wanted = ("param_req_list", [1, 3, 6, 12, 26, 119])
+    said = DHCP(options=[("message-type", kind), wanted, *options, "end"])
+    return Ether(src=GUEST_MAC, dst=BROADCAST_MAC) / layer / bootp / said
+
+
+def told(packet: Packet) -> dict[str, Any]:
+    """What a DHCP server said: options by name."""
+    options = [o for o in packet[DHCP].options if isinstance(o, tuple)]
+    return {o[0]: o[1] if len(o) == 2 else o[1:] for o in options}
 
 
 def connect(path: Path | str) -> socket.socket:
@@ -269,7 +293,7 @@ class Cable:
                 self._from_tap()
 
     def _from_tap(self) -> None:
-        frames = []
+        frames: list[bytes] = []
         with suppress(BlockingIOError):
             while len(frames) < 64:
                 frames.append(os.read(self._tap, 1 << 16))

@@ -6,19 +6,11 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
-from tests.lab import GATEWAY4, HOST4, Lab
-from tests.netns.machine import (
-    GUEST_MAC,
-    PATIENCE,
-    Daemon,
-    Plug,
-    connect,
-    passt,
-    program,
-)
+from tests.lab import GATEWAY4, Lab
+from tests.netns.machine import PATIENCE, Daemon, Plug, arp, connect, passt, program
 
 LONGEST = 65535
 
@@ -35,17 +27,12 @@ def daemon(lab: Lab) -> Iterator[Daemon]:
         yield made
 
 
-def question(address: str = GATEWAY4) -> bytes:
-    arp = ARP(op=1, hwsrc=GUEST_MAC, psrc=HOST4, pdst=address)
-    return bytes(Ether(src=GUEST_MAC, dst="ff:ff:ff:ff:ff:ff") / arp)
-
-
 def is_answer(packet: Packet) -> bool:
     return ARP in packet and packet[ARP].op == 2
 
 
 def is_served(plug: Plug) -> bool:
-    plug.framing.send(question())
+    plug.framing.send(bytes(arp()))
     return bool(plug.recv(is_answer)[ARP].psrc == GATEWAY4)
 
 
@@ -90,25 +77,25 @@ def test_leaving_within_a_frame_is_nothing_to_the_next_one(
 ) -> None:
     with daemon.plug() as plug:
         assert is_served(plug)
-        plug.sock.sendall((struct.pack("!I", 42) + question())[:cut])
+        plug.sock.sendall((struct.pack("!I", 42) + bytes(arp()))[:cut])
     with daemon.plug() as plug:
         assert is_served(plug)
 
 
 def test_frames_may_come_byte_by_byte_and_many_at_once(daemon: Daemon) -> None:
     with daemon.plug() as plug:
-        for byte in struct.pack("!I", 42) + question():
+        for byte in struct.pack("!I", 42) + bytes(arp()):
             plug.sock.sendall(bytes([byte]))
         plug.recv(is_answer)
-        plug.framing.send(*[question()] * 20)
+        plug.framing.send(*[bytes(arp())] * 20)
         for _ in range(20):
             plug.recv(is_answer)
 
 
 def test_the_longest_and_the_shortest_frames_are_no_offence(daemon: Daemon) -> None:
     with daemon.plug() as plug:
-        plug.framing.send(question().ljust(LONGEST, b"\0"))
-        plug.framing.send(question()[:14])
+        plug.framing.send(bytes(arp()).ljust(LONGEST, b"\0"))
+        plug.framing.send(bytes(arp())[:14])
         assert is_served(plug)
 
 

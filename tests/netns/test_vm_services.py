@@ -2,7 +2,6 @@
 """What passt tells a virtual machine about its network, question by question."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -36,7 +35,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
 from tests.lab import GATEWAY4, HOST4, HOST6, REMOTE4, REMOTE6, Lab
-from tests.netns.machine import GUEST_MAC, OUR_MAC, Daemon, Plug, passt
+from tests.netns.machine import GUEST_MAC, OUR_MAC, Daemon, Plug, arp, dhcp, passt, told
 from tests.netns.resolvers import resolver
 
 DNS4, DNS6 = "192.0.2.53", "2001:db8:1::53"
@@ -82,25 +81,8 @@ def frame(packet: Packet, to: str = OUR_MAC) -> Packet:
     return Ether(src=GUEST_MAC, dst=to) / packet
 
 
-def dhcp(kind: str, *options: Any) -> Packet:
-    layer = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
-    bootp = BOOTP(chaddr=bytes.fromhex(GUEST_MAC.replace(":", "")), xid=7, op=1)
-    asked = [
-        ("message-type", kind),
-        ("param_req_list", [1, 3, 6, 12, 26, 119]),
-        *options,
-    ]
-    return frame(layer / bootp / DHCP(options=[*asked, "end"]), "ff:ff:ff:ff:ff:ff")
-
-
 def is_dhcp(packet: Packet) -> bool:
     return DHCP in packet
-
-
-def told(packet: Packet) -> dict[str, Any]:
-    """DHCP options by name."""
-    options = [o for o in packet[DHCP].options if isinstance(o, tuple)]
-    return {o[0]: o[1] if len(o) == 2 else o[1:] for o in options}
 
 
 def test_a_machine_is_asked_who_it_is(daemon: Daemon) -> None:
@@ -113,12 +95,7 @@ def test_a_machine_is_asked_who_it_is(daemon: Daemon) -> None:
 
 def test_arp_for_anybody_is_answered(plug: Plug) -> None:
     for address in (GATEWAY4, REMOTE4, "203.0.113.9"):
-        plug.send(
-            frame(
-                ARP(op=1, hwsrc=GUEST_MAC, psrc=HOST4, pdst=address),
-                "ff:ff:ff:ff:ff:ff",
-            )
-        )
+        plug.send(arp(address))
         reply = plug.recv(lambda p: ARP in p and p[ARP].op == 2)
         assert (reply[ARP].psrc, reply[ARP].hwsrc) == (address, OUR_MAC)
         assert reply.dst == GUEST_MAC
@@ -190,8 +167,7 @@ def test_pings_are_answered_by_the_remote(plug: Plug) -> None:
 
 
 def test_short_frames_may_be_padded(plug: Plug) -> None:
-    question = ARP(op=1, hwsrc=GUEST_MAC, psrc=HOST4, pdst=GATEWAY4)
-    padded = bytes(frame(question, "ff:ff:ff:ff:ff:ff")).ljust(60, b"\0")
+    padded = bytes(arp()).ljust(60, b"\0")
     plug.framing.send(padded)
     plug.recv(lambda p: ARP in p and p[ARP].op == 2)
     ping = bytes(frame(IP(src=HOST4, dst=REMOTE4) / ICMP(id=9))).ljust(60, b"\0")
@@ -211,9 +187,3 @@ def test_nobody_is_told_what_was_switched_off(lab: Lab) -> None:
         answer = plug.recv(lambda p: ICMPv6ND_RA in p)
         assert ICMPv6NDOptRDNSS not in answer
         assert ICMPv6NDOptDNSSL not in answer
-
-
-def test_resolvers_of_the_host_are_told_unasked(lab: Lab) -> None:
-    """Unlike pasta, whose guests share a resolv.conf with the host."""
-    with passt(lab) as daemon:
-        assert "DNS:" in daemon.log()
