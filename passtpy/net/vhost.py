@@ -192,9 +192,10 @@ class VhostSeat:
                     break
                 self._handle(self._line, *got)
         except (_Left, WireError) as error:
-            self._end(str(error))
+            self.hang_up(str(error))
 
-    def _end(self, reason: str) -> None:
+    def hang_up(self, reason: str) -> None:
+        """End the conversation; also for who finds that the rings are no good."""
         on_gone = self._on_gone
         self.detach()
         if on_gone is not None:

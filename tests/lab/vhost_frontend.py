@@ -163,7 +163,10 @@ class Frontend:
     guest_base: int = 0x4000_0000
     user_base: int = 0x3F12_3450_0000
     idle: Callable[[], None] = lambda: None
-    rings: list[Ring] = field(default_factory=list)
+    rings: list[Ring] = field(default_factory=list, init=False)
+    # Receive buffers are offered again as soon as they are read, or kept in `read`.
+    refilling: bool = field(default=True, init=False)
+    read: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.sock.setblocking(False)
@@ -357,16 +360,18 @@ class Frontend:
 
     def fill(self) -> None:
         """Offer all receive buffers, once."""
-        ring = self.rings[RX]
-        for number in range(ring.size):
-            self.offer_rx(number)
-        ring.notify()
+        self.read = list(range(self.ring_size))
+        self.refill()
 
-    def offer_rx(self, number: int) -> None:
-        """Offer one receive buffer."""
-        at = self.buffers_at + number * self.rx_buffer
-        self.rings[RX].set_desc(number, self.guest(at), self.rx_buffer, WRITE)
-        self.rings[RX].offer(number)
+    def refill(self) -> None:
+        """Offer the receive buffers that were read."""
+        ring = self.rings[RX]
+        for number in self.read:
+            at = self.buffers_at + number * self.rx_buffer
+            ring.set_desc(number, self.guest(at), self.rx_buffer, WRITE)
+            ring.offer(number)
+        self.read.clear()
+        ring.notify()
 
     def send_frame(self, frame: bytes, vnet: Vnet | None = None) -> None:
         """Send one frame, in two descriptors: its header, and the rest."""
@@ -388,8 +393,13 @@ class Frontend:
             self._tx_free.append(used[0])
         return bool(self._tx_free)
 
+    def all_sent(self) -> bool:
+        """Tell whether the back-end has taken every frame."""
+        self._reclaim()
+        return len(self._tx_free) == self.tx_count
+
     def next_frame(self) -> tuple[Vnet, bytes] | None:
-        """Return the next frame if there is one; its buffers are offered again."""
+        """Return the next frame if there is one."""
         ring, parts, buffers = self.rings[RX], list[bytes](), list[int]()
         wanted = 1
         while len(parts) < wanted:
@@ -407,9 +417,9 @@ class Frontend:
             if self.features & MRG_RXBUF and len(parts) == 1:
                 wanted = Vnet(*VNET.unpack_from(parts[0])).num_buffers
                 assert wanted, "a frame of no buffers"
-        for number in buffers:
-            self.offer_rx(number)
-        ring.notify()
+        self.read += buffers
+        if self.refilling:
+            self.refill()
         data = b"".join(parts)
         return Vnet(*VNET.unpack_from(data)), data[VNET.size :]
 

@@ -241,6 +241,15 @@ def test_detach_hangs_up_and_tells_nobody(table: Table) -> None:
     assert table.reasons == []
 
 
+def test_whoever_finds_something_wrong_may_end_it(table: Table) -> None:
+    with table.frontend() as frontend:
+        frontend.start()
+        table.seat.hang_up("the guest's memory is gone")
+        assert frontend.hung_up()
+        table.seat.hang_up("nobody is there")
+    assert table.reasons == ["the guest's memory is gone"]
+
+
 def test_a_front_end_may_be_replaced_when_it_goes(table: Table) -> None:
     """on_gone may attach the next one at once."""
     next_pair = socket.socketpair()
