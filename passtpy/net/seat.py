@@ -9,9 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
-from passtpy._native import Datapath
+from passtpy._native import VHOST_FEATURES, Datapath
 from passtpy.config.model import Config
-from passtpy.errors import SetupError
 from passtpy.log import Log
 
 
@@ -59,8 +58,10 @@ class StreamSeat:
         self._datapath.detach()
 
 
-def seat_for(config: Config, datapath: Datapath, log: Log) -> Seat:  # noqa: ARG001
+def seat_for(config: Config, datapath: Datapath, log: Log) -> Seat:
     """Return the seat that the command line asks for."""
     if config.vhost_user:
-        raise SetupError("--vhost-user: not in this build")
+        from passtpy.net.vhost import VhostSeat
+
+        return VhostSeat(datapath, log, VHOST_FEATURES)
     return StreamSeat(datapath)
