@@ -95,7 +95,9 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
     return datapath
 
 
-def _backend(config: Config) -> Literal["tun", "stream"]:
+def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
+    if config.vhost_user:
+        return "vhost"
     return "stream" if config.for_machine else "tun"
 
 
