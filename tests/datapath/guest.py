@@ -156,6 +156,7 @@ class Guest:
         self.opened: list[int] = []
         self.frames: deque[Frame] = deque()
         self.link: Link
+        self.sock: socket.socket  # the guest's end, where it is one
         if self.backend == "vhost":
             self.dp = self._make_datapath(-1)
             self.link = self._plug_in()
@@ -168,6 +169,7 @@ class Guest:
         for end in (ours, tap):
             end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self.sock = ours
         self.link = link(ours)
         try:
             self.dp = self._make_datapath(tap.fileno())

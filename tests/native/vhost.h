@@ -65,13 +65,14 @@ static inline void vhost_start_ring(struct vhost *h, unsigned i)
 	tap_room(&h->tap);
 }
 
-static inline void vhost_setup(struct vhost *h, uint64_t features)
+static inline void vhost_setup_ram(struct vhost *h, uint64_t features,
+				   size_t size)
 {
 	static const uint8_t ours[] = { 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55 };
 	static const uint8_t guest[] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
 
 	memset(h, 0, sizeof(*h));
-	vram_setup(&h->ram, VHOST_RAM);
+	vram_setup(&h->ram, size);
 	CHECK_EQ(flow_log_init(&h->log, 64, &h->cnt), 0);
 	CHECK_EQ(tap_vhost_init(&h->tap, &h->cnt, &h->log, &h->now), 0);
 	memcpy(h->tap.our_mac, ours, sizeof(ours));
@@ -88,6 +89,11 @@ static inline void vhost_setup(struct vhost *h, uint64_t features)
 		vhost_start_ring(h, i);
 	}
 	CHECK(!h->tap.blocked);
+}
+
+static inline void vhost_setup(struct vhost *h, uint64_t features)
+{
+	vhost_setup_ram(h, features, VHOST_RAM);
 }
 
 static inline void vhost_teardown(struct vhost *h)
