@@ -96,9 +96,9 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
 
 
 def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
-    if config.vhost_user:
-        return "vhost"
-    return "stream" if config.for_machine else "tun"
+    if not config.for_machine:
+        return "tun"
+    return "vhost" if config.vhost_user else "stream"
 
 
 class DeciderLike(Protocol):

@@ -122,7 +122,7 @@ class Session:
 
     def announce(self, got: guest.Guest) -> None:
         """Log what the guest has got: from now on we serve it."""
-        from passtpy.policy.summary import summary
+        from passtpy.policy.summary import qemu_options, summary
 
         log, host = self._files.log, got.host
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
@@ -130,6 +130,8 @@ class Session:
         if log.enabled(LogLevel.INFO):
             lines = summary(self._config, host, self._resolver, got.ifname)
             log.say("summary", lines)
+            if self._entrance is not None and self._entrance.path is not None:
+                log.say("summary", qemu_options(self._config, self._entrance.path))
         place: dict[str, object] = {
             "interface": got.ifname,
             "mac": show_mac(host.guest_mac or bytes(6)),
