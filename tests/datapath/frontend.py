@@ -12,24 +12,9 @@ from passtpy.log import Log
 from passtpy.net.vhost import VhostSeat
 from tests.datapath.guest import Guest
 from tests.datapath.link import Link
-from tests.lab.vhost_frontend import (
-    CSUM,
-    GUEST_CSUM,
-    GUEST_TSO4,
-    GUEST_TSO6,
-    HOST_TSO4,
-    HOST_TSO6,
-    MRG_RXBUF,
-    RX,
-    VERSION_1,
-    Frontend,
-    Vnet,
-)
+from tests.lab.vhost_frontend import OFFLOADS, PLAIN, RX, Frontend, Vnet
 
 _VNET_LEN = 10  # without the number of buffers
-
-PLAIN = VERSION_1 | MRG_RXBUF
-OFFLOADS = PLAIN | CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | HOST_TSO4 | HOST_TSO6
 
 
 class Loop:

@@ -28,7 +28,7 @@ from passtpy.wire.vhost_user import (
     VringState,
 )
 from tests.datapath.conftest import Server
-from tests.datapath.frontend import OFFLOADS, PLAIN, FrontendGuest, FrontendLink
+from tests.datapath.frontend import FrontendGuest, FrontendLink
 from tests.datapath.guest import Guest, Vnet, forward_to
 from tests.datapath.packets import GUEST_MAC, OUR_MAC, echo, udp
 from tests.datapath.tcp_peer import established
@@ -36,13 +36,13 @@ from tests.datapath.test_icmp import echo_of, payload_of, to_host
 from tests.lab.namespace import Namespace
 from tests.lab.vhost_frontend import (
     EVENT_IDX,
-    MRG_RXBUF,
     NEXT,
+    OFFLOADS,
     PAGE,
+    PLAIN,
     RING_REGION,
     RX,
     TX,
-    VERSION_1,
     WRITE,
     Frontend,
     Ring,
@@ -266,7 +266,7 @@ def test_a_flow_outlives_its_front_end(vhost: Guest, server: Server) -> None:
 def test_a_driver_without_offloads_is_served(
     vhost: Guest, server: Server, udp_peer: socket.socket
 ) -> None:
-    there = link(vhost).replace(VERSION_1 | MRG_RXBUF | EVENT_IDX, ring_size=64)
+    there = link(vhost).replace(PLAIN | EVENT_IDX, ring_size=64)
     there.start()
     conn, peer = established(vhost, server)
     sent = os.urandom(20_000)
