@@ -104,13 +104,13 @@ class Session:
         from passtpy.net.seat import seat_for
 
         assert self._engine is not None
-        log = self._files.log
+        log, welcome = self._files.log, self._engine.welcome
         self._entrance = entrance
         self._door = Door(
             entrance,
-            seat_for(self._config, self._engine.datapath, log),
+            seat_for(self._config, self._engine.datapath, log, welcome),
             log,
-            joined=self._engine.welcome,
+            joined=welcome,
             left=self._machine_left,
         )
 

@@ -159,8 +159,7 @@ class Guest:
         self.sock: socket.socket  # the guest's end, where it is one
         if self.backend == "vhost":
             self.dp = self._make_datapath(-1)
-            self.link = VringLink()
-            self.link.start(self.dp)
+            self.link = self._plug_in()
         else:
             self._connect(StreamLink if self.backend == "stream" else MessageLink)
 
@@ -179,6 +178,12 @@ class Guest:
             tap.close()
             raise
         tap.detach()
+
+    def _plug_in(self) -> Link:
+        """Give a datapath of rings something to serve."""
+        link = VringLink()
+        link.start(self.dp)
+        return link
 
     def _make_datapath(self, tap_fd: int) -> _native.Datapath:
         return _native.Datapath(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A small vhost-user front-end and the guest behind it: rings in a memfd, nothing more.
 
-    frontend = Frontend(sock, features=VERSION_1 | MRG_RXBUF)
+    frontend = Frontend(sock, features=PLAIN | EVENT_IDX)
     frontend.start()
     frontend.send_frame(frame)
     header, frame = frontend.receive_frame()
@@ -47,9 +47,13 @@ GUEST_TSO6: Final = 1 << 8
 HOST_TSO4: Final = 1 << 11
 HOST_TSO6: Final = 1 << 12
 MRG_RXBUF: Final = 1 << 15
-EVENT_IDX: Final = 1 << 29
-PROTOCOL_FEATURES: Final = 1 << 30
 VERSION_1: Final = 1 << 32
+EVENT_IDX: Final = 1 << 29
+PLAIN: Final = VERSION_1 | MRG_RXBUF
+OFFLOADS: Final = (
+    PLAIN | CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | HOST_TSO4 | HOST_TSO6
+)
+PROTOCOL_FEATURES: Final = 1 << 30
 REPLY_ACK: Final = 1 << 3
 
 PAGE: Final = 4096
@@ -155,7 +159,7 @@ class Frontend:
     """One connection to a back-end; start() does what a driver and QEMU do together."""
 
     sock: socket.socket
-    features: int = VERSION_1 | MRG_RXBUF
+    features: int = PLAIN
     protocol: int = REPLY_ACK
     ring_size: int = 256
     rx_buffer: int = 2048  # bytes of each of the guest's receive buffers
@@ -190,13 +194,14 @@ class Frontend:
         self._tx_free = [number * 2 for number in range(self.tx_count)]
 
     def close(self) -> None:
-        """Hang up; the memory goes with us."""
+        """Hang up; the memory goes with us. Once is enough."""
         self.sock.close()
         for ring in self.rings:
             ring.close()
         self.rings.clear()
-        self.memory.close()
-        os.close(self.memfd)
+        if not self.memory.closed:
+            self.memory.close()
+            os.close(self.memfd)
 
     def __enter__(self) -> "Frontend":
         return self

@@ -2,8 +2,9 @@
 """passt at work, and guests behind its socket: a namespace, or single frames.
 
 A `Cable` joins the socket to a tap device in a namespace, so that a real kernel is the
-guest: its TCP, its neighbour discovery, its DHCP clients. A `Plug` is the bare socket,
-for frames that no kernel would send.
+guest: its TCP, its neighbour discovery, its DHCP clients. Its frames go over the
+socket, or with `--vhost-user` through rings and with offloads. A `Plug` is the bare
+socket, for frames that no kernel would send.
 """
 
 import os
@@ -14,9 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fcntl import ioctl
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
@@ -26,6 +28,7 @@ from scapy.packet import Packet
 from tests.lab import GATEWAY4, HOST4, Lab, Namespace, wait_until
 from tests.lab.process import Process
 from tests.lab.translators import Passtpy
+from tests.lab.vhost_frontend import OFFLOADS, RX, VNET, Frontend, Vnet
 
 IFNAME = "eth9"
 GUEST_MAC = "02:00:00:00:00:02"
@@ -37,7 +40,11 @@ READY = "machine.awaited"
 _PREFIX = struct.Struct("!I")
 _CHUNK = 1 << 18
 _TUNSETIFF = 0x400454CA
-_IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETOFFLOAD = 0x400454D0
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 1, 2, 4
+_LONGEST = 12 + 14 + 65535
 
 
 def program() -> str:
@@ -48,10 +55,11 @@ def program() -> str:
 class Daemon:
     """A passt that runs in the lab's host, in the foreground, and says all it does."""
 
-    def __init__(self, lab: Lab, process: Process, path: Path) -> None:
+    def __init__(self, lab: Lab, process: Process, path: Path, rings: bool) -> None:
         self.lab = lab
         self.process = process
         self.path = path
+        self._rings = rings
 
     def log(self) -> str:
         return self.process.stderr()
@@ -68,10 +76,15 @@ class Daemon:
         """Connect as a machine does."""
         return Plug(connect(self.path))
 
+    def channel(self) -> "Channel":
+        """Connect as a machine does whose frames are many."""
+        sock = connect(self.path)
+        return Rings(sock) if self._rings else Framing(sock)
+
     @contextmanager
     def cable(self) -> Iterator["Cable"]:
         """A new namespace behind the socket, its link up and nothing else."""
-        with Cable(self.lab.guest(), connect(self.path)) as cable:
+        with Cable(self.lab.guest(), self.channel()) as cable:
             yield cable
 
 
@@ -89,7 +102,7 @@ def passt(
     path = path or folder / f"{time.monotonic_ns()}.socket"
     argv = [program(), "-f", "-d", "-s", str(path), *words]
     process = lab.start(lab.host, *argv)
-    daemon = Daemon(lab, process, path)
+    daemon = Daemon(lab, process, path, "--vhost-user" in words)
     try:
         wait_ready(process)
         yield daemon
@@ -141,11 +154,36 @@ def connect(path: Path | str) -> socket.socket:
     return made
 
 
+class Channel(Protocol):
+    """Where frames go to passt and come from it."""
+
+    header: int  # bytes of virtio-net header before each, as a tap has it
+
+    def fileno(self) -> int:
+        """What is readable when there may be frames."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames in one piece."""
+
+    def receive(self) -> bool:
+        """See what has come; False when the other end is closed."""
+
+    def take(self) -> Iterator[bytes]:
+        """Yield the frames that are complete."""
+
+
 class Framing:
     """Frames on a stream: four bytes of length, most significant first, before each."""
 
+    header = 0
+
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
         self._data = bytearray()
 
     def send(self, *frames: bytes) -> None:
@@ -172,6 +210,39 @@ class Framing:
             yield view[start + _PREFIX.size : end]
             start = end
         del self._data[:start]
+
+
+class Rings:
+    """Frames in rings, whose offloads are those of a tap with a virtio-net header."""
+
+    header = VNET.size
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._frontend = Frontend(sock, OFFLOADS)
+        self._frontend.start()
+        self.close = self._frontend.close
+
+    def fileno(self) -> int:
+        """What is readable when the guest is called."""
+        return self._frontend.rings[RX].call
+
+    def send(self, *frames: bytes) -> None:
+        """Send frames, their headers first."""
+        for data in frames:
+            head = Vnet(*VNET.unpack_from(data))
+            self._frontend.send_frame(data[VNET.size :], head)
+
+    def receive(self) -> bool:
+        """Hear the call."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.fileno())
+        return True
+
+    def take(self) -> Iterator[bytes]:
+        """Yield the frames that are there, their headers first."""
+        while (got := self._frontend.next_frame()) is not None:
+            head, frame = got
+            yield bytes(replace(head, num_buffers=0)) + frame
 
 
 class Plug:
@@ -217,11 +288,11 @@ class Plug:
 
 
 class Cable:
-    """A tap device in a namespace, and a thread that carries frames to a socket."""
+    """A tap device in a namespace, and a thread that carries frames to passt."""
 
-    def __init__(self, guest: Namespace, sock: socket.socket) -> None:
+    def __init__(self, guest: Namespace, channel: Channel) -> None:
         self.guest = guest
-        self._framing = Framing(sock)
+        self._channel = channel
         self._stop, self._stopped = os.pipe()
         self._tap = self._open_tap()
         self._thread: threading.Thread | None = None
@@ -236,17 +307,17 @@ class Cable:
             os.close(fd)
 
     def unplug(self) -> None:
-        """Close the socket; the namespace goes on and finds its link dead."""
+        """Hang up; the namespace goes on and finds its link dead."""
         if self._thread is not None:
             os.write(self._stopped, b"x")
             self._thread.join()
             os.read(self._stop, 1)
             self._thread = None
-        self._framing.sock.close()
+        self._channel.close()
 
-    def plug(self, sock: socket.socket) -> None:
-        """Go on with another socket."""
-        self._framing = Framing(sock)
+    def plug(self, channel: Channel) -> None:
+        """Go on with another connection."""
+        self._channel = channel
         self._start()
 
     def configure4(self, address: str, gateway: str) -> None:
@@ -261,32 +332,34 @@ class Cable:
         self.guest.ip("route", "add", "::/0", "via", gateway, "dev", IFNAME)
 
     def _open_tap(self) -> int:
-        request = struct.pack("16sH22x", IFNAME.encode(), _IFF_TAP | _IFF_NO_PI)
+        flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if self._channel.header else 0)
+        request = struct.pack("16sH22x", IFNAME.encode(), flags)
         with self.guest.entered():
             fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             ioctl(fd, _TUNSETIFF, request)
+            if self._channel.header:
+                ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", self._channel.header))
+                ioctl(fd, _TUNSETOFFLOAD, _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6)
         self.guest.sysctl("net.ipv6.conf.all.accept_ra", "1")
         self.guest.ip("link", "set", IFNAME, "address", GUEST_MAC, "up")
         return fd
 
     def _start(self) -> None:
-        self._framing.sock.settimeout(PATIENCE)
         self._thread = threading.Thread(target=self._carry, daemon=True)
         self._thread.start()
 
     def _carry(self) -> None:
-        sock = self._framing.sock
-        poll = select.poll()
-        for fd in (self._stop, self._tap, sock.fileno()):
+        channel, poll = self._channel, select.poll()
+        for fd in (self._stop, self._tap, channel.fileno()):
             poll.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll()}
             if self._stop in ready:
                 return
-            if sock.fileno() in ready:
-                if not self._framing.receive():
-                    poll.unregister(sock.fileno())
-                for frame in self._framing.take():
+            if channel.fileno() in ready:
+                if not channel.receive():
+                    poll.unregister(channel.fileno())
+                for frame in channel.take():
                     with suppress(OSError):  # its link is down
                         os.write(self._tap, frame)
             if self._tap in ready:
@@ -296,6 +369,6 @@ class Cable:
         frames: list[bytes] = []
         with suppress(BlockingIOError):
             while len(frames) < 64:
-                frames.append(os.read(self._tap, 1 << 16))
+                frames.append(os.read(self._tap, _LONGEST))
         with suppress(OSError):  # nobody is at the other end
-            self._framing.send(*frames)
+            self._channel.send(*frames)

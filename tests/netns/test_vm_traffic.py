@@ -25,7 +25,7 @@ from tests.lab import (
     transfer_both_ways,
     wait_until,
 )
-from tests.netns.machine import IFNAME, PATIENCE, Cable, Daemon, connect, passt
+from tests.netns.machine import IFNAME, PATIENCE, Cable, Daemon, passt
 
 OUR_LINK_LOCAL = "fe80::9855:9aff:fe55:9a55"
 OTHER4, OTHER6 = "198.51.100.77", "2001:db8:2::77"
@@ -46,9 +46,16 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture(scope="module", params=[[], ["--vhost-user"]], ids=["stream", "rings"])
+def mode(request: pytest.FixtureRequest) -> list[str]:
+    """The way in which frames reach passt."""
+    words: list[str] = request.param
+    return words
+
+
 @pytest.fixture(scope="module")
-def daemon(lab: Lab) -> Iterator[Daemon]:
-    with passt(lab, *PORTS) as made:
+def daemon(lab: Lab, mode: list[str]) -> Iterator[Daemon]:
+    with passt(lab, *PORTS, *mode) as made:
         yield made
 
 
@@ -79,11 +86,13 @@ def cable(daemon: Daemon) -> Iterator[Cable]:
         yield made
 
 
-def test_udhcpc_and_slaac_configure_a_guest(lab: Lab, tmp_path: Path) -> None:
+def test_udhcpc_and_slaac_configure_a_guest(
+    lab: Lab, mode: list[str], tmp_path: Path
+) -> None:
     script = tmp_path / "script"
     script.write_text(LEASE)
     script.chmod(0o755)
-    with passt(lab, "-m", "1400") as daemon, daemon.cable() as cable:
+    with passt(lab, "-m", "1400", *mode) as daemon, daemon.cable() as cable:
         udhcpc = ["busybox", "udhcpc", "-f", "-q", "-n", "-i", IFNAME, "-O", "mtu"]
         cable.guest.run(*udhcpc, "-s", str(script))
         shown = cable.guest.ip("addr", "show", "dev", IFNAME)
@@ -153,9 +162,12 @@ def test_pings(lab: Lab, cable: Cable) -> None:
         cable.guest.run("ping", "-c1", "-W5", remote)
 
 
-def test_all_ports_lead_to_the_guest(lab: Lab) -> None:
+def test_all_ports_lead_to_the_guest(lab: Lab, mode: list[str]) -> None:
     lab.host.sysctl("net.ipv4.ip_local_port_range", "2000 65535")
-    with passt(lab, "-t", "all", "-u", "all") as daemon, configured(daemon) as cable:
+    with (
+        passt(lab, "-t", "all", "-u", "all", *mode) as daemon,
+        configured(daemon) as cable,
+    ):
         for port in (22, 80, 1999):
             with inwards(cable, HOST4, lab.remote, HOST4, port, port) as (near, far):
                 transfer(near, far, 1000)
@@ -166,10 +178,10 @@ def test_all_ports_lead_to_the_guest(lab: Lab) -> None:
         assert not lab.host.is_bound("tcp", 2000)
 
 
-def test_a_guest_with_addresses_of_its_own_is_found(lab: Lab) -> None:
+def test_a_guest_with_addresses_of_its_own_is_found(lab: Lab, mode: list[str]) -> None:
     """Nobody told the guest these; inbound connections follow what it uses."""
     with (
-        passt(lab, "-t", "8081:80") as daemon,
+        passt(lab, "-t", "8081:80", *mode) as daemon,
         configured(daemon, OTHER4, OTHER6) as cable,
     ):
         for remote, host, own in (
@@ -185,9 +197,9 @@ def test_a_guest_with_addresses_of_its_own_is_found(lab: Lab) -> None:
                 transfer(near, far, 1000)
 
 
-def test_a_connection_waits_for_the_guest(lab: Lab) -> None:
+def test_a_connection_waits_for_the_guest(lab: Lab, mode: list[str]) -> None:
     """Who connects before there is a guest gets through when it comes."""
-    with passt(lab, "-t", "8082:80") as daemon, ExitStack() as stack:
+    with passt(lab, "-t", "8082:80", *mode) as daemon, ExitStack() as stack:
         near = stack.enter_context(lab.remote.connect(HOST4, 8082))
         near.sendall(b"early")
         cable = stack.enter_context(configured(daemon))
@@ -196,8 +208,8 @@ def test_a_connection_waits_for_the_guest(lab: Lab) -> None:
         assert far.recv(5) == b"early"
 
 
-def test_a_flow_lives_on_behind_a_new_connection(lab: Lab) -> None:
-    with passt(lab, "-t", "8083:80") as daemon, configured(daemon) as cable:
+def test_a_flow_lives_on_behind_a_new_connection(lab: Lab, mode: list[str]) -> None:
+    with passt(lab, "-t", "8083:80", *mode) as daemon, configured(daemon) as cable:
         near, far = tcp_pair(cable.guest, lab.remote, REMOTE4)
         with near, far:
             near.sendall(b"before")
@@ -205,14 +217,16 @@ def test_a_flow_lives_on_behind_a_new_connection(lab: Lab) -> None:
             cable.unplug()
             far.sendall(b"meanwhile")
             near.sendall(b"lost at first")
-            cable.plug(connect(daemon.path))
+            cable.plug(daemon.channel())
             assert near.recv(100) == b"meanwhile"
             assert far.recv(100) == b"lost at first"
             transfer(near, far, MEGABYTE)
 
 
-def test_a_guest_that_was_started_anew_resets_what_it_does_not_know(lab: Lab) -> None:
-    with passt(lab) as daemon:
+def test_a_guest_that_was_started_anew_resets_what_it_does_not_know(
+    lab: Lab, mode: list[str]
+) -> None:
+    with passt(lab, *mode) as daemon:
         with configured(daemon) as cable:
             near, far = tcp_pair(cable.guest, lab.remote, REMOTE4)
             near.sendall(b"before")
