@@ -229,10 +229,14 @@ class Engine:
     def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
         """Decide and answer after these facts from now on; flows stay as they are."""
         self._decider.replace(rules_from_config(config, host, resolver))
-        self._services.update(facts_from_config(config, host, resolver))
+        self.tell_services(config, host, resolver)
         self.datapath.scope_id = _index_of(host.template6)
         if self._relay is not None:
             self._relay.update(host)
+
+    def tell_services(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
+        """Answer after these facts; for those that decide nothing about flows."""
+        self._services.update(facts_from_config(config, host, resolver))
         self._schedule()
 
     def welcome(self) -> None:

@@ -34,7 +34,7 @@ def summary(
             yield from _ndp(config, host, facts)
         for each in dns_maps(config, host, resolver):
             yield f"DNS to {each.seen}: forwarded to {each.target}"
-    yield from _forwarding(config, host)
+    yield from _forwarding(config)
 
 
 def qemu_options(config: Config, path: str) -> Iterator[str]:
@@ -107,9 +107,9 @@ def _listed(head: str, items: Iterable[object]) -> Iterator[str]:
         yield f"    {item}"
 
 
-def _forwarding(config: Config, host: HostInfo) -> Iterator[str]:
+def _forwarding(config: Config) -> Iterator[str]:
     table: tuple[Pif, int] | None = None
-    for forward in forwards_from_config(config, host):
+    for forward in forwards_from_config(config):
         if (forward.pif, forward.proto) != table:
             table = forward.pif, forward.proto
             name = PROTO_NAMES[forward.proto].upper()

@@ -40,8 +40,8 @@ class Miss(NamedTuple):
     listener: int
 
 
-def forwards(line: str, host: HostInfo = HOST) -> list[Forward]:
-    return list(forwards_from_config(parse_pasta(line.split()), host))
+def forwards(line: str) -> list[Forward]:
+    return list(forwards_from_config(parse_pasta(line.split())))
 
 
 def make(line: str, host: HostInfo = HOST) -> Decider:
@@ -92,6 +92,10 @@ def test_automatic_ports_are_all_ports() -> None:
     assert {f.ports for f in found} == {range(1, 65536)}
     assert [f.why for f in found] == ["-t auto", "-u auto", "-T auto", "-U auto"]
     assert len({n for f in found for n in (f.numbers[0], f.numbers[-1])}) == 8
+
+
+def test_a_family_that_the_host_may_get_later_has_its_sockets() -> None:
+    assert {item.address for item in forwards("-t 1 -u 1 -T 1 -U 1")} == {None}
 
 
 @pytest.mark.parametrize(("line", "addr"), [("-4 -t 1", "0.0.0.0"), ("-6 -t 1", "::")])
