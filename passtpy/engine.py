@@ -96,8 +96,10 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
     return datapath
 
 
-def _backend(config: Config) -> Literal["tun", "stream"]:
-    return "stream" if config.for_machine else "tun"
+def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
+    if not config.for_machine:
+        return "tun"
+    return "vhost" if config.vhost_user else "stream"
 
 
 class DeciderLike(Protocol):

@@ -105,13 +105,13 @@ class Session:
         from passtpy.net.seat import seat_for
 
         assert self._engine is not None
-        log = self._files.log
+        log, welcome = self._files.log, self._engine.welcome
         self._entrance = entrance
         self._door = Door(
             entrance,
-            seat_for(self._config, self._engine.datapath, log),
+            seat_for(self._config, self._engine.datapath, log, welcome),
             log,
-            joined=self._engine.welcome,
+            joined=welcome,
             left=self._machine_left,
         )
 
@@ -142,10 +142,12 @@ class Session:
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
             log.info("tap.offloads", granted=hex(got.offloads))
         if log.enabled(LogLevel.INFO):
-            from passtpy.policy.summary import summary
+            from passtpy.policy.summary import qemu_options, summary
 
             lines = summary(self._config, host, self._resolver, got.ifname)
             log.say("summary", lines)
+            if self._entrance is not None and self._entrance.path is not None:
+                log.say("summary", qemu_options(self._config, self._entrance.path))
         place: dict[str, object] = {
             "interface": got.ifname,
             "mac": show_mac(host.guest_mac or bytes(6)),

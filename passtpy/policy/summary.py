@@ -37,6 +37,19 @@ def summary(
     yield from _forwarding(config)
 
 
+def qemu_options(config: Config, path: str) -> Iterator[str]:
+    """Yield what to say to qemu, as an answer to: which socket?"""
+    yield "To connect a machine, start qemu with"
+    device = "    -device virtio-net-pci,netdev=n"
+    if config.vhost_user:
+        yield f"    -chardev socket,id=c,path={path}"
+        yield f"{device} -netdev vhost-user,id=n,chardev=c"
+        yield "    and memory that is shared: memory-backend-memfd,share=on"
+        return
+    address = f"addr.type=unix,addr.path={path}"
+    yield f"{device} -netdev stream,id=n,server=off,{address}"
+
+
 def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
     names = _by_family(host.template4, host.template6)
     if names:

@@ -5,6 +5,9 @@ import socket
 import struct
 from typing import Protocol
 
+from tests.lab.ethernet import unpadded
+
+MIN_FRAME = 60  # on a real wire, without the check sequence
 MAX_FRAME = 10 + 14 + 65535
 _PREFIX = struct.Struct("!I")
 
@@ -12,13 +15,17 @@ _PREFIX = struct.Struct("!I")
 class Link(Protocol):
     """The guest's end; nothing blocks."""
 
-    sock: socket.socket
-
     def send(self, frame: bytes) -> None:
         """Send one frame."""
 
     def recv(self) -> bytes:
         """Return the next frame; BlockingIOError when there is none."""
+
+    def fileno(self) -> int:
+        """What is readable when there may be one."""
+
+    def close(self) -> None:
+        """Let go of the datapath."""
 
 
 class MessageLink:
@@ -28,6 +35,8 @@ class MessageLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
 
     def send(self, frame: bytes) -> None:
         """Send one frame, its virtio-net header included."""
@@ -45,6 +54,8 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
         self._unsent = b""
         self._received = bytearray()
 
@@ -73,4 +84,5 @@ class StreamLink:
             return None
         frame = bytes(self._received[_PREFIX.size : end])
         del self._received[:end]
-        return frame
+        assert len(frame) >= MIN_FRAME
+        return unpadded(frame)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
-from passtpy.config.cli import parse_pasta
+from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider
@@ -250,3 +250,23 @@ def test_splice_rules_print_as_they_decide() -> None:
         "   3        0  host any => reject  (no rule for this listener)",
         "   4        0  splice any => reject  (not from the namespace's loopback)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "seen"),
+    [
+        ("127.0.0.1", "192.0.2.1"),
+        ("127.0.0.2", "192.0.2.1"),
+        ("::1", "2001:db8::1"),
+        ("198.51.100.9", "198.51.100.9"),
+    ],
+)
+def test_nothing_bypasses_the_socket_of_a_machine(peer: str, seen: str) -> None:
+    """Loopback sources are the address that stands for the host, others stay."""
+    config = parse_passt(["-t", "80"])
+    rules = rules_from_config(config, HOST)
+    decider = Decider(rules, GuestAddresses.from_host(HOST))
+    verdict = decider.decide(miss(Pif.HOST, peer, 80, 0))
+    assert (verdict.action, verdict.pif) == (Action.FORWARD, Pif.TAP)
+    assert str(from_inany(verdict.oaddr)) == seen
+    assert not needs_namespace_sockets(config)
