@@ -26,9 +26,10 @@ from tests.bench.row import (
     Target,
 )
 from tests.bench.splice import splice_rows
+from tests.bench.vm import vm_rows
 from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
-GROUPS = ("tcp", "udp", "rr", "crr", "splice", "idle", "start", "loss", "table")
+GROUPS = ("tcp", "udp", "rr", "crr", "splice", "vm", "idle", "start", "loss", "table")
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
 DEBUG_BUILD = ROOT / "build" / "debug"
@@ -224,6 +225,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_udp_rows(),
         *_exchange_rows(),
         *splice_rows(),
+        *vm_rows(),
         *_idle_rows(),
         *_start_rows(),
         *_loss_rows(),
