@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from passtpy import __version__
-from passtpy.config.cli import parse_pasta
+from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
+from passtpy.config.model import Config
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
-from passtpy.errors import ConfigError, InformationRequest, PasstpyError, UsageError
+from passtpy.errors import InformationRequest, PasstpyError, UsageError
 
+PROGRAMS = ("pasta", "passt")
 EXIT_OK = 0
 EXIT_FAILURE = 1
 PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -18,9 +20,10 @@ USAGE = """\
 Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... PID
        passtpy pasta [OPTION]... --netns PATH|NAME
+       passtpy passt [OPTION]...
 
-`passtpy pasta --help` lists the options. The program may also be called passtpy-pasta
-or, through a link, pasta.
+`passtpy pasta --help` and `passtpy passt --help` list the options. The programs may
+also be called passtpy-pasta and passtpy-passt or, through links, pasta and passt.
 """
 
 Program = Callable[[Sequence[str]], int]
@@ -30,25 +33,31 @@ def main() -> int:
     """Be the program that the name, or else the first word, says."""
     words = sys.argv[1:]
     name = os.path.basename(sys.argv[0]).removeprefix("passtpy")
-    if "pasta" in name:
-        return _guarded("pasta", _pasta, words)
-    if "passt" in name:
-        return _guarded("passt", _passt, words)
-    if words[:1] == ["pasta"]:
-        return _guarded("pasta", _pasta, words[1:])
-    if words[:1] == ["passt"]:
-        return _guarded("passt", _passt, words[1:])
+    for program in PROGRAMS:
+        if program in name:
+            return _be(program, words)
+    if words[:1] and words[0] in PROGRAMS:
+        return _be(words[0], words[1:])
+    if wants_vhost_user(words):
+        return _be("passt", words)
     return _guarded("passtpy", _passtpy, words)
 
 
 def pasta() -> int:
     """Be pasta, whatever the name."""
-    return _guarded("pasta", _pasta, sys.argv[1:])
+    return _be("pasta", sys.argv[1:])
 
 
 def passt() -> int:
     """Be passt, whatever the name."""
-    return _guarded("passt", _passt, sys.argv[1:])
+    return _be("passt", sys.argv[1:])
+
+
+def _be(program: str, words: Sequence[str]) -> int:
+    """Be one of the two; --vhost-user makes passt of either."""
+    if program == "pasta" and not wants_vhost_user(words):
+        return _guarded("pasta", _pasta, words)
+    return _guarded("passt", _passt, words)
 
 
 def _guarded(prog: str, program: Program, words: Sequence[str]) -> int:
@@ -72,14 +81,17 @@ def _guarded(prog: str, program: Program, words: Sequence[str]) -> int:
 
 
 def _pasta(words: Sequence[str]) -> int:
-    config = parse_pasta(words, "pasta", _ephemeral_ports())
+    return _run(parse_pasta(words, "pasta", _ephemeral_ports()))
+
+
+def _passt(words: Sequence[str]) -> int:
+    return _run(parse_passt(words, "passt", _ephemeral_ports()))
+
+
+def _run(config: Config) -> int:
     from passtpy import daemon  # only now: --help needs nothing of it
 
     return daemon.run(config)
-
-
-def _passt(_words: Sequence[str]) -> int:
-    raise ConfigError("this version serves namespaces only: call it as pasta")
 
 
 def _passtpy(words: Sequence[str]) -> int:

@@ -1,282 +1,65 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Start order, signals, readiness, PID file, stop.
+"""Start order, signals, readiness: the ways in which a guest comes into being.
 
-Start-up time is something users wait for, so two processes share the work: a child
-enters the namespace and configures it while this process imports the event loop and
-the rest of the control plane. That is why some imports stand inside functions here.
+Start-up time is something users wait for, so two processes share the work for a
+namespace: a child enters it and configures it while this process imports the event loop
+and the rest of the control plane. That is why some imports stand inside functions here.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, assert_never
+from functools import partial
+from typing import Final, assert_never
 
-from passtpy import __version__, isolation
-from passtpy.addr import show_mac
-from passtpy.config.model import AttachPath, AttachPid, PastaConfig, SpawnCommand
-from passtpy.config.resolver import NO_RESOLVER
-from passtpy.errors import SetupError
-from passtpy.log import Log, LogLevel, LogSetup, open_log
-from passtpy.net import command, guest, netlink, netns, tap
-from passtpy.net.signals import (
-    FORWARDED,
-    STOPPING,
-    TERMINAL,
-    Signal,
-    read_signals,
-    take_signals,
+from passtpy import isolation
+from passtpy.config.model import (
+    AttachPath,
+    AttachPid,
+    Config,
+    Machine,
+    ServeFd,
+    ServeSocket,
+    SpawnCommand,
 )
+from passtpy.files import Files
+from passtpy.log import Log
+from passtpy.net import command, guest, netlink, netns, tap
+from passtpy.net.signals import FORWARDED, STOPPING, TERMINAL, Signal
 from passtpy.policy.forward import needs_namespace_sockets
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from passtpy.engine import Engine
-    from passtpy.net.follow import Follow
-    from passtpy.net.forward import Forwarding
-    from passtpy.net.nsockets import Factory
+from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
 
 Attach = AttachPid | AttachPath
+Ready = Callable[[Log], None]
 
 STOP_GRACE_S: Final = 5.0  # how long a command may take to obey a SIGTERM
-FILE_MODE: Final = 0o600
-EXIT_OK: Final = 0
-EXIT_FAILURE: Final = 1
 
 
-def run(config: PastaConfig) -> int:
+def run(config: Config) -> int:
     """Do everything that `config` asks for; return the exit status."""
-    match config.target:
+    target = config.target
+    match target:
         case SpawnCommand(argv=argv):
             return _run_command(config, argv)
-        case AttachPid() | AttachPath() as target:
-            if config.foreground:
-                return _attach(config, target, lambda log: None)
-            return _daemonise(config, target)
+        case AttachPid() | AttachPath():
+            return _serve(config, partial(_attach, config, target))
+        case ServeSocket() | ServeFd():
+            return _serve(config, partial(_await, config, target))
         case _:
-            assert_never(config.target)
+            assert_never(target)
 
 
-class Files:
-    """What is opened before the user changes: log, PID file, capture."""
-
-    def __init__(self, config: PastaConfig) -> None:
-        self.log = _open_log(config)
-        self._pid_path = os.path.abspath(config.pid_file) if config.pid_file else None
-        self._pid_fd = _create("PID file", config.pid_file)
-        self.pcap_fd = _create("capture file", config.pcap)
-        for text in config.warnings:
-            self.log.warning("config", text=text)
-
-    def write_pid(self) -> None:
-        """Tell our PID: this is the process that serves the guest."""
-        if self._pid_fd >= 0:
-            os.write(self._pid_fd, f"{os.getpid()}\n".encode())
-
-    def close(self) -> None:
-        """Put the capture on the disk, remove the PID file, close the log."""
-        if self.pcap_fd >= 0:
-            with suppress(OSError):  # a pipe has no disk
-                os.fsync(self.pcap_fd)
-            os.close(self.pcap_fd)
-            self.pcap_fd = -1
-        if self._pid_path is not None:
-            self._forget_pid(self._pid_path)
-        self.log.close()
-
-    def _forget_pid(self, path: str) -> None:
-        """Remove the PID file; empty it where we lost the right to remove it."""
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(self._pid_fd)):
-                os.unlink(path)
-        except OSError:
-            os.ftruncate(self._pid_fd, 0)
-        os.close(self._pid_fd)
+def _serve(config: Config, serve: Callable[[Ready], int]) -> int:
+    """Serve from here, or from a process in the background."""
+    if config.foreground:
+        return serve(lambda log: None)
+    return _daemonise(config, serve)
 
 
-def _open_log(config: PastaConfig) -> Log:
-    setup = LogSetup(
-        level=config.log_level,
-        format=config.log_format,
-        file=config.log_file,
-        file_size=config.log_size,
-        header=f"passtpy {__version__}: pasta ({os.getpid()})",
-        syslog_ident=None if config.foreground else "pasta",
-    )
-    return open_log(setup)
-
-
-def _create(what: str, path: str | None) -> int:
-    if path is None:
-        return -1
-    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, FILE_MODE)
-    except OSError as error:
-        raise SetupError(f"Couldn't open {what} {path}: {error.strerror}") from error
-
-
-class Session:
-    """A guest being served: the engine, its loop, and what makes both stop."""
-
-    def __init__(self, config: PastaConfig, files: Files) -> None:
-        import uvloop
-
-        self._config = config
-        self._files = files
-        self._user = isolation.user_to_become(config.runas)
-        self._engine: Engine | None = None
-        self._factory: Factory | None = None
-        self._forwarding: Forwarding | None = None
-        self._follow: Follow | None = None
-        self._resolver = NO_RESOLVER
-        self._far_end: socket.socket | None = None  # of the stand-in for a tap
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self._done: asyncio.Future[int] = self.loop.create_future()
-        if self._user is not None:
-            isolation.preload()
-
-    def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
-        """Create the datapath, its policy and the listening sockets.
-
-        `sockets` leads to the process that makes sockets in the namespace.
-        """
-        from passtpy.engine import Engine, open_datapath
-        from passtpy.net.follow import Follow
-        from passtpy.net.forward import Forwarding
-        from passtpy.net.nsockets import Factory, SocketStock
-        from passtpy.net.resolv import read_resolver
-        from passtpy.policy.decide import Decider
-        from passtpy.policy.guest import GuestAddresses
-        from passtpy.policy.rules import rules_from_config
-        from passtpy.services.registry import services_from_config
-
-        config, log, stock = self._config, self._files.log, None
-        for text in got.warnings:
-            log.warning("namespace", text=text)
-        seen = GuestAddresses.from_host(got.host)
-        resolver = self._resolver = read_resolver() or NO_RESOLVER
-        decider = Decider(rules_from_config(config, got.host, resolver), seen)
-        services = services_from_config(config, got.host, seen, resolver)
-        datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
-        if sockets is not None:
-            self._factory = Factory(sockets, self._factory_gone)
-            if needs_namespace_sockets(config):
-                stock = SocketStock(self._factory, config.preserve_source)
-        relay = None
-        if config.multicast_relay and not config.splice_only:
-            from passtpy.net.multicast import Relay
-
-            relay = Relay(config, got.host, datapath, seen, log)
-        self._engine = Engine(
-            datapath, decider, services, log, stock=stock, relay=relay
-        )
-        if got.plan is not None:
-            self._follow = Follow(config, got, got.plan, resolver, seen, log)
-        self._forwarding = Forwarding(config, got.host, datapath, self._factory, log)
-        self._forwarding.open()
-
-    def isolate(self) -> None:
-        """Give up every privilege; only resolv.conf is opened by name after this."""
-        if self._user is not None:
-            isolation.become(self._user)
-        isolation.lock()
-
-    def announce(self, got: guest.Guest) -> None:
-        """Log what the guest has got: from now on we serve it."""
-        from passtpy.policy.summary import summary
-
-        log, host = self._files.log, got.host
-        if got.offloads != tap.ALL_OFFLOADS:
-            log.info("tap.offloads", granted=hex(got.offloads))
-        if log.enabled(LogLevel.INFO):
-            lines = summary(self._config, host, self._resolver, got.ifname)
-            log.say("summary", lines)
-        log.info(
-            "namespace.ready",
-            interface=got.ifname,
-            mac=show_mac(host.guest_mac or bytes(6)),
-            mtu=got.mtu,
-            template4=host.template4,
-            template6=host.template6,
-            address4=host.guest4,
-            address6=host.guest6,
-            gateway4=host.gateway4,
-            gateway6=host.gateway6,
-        )
-
-    def run(self) -> int:
-        """Serve until something says stop; return the exit status."""
-        assert self._engine is not None
-        gc.freeze()  # what exists by now stays: collections need not look at it again
-        self._engine.start(self.loop, self._tap_gone)
-        if self._factory is not None:
-            self._factory.start(self.loop)
-        if self._forwarding is not None:
-            self._forwarding.start(self.loop)
-        if self._follow is not None:
-            self._follow.start(self.loop, self._engine, self._factory)
-        if self._config.stats:
-            from passtpy.control.stats import StatsTable
-
-            StatsTable(self._config.stats, self._engine.statistics).start(self.loop)
-        return self.loop.run_until_complete(self._done)
-
-    def stop(self, status: int) -> None:
-        """Make run() return `status`; the first one wins."""
-        if not self._done.done():
-            self._done.set_result(status)
-
-    def close(self) -> None:
-        """Release the datapath and the loop."""
-        if self._follow is not None:
-            self._follow.close()
-        if self._forwarding is not None:
-            self._forwarding.close()
-        if self._engine is not None:
-            self._engine.stop()
-        if self._factory is not None:
-            self._factory.close()
-        self.loop.close()
-
-    def on_signals(
-        self, numbers: tuple[int, ...], handle: Callable[[Signal], None]
-    ) -> None:
-        """Call `handle` for each of these signals instead of what they normally do."""
-        fd = take_signals(numbers)
-
-        def ready() -> None:
-            for got in read_signals(fd):
-                handle(got)
-
-        self.loop.add_reader(fd, ready)
-
-    def _tap(self, got: guest.Guest) -> int:
-        """Return the guest's tap, or a stand-in when it has none."""
-        if got.tap_fd >= 0:
-            return got.tap_fd
-        stand_in, self._far_end = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
-        )
-        return stand_in.detach()
-
-    def _factory_gone(self) -> None:
-        """Init ends with the command; in any other namespace nobody has to end."""
-        if not isinstance(self._config.target, SpawnCommand):
-            text = "no new spliced flows inwards, no changes to the interface"
-            self._files.log.error("factory.gone", text=text)
-
-    def _tap_gone(self, errno: int) -> None:
-        self._files.log.error("tap.gone", reason=os.strerror(errno))
-        self.stop(EXIT_FAILURE)
-
-
-def _run_command(config: PastaConfig, argv: tuple[str, ...]) -> int:
+def _run_command(config: Config, argv: tuple[str, ...]) -> int:
     """Serve a command in new namespaces; return its exit status."""
     limits = isolation.raise_limits()
     files = Files(config)
@@ -308,7 +91,7 @@ def _run_command(config: PastaConfig, argv: tuple[str, ...]) -> int:
 
 
 def _factory_pair(
-    config: PastaConfig,
+    config: Config,
 ) -> tuple[socket.socket, socket.socket] | tuple[None, None]:
     """Return the daemon's and the factory's end, if there is a need for it."""
     if not needs_namespace_sockets(config) and not guest.follows_namespace(config):
@@ -336,7 +119,7 @@ def _serve_command(session: Session, process: command.CommandProcess) -> int:
     return session.run()
 
 
-def _attach(config: PastaConfig, target: Attach, ready: Callable[[Log], None]) -> int:
+def _attach(config: Config, target: Attach, ready: Ready) -> int:
     """Serve an existing namespace until it is gone or a signal says stop."""
     isolation.raise_limits()
     files = Files(config)
@@ -371,7 +154,7 @@ def _netns_gone(session: Session, log: Log) -> None:
 
 
 def _start_configuring(
-    config: PastaConfig, target: Attach, sockets: socket.socket | None
+    config: Config, target: Attach, sockets: socket.socket | None
 ) -> tuple[int, socket.socket]:
     """Fork the child that joins the namespace; return where its report will come."""
     namespaces = netns.open_namespaces(config, target)
@@ -388,7 +171,7 @@ def _start_configuring(
 
 
 def _configure(
-    config: PastaConfig,
+    config: Config,
     namespaces: netns.Namespaces,
     control: socket.socket,
     host: socket.socket,
@@ -415,9 +198,36 @@ def _configure(
         os._exit(status)  # even with a traceback under way: the parent tells
 
 
-def _daemonise(config: PastaConfig, target: Attach) -> int:
+def _await(config: Config, machine: Machine, ready: Ready) -> int:
+    """Serve virtual machines until a signal says stop, or the first one has left."""
+    from passtpy.net.entrance import open_entrance
+
+    isolation.raise_limits()
+    files = Files(config)
+    try:
+        session = Session(config, files)
+        entrance = open_entrance(machine, session.user)
+        try:
+            got = guest.for_machine(config)
+            session.open(got, None)
+            session.open_door(entrance)
+            session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
+            files.write_pid()
+            session.isolate()
+            session.announce(got)
+            ready(files.log)
+            return session.run()
+        finally:
+            session.close()
+            entrance.close()
+    finally:
+        files.close()
+
+
+def _daemonise(config: Config, serve: Callable[[Ready], int]) -> int:
     """Serve from a background process; return once it is ready, or has failed."""
-    isolation.close_inherited()
+    target = config.target
+    isolation.close_inherited(target.fd if isinstance(target, ServeFd) else -1)
     read_end, write_end = os.pipe()
     if os.fork():
         os.close(write_end)
@@ -437,4 +247,4 @@ def _daemonise(config: PastaConfig, target: Attach) -> int:
         os.write(write_end, b"1")
         os.close(write_end)
 
-    return _attach(config, target, ready)
+    return serve(ready)

@@ -11,12 +11,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, assert_never
+from typing import Final, Literal, Protocol, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.flow import (
     IPPROTO_TCP,
@@ -72,16 +72,18 @@ def _refused(verdict: Verdict) -> Verdict:
     return verdict._replace(action=Action.REJECT)
 
 
-def open_datapath(
-    config: PastaConfig, got: Guest, tap_fd: int, pcap_fd: int
-) -> Datapath:
-    """Create the datapath of a guest; it takes over the tap. No capture: -1."""
+def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
+    """Create the datapath of a guest; it takes over the tap. No capture: -1.
+
+    A machine has no tap: its socket is attached when it comes.
+    """
     datapath = Datapath(
         tap_fd,
+        backend=_backend(config),
         mtu=config.mtu or got.mtu,
         our_mac=config.our_mac,
         guest_mac=got.host.guest_mac or NO_MAC,
-        vnet_hdr=True,
+        vnet_hdr=not config.for_machine,
         offloads=got.offloads,
         queue_frames=QUEUE_FRAMES,
     )
@@ -91,6 +93,10 @@ def open_datapath(
     if pcap_fd >= 0:
         datapath.pcap(pcap_fd)
     return datapath
+
+
+def _backend(config: Config) -> Literal["tun", "stream"]:
+    return "stream" if config.for_machine else "tun"
 
 
 class DeciderLike(Protocol):
@@ -105,6 +111,8 @@ class ServicesLike(Protocol):
     """What the engine asks about punted frames."""
 
     def update(self, facts: Facts) -> None: ...
+
+    def welcome(self) -> None: ...
 
     def handle(self, frame: bytes, now: int) -> Iterable[bytes]: ...
 
@@ -170,7 +178,7 @@ class Engine:
     def start(
         self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[int], None]
     ) -> None:
-        """Run from now on; `on_gone(errno)` when the tap has disappeared."""
+        """Run from now on; `on_gone(errno)` each time the guest has disappeared."""
         self._loop = loop
         self._on_gone = on_gone
         loop.add_reader(self.datapath.fileno(), self.pump)
@@ -216,7 +224,7 @@ class Engine:
         if turns > 1:
             self._schedule()
 
-    def tell(self, config: PastaConfig, host: HostInfo, resolver: Resolver) -> None:
+    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
         """Decide and answer after these facts from now on; flows stay as they are."""
         self._decider.replace(rules_from_config(config, host, resolver))
         self._services.update(facts_from_config(config, host, resolver))
@@ -224,6 +232,12 @@ class Engine:
         if self._relay is not None:
             self._relay.update(host)
         self._schedule()
+
+    def welcome(self) -> None:
+        """A guest has come: tell it, and ask it, what every new one is."""
+        self._services.welcome()
+        self._schedule()
+        self._again()
 
     def statistics(self) -> dict[str, int]:
         """Return every counter of the datapath, the services and the engine."""

@@ -43,11 +43,11 @@ _ON_DEMAND: Final = (
 _NOBODY: Final = RunAs(65534, 65534)
 
 
-def close_inherited() -> None:
+def close_inherited(keep_fd: int = -1) -> None:
     """Close every descriptor but the standard ones; nothing of ours is open yet."""
     open_now = [int(name) for name in os.listdir("/proc/self/fd")]
     for fd in open_now:
-        if fd >= _FIRST_FREE_FD:
+        if fd >= _FIRST_FREE_FD and fd != keep_fd:
             with suppress(OSError):  # the one that listed the others
                 os.close(fd)
 

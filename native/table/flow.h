@@ -126,7 +126,7 @@ enum splice_event {
  * @pif:	enum pif of each side
  * @closed:	Marked for the deferred scan: out of hash, timer and epoll
  * @in_epoll:	The fd of each side is registered
- * @epoll_id:	Which epoll instance holds the flow (0 today)
+ * @epoll_id:	Which epoll instance holds the flow: EPOLL_MAIN or EPOLL_GATED
  * @why:	enum flow_why, for the last log line
  * @events:	Handler's observed events (TCP_EV_*)
  * @hashed:	The side can be found by flow_lookup()

@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From words to a validated configuration. Nothing is printed and no file is read.
 
-parse_pasta() raises UsageError (message and usage to stderr, exit 1), ConfigError
-(message to stderr, exit 1) or InformationRequest (text to stdout, exit 0).
+parse_pasta() and parse_passt() raise UsageError (message and usage to stderr, exit 1),
+ConfigError (message to stderr, exit 1) or InformationRequest (text to stdout, exit 0).
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from passtpy import __version__
 from passtpy.config.draft import Draft
 from passtpy.config.getopt import Getopt, GetoptError, Grammar
-from passtpy.config.model import PastaConfig
-from passtpy.config.options import OPTIONS, PORT_HELP, REFUSED, Option
+from passtpy.config.model import Config
+from passtpy.config.option import Option
+from passtpy.config.options import OPTIONS, PORT_HELP, options_of
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 
+CAPABILITIES = '{"type": "net"}\n'  # as qemu's vhost-user programs tell theirs
 HELP_COLUMN = 30
 HELP_WIDTH = 80
 SYNOPSIS = {
@@ -23,11 +26,16 @@ SYNOPSIS = {
         "{prog} [OPTION]... PID",
         "{prog} [OPTION]... --netns PATH|NAME",
     ),
+    "passt": ("{prog} [OPTION]...",),
 }
 PURPOSE = {
     "pasta": (
         "Connect a network namespace through ordinary sockets. Without PID or --netns,",
         "run COMMAND (default: a shell) in new namespaces.",
+    ),
+    "passt": (
+        "Connect a virtual machine through ordinary sockets. Wait for it at a UNIX",
+        "socket, as qemu's -netdev stream or vhost-user connects to.",
     ),
 }
 LICENCE = """\
@@ -35,11 +43,6 @@ GNU General Public License version 2 or later
   <https://www.gnu.org/licenses/old-licenses/gpl-2.0.html>
 This is free software: you are free to change and redistribute it.
 There is NO WARRANTY, to the extent permitted by law."""
-
-
-def options_of(mode: str) -> tuple[Option, ...]:
-    """Return the rows that a mode knows."""
-    return tuple(option for option in OPTIONS if mode in option.modes)
 
 
 def grammar() -> Grammar:
@@ -52,21 +55,9 @@ def grammar() -> Grammar:
                 long[name[2:]] = option.key
             else:
                 short[name[1:]] = option.key
-    for refused in REFUSED:
-        for name in refused.names:
-            names = long if name.startswith("--") else short
-            names[name.lstrip("-")] = refused.names[-1]
     optional = frozenset(o.key for o in OPTIONS if o.is_optional)
     valued = frozenset(o.key for o in OPTIONS if o.metavar) - optional
-    valued |= frozenset(refused.names[-1] for refused in REFUSED if refused.metavar)
     return Grammar(short, long, valued, optional)
-
-
-def _check_mode(option: Option, mode: str) -> None:
-    """Refuse what another mode knows by saying which one."""
-    if mode not in option.modes:
-        others = " / ".join(sorted(option.modes))
-        raise ConfigError(f"--{option.key} is for {others} mode only")
 
 
 def show_names(option: Option) -> str:
@@ -76,12 +67,13 @@ def show_names(option: Option) -> str:
     return f"{indent}{', '.join(option.names)}{blank}{option.metavar}".rstrip()
 
 
-def _option_lines(option: Option) -> Iterator[str]:
+def _option_lines(option: Option, program: str) -> Iterator[str]:
     names = f"  {show_names(option)}"
     if len(names) >= HELP_COLUMN - 1:
         yield names
         names = ""
-    text = f"{option.help} [{option.default}]" if option.default else option.help
+    told = option.told(program)
+    text = f"{told.help} [{told.default}]" if told.default else told.help
     for line in _wrapped(text, HELP_WIDTH - HELP_COLUMN):
         yield f"{names:<{HELP_COLUMN}}{line}"
         names = ""
@@ -99,57 +91,85 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
     yield line
 
 
-def _usage_lines(mode: str, prog: str) -> Iterator[str]:
-    for position, line in enumerate(SYNOPSIS[mode]):
+def _usage_lines(program: str, prog: str) -> Iterator[str]:
+    for position, line in enumerate(SYNOPSIS[program]):
         yield ("       " if position else "Usage: ") + line.format(prog=prog)
     yield ""
-    yield from PURPOSE[mode]
+    yield from PURPOSE[program]
     yield "Defaults are in brackets; a switch is off unless something else is said."
     group = ""
-    for option in options_of(mode):
+    for option in options_of(program):
         if option.group != group:
             group = option.group
             yield ""
             yield f"{group}:"
-        yield from _option_lines(option)
+        yield from _option_lines(option, program)
     yield ""
-    yield PORT_HELP
+    yield PORT_HELP[program]
 
 
-def usage(mode: str, prog: str) -> str:
+def usage(program: str, prog: str) -> str:
     """Return the text of --help, with its last newline."""
-    return "\n".join(_usage_lines(mode, prog)) + "\n"
+    return "\n".join(_usage_lines(program, prog)) + "\n"
 
 
-def version(mode: str) -> str:
+def version(program: str) -> str:
     """Return the text of --version, with its last newline."""
-    return f"{mode} {__version__}\n{LICENCE}\n"
+    return f"{program} {__version__}\n{LICENCE}\n"
 
 
 def parse_pasta(
     argv: Sequence[str], prog: str = "pasta", ephemeral: Span = DEFAULT_EPHEMERAL
-) -> PastaConfig:
+) -> Config:
     """Read the words behind the program's name, as pasta does.
 
     `prog` begins every message about the form of the line. `ephemeral` is the
     host's range of ephemeral ports: specifications made of exclusions spare it.
     """
+    return _parse("pasta", argv, prog, ephemeral)
+
+
+def parse_passt(
+    argv: Sequence[str], prog: str = "passt", ephemeral: Span = DEFAULT_EPHEMERAL
+) -> Config:
+    """Read the words behind the program's name, as passt does; otherwise as above."""
+    mode = "vhost-user" if wants_vhost_user(argv) else "passt"
+    return _parse(mode, argv, prog, ephemeral)
+
+
+def wants_vhost_user(argv: Sequence[str]) -> bool:
+    """Tell whether --vhost-user is among the options, wherever it stands.
+
+    It makes passt of any program, and other options depend on it.
+    """
+    with suppress(GetoptError):
+        return any(key == "vhost-user" for key, _ in Getopt(argv, grammar()))
+    return False
+
+
+def _parse(mode: str, argv: Sequence[str], prog: str, ephemeral: Span) -> Config:
+    program = "pasta" if mode == "pasta" else "passt"
     options = {option.key: option for option in OPTIONS}
-    refused = {refused.names[-1]: refused for refused in REFUSED}
-    draft = Draft(ephemeral)
+    draft = Draft(ephemeral, mode)
     words = Getopt(argv, grammar())
     try:
         for key, value in words:
-            if key in refused:
-                raise ConfigError(refused[key].message)
-            _check_mode(options[key], "pasta")
-            action = options[key].action
-            if action is not None:
-                action(draft, value)
-            elif key == "help":
-                raise InformationRequest(usage("pasta", prog))
-            else:
-                raise InformationRequest(version("pasta"))
+            option = options[key]
+            if mode not in option.modes:
+                raise ConfigError(option.refused())
+            if option.action is None:
+                raise InformationRequest(_information(key, program, prog))
+            option.action(draft, value)
     except GetoptError as error:
-        raise UsageError(f"{prog}: {error}", usage("pasta", prog)) from None
+        raise UsageError(f"{prog}: {error}", usage(program, prog)) from None
     return draft.finish(words.rest)
+
+
+def _information(key: str, program: str, prog: str) -> str:
+    """Return what an option prints that ends the reading of the line."""
+    texts = {
+        "help": lambda: usage(program, prog),
+        "version": lambda: version(program),
+        "print-capabilities": lambda: CAPABILITIES,
+    }
+    return texts[key]()

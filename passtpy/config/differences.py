@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes docs/compatibility.md: `python -m passtpy.config.differences`.
 
-The rows are those of the option table; what is not told below behaves as in pasta. It
-prints to stdout; a test compares the page with what this would print.
+The rows are those of the option table; what is not told below behaves as in passt and
+pasta. It prints to stdout; a test compares the page with what this would print.
 """
 
 import sys
@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from passtpy.config.cli import options_of, show_names
-from passtpy.config.options import REFUSED, Option
+from passtpy.config.cli import show_names
+from passtpy.config.option import Option
+from passtpy.config.options import OPTIONS, options_of
 
 
 class Verdict(StrEnum):
-    """How an option compares with pasta's."""
+    """How an option compares with that of passt and pasta."""
 
     EQUAL = "equal"
     BETTER = "better"
@@ -24,13 +25,14 @@ class Verdict(StrEnum):
 
 
 class Note(NamedTuple):
-    """What is not as in pasta, and why."""
+    """What is not as there, and why."""
 
     verdict: Verdict
     text: str
 
 
-_BETTER, _DIFFERS, _NEW = Verdict.BETTER, Verdict.DIFFERS, Verdict.NEW
+_EQUAL, _BETTER = Verdict.EQUAL, Verdict.BETTER
+_DIFFERS, _NEW = Verdict.DIFFERS, Verdict.NEW
 
 NOTES: Final[dict[str, Note]] = {
     "debug": Note(_DIFFERS, "the same levels, other words: events with fields"),
@@ -47,6 +49,27 @@ NOTES: Final[dict[str, Note]] = {
     "pcap": Note(
         _BETTER, "flushed by every signal that ends us, SIGINT and SIGHUP too"
     ),
+    "socket": Note(
+        _BETTER,
+        "a stale file is only replaced if it is a socket that nobody answers at; the"
+        " file is removed at the end where we may; root's socket belongs to the user"
+        " that we become",
+    ),
+    "fd": Note(
+        _BETTER,
+        "what is no connected stream socket is refused at once; pasta refuses it",
+    ),
+    "one-off": Note(
+        _EQUAL, "a machine that sends a length which no frame can have has left, too"
+    ),
+    "vhost-user": Note(
+        _BETTER,
+        "checksums and segmentation are left to the other side; only as an option: a"
+        " command given to pasta may have one of that name",
+    ),
+    "repair-path": Note(_DIFFERS, "accepted with a warning: flows do not migrate"),
+    "migrate-exit": Note(_DIFFERS, "as for --repair-path"),
+    "migrate-no-linger": Note(_DIFFERS, "as for --repair-path"),
     "config-net": Note(
         _BETTER,
         "addresses and routes follow the host; any number of routes is copied;"
@@ -101,43 +124,51 @@ HEAD: Final = """\
 
 <!-- Made by `python -m passtpy.config.differences`; change that file. -->
 
-`passtpy-pasta` takes the command line of `pasta` and keeps what its callers (podman,
-rootlesskit) rely on: the same option names, prefixes, defaults, messages and exit
-statuses; the parent returns when the namespace works, with descriptors 0 to 2 closed;
-it says nothing with `--quiet`; it quits when the namespace is gone. The option table
-and its meaning: [options.md](options.md).
+`passtpy-pasta` and `passtpy-passt` take the command lines of `pasta` and `passt` and
+keep what their callers (podman, rootlesskit, libvirt) rely on: the same option names,
+prefixes, defaults, messages and exit statuses; the parent returns when everything
+works, with descriptors 0 to 2 closed; they say nothing with `--quiet`; pasta quits when
+the namespace is gone, passt with `--one-off` when the machine has left. The option
+table and its meaning: [options.md](options.md).
 
 *equal*: nobody will see a difference. *better*: the same, and what the note says.
-*differs*: as the note says. *new*: pasta has no such option.
+*differs*: as the note says. *new*: they have no such option.
 """
 
 TAIL: Final = """\
 ## Refused
 
-These belong to other programs of the family, and are refused as pasta refuses them,
-with status 1. Any other option that we do not have is `unrecognized option`, which is
-how podman and rootlesskit find out what a version can do.
-
+What belongs to the other program is refused as there, with status 1. Any other option
+that we do not have is `unrecognized option`, which is how podman and rootlesskit find
+out what a version can do.
 """
 
 BEYOND: Final = """
 ## Beyond options
 
-| What | | Note |
-|---|---|---|
-| Order in which mistakes are told | better | as pasta in three passes (the line; \
-`-t -u -D`; `-T -U`), but all of them before anything is touched |
-| Start-up summary | equal | the same lines in the same order, each after the time; \
-then one event, `namespace.ready` |
-| `--version` | differs | says `pasta` and our version |
-| Change of the host's network | better | followed: see [operating.md](operating.md) |
-| Command's namespaces | better | a small init reaps orphans; when the command ends, \
-or we are killed, nothing of it survives |
-| SIGINT, SIGHUP | better | end the daemon as SIGTERM does, files flushed |
-| Capabilities of the daemon | better | none; pasta keeps two. What has to be done in \
-the namespace later is done by a process inside it that can do nothing else |
-| System call filter, empty root directory | differs | not there yet |
-| A client of the other family than its listener | equal | never translated |
+| What | Programs | | Note |
+|---|---|---|---|
+| Order in which mistakes are told | both | better | as there in three passes (the \
+line; `-t -u -D`; `-T -U`), but all of them before anything is touched |
+| Start-up summary | both | equal | the same lines in the same order, each after the \
+time; then one event, `namespace.ready` or `machine.awaited` |
+| `--version` | both | differs | says `pasta` or `passt`, and our version |
+| Change of the host's network | both | better | followed: see \
+[operating.md](operating.md) |
+| Command's namespaces | pasta | better | a small init reaps orphans; when the command \
+ends, or we are killed, nothing of it survives |
+| SIGINT, SIGHUP | both | better | end the daemon as SIGTERM does, files flushed |
+| Capabilities of the daemon | both | better | none; pasta keeps two. What has to be \
+done in the namespace later is done by a process inside it that can do nothing else |
+| System call filter, empty root directory | both | differs | not there yet |
+| A client of the other family than its listener | both | equal | never translated |
+| Short frames with padding | passt | better | accepted; there they are dropped |
+| A machine that leaves within a frame | passt | better | the next one starts anew; \
+there the socket is lost for all |
+| Checksums of the machine's frames | passt | better | verified, bad ones are dropped |
+| Flows of a machine that comes back | passt | better | go on, and are not read from \
+meanwhile; one that was started anew resets what it does not know |
+| Migration of flows | passt | differs | none |
 """
 
 
@@ -148,24 +179,30 @@ def _cell(text: str) -> str:
 def _row(option: Option) -> str:
     note = NOTES.get(option.key, Note(Verdict.EQUAL, ""))
     name = _cell(show_names(option).strip())
-    return f"| `{name}` | {note.verdict} | {_cell(note.text)} |"
+    return f"| `{name}` | {option.programs} | {note.verdict} | {_cell(note.text)} |"
+
+
+def _refused(program: str) -> Iterator[str]:
+    yield f"\nBy {program}:\n\n| Option | Message |\n|---|---|"
+    known = options_of(program)
+    for option in OPTIONS:
+        if option not in known and option.key != "vhost-user":
+            yield f"| `{', '.join(option.names)}` | {option.refused()} |"
 
 
 def _lines() -> Iterator[str]:
     yield HEAD
     group = ""
-    for option in options_of("pasta"):
+    for option in OPTIONS:
         if option.group != group:
             if group:
                 yield ""
             group = option.group
-            yield f"## {group}\n\n| Option | | Note |\n|---|---|---|"
+            yield f"## {group}\n\n| Option | Programs | | Note |\n|---|---|---|---|"
         yield _row(option)
-    yield f"\n{TAIL}| Option | Message |\n|---|---|"
-    for refused in REFUSED:
-        yield f"| `{', '.join(refused.names)}` | {refused.message} |"
-    for option in (o for o in options_of("passt") if "pasta" not in o.modes):
-        yield f"| `--{option.key}` | --{option.key} is for passt mode only |"
+    yield f"\n{TAIL.rstrip()}"
+    for program in ("pasta", "passt"):
+        yield from _refused(program)
     yield BEYOND.rstrip()
 
 

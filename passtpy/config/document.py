@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 
 from passtpy.config.cli import show_names
-from passtpy.config.options import OPTIONS, PORT_HELP, Option
+from passtpy.config.option import Option
+from passtpy.config.options import OPTIONS, PORT_HELP
 
 HEAD = """\
 # Options
@@ -17,8 +18,10 @@ HEAD = """\
 
 Parsing is that of GNU `getopt_long`: `--name value`, `--name=value`, unambiguous
 prefixes of long names, bundled letters (`-dft 80`). It stops at the first word that is
-no option, so `pasta ls -l` gives `-l` to `ls`. When an option is repeated the last one
-wins, except `-t`, `-u`, `-T` and `-U`, which accumulate.
+no option, so `pasta ls -l` gives `-l` to `ls`; passt takes no other words. When an
+option is repeated the last one wins, except `-t`, `-u`, `-T` and `-U`: they accumulate.
+
+With `--vhost-user` anywhere among the options any program is passt.
 
 A malformed line prints the message and the usage on stderr; any other error is one
 line on stderr. Both exit with status 1.
@@ -33,8 +36,11 @@ def _cell(text: str) -> str:
 
 def _row(option: Option) -> str:
     names = _cell(show_names(option).strip())
-    modes = ", ".join(sorted(option.modes))
-    cells = (f"`{names}`", _cell(option.help), _cell(option.default) or "-", modes)
+    default = option.default or "-"
+    passt = option.told("passt").default or "-"
+    if passt != default and len(option.modes) > 2:
+        default = f"{default}; passt: {passt}"
+    cells = (f"`{names}`", _cell(option.help), _cell(default), option.programs)
     return f"| {' | '.join(cells)} |"
 
 
@@ -44,14 +50,16 @@ def _lines() -> Iterator[str]:
     for option in OPTIONS:
         if option.group != group:
             group = option.group
-            yield f"## {group}\n\n| Option | Meaning | Default | Modes |"
+            yield f"## {group}\n\n| Option | Meaning | Default | Programs |"
             yield "|---|---|---|---|"
         yield _row(option)
         if OPTIONS.index(option) + 1 == len(OPTIONS):
             break
         if OPTIONS[OPTIONS.index(option) + 1].group != group:
             yield ""
-    yield f"\n## Port specifications\n\n```text\n{PORT_HELP}\n```"
+    yield "\n## Port specifications"
+    for program, text in PORT_HELP.items():
+        yield f"\nOf {program}:\n\n```text\n{text}\n```"
 
 
 def document() -> str:

@@ -14,7 +14,10 @@ from passtpy.config.late import read_late
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
-    PastaConfig,
+    Config,
+    Machine,
+    ServeFd,
+    ServeSocket,
     SpawnCommand,
     Target,
 )
@@ -26,13 +29,30 @@ from passtpy.log import LogLevel
 
 MIN_MTU4 = 68
 MIN_MTU6 = 1280
+NO_MIGRATION = "option {} has no effect: flows do not migrate"
+
+
+_OF_MACHINES: dict[str, Any] = {
+    "announce_dns": True,
+    "announce_search": True,
+    "splice": False,  # there is no other side's loopback to reach
+}
+_IMPLIED: dict[str, dict[str, Any]] = {
+    "pasta": {},
+    "passt": _OF_MACHINES,
+    "vhost-user": _OF_MACHINES | {"vhost_user": True},
+}
 
 
 class Draft:
-    """Fields of PastaConfig said so far, and what is decided at the end."""
+    """Fields of Config said so far, and what is decided at the end."""
 
-    def __init__(self, ephemeral: PortSpan = DEFAULT_EPHEMERAL) -> None:
-        self.fields: dict[str, Any] = {}
+    def __init__(
+        self, ephemeral: PortSpan = DEFAULT_EPHEMERAL, mode: str = "pasta"
+    ) -> None:
+        self.mode = mode  # "pasta", "passt" or "vhost-user"
+        self.fields: dict[str, Any] = dict(_IMPLIED[mode])
+        self.machine: Machine = ServeSocket()
         self.warnings: list[str] = []
         self.quiet = self.debug = self.trace = False
         self.netns: str | None = None
@@ -50,7 +70,11 @@ class Draft:
         self.fields[name + self.family(addr)] = addr
 
     def target(self, words: Sequence[str]) -> Target:
-        """Decide which namespace it is about."""
+        """Decide which guest it is about."""
+        if self.mode != "pasta":
+            if words:
+                raise ConfigError(f"Extra non-option argument: {words[0]}")
+            return self.machine
         if self.netns is not None:
             if words:
                 raise ConfigError("Both --netns and PID or command given")
@@ -100,7 +124,7 @@ class Draft:
                 raise ConfigError(f"{option} needs --config-net")
             self.warnings.append(f"option {option} will be dropped")
 
-    def finish(self, words: Sequence[str]) -> PastaConfig:
+    def finish(self, words: Sequence[str]) -> Config:
         """Check the line as a whole and freeze it."""
         target = self.target(words)
         self._finish_prefixes()
@@ -113,7 +137,9 @@ class Draft:
             "log_level": self._level(target),
             "warnings": tuple(self.warnings),
         }
-        implied |= read_late(self.late_words, self.fields, self.ephemeral)
+        implied |= read_late(self.late_words, self.fields, self.ephemeral, self.mode)
+        if isinstance(target, ServeFd):
+            implied["one_off"] = True
         if self.fields.get("splice_only"):
             implied["dns_enabled"] = False
         if spawns:
@@ -124,7 +150,7 @@ class Draft:
             implied["netns_only"] = True
         if not self.fields.get("icmp", True):
             implied["ndp"] = False
-        return PastaConfig(**(self.fields | implied))
+        return Config(**(self.fields | implied))
 
 
 Setter = Callable[[Draft, str], None]
@@ -235,6 +261,25 @@ def set_netmask(draft: Draft, value: str) -> None:
 def set_netns(draft: Draft, value: str) -> None:
     """--netns: a path or a name."""
     draft.netns = values.read_netns(value)
+
+
+def set_socket(draft: Draft, value: str) -> None:
+    """-s cancels an earlier --fd."""
+    draft.machine = ServeSocket(values.read_socket_path(value))
+
+
+def set_fd(draft: Draft, value: str) -> None:
+    """--fd cancels an earlier -s."""
+    draft.machine = ServeFd(values.read_fd(value))
+
+
+def set_repair_path(draft: Draft, value: str) -> None:
+    """--repair-path is for migration, which nobody is offered; `none` says so too."""
+    if value == values.NONE:
+        return
+    if draft.mode != "vhost-user":
+        raise ConfigError("--repair-path is for vhost-user mode only")
+    draft.warnings.append(NO_MIGRATION.format("--repair-path"))
 
 
 def set_userns(draft: Draft, value: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac, link_local_from_mac
-from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU, PastaConfig
+from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU, Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class HostInfo:
 
 
 def mapped_loopback(
-    config: PastaConfig, host: HostInfo
+    config: Config, host: HostInfo
 ) -> tuple[IPv4Address | None, IPv6Address | None]:
     """Return the addresses that stand for the host's loopback, as the guest sees it."""
     default4 = host.gateway4 if config.map_gateway else None

@@ -21,10 +21,13 @@ _DNS_FIELDS = ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6")
 
 
 def read_late(
-    words: Sequence[tuple[str, str]], fields: Mapping[str, Any], ephemeral: Span
+    words: Sequence[tuple[str, str]],
+    fields: Mapping[str, Any],
+    ephemeral: Span,
+    mode: str = "pasta",
 ) -> dict[str, Any]:
     """Return the fields that these options say; `fields` are those known by now."""
-    reader = _Reader(fields, ephemeral)
+    reader = _Reader(fields, ephemeral, mode)
     for phase in PHASES:
         for option, text in words:
             if option in phase:
@@ -33,14 +36,16 @@ def read_late(
 
 
 class _Reader:
-    def __init__(self, fields: Mapping[str, Any], ephemeral: Span) -> None:
+    def __init__(self, fields: Mapping[str, Any], ephemeral: Span, mode: str) -> None:
         self._fields = fields
+        self._default = PortMode.AUTO if mode == "pasta" else PortMode.NONE
         self._dns: list[Address] | None = None
         self._forget_dns = False
         self._tables = {
             option: PortTable(
                 PortContext(
                     option=name,
+                    prog_mode=mode,
                     ipv4=fields.get("ipv4", True),
                     ipv6=fields.get("ipv6", True),
                     takes_address=option in _ADDRESSED,
@@ -81,7 +86,7 @@ class _Reader:
         found: dict[str, Any] = {}
         for option, table in self._tables.items():
             if table.mode is None and self._enabled(option):
-                table.add(PortMode.AUTO)
+                table.add(self._default)
             key = option.replace("-", "_")
             found[key] = tuple(table.rules)
             found[f"{key}_auto"] = table.mode is PortMode.AUTO

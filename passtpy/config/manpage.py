@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the manual page from the option table: `python -m passtpy.config.manpage`.
+"""Writes the manual pages from the option table: `python -m passtpy.config.manpage`.
 
-It prints roff to stdout; a test compares docs/passtpy-pasta.1 with it.
+It prints roff to stdout, of passtpy-pasta unless `passt` is said; a test compares
+docs/passtpy-pasta.1 and docs/passtpy-passt.1 with it.
 """
 
 import sys
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from passtpy import __version__
-from passtpy.config.cli import options_of
-from passtpy.config.options import PORT_HELP, Option
+from passtpy.config.option import Option
+from passtpy.config.options import PORT_HELP, options_of
 
-NAME = "passtpy-pasta"
-MODE = "pasta"
-
-HEAD = rf"""
+PASTA_HEAD = rf"""
 .\" Made by `python -m passtpy.config.manpage`; change passtpy/config/options.py.
 .TH PASSTPY\-PASTA 1 "" "passtpy {__version__}" "User Commands"
 .SH NAME
@@ -54,7 +53,7 @@ the last one wins, unless something else is said. Reading stops at the first wor
 is no option.
 """
 
-TAIL = r"""
+PASTA_TAIL = r"""
 .SH EXIT STATUS
 .TP
 .B 0
@@ -103,6 +102,79 @@ Serve the namespace made by
 """
 
 
+PASST_HEAD = rf"""
+.\" Made by `python -m passtpy.config.manpage passt`; change passtpy/config/.
+.TH PASSTPY\-PASST 1 "" "passtpy {__version__}" "User Commands"
+.SH NAME
+passtpy\-passt \- connect a virtual machine without privileges
+.SH SYNOPSIS
+.B passtpy\-passt
+.RI [ OPTION ].\|.\|.
+.SH DESCRIPTION
+.B passtpy\-passt
+stands between a virtual machine and the ordinary sockets of the host. Packets that the
+machine sends leave the host as if a program of the host had sent them: no privileges
+are needed, and no address is translated unless asked for.
+.PP
+It waits at a UNIX socket for the machine, serves one at a time, and waits for the next
+when it leaves. The call returns once the socket is there and all ports are bound; the
+daemon goes on in the background.
+.PP
+The machine is told everything by DHCP, DHCPv6 and router advertisements. Addresses and
+resolvers are those of the host, and follow the host when it changes its network. What
+is said here stays as it is.
+.SH OPTIONS
+Long names may be shortened as long as they are unambiguous. When an option is repeated
+the last one wins, unless something else is said. No other words are taken.
+"""
+
+PASST_TAIL = r"""
+.SH EXIT STATUS
+.TP
+.B 0
+The daemon waits for machines, or has ended as it should: by a signal or, with
+.BR \-\-one\-off ,
+when its machine left.
+.TP
+.B 1
+Nothing was started; a line on standard error tells why.
+.SH SIGNALS
+SIGTERM, SIGINT, SIGHUP and SIGQUIT end the daemon.
+.SH FILES
+.TP
+.I /tmp/passt_1.socket
+Where machines are waited for without
+.BR \-s ,
+or the next that is free, up to
+.IR /tmp/passt_64.socket .
+.TP
+.I /etc/resolv.conf
+The host's resolvers and search list; followed while running.
+.SH EXAMPLES
+.TP
+.B passtpy\-passt \-s /tmp/vm.socket \-t 2222:22
+Serve a machine; port 2222 of the host leads to its port 22.
+.TP
+.B qemu\-system\-x86_64 \-device virtio\-net,netdev=n \-netdev stream,id=n,\c
+.B server=off,addr.type=unix,addr.path=/tmp/vm.socket
+Start the machine, with whatever else it needs.
+.SH SEE ALSO
+.BR qemu (1),
+.BR unix (7),
+.BR resolv.conf (5)
+"""
+
+
+class Page(NamedTuple):
+    """What a page has around the options."""
+
+    head: str
+    tail: str
+
+
+PAGES = {"pasta": Page(PASTA_HEAD, PASTA_TAIL), "passt": Page(PASST_HEAD, PASST_TAIL)}
+
+
 def escape(text: str) -> str:
     """Return text as roff wants it: nothing in it is markup."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
@@ -122,26 +194,27 @@ def _names(option: Option) -> str:
     return rf"{names}{blank}\fI{escape(option.metavar)}\fR"
 
 
-def _option_lines(option: Option) -> Iterator[str]:
+def _option_lines(option: Option, program: str) -> Iterator[str]:
+    told = option.told(program)
     yield ".TP"
     yield _names(option)
-    yield escape(_sentence(option.help))
-    if option.default:
-        yield escape(f"Default: {option.default}.")
+    yield escape(_sentence(told.help))
+    if told.default:
+        yield escape(f"Default: {told.default}.")
 
 
-def _option_groups(options: Iterable[Option]) -> Iterator[str]:
+def _option_groups(options: Iterable[Option], program: str) -> Iterator[str]:
     group = ""
     for option in options:
         if option.group != group:
             group = option.group
             yield f".SS {escape(group)}"
-        yield from _option_lines(option)
+        yield from _option_lines(option, program)
 
 
-def _port_lines() -> Iterator[str]:
+def _port_lines(program: str) -> Iterator[str]:
     yield ".SS Port specifications"
-    lines = PORT_HELP.splitlines()
+    lines = PORT_HELP[program].splitlines()
     prose = [line for line in lines if not line.startswith(" ")]
     yield escape(" ".join(prose).removesuffix(" of") + " of:")
     for line in lines:
@@ -152,11 +225,13 @@ def _port_lines() -> Iterator[str]:
             yield escape(_sentence(meaning.strip()))
 
 
-def manpage() -> str:
-    """Return the whole page."""
-    lines = [*_option_groups(options_of(MODE)), *_port_lines()]
-    return f"{HEAD.lstrip()}{chr(10).join(lines)}{TAIL}"
+def manpage(program: str) -> str:
+    """Return the whole page of a program."""
+    page = PAGES[program]
+    options = _option_groups(options_of(program), program)
+    lines = [*options, *_port_lines(program)]
+    return f"{page.head.lstrip()}{chr(10).join(lines)}{page.tail}"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(manpage())
+    sys.stdout.write(manpage("passt" if "passt" in sys.argv[1:] else "pasta"))

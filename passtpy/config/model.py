@@ -36,7 +36,22 @@ class AttachPath:
     path: str
 
 
-Target = SpawnCommand | AttachPid | AttachPath
+@dataclass(frozen=True, slots=True)
+class ServeSocket:
+    """Wait for virtual machines at a UNIX socket; None: at a free default path."""
+
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServeFd:
+    """Serve the virtual machine behind a connected socket that we inherited."""
+
+    fd: int
+
+
+Machine = ServeSocket | ServeFd
+Target = SpawnCommand | AttachPid | AttachPath | Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +105,8 @@ class RelayGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PastaConfig:
-    """Everything that the command line of pasta can say."""
+class Config:
+    """Everything that the command line of either program can say."""
 
     target: Target = SpawnCommand()
     userns: str | None = None
@@ -100,6 +115,8 @@ class PastaConfig:
     copy_routes: bool = True  # all of the template's, or only default routes
     copy_addrs: bool = True  # all of the template's, or one per family
     netns_quit: bool = True
+    one_off: bool = False  # end with the first virtual machine
+    vhost_user: bool = False  # its frames come through rings, not the socket
     foreground: bool = False
     runas: RunAs | None = None
     pid_file: str | None = None
@@ -174,3 +191,13 @@ class PastaConfig:
     host_lo_to_ns_lo: bool = False
     preserve_source: bool = False
     freebind: bool = False
+
+    @property
+    def for_machine(self) -> bool:
+        """Tell whether the guest is a virtual machine: we are passt, not pasta."""
+        return isinstance(self.target, Machine)
+
+    @property
+    def program(self) -> str:
+        """Return which of the two programs we are."""
+        return "passt" if self.for_machine else "pasta"

@@ -14,6 +14,8 @@ from passtpy.log import LogFormat
 MAX_MTU: Final = 65521  # the longest L2 frame less its header
 MIN_LOG_SIZE: Final = 40960
 MAX_PATH: Final = 4095
+MAX_SOCKET_PATH: Final = 107  # sun_path, less the byte that ends it
+MAX_FD: Final = (1 << 31) - 1
 IFNAME_LEN: Final = 15
 MAX_DIGITS: Final = 20
 MAX_PID: Final = (1 << 31) - 1
@@ -263,6 +265,24 @@ def read_netns(text: str) -> str:
     if not text or len(path.encode()) > MAX_PATH:
         raise ConfigError(f"Invalid network namespace: {text}")
     return path
+
+
+def read_socket_path(text: str) -> str:
+    """Read -s: what fits into a socket address."""
+    if not 0 < len(text.encode()) <= MAX_SOCKET_PATH:
+        raise ConfigError(f"Invalid socket path: {text}")
+    return text
+
+
+def read_fd(text: str) -> int:
+    """Read --fd: our standard output and error cannot be the guest."""
+    try:
+        fd = parse_integer(text)
+    except ValueError:
+        fd = -1
+    if fd in (-1, 1, 2) or fd > MAX_FD:
+        raise ConfigError(f"Invalid --fd: {text}")
+    return fd
 
 
 def read_log_size(text: str) -> int:

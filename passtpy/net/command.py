@@ -27,7 +27,7 @@ from errno import ENOENT
 from typing import TYPE_CHECKING, Final
 
 from passtpy import _native
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.net import guest, netns
 from passtpy.net.signals import FORWARDED, TERMINAL, read_signals, take_signals
 
@@ -134,7 +134,7 @@ class CommandProcess:
 
 
 def start(
-    config: PastaConfig, command: Command, host_socket: socket.socket
+    config: Config, command: Command, host_socket: socket.socket
 ) -> CommandProcess:
     """Clone init; it prepares the namespaces while the caller goes on."""
     ours, theirs = guest.control_pair()

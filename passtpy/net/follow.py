@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 
 from passtpy.addr import inany
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.errors import ConfigError
 from passtpy.flow import Pif
@@ -63,7 +63,7 @@ class EngineLike(Protocol):
     @property
     def datapath(self) -> "Flows": ...
 
-    def tell(self, config: PastaConfig, host: HostInfo, resolver: Resolver) -> None: ...
+    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None: ...
 
 
 class Flows(Protocol):
@@ -105,7 +105,7 @@ class Follow:
 
     def __init__(
         self,
-        config: PastaConfig,
+        config: Config,
         got: Guest,
         plan: Plan,
         resolver: Resolver,

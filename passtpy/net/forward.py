@@ -15,7 +15,7 @@ from errno import EINVAL
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig, SpawnCommand
+from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.ports import Span
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
@@ -164,7 +164,7 @@ class Forwarding:
 
     def __init__(
         self,
-        config: PastaConfig,
+        config: Config,
         host: HostInfo,
         datapath: Listeners,
         source: Factory | None,

@@ -17,15 +17,16 @@ from typing import Final
 
 from passtpy.addr import Mac, link_local_from_mac
 from passtpy.config.host import HostInfo
-from passtpy.config.model import DEFAULT_MTU, PastaConfig
+from passtpy.config.model import DEFAULT_MTU, Config
 from passtpy.errors import PasstpyError, SetupError
-from passtpy.net import rtnl, tap
+from passtpy.net import netlink, rtnl, tap
 from passtpy.net.netlink import Netlink
 from passtpy.net.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
 from passtpy.net.template import HostNetwork, Plan, make_plan
 
 _FD_MAX: Final = 8
 _REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
+_ETHERNET_MTU: Final = 1500
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
 
 
@@ -46,7 +47,7 @@ class Guest:
     tap_fd: int = -1
 
 
-def follows_namespace(config: PastaConfig) -> bool:
+def follows_namespace(config: Config) -> bool:
     """Tell whether the guest's interface may have to be changed later."""
     said4 = config.address4 is not None and config.gateway4 is not None
     said6 = config.address6 is not None and config.gateway6 is not None
@@ -54,7 +55,7 @@ def follows_namespace(config: PastaConfig) -> bool:
     return config.config_net and not config.splice_only and copied
 
 
-def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
+def prepare(config: Config, host_socket: socket.socket) -> Guest:
     """Create and configure the interface in the current network namespace.
 
     `host_socket` is a netlink socket that was opened in the host's namespace.
@@ -64,9 +65,9 @@ def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
     plan = make_plan(config, _read_host(host_socket))
     device = tap.open_tap(plan.ifname)
     try:
-        netlink = Netlink()
-        link, warnings = _configure(netlink, config, plan, device.name)
-        netlink.close()
+        inside = Netlink()
+        link, warnings = _configure(inside, config, plan, device.name)
+        inside.close()
     except OSError as error:
         raise SetupError(
             f"Couldn't configure interface {device.name}: {error.strerror}"
@@ -83,11 +84,27 @@ def prepare(config: PastaConfig, host_socket: socket.socket) -> Guest:
     )
 
 
-def _prepare_loopback(config: PastaConfig) -> Guest:
+def for_machine(config: Config) -> Guest:
+    """Return what a guest is to be told that configures itself: a virtual machine.
+
+    Without an MTU that we announce it will believe to be on an Ethernet.
+    """
+    try:
+        with netlink.open_socket() as host:
+            plan = make_plan(config, _read_host(host))
+    except OSError as error:
+        raise SetupError(
+            f"Couldn't read the host's network: {error.strerror}"
+        ) from error
+    mtu = config.mtu or _ETHERNET_MTU
+    return Guest(plan.host, ifname="", mtu=mtu, offloads=0, warnings=(), plan=plan)
+
+
+def _prepare_loopback(config: Config) -> Guest:
     """Bring up `lo`: without a tap there is nothing else."""
-    netlink = Netlink()
-    _loopback_up(netlink)
-    netlink.close()
+    inside = Netlink()
+    _loopback_up(inside)
+    inside.close()
     ipv6 = config.ipv6 and os.path.exists("/proc/sys/net/ipv6")
     host = HostInfo(ipv4=config.ipv4, ipv6=ipv6)
     return Guest(host, ifname="lo", mtu=DEFAULT_MTU, offloads=0, warnings=())
@@ -112,7 +129,7 @@ def _with_mac(host: HostInfo, link: Link) -> HostInfo:
 
 
 def _configure(
-    netlink: Netlink, config: PastaConfig, plan: Plan, ifname: str
+    netlink: Netlink, config: Config, plan: Plan, ifname: str
 ) -> tuple[Link, tuple[str, ...]]:
     """Bring up `lo` and the tap; give the tap what `plan` says with --config-net."""
     _loopback_up(netlink)

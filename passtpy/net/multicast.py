@@ -22,7 +22,7 @@ from typing import Final, Protocol
 
 from passtpy.addr import Address, inany
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig, RelayGroup
+from passtpy.config.model import Config, RelayGroup
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_ICMPV6, IPPROTO_UDP
 from passtpy.log import Log
@@ -117,7 +117,7 @@ class Relay:
 
     def __init__(
         self,
-        config: PastaConfig,
+        config: Config,
         host: HostInfo,
         datapath: Listeners,
         seen: GuestAddresses,

@@ -11,7 +11,7 @@ from sys import byteorder
 from typing import Final, Protocol
 
 from passtpy import _native
-from passtpy.config.model import AttachPath, AttachPid, PastaConfig
+from passtpy.config.model import AttachPath, AttachPid, Config
 from passtpy.errors import SetupError
 
 CLONE_NEWNS: Final = 0x00020000
@@ -62,7 +62,7 @@ def netns_path(target: AttachPid | AttachPath) -> str:
     return target.path if "/" in target.path else f"{NETNS_DIR}/{target.path}"
 
 
-def userns_path(config: PastaConfig) -> str | None:
+def userns_path(config: Config) -> str | None:
     """Return the user namespace to join first, if any.
 
     A network namespace given by its path alone is joined from where we are.
@@ -74,7 +74,7 @@ def userns_path(config: PastaConfig) -> str | None:
     return None
 
 
-def open_namespaces(config: PastaConfig, target: AttachPid | AttachPath) -> Namespaces:
+def open_namespaces(config: Config, target: AttachPid | AttachPath) -> Namespaces:
     """Open what `config` asks to join; SetupError when it is not there."""
     net = _open("network", netns_path(target))
     path = userns_path(config)

@@ -21,7 +21,7 @@ from typing import Final
 
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.values import classful_prefix
 from passtpy.errors import ConfigError
 from passtpy.net.rtnl import (
@@ -105,7 +105,7 @@ class Plan:
         return self.v4.routes + self.v6.routes
 
 
-def make_plan(config: PastaConfig, network: HostNetwork) -> Plan:
+def make_plan(config: Config, network: HostNetwork) -> Plan:
     """Decide everything about the guest's interface; ConfigError for a bad -i."""
     v4, v6 = choose(config, network)
     if not v4.present and not v6.present:
@@ -116,21 +116,21 @@ def make_plan(config: PastaConfig, network: HostNetwork) -> Plan:
     return assemble(config, v4, v6)
 
 
-def choose(config: PastaConfig, network: HostNetwork) -> tuple[Family, Family]:
+def choose(config: Config, network: HostNetwork) -> tuple[Family, Family]:
     """Return what the host has to offer for IPv4 and IPv6; ConfigError as above."""
     v4 = _family(AF_INET, config, network) if config.ipv4 else ABSENT
     v6 = _family(AF_INET6, config, network) if config.ipv6 else ABSENT
     return v4, v6
 
 
-def assemble(config: PastaConfig, v4: Family, v6: Family) -> Plan:
+def assemble(config: Config, v4: Family, v6: Family) -> Plan:
     """Return the plan that these two families make."""
     named = v4.link or v6.link
     ifname = config.ns_ifname or (named.name if named else FALLBACK_IFNAME)
     return Plan(v4, v6, ifname, _host_info(config, v4, v6))
 
 
-def _host_info(config: PastaConfig, v4: Family, v6: Family) -> HostInfo:
+def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:
     guest4 = v4.guest.address if v4.guest else None
     guest6 = v6.guest.address if v6.guest else None
     return HostInfo(
@@ -150,7 +150,7 @@ def _host_info(config: PastaConfig, v4: Family, v6: Family) -> HostInfo:
     )
 
 
-def _family(family: int, config: PastaConfig, network: HostNetwork) -> Family:
+def _family(family: int, config: Config, network: HostNetwork) -> Family:
     v4 = family == AF_INET
     asked = _asked_address(family, config)
     asked_gateway: Address | None = config.gateway4 if v4 else config.gateway6
@@ -181,7 +181,7 @@ def _family(family: int, config: PastaConfig, network: HostNetwork) -> Family:
     return Family(link, addresses, routes, gateway, default)
 
 
-def _template(family: int, config: PastaConfig, network: HostNetwork) -> Link | None:
+def _template(family: int, config: Config, network: HostNetwork) -> Link | None:
     """Return the interface to resemble: -i, or where the host's own traffic goes."""
     outbound = config.outbound_if4 if family == AF_INET else config.outbound_if6
     name = config.interface or outbound
@@ -217,7 +217,7 @@ def _usable(
     )
 
 
-def _asked_address(family: int, config: PastaConfig) -> LinkAddress | None:
+def _asked_address(family: int, config: Config) -> LinkAddress | None:
     """Return what -a and -n ask for."""
     if family == AF_INET6:
         if config.address6 is None:

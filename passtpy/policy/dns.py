@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo, mapped_loopback
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 
 DNS_PORTS = (53, 853)  # plain, and over TLS
@@ -26,9 +26,7 @@ class DnsMap:
     target: Address
 
 
-def dns_maps(
-    config: PastaConfig, host: HostInfo, resolver: Resolver
-) -> tuple[DnsMap, ...]:
+def dns_maps(config: Config, host: HostInfo, resolver: Resolver) -> tuple[DnsMap, ...]:
     """Return what is forwarded: one address of each family at most."""
     if not config.dns_enabled:
         return ()

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo
-from passtpy.config.model import PastaConfig, PortRule
+from passtpy.config.model import Config, PortRule
 from passtpy.config.ports import MAX_PORT
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 
@@ -48,7 +48,7 @@ class Forward:
         ]
 
 
-def families(config: PastaConfig, host: HostInfo) -> tuple[bool, bool]:
+def families(config: Config, host: HostInfo) -> tuple[bool, bool]:
     """Tell whether IPv4 and IPv6 are in use."""
     return config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
 
@@ -62,7 +62,7 @@ def _place(
     return address, LOOPBACK_DEVICE if pif is Pif.SPLICE else rule.ifname
 
 
-def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forward]:
+def forwards_from_config(config: Config, host: HostInfo) -> Iterator[Forward]:
     """Yield everything to listen on, in the order of the options -t -u -T -U."""
     use = families(config, host)
     number = relay_numbers(config)[1].stop  # those come first
@@ -85,14 +85,14 @@ def forwards_from_config(config: PastaConfig, host: HostInfo) -> Iterator[Forwar
             )
 
 
-def relay_numbers(config: PastaConfig) -> tuple[range, range]:
+def relay_numbers(config: Config) -> tuple[range, range]:
     """Return the listener numbers of relayed groups, and of those who asked one."""
     groups = range(len(config.multicast_relay))
     askers = MAX_ASKERS if config.multicast_relay else 0
     return groups, range(groups.stop, groups.stop + askers)
 
 
-def needs_namespace_sockets(config: PastaConfig) -> bool:
+def needs_namespace_sockets(config: Config) -> bool:
     """Tell whether any flow begins or ends at a socket inside the namespace."""
     inbound = (config.tcp_ports, config.udp_ports)
     autos = config.tcp_ports_auto or config.udp_ports_auto

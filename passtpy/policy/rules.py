@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo, mapped_loopback
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.flow import (
     IPPROTO_ICMP,
@@ -158,7 +158,7 @@ LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/12
 Draft = tuple[Match, Outcome, str]
 
 
-def _switched_off(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _switched_off(config: Config, host: HostInfo) -> Iterator[Draft]:
     use4, use6 = families(config, host)
     if not use4:
         match = Match(Pif.TAP, destinations=(ANY4,))
@@ -175,7 +175,7 @@ def _switched_off(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
             yield Match(Pif.TAP, protos), Drop(), f"{name} is disabled"
 
 
-def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _mapped_destinations(config: Config, host: HostInfo) -> Iterator[Draft]:
     bind4, bind6 = config.outbound4, config.outbound6
     loopbacks: tuple[Address, Address] = (_LOOPBACK4, _LOOPBACK6)
     for mapped, target in zip(mapped_loopback(config, host), loopbacks, strict=True):
@@ -192,7 +192,7 @@ def _mapped_destinations(config: PastaConfig, host: HostInfo) -> Iterator[Draft]
 
 
 def _forwarded_dns(
-    config: PastaConfig, host: HostInfo, resolver: Resolver
+    config: Config, host: HostInfo, resolver: Resolver
 ) -> Iterator[Draft]:
     protos = frozenset((IPPROTO_TCP, IPPROTO_UDP))
     for each in dns_maps(config, host, resolver):
@@ -214,7 +214,7 @@ def _to_one(addr: Address) -> Match:
     return Match(Pif.TAP, destinations=(_one(addr),))
 
 
-def source_map(config: PastaConfig, host: HostInfo) -> SourceMap:
+def source_map(config: Config, host: HostInfo) -> SourceMap:
     """Return how the guest shall see the sources of inbound flows."""
     loopback4, loopback6 = mapped_loopback(config, host)
     exact: list[tuple[Address, Address]] = []
@@ -232,7 +232,7 @@ def source_map(config: PastaConfig, host: HostInfo) -> SourceMap:
     )
 
 
-def _spliced_sources(config: PastaConfig, host: HostInfo) -> tuple[Network, ...]:
+def _spliced_sources(config: Config, host: HostInfo) -> tuple[Network, ...]:
     """Return the sources of inbound flows that bypass the tap.
 
     To keep a client's address is possible even where the tap could not: when it is
@@ -247,7 +247,7 @@ def _spliced_sources(config: PastaConfig, host: HostInfo) -> tuple[Network, ...]
 
 
 def _inbound(
-    config: PastaConfig, host: HostInfo, forward: Forward, sources: SourceMap
+    config: Config, host: HostInfo, forward: Forward, sources: SourceMap
 ) -> Iterator[Draft]:
     protos, numbers = frozenset((forward.proto,)), forward.numbers
     spliced = _spliced_sources(config, host)
@@ -262,7 +262,7 @@ def _inbound(
         yield match, ToGuest(forward.delta, sources), forward.why
 
 
-def _outbound(config: PastaConfig, forward: Forward) -> Draft:
+def _outbound(config: Config, forward: Forward) -> Draft:
     match = Match(
         Pif.SPLICE,
         frozenset((forward.proto,)),
@@ -274,7 +274,7 @@ def _outbound(config: PastaConfig, forward: Forward) -> Draft:
     return match, outcome, forward.why
 
 
-def _relayed(config: PastaConfig, sources: SourceMap) -> Iterator[Draft]:
+def _relayed(config: Config, sources: SourceMap) -> Iterator[Draft]:
     if not config.multicast_relay:
         return
     groups, askers = relay_numbers(config)
@@ -283,7 +283,7 @@ def _relayed(config: PastaConfig, sources: SourceMap) -> Iterator[Draft]:
     yield Match(Pif.HOST, udp, listeners=groups), ToGroup(sources), why
 
 
-def _forwarded(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
+def _forwarded(config: Config, host: HostInfo) -> Iterator[Draft]:
     sources = source_map(config, host)
     for forward in forwards_from_config(config, host):
         if forward.pif is Pif.SPLICE:
@@ -295,9 +295,7 @@ def _forwarded(config: PastaConfig, host: HostInfo) -> Iterator[Draft]:
     yield Match(Pif.SPLICE), Reject(), "not from the namespace's loopback"
 
 
-def _from_guest(
-    config: PastaConfig, host: HostInfo, resolver: Resolver
-) -> Iterator[Draft]:
+def _from_guest(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
     yield from _switched_off(config, host)
     yield Match(Pif.TAP, sources=_NOWHERE), Drop(), "no valid source"
     yield from _forwarded_dns(config, host, resolver)
@@ -310,14 +308,14 @@ def _from_guest(
     yield Match(Pif.TAP), outcome, "the outside"
 
 
-def _drafts(config: PastaConfig, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
+def _drafts(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
     if not config.splice_only:
         yield from _from_guest(config, host, resolver)
     yield from _forwarded(config, host)
 
 
 def rules_from_config(
-    config: PastaConfig, host: HostInfo, resolver: Resolver = NO_RESOLVER
+    config: Config, host: HostInfo, resolver: Resolver = NO_RESOLVER
 ) -> tuple[Rule, ...]:
     """Return the whole policy, in the order in which it is tried."""
     drafts = _drafts(config, host, resolver)

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from passtpy.addr import Address, show_mac
 from passtpy.config.host import HostInfo, mapped_loopback
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.flow import PROTO_NAMES, Pif
 from passtpy.policy.dns import dns_maps
@@ -17,7 +17,7 @@ DIRECTIONS = {Pif.HOST: "Inbound", Pif.SPLICE: "Outbound"}
 
 
 def summary(
-    config: PastaConfig, host: HostInfo, resolver: Resolver, ifname: str
+    config: Config, host: HostInfo, resolver: Resolver, ifname: str
 ) -> Iterator[str]:
     """Yield the lines, in the order of pasta's."""
     if not config.splice_only:
@@ -37,7 +37,7 @@ def summary(
     yield from _forwarding(config, host)
 
 
-def _interfaces(config: PastaConfig, host: HostInfo, ifname: str) -> Iterator[str]:
+def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
     names = _by_family(host.template4, host.template6)
     if names:
         yield f"Template interface: {names}"
@@ -51,7 +51,8 @@ def _interfaces(config: PastaConfig, host: HostInfo, ifname: str) -> Iterator[st
     sources = _by_family(config.outbound4, config.outbound6)
     if sources:
         yield f"Outbound address: {sources}"
-    yield f"Namespace interface: {ifname}"
+    if not config.for_machine:
+        yield f"Namespace interface: {ifname}"
 
 
 def _by_family(v4: object, v6: object) -> str:
@@ -64,7 +65,7 @@ def _nat(loopback: str, mapped: Address | None) -> Iterator[str]:
         yield f"    NAT to host {loopback}: {mapped}"
 
 
-def _dhcp(config: PastaConfig, facts: Facts) -> Iterator[str]:
+def _dhcp(config: Config, facts: Facts) -> Iterator[str]:
     if config.dhcp and facts.guest4 is not None and facts.server4 is not None:
         yield "DHCP:"
         yield f"    assign: {facts.guest4}"
@@ -74,7 +75,7 @@ def _dhcp(config: PastaConfig, facts: Facts) -> Iterator[str]:
     yield from _listed("DNS search list:", facts.search)
 
 
-def _ndp(config: PastaConfig, host: HostInfo, facts: Facts) -> Iterator[str]:
+def _ndp(config: Config, host: HostInfo, facts: Facts) -> Iterator[str]:
     announces, assigns = config.ndp and facts.router, config.dhcpv6 and facts.managed
     services = [name for name, on in (("NDP", announces), ("DHCPv6", assigns)) if on]
     if services:
@@ -93,7 +94,7 @@ def _listed(head: str, items: Iterable[object]) -> Iterator[str]:
         yield f"    {item}"
 
 
-def _forwarding(config: PastaConfig, host: HostInfo) -> Iterator[str]:
+def _forwarding(config: Config, host: HostInfo) -> Iterator[str]:
     table: tuple[Pif, int] | None = None
     for forward in forwards_from_config(config, host):
         if (forward.pif, forward.proto) != table:

@@ -32,6 +32,10 @@ class ArpService:
         self._asked = self._asked and facts.guest4 == self._facts.guest4
         self._facts = facts
 
+    def ask_again(self) -> None:
+        """Find out who the guest is: there may be another one."""
+        self._asked = False
+
     def handle(self, frame: bytes, _now: int) -> list[bytes]:
         """Answer one request; learn the guest's address from whatever it says."""
         arp = Arp.parse(Ethernet.parse(frame).payload)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from passtpy.addr import Address, Mac
 from passtpy.config.host import HostInfo, mapped_loopback
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.policy.dns import dns_maps
 from passtpy.wire import dnsname
@@ -82,7 +82,7 @@ class Facts:
                 yield addr, mac
 
 
-def facts_from_config(config: PastaConfig, host: HostInfo, resolver: Resolver) -> Facts:
+def facts_from_config(config: Config, host: HostInfo, resolver: Resolver) -> Facts:
     """Return what the guest is to be told now."""
     ipv4, ipv6 = config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
     guest6 = host.guest6 if ipv6 else None
@@ -112,7 +112,7 @@ def facts_from_config(config: PastaConfig, host: HostInfo, resolver: Resolver) -
     )
 
 
-def _ours(config: PastaConfig, host: HostInfo) -> Iterator[Address]:
+def _ours(config: Config, host: HostInfo) -> Iterator[Address]:
     candidates: tuple[Address | None, ...] = (
         host.our4 or host.gateway4,
         host.our6,
@@ -128,9 +128,7 @@ def _ours(config: PastaConfig, host: HostInfo) -> Iterator[Address]:
             yield addr
 
 
-def _resolvers(
-    config: PastaConfig, host: HostInfo, resolver: Resolver
-) -> Iterator[Address]:
+def _resolvers(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Address]:
     """Yield the resolvers that the guest can reach, as it sees them.
 
     Those on the host's loopback are where the loopback is mapped, if it is. A

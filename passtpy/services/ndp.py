@@ -63,6 +63,10 @@ class NdpService:
         self._facts = facts
         self._router.update(facts)
 
+    def ask_again(self) -> None:
+        """Find out who the guest is: there may be another one."""
+        self._asked = False
+
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         """Answer one message from the guest."""
         eth = Ethernet.parse(frame)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from passtpy.config.host import HostInfo
-from passtpy.config.model import AttachPath, PastaConfig
+from passtpy.config.model import AttachPath, Config, ServeSocket
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
@@ -113,6 +113,12 @@ class Services:
         for service in self._services.values():
             service.update(facts)
 
+    def welcome(self) -> None:
+        """A guest has come: who it is has to be found out (again)."""
+        for service in self._services.values():
+            if isinstance(service, ArpService | NdpService):
+                service.ask_again()
+
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         """Return the answers to a punted frame; a bad one is only counted."""
         if len(frame) > MAX_FRAME:
@@ -183,7 +189,7 @@ def random_between(low: int, high: int) -> int:
 
 
 def services_from_config(
-    config: PastaConfig,
+    config: Config,
     host: HostInfo,
     guest: GuestAddresses,
     resolver: Resolver = NO_RESOLVER,
@@ -209,7 +215,7 @@ def services_from_config(
 
 
 def _dhcp_services(
-    config: PastaConfig, guest: GuestAddresses
+    config: Config, guest: GuestAddresses
 ) -> Iterator[tuple[str, Callable[[Facts], Service]]]:
     def make_dhcp(facts: Facts) -> Service:
         from passtpy.services.dhcp import DhcpService
@@ -228,9 +234,11 @@ def _dhcp_services(
         yield DHCPV6, make_dhcpv6
 
 
-def _names_of_guest(config: PastaConfig) -> Iterator[bytes]:
+def _names_of_guest(config: Config) -> Iterator[bytes]:
     """Yield what tells this guest from others, whenever and wherever we serve it."""
     yield config.our_mac
     yield config.ns_mac or b""
-    place = config.target.path if isinstance(config.target, AttachPath) else ""
-    yield place.encode("utf-8", "replace")
+    place: str | None = None
+    if isinstance(config.target, AttachPath | ServeSocket):
+        place = config.target.path
+    yield (place or "").encode("utf-8", "replace")

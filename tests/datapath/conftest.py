@@ -7,9 +7,10 @@
         guest.expect("SA", ack=1001)
         server.accept()
 
-`guest` has a virtio-net header with all offloads; `any_guest` runs the test three times,
-the second time on a tap without the header, the third on the stream socket of a virtual
-machine; `make_guest(mtu=1280)` makes odd ones. The packet language is in packets.py, Guest and Connection in guest.py.
+`guest` has a virtio-net header with all offloads; `any_guest` runs the test three
+times, also without the header, and on the stream socket of a virtual machine;
+`make_guest(mtu=1280)` makes odd ones. The packet language is in packets.py, Guest and
+Connection in guest.py.
 """
 
 import os

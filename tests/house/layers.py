@@ -20,9 +20,9 @@ PYTHON_FLOORS = (
     {"flow", "wire"},
     {"config"},
     {"policy", "services"},
-    {"net", "control", "isolation"},
+    {"net", "control", "isolation", "files"},
     {"engine"},
-    {"daemon", "__main__"},
+    {"session", "daemon", "__main__"},
 )
 # Who may talk to the datapath. The rest sees plain Python values.
 NATIVE_USERS = {"engine", "log", "isolation", "net"}

@@ -74,6 +74,9 @@ class FakeServices:
         self.facts = facts
         self.next_due = 0
 
+    def welcome(self) -> None:
+        self.next_due = 0
+
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         if frame == b"bad":
             raise RuntimeError("a bug")

@@ -71,6 +71,9 @@ class FakeStock:
 
 
 class NoServices:
+    def welcome(self) -> None:
+        pass
+
     def handle(self, frame: bytes, now: int) -> list[bytes]:
         return []
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line of pasta as a table."""
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,12 +17,12 @@ from passtpy.config.manpage import manpage
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
-    PastaConfig,
+    Config,
     PortRule,
     RunAs,
     SpawnCommand,
 )
-from passtpy.config.options import OPTIONS
+from passtpy.config.options import OPTIONS, options_of
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 from passtpy.log import LogFormat, LogLevel
 
@@ -34,7 +35,7 @@ MANY_RESOLVERS = "-D 192.0.2.1 -D 192.0.2.2 -D 192.0.2.3 -D 192.0.2.4"
 FOUR_RESOLVERS = (V4, IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2"), V6)
 
 
-def parse(line: str) -> PastaConfig:
+def parse(line: str) -> Config:
     return parse_pasta(shlex.split(line), "pasta")
 
 
@@ -350,8 +351,8 @@ def test_ephemeral_range_is_spared() -> None:
 
 def test_nothing_said_is_the_model_of_a_spawned_shell() -> None:
     spawned = {"foreground": True, "log_level": LogLevel.QUIET}
-    expected = PastaConfig(**spawned)  # type: ignore[arg-type]
-    for item in fields(PastaConfig):
+    expected = Config(**spawned)  # type: ignore[arg-type]
+    for item in fields(Config):
         assert getattr(parse(""), item.name) == getattr(expected, item.name)
 
 
@@ -360,15 +361,18 @@ def test_option_names_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
-def test_help_names_every_option() -> None:
-    text = usage("pasta", "pasta")
+@pytest.mark.parametrize("program", ["pasta", "passt"])
+def test_help_names_every_option_of_the_program(program: str) -> None:
+    words = re.split(r"[\s,\[]+", usage(program, program))
     for option in OPTIONS:
         for name in option.names:
-            assert (name in text) == ("pasta" in option.modes), name
+            if len(name) > 2:  # of others, prose may speak
+                assert (name in words) == (option in options_of(program)), name
 
 
-def test_help_fits_a_terminal() -> None:
-    assert max(map(len, usage("pasta", "pasta").splitlines())) <= 80
+@pytest.mark.parametrize("program", ["pasta", "passt"])
+def test_help_fits_a_terminal(program: str) -> None:
+    assert max(map(len, usage(program, program).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -376,7 +380,8 @@ def test_help_fits_a_terminal() -> None:
     [
         ("options.md", document),
         ("compatibility.md", differences),
-        ("passtpy-pasta.1", manpage),
+        ("passtpy-pasta.1", lambda: manpage("pasta")),
+        ("passtpy-passt.1", lambda: manpage("passt")),
     ],
 )
 def test_pages_are_those_of_the_table(name: str, page: Callable[[], str]) -> None:

@@ -6,7 +6,7 @@ from sys import byteorder
 
 import pytest
 
-from passtpy.config.model import AttachPath, AttachPid, PastaConfig, SpawnCommand
+from passtpy.config.model import AttachPath, AttachPid, Config, SpawnCommand
 from passtpy.net import command, netns, signals
 
 
@@ -18,11 +18,11 @@ def test_a_namespace_has_a_path() -> None:
 
 def test_a_user_namespace_is_joined_only_when_asked_or_with_a_process() -> None:
     joined = [
-        PastaConfig(target=AttachPid(7)),
-        PastaConfig(target=AttachPid(7), netns_only=True),
-        PastaConfig(target=AttachPath("/x"), netns_only=True),
-        PastaConfig(target=AttachPath("/x"), userns="/y"),
-        PastaConfig(target=SpawnCommand()),
+        Config(target=AttachPid(7)),
+        Config(target=AttachPid(7), netns_only=True),
+        Config(target=AttachPath("/x"), netns_only=True),
+        Config(target=AttachPath("/x"), userns="/y"),
+        Config(target=SpawnCommand()),
     ]
     found = [netns.userns_path(config) for config in joined]
     assert found == ["/proc/7/ns/user", None, None, "/y", None]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from passtpy.config.model import PastaConfig
+from passtpy.config.model import Config
 from passtpy.errors import ConfigError
 from passtpy.net.rtnl import (
     IFA_F_DEPRECATED,
@@ -60,7 +60,7 @@ NOWHERE = HostNetwork((LO,), ADDRESSES[:1], ())
 
 
 def plan(network: HostNetwork = HOST, **said: Any) -> Plan:
-    return make_plan(replace(PastaConfig(), **said), network)
+    return make_plan(replace(Config(), **said), network)
 
 
 def shown(made: Plan) -> list[str]:
@@ -178,7 +178,7 @@ def test_the_name_in_the_namespace_may_be_chosen() -> None:
 
 
 def test_only_one_address_and_the_default_routes_are_copied_when_asked() -> None:
-    made = make_plan(PastaConfig(ipv6=False, copy_addrs=False, copy_routes=False), HOST)
+    made = make_plan(Config(ipv6=False, copy_addrs=False, copy_routes=False), HOST)
     assert [str(a.address) for a in made.addresses] == ["192.0.2.2/24"]
     assert not made.addresses[0].flags & IFA_F_NOPREFIXROUTE
     [only] = made.routes
@@ -187,12 +187,12 @@ def test_only_one_address_and_the_default_routes_are_copied_when_asked() -> None
 
 
 def test_the_length_of_an_ipv6_prefix_is_honoured() -> None:
-    config = PastaConfig(ipv4=False, address6=IPv6Address("2001:db8::9"), prefix6=48)
+    config = Config(ipv4=False, address6=IPv6Address("2001:db8::9"), prefix6=48)
     assert str(make_plan(config, HOST).addresses[0].address) == "2001:db8::9/48"
 
 
 def test_a_family_knows_whether_the_host_goes_out_there() -> None:
-    both = choose(PastaConfig(), HOST)
+    both = choose(Config(), HOST)
     assert [family.default for family in both] == [True, True]
-    v4, _ = choose(PastaConfig(interface="eth1", gateway4=IPv4Address("1.2.3.4")), HOST)
+    v4, _ = choose(Config(interface="eth1", gateway4=IPv4Address("1.2.3.4")), HOST)
     assert not v4.default

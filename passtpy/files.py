@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files that the caller asked for: log, PID file, capture."""
+
+import os
+from contextlib import suppress
+from typing import Final
+
+from passtpy import __version__
+from passtpy.config.model import Config
+from passtpy.errors import SetupError
+from passtpy.log import Log, LogSetup, open_log
+
+FILE_MODE: Final = 0o600
+
+
+class Files:
+    """What is opened before the user changes: log, PID file, capture."""
+
+    def __init__(self, config: Config) -> None:
+        self.log = _open_log(config)
+        self._pid_path = os.path.abspath(config.pid_file) if config.pid_file else None
+        self._pid_fd = _create("PID file", config.pid_file)
+        self.pcap_fd = _create("capture file", config.pcap)
+        for text in config.warnings:
+            self.log.warning("config", text=text)
+
+    def write_pid(self) -> None:
+        """Tell our PID: this is the process that serves the guest."""
+        if self._pid_fd >= 0:
+            os.write(self._pid_fd, f"{os.getpid()}\n".encode())
+
+    def close(self) -> None:
+        """Put the capture on the disk, remove the PID file, close the log."""
+        if self.pcap_fd >= 0:
+            with suppress(OSError):  # a pipe has no disk
+                os.fsync(self.pcap_fd)
+            os.close(self.pcap_fd)
+            self.pcap_fd = -1
+        if self._pid_path is not None:
+            self._forget_pid(self._pid_path)
+        self.log.close()
+
+    def _forget_pid(self, path: str) -> None:
+        """Remove the PID file; empty it where we lost the right to remove it."""
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(self._pid_fd)):
+                os.unlink(path)
+        except OSError:
+            os.ftruncate(self._pid_fd, 0)
+        os.close(self._pid_fd)
+
+
+def _open_log(config: Config) -> Log:
+    setup = LogSetup(
+        level=config.log_level,
+        format=config.log_format,
+        file=config.log_file,
+        file_size=config.log_size,
+        header=f"passtpy {__version__}: {config.program} ({os.getpid()})",
+        syslog_ident=None if config.foreground else config.program,
+    )
+    return open_log(setup)
+
+
+def _create(what: str, path: str | None) -> int:
+    if path is None:
+        return -1
+    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, FILE_MODE)
+    except OSError as error:
+        raise SetupError(f"Couldn't open {what} {path}: {error.strerror}") from error

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a virtual machine sits: who has to do with its socket once it is in.
+
+The frames are on the socket (stream), or the socket tells where they are (vhost-user).
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from passtpy._native import Datapath
+from passtpy.config.model import Config
+from passtpy.errors import SetupError
+from passtpy.log import Log
+
+
+class Seat(Protocol):
+    """A place for one machine at a time."""
+
+    def attach(
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        """Take over a connected socket; `on_gone` is told why it came to an end."""
+
+    def detach(self) -> None:
+        """Let go of the machine, if it is there."""
+
+
+class StreamDatapath(Protocol):
+    """The part of a datapath that takes a socket with frames on it."""
+
+    def attach(self, fd: int, /) -> None: ...
+
+    def detach(self) -> None: ...
+
+
+class StreamSeat:
+    """Gives the socket to the datapath, which tells the engine when it is gone."""
+
+    def __init__(self, datapath: StreamDatapath) -> None:
+        self._datapath = datapath
+
+    def attach(
+        self,
+        sock: socket.socket,
+        _loop: asyncio.AbstractEventLoop,
+        _on_gone: Callable[[str], None],
+    ) -> None:
+        """Let the datapath have a connected socket."""
+        self._datapath.attach(sock.fileno())
+        sock.detach()
+
+    def detach(self) -> None:
+        """Let go of the machine, if it is there."""
+        self._datapath.detach()
+
+
+def seat_for(config: Config, datapath: Datapath, log: Log) -> Seat:  # noqa: ARG001
+    """Return the seat that the command line asks for."""
+    if config.vhost_user:
+        raise SetupError("--vhost-user: not in this build")
+    return StreamSeat(datapath)

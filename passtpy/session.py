@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest being served: everything between the first socket and the last.
+
+Who starts it, and how its guest comes into being, is for daemon.py to know.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from passtpy import isolation
+from passtpy.addr import show_mac
+from passtpy.config.model import Config, RunAs, SpawnCommand
+from passtpy.config.resolver import NO_RESOLVER
+from passtpy.files import Files
+from passtpy.log import LogLevel
+from passtpy.net import guest, tap
+from passtpy.net.signals import Signal, read_signals, take_signals
+from passtpy.policy.forward import needs_namespace_sockets
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from passtpy.engine import Engine
+    from passtpy.net.door import Door
+    from passtpy.net.entrance import Entrance
+    from passtpy.net.follow import Follow
+    from passtpy.net.forward import Forwarding
+    from passtpy.net.nsockets import Factory
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+
+
+class Session:
+    """A guest being served: the engine, its loop, and what makes both stop."""
+
+    def __init__(self, config: Config, files: Files) -> None:
+        import uvloop
+
+        self._config = config
+        self._files = files
+        self._user = isolation.user_to_become(config.runas)
+        self._engine: Engine | None = None
+        self._factory: Factory | None = None
+        self._forwarding: Forwarding | None = None
+        self._follow: Follow | None = None
+        self._door: Door | None = None
+        self._entrance: Entrance | None = None
+        self._resolver = NO_RESOLVER
+        self._far_end: socket.socket | None = None  # of the stand-in for a tap
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._done: asyncio.Future[int] = self.loop.create_future()
+        if self._user is not None:
+            isolation.preload()
+
+    def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
+        """Create the datapath, its policy and the listening sockets.
+
+        `sockets` leads to the process that makes sockets in the namespace.
+        """
+        from passtpy.engine import Engine, open_datapath
+        from passtpy.net.follow import Follow
+        from passtpy.net.forward import Forwarding
+        from passtpy.net.nsockets import Factory, SocketStock
+        from passtpy.net.resolv import read_resolver
+        from passtpy.policy.decide import Decider
+        from passtpy.policy.guest import GuestAddresses
+        from passtpy.policy.rules import rules_from_config
+        from passtpy.services.registry import services_from_config
+
+        config, log, stock = self._config, self._files.log, None
+        for text in got.warnings:
+            log.warning("namespace", text=text)
+        seen = GuestAddresses.from_host(got.host)
+        resolver = self._resolver = read_resolver() or NO_RESOLVER
+        decider = Decider(rules_from_config(config, got.host, resolver), seen)
+        services = services_from_config(config, got.host, seen, resolver)
+        datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
+        if sockets is not None:
+            self._factory = Factory(sockets, self._factory_gone)
+            if needs_namespace_sockets(config):
+                stock = SocketStock(self._factory, config.preserve_source)
+        relay = None
+        if config.multicast_relay and not config.splice_only:
+            from passtpy.net.multicast import Relay
+
+            relay = Relay(config, got.host, datapath, seen, log)
+        self._engine = Engine(
+            datapath, decider, services, log, stock=stock, relay=relay
+        )
+        if got.plan is not None:
+            self._follow = Follow(config, got, got.plan, resolver, seen, log)
+        self._forwarding = Forwarding(config, got.host, datapath, self._factory, log)
+        self._forwarding.open()
+
+    def open_door(self, entrance: Entrance) -> None:
+        """Let machines in through this entrance, once we run."""
+        from passtpy.net.door import Door
+        from passtpy.net.seat import seat_for
+
+        assert self._engine is not None
+        log = self._files.log
+        self._entrance = entrance
+        self._door = Door(
+            entrance,
+            seat_for(self._config, self._engine.datapath, log),
+            log,
+            joined=self._engine.welcome,
+            left=self._machine_left,
+        )
+
+    def isolate(self) -> None:
+        """Give up every privilege; only resolv.conf is opened by name after this."""
+        if self._user is not None:
+            isolation.become(self._user)
+        isolation.lock()
+
+    def announce(self, got: guest.Guest) -> None:
+        """Log what the guest has got: from now on we serve it."""
+        from passtpy.policy.summary import summary
+
+        log, host = self._files.log, got.host
+        if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
+            log.info("tap.offloads", granted=hex(got.offloads))
+        if log.enabled(LogLevel.INFO):
+            lines = summary(self._config, host, self._resolver, got.ifname)
+            log.say("summary", lines)
+        place: dict[str, object] = {
+            "interface": got.ifname,
+            "mac": show_mac(host.guest_mac or bytes(6)),
+        }
+        event = "namespace.ready"
+        if self._entrance is not None:
+            event, place = "machine.awaited", {"socket": self._entrance.path}
+        log.info(
+            event,
+            **place,
+            mtu=got.mtu,
+            template4=host.template4,
+            template6=host.template6,
+            address4=host.guest4,
+            address6=host.guest6,
+            gateway4=host.gateway4,
+            gateway6=host.gateway6,
+        )
+
+    def run(self) -> int:
+        """Serve until something says stop; return the exit status."""
+        assert self._engine is not None
+        gc.freeze()  # what exists by now stays: collections need not look at it again
+        self._engine.start(self.loop, self._tap_gone)
+        if self._factory is not None:
+            self._factory.start(self.loop)
+        if self._forwarding is not None:
+            self._forwarding.start(self.loop)
+        if self._follow is not None:
+            self._follow.start(self.loop, self._engine, self._factory)
+        if self._config.stats:
+            from passtpy.control.stats import StatsTable
+
+            StatsTable(self._config.stats, self._engine.statistics).start(self.loop)
+        if self._door is not None:
+            self._door.start(self.loop)
+        return self.loop.run_until_complete(self._done)
+
+    def stop(self, status: int) -> None:
+        """Make run() return `status`; the first one wins."""
+        if not self._done.done():
+            self._done.set_result(status)
+
+    def close(self) -> None:
+        """Release the datapath and the loop."""
+        if self._door is not None:
+            self._door.close()
+        if self._follow is not None:
+            self._follow.close()
+        if self._forwarding is not None:
+            self._forwarding.close()
+        if self._engine is not None:
+            self._engine.stop()
+        if self._factory is not None:
+            self._factory.close()
+        self.loop.close()
+
+    def on_signals(
+        self, numbers: tuple[int, ...], handle: Callable[[Signal], None]
+    ) -> None:
+        """Call `handle` for each of these signals instead of what they normally do."""
+        fd = take_signals(numbers)
+
+        def ready() -> None:
+            for got in read_signals(fd):
+                handle(got)
+
+        self.loop.add_reader(fd, ready)
+
+    @property
+    def user(self) -> RunAs | None:
+        """Return whom we become in isolate()."""
+        return self._user
+
+    def _tap(self, got: guest.Guest) -> int:
+        """Return the guest's tap, or a stand-in when it has none; -1: yet to come."""
+        if got.tap_fd >= 0 or self._config.for_machine:
+            return got.tap_fd
+        stand_in, self._far_end = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+        )
+        return stand_in.detach()
+
+    def _factory_gone(self) -> None:
+        """Init ends with the command; in any other namespace nobody has to end."""
+        if not isinstance(self._config.target, SpawnCommand):
+            text = "no new spliced flows inwards, no changes to the interface"
+            self._files.log.error("factory.gone", text=text)
+
+    def _machine_left(self) -> None:
+        if self._config.one_off:
+            self.stop(EXIT_OK)
+
+    def _tap_gone(self, errno: int) -> None:
+        if self._door is not None:
+            self._door.gone(errno)
+            return
+        self._files.log.error("tap.gone", reason=os.strerror(errno))
+        self.stop(EXIT_FAILURE)
