@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from passtpy import __version__
 from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
@@ -91,7 +92,14 @@ def _passt(words: Sequence[str]) -> int:
 def _run(config: Config) -> int:
     from passtpy import daemon  # only now: --help needs nothing of it
 
-    return daemon.run(config)
+    _leave(daemon.run(config))
+
+
+def _leave(status: int) -> NoReturn:
+    """End here: to take a large interpreter apart takes as long as to serve."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _passtpy(words: Sequence[str]) -> int:

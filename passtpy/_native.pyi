@@ -6,6 +6,7 @@ unspecified. Ports are host-order ints. Records are struct sequences: tuples who
 fields also have names.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, final
 
 from _typeshed import structseq
@@ -27,6 +28,7 @@ OFFLOAD_USO4: Final[int]
 OFFLOAD_USO6: Final[int]
 MISS_DEADLINE_NS: Final[int]
 LISTEN_MAX: Final[int]
+VHOST_FEATURES: Final[int]  # virtio feature bits that the datapath can do
 
 @final
 class Miss(
@@ -184,12 +186,40 @@ class Datapath:
         queue_frames: int = 500,
         virtual_time: bool = False,
         secret: bytes | None = None,
-        backend: Literal["tun", "stream"] = "tun",
+        backend: Literal["tun", "stream", "vhost"] = "tun",
     ) -> None: ...
     # stream: a guest came, and goes; flows stay. A guest that leaves by itself is told
     # by Gone each time.
     def attach(self, fd: int, /) -> None: ...
+    # stream, vhost (stops all rings and forgets memory and features)
     def detach(self) -> None: ...
+    # vhost: what a front-end's messages ask for. Ring 0 is the guest's receive queue,
+    # ring 1 its transmit queue; a started ring is disabled. Gone tells that the guest's
+    # memory was taken away (EFAULT) or a kick descriptor is none (EPROTO); the datapath
+    # has detached then. Descriptors are taken over unless there is an exception; those
+    # of regions stay the caller's, which may close them.
+    def vhost_features(self, features: int, /) -> None: ...
+    def vhost_memory(
+        self,
+        # guest_addr, size, user_addr, mmap_offset, fd
+        regions: Sequence[tuple[int, int, int, int, int]],
+        /,
+    ) -> None: ...
+    def vhost_ring(
+        self,
+        index: int,
+        *,
+        size: int,
+        desc: int,
+        used: int,
+        avail: int,
+        base: int,
+        kick_fd: int,
+        call_fd: int,
+    ) -> None: ...
+    def vhost_call(self, index: int, call_fd: int, /) -> None: ...
+    def vhost_enable(self, index: int, enabled: bool, /) -> None: ...
+    def vhost_stop(self, index: int, /) -> int: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
     @property

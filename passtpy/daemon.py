@@ -76,9 +76,7 @@ def _run_command(config: Config, argv: tuple[str, ...]) -> int:
         got = guest.receive(process.control)
         session.open(got, ours)
         files.write_pid()
-        session.isolate()
-        session.announce(got)
-        status = _serve_command(session, process)
+        status = _serve_command(session, process, got)
         if got.tap_fd >= 0:
             tap.leave_to_namespace(got.tap_fd)
         session.close()
@@ -99,12 +97,15 @@ def _factory_pair(
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _serve_command(session: Session, process: command.CommandProcess) -> int:
-    def ended() -> None:
+def _serve_command(
+    session: Session, process: command.CommandProcess, got: guest.Guest
+) -> int:
+    def ended() -> bool:
         status = process.wait(block=False)
         if status is not None:
             session.loop.remove_reader(process.fileno())
             session.stop(status)
+        return status is not None
 
     def forward(got: Signal) -> None:
         if got.from_kernel and got.number in TERMINAL:
@@ -116,6 +117,8 @@ def _serve_command(session: Session, process: command.CommandProcess) -> int:
     session.on_signals(FORWARDED, forward)
     session.loop.add_reader(process.fileno(), ended)
     process.go()
+    session.isolate(got, ended)
+    session.announce(got)
     return session.run()
 
 
@@ -137,7 +140,7 @@ def _attach(config: Config, target: Attach, ready: Ready) -> int:
         if watch is not None:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
-        session.isolate()
+        session.isolate(got)
         session.announce(got)
         ready(files.log)
         try:
@@ -213,7 +216,7 @@ def _await(config: Config, machine: Machine, ready: Ready) -> int:
             session.open_door(entrance)
             session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
             files.write_pid()
-            session.isolate()
+            session.isolate(got)
             session.announce(got)
             ready(files.log)
             return session.run()

@@ -95,8 +95,10 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
     return datapath
 
 
-def _backend(config: Config) -> Literal["tun", "stream"]:
-    return "stream" if config.for_machine else "tun"
+def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
+    if not config.for_machine:
+        return "tun"
+    return "vhost" if config.vhost_user else "stream"
 
 
 class DeciderLike(Protocol):
@@ -227,10 +229,14 @@ class Engine:
     def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
         """Decide and answer after these facts from now on; flows stay as they are."""
         self._decider.replace(rules_from_config(config, host, resolver))
-        self._services.update(facts_from_config(config, host, resolver))
+        self.tell_services(config, host, resolver)
         self.datapath.scope_id = _index_of(host.template6)
         if self._relay is not None:
             self._relay.update(host)
+
+    def tell_services(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
+        """Answer after these facts; for those that decide nothing about flows."""
+        self._services.update(facts_from_config(config, host, resolver))
         self._schedule()
 
     def welcome(self) -> None:

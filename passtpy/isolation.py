@@ -17,7 +17,9 @@ import resource
 import signal
 import stat
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from passtpy import _native
@@ -81,15 +83,19 @@ def raise_limits() -> tuple[int, int]:
     return before
 
 
-def preload() -> None:
-    """Import what is otherwise imported when first used: log, services, errors."""
-    modules = list(_USED_LATER)
+def preload(enough: Callable[[], bool]) -> None:
+    """Import what is otherwise imported when first used: log, services, errors.
+
+    It takes a while: `enough` tells when none of it will be needed any more.
+    """
+    steps = [partial(importlib.import_module, name) for name in _USED_LATER]
     if not all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix))):
-        modules += _ON_DEMAND
-        for message in rtnl.MESSAGES:
-            rtnl.load(message)
-    for module in modules:
-        importlib.import_module(module)
+        steps += [partial(importlib.import_module, name) for name in _ON_DEMAND]
+        steps += [partial(rtnl.load, message) for message in rtnl.MESSAGES]
+    for step in steps:
+        if enough():
+            break
+        step()
 
 
 def _is_open_to_all(path: str) -> bool:

@@ -21,6 +21,7 @@ from passtpy.log import LogLevel
 from passtpy.net import guest, tap
 from passtpy.net.signals import Signal, read_signals, take_signals
 from passtpy.policy.forward import needs_namespace_sockets
+from passtpy.policy.guest import GuestAddresses
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,9 +32,14 @@ if TYPE_CHECKING:
     from passtpy.net.follow import Follow
     from passtpy.net.forward import Forwarding
     from passtpy.net.nsockets import Factory
+    from passtpy.net.template import Plan
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
+
+
+def _never() -> bool:
+    return False
 
 
 class Session:
@@ -52,11 +58,10 @@ class Session:
         self._door: Door | None = None
         self._entrance: Entrance | None = None
         self._resolver = NO_RESOLVER
+        self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._done: asyncio.Future[int] = self.loop.create_future()
-        if self._user is not None:
-            isolation.preload()
 
     def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
         """Create the datapath, its policy and the listening sockets.
@@ -64,19 +69,17 @@ class Session:
         `sockets` leads to the process that makes sockets in the namespace.
         """
         from passtpy.engine import Engine, open_datapath
-        from passtpy.net.follow import Follow
         from passtpy.net.forward import Forwarding
         from passtpy.net.nsockets import Factory, SocketStock
         from passtpy.net.resolv import read_resolver
         from passtpy.policy.decide import Decider
-        from passtpy.policy.guest import GuestAddresses
         from passtpy.policy.rules import rules_from_config
         from passtpy.services.registry import services_from_config
 
         config, log, stock = self._config, self._files.log, None
         for text in got.warnings:
             log.warning("namespace", text=text)
-        seen = GuestAddresses.from_host(got.host)
+        seen = self._seen = GuestAddresses.from_host(got.host)
         resolver = self._resolver = read_resolver() or NO_RESOLVER
         decider = Decider(rules_from_config(config, got.host, resolver), seen)
         services = services_from_config(config, got.host, seen, resolver)
@@ -93,9 +96,7 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, log, stock=stock, relay=relay
         )
-        if got.plan is not None:
-            self._follow = Follow(config, got, got.plan, resolver, seen, log)
-        self._forwarding = Forwarding(config, got.host, datapath, self._factory, log)
+        self._forwarding = Forwarding(config, datapath, self._factory, log)
         self._forwarding.open()
 
     def open_door(self, entrance: Entrance) -> None:
@@ -104,25 +105,40 @@ class Session:
         from passtpy.net.seat import seat_for
 
         assert self._engine is not None
-        log = self._files.log
+        log, welcome = self._files.log, self._engine.welcome
         self._entrance = entrance
         self._door = Door(
             entrance,
-            seat_for(self._config, self._engine.datapath, log),
+            seat_for(self._config, self._engine.datapath, log, welcome),
             log,
-            joined=self._engine.welcome,
+            joined=welcome,
             left=self._machine_left,
         )
 
-    def isolate(self) -> None:
-        """Give up every privilege; only resolv.conf is opened by name after this."""
+    def isolate(self, got: guest.Guest, ended: Callable[[], bool] = _never) -> None:
+        """Give up every privilege; only resolv.conf is opened by name after this.
+
+        Before that everything is imported that may be needed later, and cannot be
+        read by then: half as long as all the rest of the start. So a command runs
+        meanwhile (its packets wait), and one that has `ended` does not wait for us.
+        """
+        if self._user is not None:
+            isolation.preload(ended)
+        if got.plan is not None and not ended():
+            self._follow = self._follow_host(got, got.plan)
         if self._user is not None:
             isolation.become(self._user)
         isolation.lock()
 
+    def _follow_host(self, got: guest.Guest, plan: Plan) -> Follow:
+        from passtpy.net.follow import Follow
+
+        config, log, resolver = self._config, self._files.log, self._resolver
+        return Follow(config, got, plan, resolver, self._seen, log)
+
     def announce(self, got: guest.Guest) -> None:
         """Log what the guest has got: from now on we serve it."""
-        from passtpy.policy.summary import summary
+        from passtpy.policy.summary import qemu_options, summary
 
         log, host = self._files.log, got.host
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
@@ -130,6 +146,8 @@ class Session:
         if log.enabled(LogLevel.INFO):
             lines = summary(self._config, host, self._resolver, got.ifname)
             log.say("summary", lines)
+            if self._entrance is not None and self._entrance.path is not None:
+                log.say("summary", qemu_options(self._config, self._entrance.path))
         place: dict[str, object] = {
             "interface": got.ifname,
             "mac": show_mac(host.guest_mac or bytes(6)),
@@ -151,6 +169,8 @@ class Session:
 
     def run(self) -> int:
         """Serve until something says stop; return the exit status."""
+        if self._done.done():
+            return self._done.result()
         assert self._engine is not None
         gc.freeze()  # what exists by now stays: collections need not look at it again
         self._engine.start(self.loop, self._tap_gone)

@@ -11,6 +11,7 @@
 
 #include "core/datapath.h"
 #include "core/turn.h"
+#include "core/vhost.h"
 
 int datapath_attach(struct datapath *dp, int fd)
 {
@@ -36,9 +37,12 @@ void datapath_detach(struct datapath *dp)
 {
 	struct ctx *c = &dp->ctx;
 
-	if (!c->tap.ops->detach || c->tap.fd < 0)
+	if (!c->tap.ops->detach)
 		return;
-	epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
+	if (c->tap.vhost)
+		datapath_vhost_unwatch(dp);
+	else if (c->tap.fd >= 0)
+		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
 	tap_detach(&c->tap);
 	gate_sync(dp);
 }

@@ -13,6 +13,7 @@
 
 #include "core/handlers.h"
 #include "link/tap_faults.h"
+#include "link/tap_vhost.h"
 #include "proto/tcp.h"
 
 #define LOG_RING 4096 /* events between two visits of Python */
@@ -36,6 +37,8 @@ static int set_tap(struct ctx *c, const struct datapath_config *g,
 	switch (g->backend) {
 	case TAP_STREAM:
 		return tap_stream_init(t, &c->cnt);
+	case TAP_VHOST:
+		return tap_vhost_init(t, &c->cnt, &c->log, &c->now);
 	default:
 		return tap_tun_init(t, g->tap_fd, g->vnet, g->offloads,
 				    &c->cnt);

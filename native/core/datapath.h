@@ -11,8 +11,9 @@
 /** enum tap_backend - What the tap is made of
  * @TAP_TUN:	tun device, or a test socket
  * @TAP_STREAM:	Stream socket of a virtual machine, which comes and goes
+ * @TAP_VHOST:	Rings in a virtual machine's memory: core/vhost.h
  */
-enum tap_backend { TAP_TUN, TAP_STREAM, TAP_BACKENDS };
+enum tap_backend { TAP_TUN, TAP_STREAM, TAP_VHOST, TAP_BACKENDS };
 
 /** struct datapath_config - Everything fixed at creation
  * @backend:	What @tap_fd is

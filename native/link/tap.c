@@ -131,10 +131,11 @@ void tap_room(struct tap *t)
 
 void tap_detach(struct tap *t)
 {
-	if (!t->ops->detach || t->fd < 0)
+	if (!t->ops->detach)
 		return;
 	t->ops->detach(t);
-	close(t->fd);
+	if (t->fd >= 0)
+		close(t->fd);
 	t->fd = -1;
 	t->more = false;
 	t->blocked = true;

@@ -4,8 +4,8 @@
  * Handlers describe frames (struct frame_out: headers, payload by reference,
  * offloads still to be done) and never checksum or segment them. The backend
  * does, or has the kernel do it: tap_tun.c for a tun device with a virtio-net
- * header, tap_stream.c for the socket of a virtual machine. A frame may be a
- * super-segment of up to 64 KiB at any MTU.
+ * header, tap_stream.c for the socket of a virtual machine, tap_vhost.c for
+ * rings in its memory. A frame may be a super-segment of up to 64 KiB at any MTU.
  *
  * A guest that takes nothing for now makes the tap @blocked. Then core/ reads
  * no host socket until there is room again, and what waits, waits in sockets:
@@ -53,6 +53,7 @@ struct frame_out {
 
 struct tap;
 struct tap_stream;
+struct tap_vhost;
 
 /** struct tap_ops - A backend
  * @read:	Fill t->rx with up to TAP_BATCH frames; return their number,
@@ -97,9 +98,11 @@ struct tap_faults {
 /** struct tap
  * @fd:		What epoll watches for frames of the guest: tun device, socket
  *		of a virtual machine; in tests a socket that keeps message
- *		boundaries; -1: no guest is there
+ *		boundaries; with rings the kick of the one the guest sends by;
+ *		-1: no guest is there
  * @ops:	Backend
  * @stream:	Own state of tap_stream.c, or NULL
+ * @vhost:	Own state of tap_vhost.c, or NULL
  * @vnet:	Frames carry a virtio-net header
  * @tso4:	Backend takes TCP super-segments over IPv4
  * @tso6:	Backend takes TCP super-segments over IPv6
@@ -122,6 +125,7 @@ struct tap {
 	int fd;
 	const struct tap_ops *ops;
 	struct tap_stream *stream;
+	struct tap_vhost *vhost;
 	bool vnet;
 	bool tso4;
 	bool tso6;

@@ -21,7 +21,8 @@
 
 /* Room behind the last frame: IPv6 does not count its header in 64 KiB */
 #define RX_SLOT (TAP_FRAME_MAX + 40 + sizeof(struct vnet_hdr))
-#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_ALIGN + RX_SLOT + RX_ALIGN)
+#define RX_PAD	(RX_ALIGN + sizeof(struct vnet_hdr)) /* on top of each frame */
+#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + RX_ALIGN)
 
 /* tun_is_gone() - Does this errno mean that no frame will ever come again? */
 static bool tun_is_gone(int err)

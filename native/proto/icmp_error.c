@@ -218,6 +218,37 @@ static bool is_relayed(const struct sock_error *e, bool v4)
 	return e->type >= ICMP6_DST_UNREACH && e->type <= ICMP6_PARAM_PROB;
 }
 
+int icmp_error_mtu(int mtu, bool from_v4, bool to_v4)
+{
+	if (from_v4 == to_v4)
+		return mtu;
+	return mtu + (to_v4 ? -20 : 20);
+}
+
+/* translate() - Say an error in the other family's words (RFC 7915 4.2, 5.2) */
+static bool translate(struct sock_error *e, bool to_v4)
+{
+	uint8_t exceeded = to_v4 ? ICMP6_TIME_EXCEEDED : ICMP_TIME_EXCEEDED;
+
+	if (e->type == exceeded) {
+		e->type = to_v4 ? ICMP_TIME_EXCEEDED : ICMP6_TIME_EXCEEDED;
+		return true;
+	}
+	switch (e->err) {
+	case EMSGSIZE:
+		e->type = to_v4 ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG;
+		e->code = to_v4 ? ICMP_FRAG_NEEDED : 0;
+		e->info = (uint32_t)icmp_error_mtu((int)e->info, !to_v4, to_v4);
+		return true;
+	case ECONNREFUSED:
+		e->type = to_v4 ? ICMP_DEST_UNREACH : ICMP6_DST_UNREACH;
+		e->code = to_v4 ? ICMP_PORT_UNREACH : ICMP6_DST_UNREACH_NOPORT;
+		return true;
+	default:
+		return icmp_error_from_errno(e->err, to_v4, &e->type, &e->code);
+	}
+}
+
 bool icmp_error_relay(struct ctx *c, struct flow *flow,
 		      const struct sock_error *e, const void *l4,
 		      uint32_t l4_len)
@@ -227,8 +258,11 @@ bool icmp_error_relay(struct ctx *c, struct flow *flow,
 	const struct flowside *host = &flow->f.side[!tapside];
 	bool v4 = inany_is_v4(&guest->eaddr);
 	const union inany *src = &e->offender;
+	struct sock_error told = *e;
 
-	if (!is_relayed(e, v4))
+	if (!is_relayed(e, inany_is_v4(&host->eaddr)))
+		return false;
+	if (inany_is_v4(&host->eaddr) != v4 && !translate(&told, v4))
 		return false;
 
 	/* The guest knows the target by its own name for it. What the host says
@@ -243,5 +277,6 @@ bool icmp_error_relay(struct ctx *c, struct flow *flow,
 		 0);
 	return !icmp_error_quote(c, src, guest,
 				 (uint8_t)flow_type_proto[flow->f.type],
-				 e->type, e->code, e->info, l4, l4_len, l4_len);
+				 told.type, told.code, told.info, l4, l4_len,
+				 l4_len);
 }

@@ -89,6 +89,16 @@ void icmp_error_keep(int fd, bool v4, bool on);
 int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e);
 
 /**
+ * icmp_error_mtu() - The MTU that one family means, in the other's words
+ * @mtu:	MTU of a path, in bytes
+ * @from_v4:	Family it was told in
+ * @to_v4:	Family to tell it in
+ *
+ * Headers differ by 20 bytes (RFC 7915 4.2, 5.2).
+ */
+int icmp_error_mtu(int mtu, bool from_v4, bool to_v4);
+
+/**
  * icmp_error_relay() - Pass an error from outside on to the guest
  * @flow:	Flow whose packet it was
  * @e:		From icmp_error_next()
@@ -96,7 +106,9 @@ int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e);
  * @l4_len:	Bytes of @l4
  *
  * Types other than unreachable, too big, time exceeded and parameter problem
- * are not passed on, nor is what did not come as ICMP.
+ * are not passed on, nor is what did not come as ICMP. Where the flow ends in
+ * the other family the error is translated as far as it has a meaning there
+ * (RFC 7915).
  *
  * Return: true if the guest was told
  */

@@ -115,7 +115,7 @@ static void set_options(struct ctx *c, const struct flow *flow, int fd)
 	/* An urgent byte that is not in line is skipped by peeks, but counted
 	 * by sequence numbers: what follows would be sent twice */
 	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
-	if (c->tcp.peek_off[!tcp_is_v4(flow)])
+	if (c->tcp.peek_off[!tcp_sock_is_v4(flow)])
 		(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
 				 sizeof(zero));
 }
@@ -278,7 +278,7 @@ void tcp_connected(struct ctx *c, struct flow *flow)
 
 	/* From now on ICMP is advice, and no reason to give up (RFC 5927 4.1):
 	 * which is what the kernel does if nobody asks for errors */
-	icmp_error_keep(tcp_fd(flow), tcp_is_v4(flow), false);
+	icmp_error_keep(tcp_fd(flow), tcp_sock_is_v4(flow), false);
 	tcp_event(c, flow, TCP_EV_SOCK_ACCEPTED);
 	(void)tcp_send_syn(c, flow);
 	conn->snd_nxt = conn->iss + 1;

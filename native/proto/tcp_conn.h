@@ -205,6 +205,12 @@ static inline bool tcp_is_v4(const struct flow *flow)
 	return inany_is_v4(&flow->f.side[tcp_tapside(flow)].eaddr);
 }
 
+/* tcp_sock_is_v4() - The same of the socket: it may be of the other family */
+static inline bool tcp_sock_is_v4(const struct flow *flow)
+{
+	return inany_is_v4(&flow->f.side[!tcp_tapside(flow)].eaddr);
+}
+
 /* tcp.c */
 void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event);
 void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err);

@@ -96,7 +96,7 @@ static int udp_bind_guest(const struct ctx *c, int fd, const struct flow *flow,
 	const struct flowside *tgt = &flow->f.side[TGTSIDE];
 	uint16_t port = flow->f.side[INISIDE].eport;
 	const struct listener *l;
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	int rc;
 
 	if (tgt->oport)
@@ -128,7 +128,7 @@ static int udp_bind_guest(const struct ctx *c, int fd, const struct flow *flow,
 static int udp_connect_guest(struct ctx *c, const struct flow *flow, bool own,
 			     struct flowside *local)
 {
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	int fd, rc;
 
 	fd = dgram_socket(c, flow, IPPROTO_UDP, v4);
@@ -189,7 +189,7 @@ int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,
 		    int fd)
 {
 	const struct flowside *ini = &flow->f.side[INISIDE];
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, INISIDE);
 	int rc;
 
 	if (fd < 0)
@@ -266,12 +266,13 @@ static int udp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	int rc;
 
 	udp_flow_init(flow);
-	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
-		return -EAFNOSUPPORT;
+	(void)v;
 	if (flow->f.pif[INISIDE] == PIF_TAP)
 		rc = udp_open_guest(c, flow);
-	else
+	else if (udp_is_v4(flow, INISIDE) == udp_is_v4(flow, TGTSIDE))
 		rc = udp_open_host(c, flow, m);
+	else
+		rc = -EAFNOSUPPORT;
 	if (rc)
 		return rc;
 
@@ -305,6 +306,7 @@ void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei)
 	uint8_t l4[ICMP_QUOTE_MAX];
 	struct sock_error e;
 	unsigned n;
+	int err;
 
 	for (n = 0; n < UDP_ERRORS_MAX; n++) {
 		if (icmp_error_next(fd, l4 + UDP_HLEN, sizeof(l4) - UDP_HLEN,
@@ -312,9 +314,15 @@ void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei)
 			break;
 		udp_relay_error(c, flow, &e, l4);
 	}
-	/* An error that found no room in the queue would wake us for ever */
-	if (!n && dgram_take_error(fd))
+	if (n)
+		return;
+	/* An error that found no room in the queue would wake us for ever; one
+	 * of a socket of the namespace has no queue */
+	err = dgram_take_error(fd);
+	if (err) {
 		count(&c->cnt, CNT_UDP_ERRORS);
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+	}
 }
 
 void udp_timer(struct ctx *c, struct flow *flow)

@@ -57,20 +57,21 @@ static inline unsigned udp_tapside(const struct flow *flow)
 	return flow->f.pif[INISIDE] == PIF_TAP ? INISIDE : TGTSIDE;
 }
 
-/* udp_is_v4() - Family of both sides: nothing is translated between them */
-static inline bool udp_is_v4(const struct flow *flow)
+/* udp_is_v4() - Family of a side: what the guest begins may end in the other
+ * family (a resolver), what comes from outside keeps its own */
+static inline bool udp_is_v4(const struct flow *flow, unsigned sidei)
 {
-	return inany_is_v4(&flow->f.side[INISIDE].eaddr);
+	return inany_is_v4(&flow->f.side[sidei].eaddr);
 }
 
-static inline uint32_t udp_run_max(const struct flow *flow)
+static inline uint32_t udp_run_max(const struct flow *flow, unsigned sidei)
 {
-	return udp_is_v4(flow) ? UDP_RUN_MAX4 : UDP_RUN_MAX6;
+	return udp_is_v4(flow, sidei) ? UDP_RUN_MAX4 : UDP_RUN_MAX6;
 }
 
-static inline uint32_t udp_datagram_max(const struct flow *flow)
+static inline uint32_t udp_datagram_max(const struct flow *flow, unsigned sidei)
 {
-	return udp_is_v4(flow) ? UDP_DATAGRAM_MAX4 : UDP_DATAGRAM_MAX6;
+	return udp_is_v4(flow, sidei) ? UDP_DATAGRAM_MAX4 : UDP_DATAGRAM_MAX6;
 }
 
 /** struct udp_run - Datagrams that may travel as one super-segment
@@ -177,6 +178,15 @@ void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b);
 /* udp_to_tap.c */
 void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		   uint32_t events);
+
+/* What becomes of a batch that was received on side @from */
+typedef void udp_deliver_fn(struct ctx *c, struct flow *flow, unsigned from,
+			    struct udp_rx *rx);
+
+/* udp_receive() - Hand a flow's next batch to @deliver, or take the errors that
+ * keep it from being received */
+void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
+		 udp_deliver_fn *deliver);
 
 /* udp_rx_whole() - Did message @i fit its slot? Counted if not, and remembered
  * if it was long */

@@ -26,7 +26,7 @@ static void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	udp_tx_flush(c, flow, tx);
 	u->ttl = ttl;
 	if (!tx->shared)
-		dgram_set_ttl(tx->fd, udp_is_v4(flow), ttl);
+		dgram_set_ttl(tx->fd, udp_is_v4(flow, tx->to), ttl);
 }
 
 void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)

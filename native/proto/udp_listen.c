@@ -24,7 +24,7 @@ static void udp_deliver(struct ctx *c, struct flow *flow, void *data,
 		udp_splice_datagram(c, flow, data, len);
 		return;
 	}
-	if (len > udp_datagram_max(flow)) {
+	if (len > udp_datagram_max(flow, udp_tapside(flow))) {
 		count(&c->cnt, CNT_UDP_TRUNCATED);
 		return;
 	}

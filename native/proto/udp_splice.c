@@ -8,7 +8,8 @@
  *
  * An initiator inside the namespace needs a socket made there; without one the
  * flow lives on the listener. Errors (the target's port is closed) are counted
- * and logged, no more: only a kernel or root may send ICMP.
+ * and logged, no more: only a kernel or root may send ICMP, and a kernel does
+ * when nobody has the port, but there is the listener.
  */
 
 #include <errno.h>
@@ -56,7 +57,7 @@ static int connect_target(struct ctx *c, struct flow *flow, int fd,
 
 static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
 {
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, TGTSIDE);
 	struct flowside local;
 	int fd, rc;
 
@@ -98,7 +99,7 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 	int fd, rc;
 
 	udp_flow_init(flow);
-	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow))
+	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow, INISIDE))
 		return -EAFNOSUPPORT;
 	l = m->listener < 0 ?
 		    NULL :
@@ -169,25 +170,10 @@ static void pass(struct ctx *c, struct flow *flow, unsigned from,
 static void udp_splice_from_sock(struct ctx *c, struct flow *flow,
 				 unsigned sidei, uint32_t events)
 {
-	struct udp_flow *u = udp_flow_of(flow);
-	struct udp_rx rx;
-	int rc;
-
 	if (events & EPOLLERR)
 		udp_errors(c, flow, sidei);
-	if (!(events & EPOLLIN))
-		return;
-
-	/* As with the tap: one batch for each event */
-	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
-	if (rc) {
-		if (rc != -EAGAIN)
-			udp_errors(c, flow, sidei);
-		return;
-	}
-	pass(c, flow, sidei, &rx);
-	u->batch[sidei] =
-		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+	if (events & EPOLLIN)
+		udp_receive(c, flow, sidei, pass);
 }
 
 const struct handler udp_splice_handler = {

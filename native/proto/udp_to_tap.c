@@ -62,8 +62,9 @@ unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len)
 static bool udp_fits_mtu(const struct ctx *c, const struct flow *flow,
 			 uint32_t size)
 {
-	uint32_t ip_len = udp_is_v4(flow) ? sizeof(struct ip4_hdr) :
-					    sizeof(struct ip6_hdr_);
+	uint32_t ip_len = udp_is_v4(flow, udp_tapside(flow)) ?
+				  sizeof(struct ip4_hdr) :
+				  sizeof(struct ip6_hdr_);
 
 	return size + UDP_HLEN + ip_len <= c->tap.mtu;
 }
@@ -91,8 +92,9 @@ void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run)
 	const struct flowside *guest = &flow->f.side[tapside];
 
 	/* A run as it came by UDP_GRO may be longer than those we make */
-	if (run->segs == 1 || (c->tap.uso && run->bytes <= udp_run_max(flow) &&
-			       udp_fits_mtu(c, flow, run->size))) {
+	if (run->segs == 1 ||
+	    (c->tap.uso && run->bytes <= udp_run_max(flow, tapside) &&
+	     udp_fits_mtu(c, flow, run->size))) {
 		if (udp_frame(c, guest, run->iov, run->n, run->bytes,
 			      run->size))
 			lost = run->segs;
@@ -132,10 +134,12 @@ bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
 }
 
 /* udp_rx_deliver() - Send a batch of one flow to the guest, in order */
-static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
+static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
+			   struct udp_rx *rx)
 {
 	struct udp_flow *u = udp_flow_of(flow);
-	uint32_t max = udp_run_max(flow), size;
+	unsigned tapside = !from;
+	uint32_t max = udp_run_max(flow, tapside), size;
 	struct iovec iov[2 * UDP_RX_SMALL];
 	struct udp_run run = { .iov = iov };
 
@@ -143,7 +147,7 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
 		if (!udp_rx_whole(c, u, rx, i))
 			continue;
 		size = udp_rx_size(rx, i);
-		if (size > udp_datagram_max(flow)) {
+		if (size > udp_datagram_max(flow, tapside)) {
 			count(&c->cnt, CNT_UDP_TRUNCATED);
 			continue;
 		}
@@ -157,18 +161,12 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, struct udp_rx *rx)
 		udp_to_tap(c, flow, &run);
 }
 
-void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
-		   uint32_t events)
+void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
+		 udp_deliver_fn *deliver)
 {
 	struct udp_flow *u = udp_flow_of(flow);
 	struct udp_rx rx;
 	int rc;
-
-	if (events & EPOLLERR)
-		udp_errors(c, flow, sidei);
-	/* A guest that is full lets them wait: epoll tells again */
-	if (!(events & EPOLLIN) || c->tap.blocked)
-		return;
 
 	/* One batch for each event: what is left is an event again, after the
 	 * other flows had their turn */
@@ -178,8 +176,19 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			udp_errors(c, flow, sidei);
 		return;
 	}
-	udp_rx_deliver(c, flow, &rx);
+	deliver(c, flow, sidei, &rx);
 	u->batch[sidei] =
 		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+}
+
+void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+		   uint32_t events)
+{
+	if (events & EPOLLERR)
+		udp_errors(c, flow, sidei);
+	/* A guest that is full lets them wait: epoll tells again */
+	if (!(events & EPOLLIN) || c->tap.blocked)
+		return;
+	udp_receive(c, flow, sidei, udp_rx_deliver);
 	tap_flush(&c->tap);
 }

@@ -132,7 +132,8 @@ static void udp_tx_lost(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 {
 	const struct flowside *guest = &flow->f.side[!tx->to];
 	uint32_t len = (uint32_t)iov->iov_len + UDP_HLEN;
-	bool v4 = udp_is_v4(flow);
+	bool v4 = udp_is_v4(flow, !tx->to);
+	bool sock_v4 = udp_is_v4(flow, tx->to);
 	uint8_t type, code;
 	int mtu = 0;
 
@@ -145,9 +146,10 @@ static void udp_tx_lost(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 
 		type = v4 ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG;
 		code = v4 ? ICMP_FRAG_NEEDED : 0;
-		if (getsockopt(tx->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
-			       v4 ? IP_MTU : IPV6_MTU, &mtu, &optlen))
+		if (getsockopt(tx->fd, sock_v4 ? IPPROTO_IP : IPPROTO_IPV6,
+			       sock_v4 ? IP_MTU : IPV6_MTU, &mtu, &optlen))
 			return;
+		mtu = icmp_error_mtu(mtu, sock_v4, v4);
 	} else if (!icmp_error_from_errno(err, v4, &type, &code)) {
 		return;
 	}
@@ -310,7 +312,7 @@ void udp_tx_add(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		udp_tx_flush(c, flow, tx);
 	run = tx->n ? &tx->run[tx->n - 1] : NULL;
 	if (!run || size >= udp_flow_of(flow)->gso_limit ||
-	    !udp_run_fits(run, len, size, udp_run_max(flow))) {
+	    !udp_run_fits(run, len, size, udp_run_max(flow, tx->to))) {
 		run = &tx->run[tx->n++];
 		*run = (struct udp_run){ .iov = &tx->iov[tx->iovs] };
 	}

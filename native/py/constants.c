@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* constants.c - Names of enums, in their order, and limits Python must know */
 
+#include "link/tap_vhost.h"
 #include "py/module.h"
 
 /* names_add() - Add a tuple of strings to the module */
@@ -74,6 +75,16 @@ static int events_add(PyObject *module)
 	return rc;
 }
 
+/* number_add() - Add an int that may need all of 64 bits */
+static int number_add(PyObject *module, const char *name, uint64_t value)
+{
+	PyObject *number = PyLong_FromUnsignedLongLong(value);
+	int rc = number ? PyModule_AddObjectRef(module, name, number) : -1;
+
+	Py_XDECREF(number);
+	return rc;
+}
+
 static int limits_add(PyObject *module)
 {
 	if (PyModule_AddIntConstant(module, "OFFLOAD_CSUM", TAP_OFFLOAD_CSUM) ||
@@ -83,7 +94,8 @@ static int limits_add(PyObject *module)
 	    PyModule_AddIntConstant(module, "OFFLOAD_USO6", TAP_OFFLOAD_USO6) ||
 	    PyModule_AddIntConstant(module, "MISS_DEADLINE_NS",
 				    (long)STAGE_DEADLINE) ||
-	    PyModule_AddIntConstant(module, "LISTEN_MAX", LISTEN_MAX))
+	    PyModule_AddIntConstant(module, "LISTEN_MAX", LISTEN_MAX) ||
+	    number_add(module, "VHOST_FEATURES", VHOST_FEATURES))
 		return -1;
 	return 0;
 }

@@ -68,6 +68,7 @@ static bool config_secret(PyObject *secret, struct datapath_config *g)
 static const char *const tap_backends[TAP_BACKENDS] = {
 	[TAP_TUN] = "tun",
 	[TAP_STREAM] = "stream",
+	[TAP_VHOST] = "vhost",
 };
 
 static bool config_backend(const char *name, struct datapath_config *g)
@@ -374,6 +375,19 @@ static PyMethodDef methods[] = {
 	  "attach(fd): a guest came; its socket is taken over" },
 	{ "detach", METHOD(py_detach), METH_NOARGS,
 	  "detach(): let go of the guest; flows wait for the next one" },
+	{ "vhost_features", METHOD(py_vhost_features), METH_O,
+	  "vhost_features(features): virtio features that were negotiated" },
+	{ "vhost_memory", METHOD(py_vhost_memory), METH_O,
+	  "vhost_memory(regions): map a guest's memory in place of the old" },
+	{ "vhost_ring", METHOD(py_vhost_ring), METH_KW,
+	  "vhost_ring(index, size=, desc=, used=, avail=, base=, kick_fd=, "
+	  "call_fd=): start a ring, disabled" },
+	{ "vhost_call", METHOD(py_vhost_call), METH_VARARGS,
+	  "vhost_call(index, call_fd): notify elsewhere from now on" },
+	{ "vhost_enable", METHOD(py_vhost_enable), METH_VARARGS,
+	  "vhost_enable(index, enabled): let frames pass, or not" },
+	{ "vhost_stop", METHOD(py_vhost_stop), METH_O,
+	  "vhost_stop(index): stop a ring; returns where it would go on" },
 	{ "listen", METHOD(py_listen), METH_KW,
 	  "listen(fd, proto, listener, pif=PIF_HOST): take over a bound socket" },
 	{ "unlisten", METHOD(py_unlisten), METH_O,

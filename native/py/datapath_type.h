@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* datapath_type.h - The object behind Datapath, shared by its two files */
+/* datapath_type.h - The object behind Datapath, shared by its files */
 #ifndef PASSTPY_PY_DATAPATH_TYPE_H
 #define PASSTPY_PY_DATAPATH_TYPE_H
 
@@ -31,6 +31,16 @@ PyObject *py_counters(struct py_datapath *self, PyObject *unused);
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			 PyObject *kwargs);
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
+
+/* datapath_vhost.c: what vhost-user asks of the datapath */
+PyObject *py_vhost_features(struct py_datapath *self, PyObject *number);
+PyObject *py_vhost_memory(struct py_datapath *self, PyObject *value);
+PyObject *py_vhost_ring(struct py_datapath *self, PyObject *args,
+			PyObject *kwargs);
+PyObject *py_vhost_call(struct py_datapath *self, PyObject *args);
+PyObject *py_vhost_enable(struct py_datapath *self, PyObject *args);
+PyObject *py_vhost_stop(struct py_datapath *self, PyObject *number);
+
 #ifdef PASSTPY_FAULTS
 PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 #endif

@@ -92,7 +92,8 @@ NOTES: Final[dict[str, Note]] = {
     "map-guest-addr": Note(_BETTER, "the address meant follows the host"),
     "dns-forward": Note(
         _BETTER,
-        "follows resolv.conf; where no resolver is known, the host itself is asked;"
+        "follows resolv.conf; a resolver of the other family is asked where there is"
+        " none of this one, and the host itself where no resolver is known;"
         " without the option, a gateway that is a resolver stays one although its"
         " address stands for the host",
     ),

@@ -287,24 +287,23 @@ def read_fd(text: str) -> int:
 
 def read_log_size(text: str) -> int:
     """Read --log-size; unlike the C program, junk behind the number is an error."""
-    try:
-        size = parse_integer(text)
-    except ValueError:
-        size = 0
-    if size < MIN_LOG_SIZE:
-        raise ConfigError(f"Invalid --log-size: {text}")
-    return size
+    return _read_integer(text, "--log-size", MIN_LOG_SIZE)
 
 
 def read_stats(text: str) -> int:
     """Read --stats; unlike with the C program it has to be a number."""
+    return _read_integer(text, "--stats", 1, MAX_PID)
+
+
+def _read_integer(text: str, option: str, low: int, high: int | None = None) -> int:
+    """Read a whole number between `low` and `high`."""
     try:
-        delay = parse_integer(text)
+        value = parse_integer(text)
     except ValueError:
-        delay = 0
-    if not 0 < delay <= MAX_PID:
-        raise ConfigError(f"Invalid --stats: {text}")
-    return delay
+        value = low - 1
+    if value < low or (high is not None and value > high):
+        raise ConfigError(f"Invalid {option}: {text}")
+    return value
 
 
 def read_log_format(text: str) -> LogFormat:

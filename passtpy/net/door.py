@@ -8,7 +8,6 @@ at once.
 """
 
 import asyncio
-import errno
 import os
 import socket
 import struct
@@ -21,10 +20,6 @@ from passtpy.net.seat import Seat
 
 REST_S: Final = 1.0  # before the next try when there was no descriptor for anybody
 _CREDENTIALS: Final = struct.Struct("=3i")  # pid, uid, gid
-_REASONS: Final = {
-    errno.ENOTCONN: "connection closed",
-    errno.EPROTO: "a length that no frame can have",
-}
 
 
 class Door:
@@ -64,7 +59,7 @@ class Door:
     def gone(self, number: int) -> None:
         """The datapath has lost the machine, and tells why."""
         self._seat.detach()
-        self._on_gone(_REASONS.get(number, os.strerror(number)))
+        self._on_gone(self._seat.reasons.get(number, os.strerror(number)))
 
     def _on_knock(self) -> None:
         if self._loop is None:

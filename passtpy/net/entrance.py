@@ -13,14 +13,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EADDRINUSE, ECONNREFUSED
+from errno import EADDRINUSE, ECONNREFUSED, EPROTOTYPE
 from typing import Final
 
 from passtpy.config.model import Machine, RunAs, ServeFd
 from passtpy.errors import SetupError
 
 DEFAULT_PATHS: Final = tuple(f"/tmp/passt_{n}.socket" for n in range(1, 65))  # noqa: S108
-BACKLOG: Final = 16  # who comes second is refused, but at once
+BACKLOG: Final = 128  # who comes second is refused, but not made to wait
 _FIRST_FREE_FD: Final = 3
 
 
@@ -72,19 +72,23 @@ def _inherited(fd: int) -> socket.socket:
     """Return the socket behind a descriptor of our caller, moved out of the way."""
     try:
         sock = socket.socket(fileno=os.dup(fd))
+        try:
+            _check_connected(sock)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise SetupError(f"Invalid --fd: {fd}: {error.strerror}") from error
     sock.set_inheritable(False)
-    try:
-        stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
-        sock.getpeername()
-    except OSError as error:
-        raise SetupError(f"Invalid --fd: {fd}: {error.strerror}") from error
-    if stream != socket.SOCK_STREAM:
-        raise SetupError(f"Invalid --fd: {fd}: not a stream socket")
     if fd >= _FIRST_FREE_FD:
         os.close(fd)
     return sock
+
+
+def _check_connected(sock: socket.socket) -> None:
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+        raise OSError(EPROTOTYPE, "not a stream socket")
+    sock.getpeername()
 
 
 def _open(path: str, user: RunAs | None) -> Entrance:

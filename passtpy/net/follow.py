@@ -13,11 +13,11 @@ flow may well live on.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Final, Protocol, TypeVar
 
-from passtpy.addr import inany
+from passtpy.addr import Address, Mac, inany
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
@@ -28,6 +28,7 @@ from passtpy.net import rtnl
 from passtpy.net.change import GuestNetwork, fading, plain_addresses, plain_routes
 from passtpy.net.guest import Guest, addresses_for, follows_namespace
 from passtpy.net.monitor import Monitor
+from passtpy.net.neighbours import Neighbours
 from passtpy.net.netlink import Netlink
 from passtpy.net.nsockets import Factory
 from passtpy.net.resolv import read_resolver
@@ -64,6 +65,10 @@ class EngineLike(Protocol):
     def datapath(self) -> "Flows": ...
 
     def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None: ...
+
+    def tell_services(
+        self, config: Config, host: HostInfo, resolver: Resolver
+    ) -> None: ...
 
 
 class Flows(Protocol):
@@ -120,6 +125,7 @@ class Follow:
         self._seen = seen
         self._log = log
         self._monitor = Monitor()
+        self._neighbours = Neighbours()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._network: GuestNetwork | None = None
         self._engine: EngineLike | None = None
@@ -139,11 +145,14 @@ class Follow:
             index, routes = self._got.index, self._plan.routes
             self._network = GuestNetwork(source, index, addresses, routes)
         self._monitor.start(loop, self._update)
+        self._neighbours.start(loop, self._meet)
+        self._neighbours.look_at(_interfaces(self._plan))
         self._monitor.touch_later(FIRST_LOOK_S)
 
     def close(self) -> None:
         """Stop following."""
         self._monitor.close()
+        self._neighbours.close()
 
     def _addresses(self, plan: Plan) -> tuple[LinkAddress, ...]:
         mac = self._got.host.guest_mac or bytes(6)
@@ -166,12 +175,19 @@ class Follow:
         news = self._news(plan, host, resolver)
         before = self._host, self._resolver
         self._plan, self._host, self._resolver = plan, host, resolver
+        self._neighbours.look_at(_interfaces(plan))
         if news:
             self._log.info("host.changed", **news)
         if self._engine is not None and (host, resolver) != before:
             self._engine.tell(self._config, host, resolver)
         if self._network is not None:
             await self._change(self._network, plan)
+
+    def _meet(self, neighbours: Mapping[Address, Mac]) -> None:
+        """Know these neighbours of the host from now on, and no others."""
+        self._host = replace(self._host, neighbours=neighbours)
+        if self._engine is not None:
+            self._engine.tell_services(self._config, self._host, self._resolver)
 
     def _next_plan(self, network: HostNetwork) -> Plan:
         old = self._plan
@@ -273,6 +289,12 @@ class Follow:
                 break
             await asyncio.sleep(0)
         return used
+
+
+def _interfaces(plan: Plan) -> frozenset[int]:
+    """Return the host's interfaces that the guest's resembles."""
+    links = (plan.v4.link, plan.v6.link)
+    return frozenset(link.index for link in links if link is not None)
 
 
 def _leads_on(old: Family, new: Family) -> bool:

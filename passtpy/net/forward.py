@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from errno import EINVAL
 from typing import Final, Protocol
 
-from passtpy.config.host import HostInfo
 from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.ports import Span
 from passtpy.errors import SetupError
@@ -29,7 +28,6 @@ from passtpy.policy import auto
 from passtpy.policy.forward import (
     SOCKETS_PER_PORT,
     Forward,
-    families,
     forwards_from_config,
 )
 
@@ -165,7 +163,6 @@ class Forwarding:
     def __init__(
         self,
         config: Config,
-        host: HostInfo,
         datapath: Listeners,
         source: Factory | None,
         log: Log,
@@ -174,10 +171,9 @@ class Forwarding:
         self._factory = source
         self._log = log
         self._sockets = Sockets(datapath, source, config.freebind)
-        self._forwards = tuple(forwards_from_config(config, host))
+        self._forwards = tuple(forwards_from_config(config))
         self._tables = [_Table(f) for f in self._forwards if f.auto]
-        use4, use6 = families(config, host)
-        self._bits = use4 * auto.V4 | use6 * auto.V6
+        self._bits = config.ipv4 * auto.V4 | config.ipv6 * auto.V6
         # What we listen on ourselves, so that neither direction follows the other.
         self._ours: dict[tuple[Pif, int], set[int]] = {
             (pif, proto): set() for pif in (Pif.HOST, Pif.SPLICE) for proto in _NAMES

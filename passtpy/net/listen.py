@@ -8,7 +8,8 @@ ports is worked out once per place: there may be 65 000 ports to open at start.
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from errno import EPERM
+from errno import EAFNOSUPPORT, EPERM
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -28,6 +29,16 @@ _ANY: Final[dict[int, Address]] = {V4: IPv4Address(0), V6: IPv6Address(0)}
 Option = tuple[int, int, int | bytes]
 
 
+@cache
+def kernel_has_ipv6() -> bool:
+    """Tell whether this kernel knows IPv6 at all, in use or not."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | _FLAGS).close()
+    except OSError as error:
+        return error.errno != EAFNOSUPPORT
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a socket listens: an address, or any (None) of both families."""
@@ -40,7 +51,9 @@ class Place:
     @property
     def v4(self) -> bool:
         """Tell whether the socket is of the IPv4 kind."""
-        return self.address is not None and self.address.version == 4
+        if self.address is None:
+            return not kernel_has_ipv6()
+        return self.address.version == 4
 
 
 def wildcard(proto: int, families: int, ifname: str | None = None) -> Place:
@@ -58,7 +71,7 @@ def opener(place: Place, share: bool = False) -> Callable[[int], socket.socket]:
     family = socket.AF_INET if place.v4 else socket.AF_INET6
     kind = (socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) | _FLAGS
     options = tuple(_options(place, tcp))
-    host = "::" if place.address is None else str(place.address)
+    host = str(place.address or _ANY[V4 if place.v4 else V6])
     scope = _scope(place)
     new = socket.socket
 

@@ -6,17 +6,21 @@ The frames are on the socket (stream), or the socket tells where they are (vhost
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from errno import ENOTCONN, EPROTO
+from typing import ClassVar, Protocol
 
 from passtpy._native import Datapath
 from passtpy.config.model import Config
-from passtpy.errors import SetupError
 from passtpy.log import Log
 
 
 class Seat(Protocol):
     """A place for one machine at a time."""
+
+    @property
+    def reasons(self) -> Mapping[int, str]:
+        """Why the datapath may lose a machine, by errno."""
 
     def attach(
         self,
@@ -41,6 +45,11 @@ class StreamDatapath(Protocol):
 class StreamSeat:
     """Gives the socket to the datapath, which tells the engine when it is gone."""
 
+    reasons: ClassVar[Mapping[int, str]] = {
+        ENOTCONN: "connection closed",
+        EPROTO: "a length that no frame can have",
+    }
+
     def __init__(self, datapath: StreamDatapath) -> None:
         self._datapath = datapath
 
@@ -59,8 +68,16 @@ class StreamSeat:
         self._datapath.detach()
 
 
-def seat_for(config: Config, datapath: Datapath, log: Log) -> Seat:  # noqa: ARG001
-    """Return the seat that the command line asks for."""
+def seat_for(
+    config: Config, datapath: Datapath, log: Log, on_ready: Callable[[], None]
+) -> Seat:
+    """Return the seat that the command line asks for.
+
+    A machine on a stream socket may listen from the start. One that has rings does when
+    its driver has made them, and `on_ready` is called each time.
+    """
     if config.vhost_user:
-        raise SetupError("--vhost-user: not in this build")
+        from passtpy.net.vhost import VhostSeat
+
+        return VhostSeat(datapath, log, on_ready)
     return StreamSeat(datapath)

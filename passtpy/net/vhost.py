@@ -14,12 +14,15 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol, assert_never
+from collections.abc import Callable, Mapping, Sequence
+from errno import EFAULT, EPROTO
+from typing import ClassVar, Final, Protocol, assert_never
 
+from passtpy._native import VHOST_FEATURES
 from passtpy.errors import WireError
 from passtpy.log import Log
 from passtpy.services.vhost_user import (
+    TO_GUEST,
     Action,
     Answer,
     CloseFd,
@@ -43,9 +46,9 @@ Region = tuple[int, int, int, int, int]  # guest_addr, size, user_addr, mmap_off
 class VhostDatapath(Protocol):
     """What a seat asks of the datapath."""
 
-    def vhost_features(self, features: int) -> None: ...
+    def vhost_features(self, features: int, /) -> None: ...
 
-    def vhost_memory(self, regions: Sequence[Region]) -> None: ...
+    def vhost_memory(self, regions: Sequence[Region], /) -> None: ...
 
     def vhost_ring(
         self,
@@ -60,11 +63,11 @@ class VhostDatapath(Protocol):
         call_fd: int,
     ) -> None: ...
 
-    def vhost_call(self, index: int, call_fd: int) -> None: ...
+    def vhost_call(self, index: int, call_fd: int, /) -> None: ...
 
-    def vhost_enable(self, index: int, enabled: bool) -> None: ...
+    def vhost_enable(self, index: int, enabled: bool, /) -> None: ...
 
-    def vhost_stop(self, index: int) -> int: ...
+    def vhost_stop(self, index: int, /) -> int: ...
 
     def detach(self) -> None: ...
 
@@ -155,9 +158,23 @@ class _Line:
 class VhostSeat:
     """Serves one front-end after the other; each starts from nothing."""
 
-    def __init__(self, datapath: VhostDatapath, log: Log, features: int) -> None:
+    # Why the datapath may give up a guest by itself
+    reasons: ClassVar[Mapping[int, str]] = {
+        EFAULT: "its memory was taken away",
+        EPROTO: "a kick that is no event descriptor",
+    }
+
+    def __init__(
+        self,
+        datapath: VhostDatapath,
+        log: Log,
+        on_ready: Callable[[], None],
+        features: int = VHOST_FEATURES,
+    ) -> None:
+        """Call `on_ready` whenever a guest's driver begins to listen to frames."""
         self._datapath = datapath
         self._log = log
+        self._on_ready = on_ready
         self._features = features
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: _Line | None = None
@@ -227,6 +244,8 @@ class VhostSeat:
                     line.strike(call_fd)
             case EnableRing(index, enabled):
                 datapath.vhost_enable(index, enabled)
+                if index == TO_GUEST and enabled:
+                    self._on_ready()
             case StopRing(index):
                 base = datapath.vhost_stop(index)
                 self._do(line, self._conversation.stopped(index, base))

@@ -31,31 +31,48 @@ def dns_maps(config: Config, host: HostInfo, resolver: Resolver) -> tuple[DnsMap
     if not config.dns_enabled:
         return ()
     known = tuple(_without_scope(addr) for addr in resolver.nameservers)
-    mapped = mapped_loopback(config, host)
-    said = (config.dns_forward4, config.dns_forward6)
     targets = (config.dns_host4, config.dns_host6)
-    families = zip((4, 6), said, mapped, targets, strict=True)
-    found = (_map(*family, known) for family in families)
+    said = (config.dns_forward4, config.dns_forward6)
+    found = [
+        DnsMap(addr, _target(addr.version, targets, known))
+        if addr is not None
+        else _hidden(mapped, target, known)
+        for addr, mapped, target in zip(
+            said, mapped_loopback(config, host), targets, strict=True
+        )
+    ]
     return tuple(each for each in found if each is not None)
 
 
-def _map(
-    version: int,
-    said: Address | None,
-    mapped: Address | None,
-    target: Address | None,
-    known: tuple[Address, ...],
+def _target(
+    version: int, said: tuple[Address | None, ...], known: tuple[Address, ...]
+) -> Address:
+    """Return whom to ask what the guest asks in this family.
+
+    A resolver of the other family is as good, for it is we who ask it: a container
+    has one address for its resolver (IPv4), whatever network the host is in.
+    """
+    candidates = [addr for addr in said if addr is not None]
+    for found in (candidates, known):
+        for addr in found:
+            if addr.version == version:
+                return addr
+    # Without any it is on this host, as resolv.conf(5) has it.
+    return next(iter((*candidates, *known)), _LOOPBACKS[version])
+
+
+def _hidden(
+    mapped: Address | None, target: Address | None, known: tuple[Address, ...]
 ) -> DnsMap | None:
-    mine = [addr for addr in known if addr.version == version]
-    if said is not None:
-        # Without any it is on this host, as resolv.conf(5) has it.
-        return DnsMap(said, target or next(iter(mine), _LOOPBACKS[version]))
+    """Return what is forwarded although nobody asked for it."""
     # The guest cannot ask a loopback address, and where the gateway's address stands
     # for the host it would not reach the gateway.
-    hidden = [addr for addr in mine if addr.is_loopback or addr == mapped]
-    if mapped is None or not hidden:
+    if mapped is None:
         return None
-    return DnsMap(mapped, target or hidden[0])
+    for addr in known:
+        if addr.version == mapped.version and (addr.is_loopback or addr == mapped):
+            return DnsMap(mapped, target or addr)
+    return None
 
 
 def _without_scope(addr: Address) -> Address:

@@ -54,17 +54,21 @@ def families(config: Config, host: HostInfo) -> tuple[bool, bool]:
 
 
 def _place(
-    pif: Pif, rule: PortRule, use: tuple[bool, bool]
+    pif: Pif, rule: PortRule, config: Config
 ) -> tuple[Address | None, str | None]:
+    """Return where to listen for `rule`.
+
+    In both families, also if the host has one of them only: the other may come later,
+    when we have no right to open a port any more.
+    """
     address = rule.host_addr
-    if address is None and not all(use):
-        address = IPv4Address(0) if use[0] else IPv6Address(0)
+    if address is None and not (config.ipv4 and config.ipv6):
+        address = IPv4Address(0) if config.ipv4 else IPv6Address(0)
     return address, LOOPBACK_DEVICE if pif is Pif.SPLICE else rule.ifname
 
 
-def forwards_from_config(config: Config, host: HostInfo) -> Iterator[Forward]:
+def forwards_from_config(config: Config) -> Iterator[Forward]:
     """Yield everything to listen on, in the order of the options -t -u -T -U."""
-    use = families(config, host)
     number = relay_numbers(config)[1].stop  # those come first
     for pif, proto, option, rules, auto in (
         (Pif.HOST, IPPROTO_TCP, "-t", config.tcp_ports, config.tcp_ports_auto),
@@ -78,7 +82,7 @@ def forwards_from_config(config: Config, host: HostInfo) -> Iterator[Forward]:
             numbers = range(number, number + rule.ports * SOCKETS_PER_PORT[pif])
             number = numbers.stop
             ports = range(rule.first, rule.last + 1)
-            where = _place(pif, rule, use)
+            where = _place(pif, rule, config)
             why = f"{option} auto" if auto else str(rule)
             yield Forward(
                 pif, proto, numbers, ports, rule.delta, *where, rule.weak, auto, why

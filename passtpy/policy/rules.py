@@ -285,7 +285,7 @@ def _relayed(config: Config, sources: SourceMap) -> Iterator[Draft]:
 
 def _forwarded(config: Config, host: HostInfo) -> Iterator[Draft]:
     sources = source_map(config, host)
-    for forward in forwards_from_config(config, host):
+    for forward in forwards_from_config(config):
         if forward.pif is Pif.SPLICE:
             yield _outbound(config, forward)
         else:

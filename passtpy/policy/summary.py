@@ -34,7 +34,20 @@ def summary(
             yield from _ndp(config, host, facts)
         for each in dns_maps(config, host, resolver):
             yield f"DNS to {each.seen}: forwarded to {each.target}"
-    yield from _forwarding(config, host)
+    yield from _forwarding(config)
+
+
+def qemu_options(config: Config, path: str) -> Iterator[str]:
+    """Yield what to say to qemu, as an answer to: which socket?"""
+    yield "To connect a machine, start qemu with"
+    device = "    -device virtio-net-pci,netdev=n"
+    if config.vhost_user:
+        yield f"    -chardev socket,id=c,path={path}"
+        yield f"{device} -netdev vhost-user,id=n,chardev=c"
+        yield "    and memory that is shared: memory-backend-memfd,share=on"
+        return
+    address = f"addr.type=unix,addr.path={path}"
+    yield f"{device} -netdev stream,id=n,server=off,{address}"
 
 
 def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
@@ -94,9 +107,9 @@ def _listed(head: str, items: Iterable[object]) -> Iterator[str]:
         yield f"    {item}"
 
 
-def _forwarding(config: Config, host: HostInfo) -> Iterator[str]:
+def _forwarding(config: Config) -> Iterator[str]:
     table: tuple[Pif, int] | None = None
-    for forward in forwards_from_config(config, host):
+    for forward in forwards_from_config(config):
         if (forward.pif, forward.proto) != table:
             table = forward.pif, forward.proto
             name = PROTO_NAMES[forward.proto].upper()

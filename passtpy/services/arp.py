@@ -5,6 +5,7 @@ from ipaddress import IPv4Address
 
 from passtpy.addr import BROADCAST_MAC, NO_MAC, Mac, inany
 from passtpy.policy.guest import GuestAddresses
+from passtpy.services.announce import Announcer
 from passtpy.services.facts import Facts
 from passtpy.wire.arp import Arp, ArpOp, Neighbour
 from passtpy.wire.ethernet import ETHERTYPE_ARP, Ethernet
@@ -21,14 +22,12 @@ class ArpService:
         self._facts = facts
         self._guest = guest
         self._asked = False
-        self._to_announce: dict[IPv4Address, Mac] = {}
+        self._announcer = Announcer(IPv4Address)
         self.counters: dict[str, int] = {}
 
     def update(self, facts: Facts) -> None:
         """Tell this from now on, and announce what is now found elsewhere."""
-        for addr, mac in facts.moved_since(self._facts):
-            if isinstance(addr, IPv4Address):
-                self._to_announce[addr] = mac
+        self._announcer.update(self._facts, facts)
         self._asked = self._asked and facts.guest4 == self._facts.guest4
         self._facts = facts
 
@@ -50,6 +49,7 @@ class ArpService:
         if arp.sender.addr == NOBODY and not self._facts.is_taken(target):
             return []
         mac = self._facts.mac_of(target)
+        self._announcer.told(target)
         reply = Arp(ArpOp.REPLY, Neighbour(mac, target), arp.sender)
         return [self._frame(arp.sender.mac, reply)]
 
@@ -57,10 +57,9 @@ class ArpService:
         """Ask once for the guest's MAC address; announce what has moved."""
         frames = [
             self._announce(Neighbour(mac, addr))
-            for addr, mac in self._to_announce.items()
+            for addr, mac in self._announcer.take().items()
             if self._facts.ipv4
         ]
-        self._to_announce.clear()
         server, guest = self._facts.server4, self._facts.guest4
         if not self._asked and server is not None and guest is not None:
             self._asked = True
@@ -73,7 +72,7 @@ class ArpService:
         """Return 0 while there is something to ask or to announce."""
         server, guest = self._facts.server4, self._facts.guest4
         asks = not self._asked and server is not None and guest is not None
-        return 0 if asks or self._to_announce else None
+        return 0 if asks or self._announcer.has_news() else None
 
     def _announce(self, neighbour: Neighbour) -> bytes:
         target = Neighbour(NO_MAC, neighbour.addr)

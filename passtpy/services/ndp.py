@@ -11,6 +11,7 @@ from typing import Final
 from passtpy.addr import Mac, inany
 from passtpy.errors import WireError
 from passtpy.policy.guest import GuestAddresses
+from passtpy.services.announce import Announcer
 from passtpy.services.facts import Facts
 from passtpy.services.ra import Advertiser
 from passtpy.wire.ethernet import ETHERTYPE_IPV6, Ethernet
@@ -51,14 +52,12 @@ class NdpService:
         self._guest = guest
         self._router = Advertiser(facts, spread)
         self._asked = False
-        self._to_announce: dict[IPv6Address, Mac] = {}
+        self._announcer = Announcer(IPv6Address)
         self.counters: dict[str, int] = {}
 
     def update(self, facts: Facts) -> None:
         """Tell this from now on, and announce what has changed."""
-        for addr, mac in facts.moved_since(self._facts):
-            if isinstance(addr, IPv6Address):
-                self._to_announce[addr] = mac
+        self._announcer.update(self._facts, facts)
         self._asked = self._asked and facts.guest6 == self._facts.guest6
         self._facts = facts
         self._router.update(facts)
@@ -90,10 +89,9 @@ class NdpService:
         """Ask once who the guest is; announce what moved; advertise the router."""
         frames = [
             self._announce(addr, mac)
-            for addr, mac in self._to_announce.items()
+            for addr, mac in self._announcer.take().items()
             if self._facts.ipv6
         ]
-        self._to_announce.clear()
         if not self._asked:
             self._asked = True
             if self._facts.guest6 is not None:
@@ -105,7 +103,7 @@ class NdpService:
 
     def due(self) -> int | None:
         """Return when tick() has something to do."""
-        if not self._asked or self._to_announce:
+        if not self._asked or self._announcer.has_news():
             return 0
         return self._router.due()
 
@@ -125,6 +123,7 @@ class NdpService:
             # uses, although we would answer for it afterwards.
             taken = self._facts.is_taken(target)
             return [self._announce(target, mac)] if taken else []
+        self._announcer.told(target)
         to = link_address(asked.options) or eth.source
         answer = _advertisement(target, mac, solicited=True)
         return [self._frame(to, target, packet.source, answer)]

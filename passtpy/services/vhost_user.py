@@ -6,7 +6,7 @@ carry out in that order. Descriptors are only numbers here. Each that went in co
 in exactly one action, at once or (that of a call, which may come before its ring is
 started) later; what is kept is dropped with the conversation.
 
-Rings: 0 is the guest's receive queue, 1 its transmit queue. A ring is started by its
+Ring 0 is the guest's receive queue, ring 1 its transmit queue. A ring is started by its
 kick, once everything about it is known, and stopped by GET_VRING_BASE. Whether it is
 enabled is a different question, and outlives a stop: QEMU enables rings when the device
 is made, before it has accepted any feature.
@@ -29,6 +29,7 @@ from passtpy.wire.vhost_user import (
 )
 
 RINGS: Final = 2
+TO_GUEST: Final = 0
 QUEUE_PAIRS: Final = 1
 MAX_RING: Final = 32768  # descriptors of a split ring (virtio 1.2, 2.7)
 MAX_BASE: Final = 0xFFFF  # of the ring's index, which wraps around

@@ -247,3 +247,32 @@ def test_ping_socket_is_deaf_to_nobody(namespace: Namespace) -> None:
         echo = struct.pack("!BBHHH", 0, 0, 0xFFFF - 55 - 2, 55, 2)
         raw.sendto(echo, ("127.0.0.1", 0))
         assert sock.recvfrom(99)[1][0] == "127.0.0.9"
+
+
+@pytest.mark.parametrize("how", ["shutdown", "close"])
+def test_a_peer_hears_of_a_dead_port_only_when_the_last_socket_is_gone(
+    pair: Pair, how: str
+) -> None:
+    """So an error of a spliced flow cannot be told: others use the listener's port.
+
+    Neither a connected socket that receives no more nor one that is closed makes the
+    kernel refuse what its peer sends.
+    """
+    client, listener = pair
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(listener.family, socket.SOCK_DGRAM) as flow:
+        flow.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        flow.bind(listener.getsockname())
+        flow.connect(client.getsockname())
+        client.send(b"to the flow")
+        assert flow.recv(99) == b"to the flow"
+        if how == "shutdown":
+            flow.shutdown(socket.SHUT_RD)
+            client.send(b"still to the flow")
+            client.send(b"without an error")
+    client.send(b"to the listener")
+    assert listener.recv(99) == b"to the listener"
+    listener.close()
+    client.send(b"to nobody")
+    with pytest.raises(ConnectionRefusedError):
+        client.send(b"told at last")

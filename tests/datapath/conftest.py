@@ -7,10 +7,10 @@
         guest.expect("SA", ack=1001)
         server.accept()
 
-`guest` has a virtio-net header with all offloads; `any_guest` runs the test three
-times, also without the header, and on the stream socket of a virtual machine;
-`make_guest(mtu=1280)` makes odd ones. The packet language is in packets.py, Guest and
-Connection in guest.py.
+`guest` has a virtio-net header with all offloads; `any_guest` runs the test four times,
+the second time on a tap without the header, then on the stream socket and on the rings
+of a virtual machine; `make_guest(mtu=1280)` makes odd ones. The packet language is in
+packets.py, Guest and Connection in guest.py.
 """
 
 import os
@@ -75,13 +75,15 @@ def guest(make_guest: Callable[..., Guest]) -> Guest:
     return make_guest()
 
 
-@pytest.fixture(params=["vnet", "plain", "stream"])
+@pytest.fixture(params=["vnet", "plain", "stream", "vhost"])
 def any_guest(
     request: pytest.FixtureRequest, make_guest: Callable[..., Guest]
 ) -> Guest:
-    """A guest on a tap with a virtio-net header, without, and on a stream socket."""
+    """A guest on a tap with a virtio-net header, without, on a stream, on rings."""
     if request.param == "vnet":
         return make_guest()
+    if request.param == "vhost":
+        return make_guest(backend="vhost")
     backend = "stream" if request.param == "stream" else "tun"
     return make_guest(vnet=False, offloads=0, backend=backend)
 

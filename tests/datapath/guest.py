@@ -27,6 +27,7 @@ from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
 from tests.datapath.link import Link, MessageLink, StreamLink
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
+from tests.datapath.vring import VringLink
 
 ALL_OFFLOADS = (
     _native.OFFLOAD_CSUM
@@ -142,24 +143,34 @@ class Guest:
 
     vnet: bool = True
     offloads: int = ALL_OFFLOADS
-    backend: Literal["tun", "stream"] = "tun"
+    backend: Literal["tun", "stream", "vhost"] = "tun"
     mtu: int = 65520
     options: dict[str, Any] = field(default_factory=dict)
     decide: Decide = field(default_factory=lambda: answer(Action.DROP))
 
     def __post_init__(self) -> None:
-        link = StreamLink if self.backend == "stream" else MessageLink
-        ours, tap = socket.socketpair(socket.AF_UNIX, link.kind)
-        for end in (ours, tap):
-            end.setblocking(False)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        self.link: Link = link(ours)
         self.now = START_NS
         self.misses: list[_native.Miss] = []
         self.punts: list[bytes] = []
         self.gone: list[int] = []
         self.opened: list[int] = []
         self.frames: deque[Frame] = deque()
+        self.link: Link
+        self.sock: socket.socket  # the guest's end, where it is one
+        if self.backend == "vhost":
+            self.dp = self._make_datapath(-1)
+            self.link = self._plug_in()
+        else:
+            self._connect(StreamLink if self.backend == "stream" else MessageLink)
+
+    def _connect(self, link: type[StreamLink] | type[MessageLink]) -> None:
+        """Make the datapath at the other end of a pair of sockets."""
+        ours, tap = socket.socketpair(socket.AF_UNIX, link.kind)
+        for end in (ours, tap):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self.sock = ours
+        self.link = link(ours)
         try:
             self.dp = self._make_datapath(tap.fileno())
         except BaseException:
@@ -167,6 +178,12 @@ class Guest:
             tap.close()
             raise
         tap.detach()
+
+    def _plug_in(self) -> Link:
+        """Give a datapath of rings something to serve."""
+        link = VringLink()
+        link.start(self.dp)
+        return link
 
     def _make_datapath(self, tap_fd: int) -> _native.Datapath:
         return _native.Datapath(
@@ -184,7 +201,7 @@ class Guest:
     def close(self) -> None:
         """Destroy the datapath and our end of the tap."""
         self.dp.close()
-        self.link.sock.close()
+        self.link.close()
 
     # Driving the datapath
 
@@ -297,7 +314,7 @@ class Guest:
                 left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            ready = [self.dp.fileno(), self.link.sock.fileno()]
+            ready = [self.dp.fileno(), self.link.fileno()]
             select.select(ready, [], [], min(left, 0.005))
 
     def _parse(self, raw: bytes) -> Frame:

@@ -12,13 +12,17 @@ _PREFIX = struct.Struct("!I")
 class Link(Protocol):
     """The guest's end; nothing blocks."""
 
-    sock: socket.socket
-
     def send(self, frame: bytes) -> None:
         """Send one frame."""
 
     def recv(self) -> bytes:
         """Return the next frame; BlockingIOError when there is none."""
+
+    def fileno(self) -> int:
+        """What is readable when there may be one."""
+
+    def close(self) -> None:
+        """Let go of the datapath."""
 
 
 class MessageLink:
@@ -28,6 +32,8 @@ class MessageLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
 
     def send(self, frame: bytes) -> None:
         """Send one frame, its virtio-net header included."""
@@ -45,6 +51,8 @@ class StreamLink:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.fileno = sock.fileno
+        self.close = sock.close
         self._unsent = b""
         self._received = bytearray()
 

@@ -300,13 +300,13 @@ def test_malformed_frame_is_dropped_and_counted(
 
 
 def test_frame_shorter_than_vnet_header_is_dropped(guest: Guest) -> None:
-    guest.link.sock.send(b"1234")
+    guest.link.send(b"1234")
     guest.turn()
     assert guest.counter("drop_short") == 1
 
 
 def test_closed_tap_is_told_once(guest: Guest) -> None:
-    guest.link.sock.close()
+    guest.link.close()
     guest.turn()
     guest.turn()
     assert len(guest.gone) == 1

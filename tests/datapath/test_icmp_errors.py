@@ -208,6 +208,79 @@ def test_error_reaches_the_guest_over_ip6(
     assert len(lost.flows()) == (what != "tcp")
 
 
+# Flows that end in the other family: what comes back, and what the guest is told
+TRANSLATED6 = [
+    ((1, 0), (3, 0)),
+    ((1, 1), (3, 13)),
+    ((1, 3), (3, 1)),
+    ((1, 4), (3, 3)),
+    ((3, 0), (11, 0)),
+]
+TRANSLATED4 = [
+    ((3, 0), (1, 0)),
+    ((3, 1), (1, 3)),
+    ((3, 3), (1, 4)),
+    ((11, 0), (3, 0)),
+]
+
+
+def decide_otherwise(miss: _native.Miss) -> Verdict:
+    """Send everything to the target of the other family."""
+    target = TARGET6 if is_v4(miss.oaddr) else TARGET4
+    eaddr = inany(ip_address(target))
+    return Verdict(Action.FORWARD, Pif.HOST, eaddr, miss.oport, UNSPECIFIED, 0, 1)
+
+
+@pytest.mark.parametrize("what", ["udp", "tcp"])
+@pytest.mark.parametrize(
+    ("v6", "told", "expected"),
+    [(False, *pair) for pair in TRANSLATED6] + [(True, *pair) for pair in TRANSLATED4],
+)
+def test_error_of_the_other_family_is_translated(
+    lost: Guest,
+    wire: Wire,
+    what: str,
+    v6: bool,
+    told: tuple[int, int],
+    expected: tuple[int, int],
+) -> None:
+    lost.decide = decide_otherwise
+    lost.send(SENT[what](v6))
+    wire.answer(*told, wire.next(not v6))
+    frame = lost.recv()
+    l4 = 54 if v6 else 34
+    assert tuple(frame.raw[l4 : l4 + 2]) == expected
+    source = REMOTE6 if v6 else REMOTE4
+    check_quote(what, quoted(frame.packet, v6, source), v6)
+
+
+@BOTH
+def test_mtu_of_the_other_family_is_translated(
+    lost: Guest, wire: Wire, v6: bool
+) -> None:
+    """RFC 7915: headers of IPv6 are 20 bytes longer."""
+    lost.decide = decide_otherwise
+    lost.send(SENT["udp"](v6))
+    kind, code = (3, 4) if v6 else (2, 0)
+    wire.answer(kind, code, wire.next(not v6), info=1400)
+    raw = lost.recv().raw
+    l4 = 54 if v6 else 34
+    assert tuple(raw[l4 : l4 + 2]) == ((2, 0) if v6 else (3, 4))
+    assert int.from_bytes(raw[l4 + 4 : l4 + 8], "big") == (1420 if v6 else 1380)
+
+
+@BOTH
+def test_parameter_problem_of_the_other_family_is_none(
+    lost: Guest, wire: Wire, v6: bool
+) -> None:
+    lost.decide = decide_otherwise
+    lost.send(SENT["udp"](v6))
+    wire.answer(12 if v6 else 4, 0, wire.next(not v6))
+    lost.turn()
+    assert lost.counter("udp_errors") == 1
+    assert lost.counter("icmp_errors_to_tap") == 0
+
+
 @pytest.mark.parametrize("what", ["udp", "echo"])
 @BOTH
 def test_small_mtu_reaches_the_guest(
@@ -220,6 +293,20 @@ def test_small_mtu_reaches_the_guest(
     assert tuple(frame.raw[l4 : l4 + 2]) == ((2, 0) if v6 else (3, 4))
     assert int.from_bytes(frame.raw[l4 + 4 : l4 + 8], "big") == 1300
     check_quote(what, quoted(frame.packet, v6, ROUTER6 if v6 else ROUTER4), v6)
+
+
+@pytest.mark.parametrize("what", ["udp", "tcp"])
+@BOTH
+def test_ttl_is_carried_into_the_other_family(
+    lost: Guest, wire: Wire, what: str, v6: bool
+) -> None:
+    lost.decide = decide_otherwise
+    packet = SENT[what](v6)
+    packet.ttl = 7
+    if v6:
+        packet.hlim = 7
+    lost.send(packet)
+    assert wire.next(not v6)[8 if v6 else 7] == 7
 
 
 @PROTOCOLS

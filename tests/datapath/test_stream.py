@@ -37,16 +37,17 @@ def refused(number: int) -> Iterator[None]:
 
 def come_back(guest: Guest) -> None:
     """Connect anew: a socket pair in the place of the one that ended."""
-    guest.link.sock.close()
+    guest.sock.close()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
     guest.dp.attach(theirs.detach())
+    guest.sock = ours
     guest.link = StreamLink(ours)
 
 
 def leave(guest: Guest) -> None:
     """Close the guest's end, and let the datapath see it."""
-    guest.link.sock.close()
+    guest.sock.close()
     seen = len(guest.gone)
     guest.wait_for(lambda: len(guest.gone) > seen, "the end of the guest")
 
@@ -125,7 +126,7 @@ def test_hostile_length_costs_only_the_connection(
     vm: Guest, server: Server, length: int
 ) -> None:
     conn, peer = established(vm, server)
-    vm.link.sock.send(struct.pack("!I", length))
+    vm.sock.send(struct.pack("!I", length))
     vm.turn()
     assert vm.gone == [errno.EPROTO]
     assert len(vm.flows()) == 1

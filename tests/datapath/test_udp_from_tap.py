@@ -5,13 +5,14 @@ import itertools
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 import pytest
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 
-from passtpy.addr import from_inany
-from passtpy.flow import Action
+from passtpy.addr import UNSPECIFIED, from_inany, inany
+from passtpy.flow import Action, Pif, Verdict
 from tests.datapath.guest import Guest, Vnet, answer, forward_to, later
 from tests.datapath.packets import (
     DPORT,
@@ -71,6 +72,31 @@ def test_first_datagram_opens_the_flow_and_is_delivered(
     assert (flow.packets0, flow.bytes0) == (1, 5)
     assert flow.oport1 == SPORT
     assert str(from_inany(flow.oaddr1)) == ("::1" if v6 else "127.0.0.1")
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["v4-to-v6", "v6-to-v4"])
+def test_a_flow_may_end_in_the_other_family(
+    guest: Guest, udp_peer: socket.socket, udp_peer6: socket.socket, v6: bool
+) -> None:
+    """A question for a resolver, and its answer."""
+    peer = udp_peer if v6 else udp_peer6
+    loopback = inany(ip_address("127.0.0.1" if v6 else "::1"))
+    port = peer.getsockname()[1]
+    verdict = Verdict(Action.FORWARD, Pif.HOST, loopback, port, UNSPECIFIED, 0, 1)
+    guest.decide = lambda _miss: verdict
+    payloads = [bytes([i]) * 1000 for i in range(4)]
+    for payload in payloads:
+        guest.put(udp(payload, v6=v6))
+    guest.turn()
+    sender = peer.recvfrom(2000)[1]
+    assert received(peer, 3) == payloads[1:]
+    peer.sendto(b"answer", sender)
+    packet = guest.recv().packet
+    layer = IPv6 if v6 else IP
+    assert packet[layer].src == (REMOTE6 if v6 else REMOTE4)
+    assert (packet[UDP].sport, packet[UDP].dport) == (DPORT, SPORT)
+    assert bytes(packet[UDP].payload)[:6] == b"answer"
+    assert [(flow.packets0, flow.packets1) for flow in guest.flows()] == [(4, 1)]
 
 
 def test_the_guests_source_port_is_kept(guest: Guest, udp_peer: socket.socket) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A small vhost-user front-end and the guest behind it: rings in a memfd, nothing more.
 
-    frontend = Frontend(sock, features=VERSION_1 | MRG_RXBUF)
+    frontend = Frontend(sock, features=PLAIN | EVENT_IDX)
     frontend.start()
     frontend.send_frame(frame)
     header, frame = frontend.receive_frame()
@@ -47,9 +47,13 @@ GUEST_TSO6: Final = 1 << 8
 HOST_TSO4: Final = 1 << 11
 HOST_TSO6: Final = 1 << 12
 MRG_RXBUF: Final = 1 << 15
-EVENT_IDX: Final = 1 << 29
-PROTOCOL_FEATURES: Final = 1 << 30
 VERSION_1: Final = 1 << 32
+EVENT_IDX: Final = 1 << 29
+PLAIN: Final = VERSION_1 | MRG_RXBUF
+OFFLOADS: Final = (
+    PLAIN | CSUM | GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6 | HOST_TSO4 | HOST_TSO6
+)
+PROTOCOL_FEATURES: Final = 1 << 30
 REPLY_ACK: Final = 1 << 3
 
 PAGE: Final = 4096
@@ -155,7 +159,7 @@ class Frontend:
     """One connection to a back-end; start() does what a driver and QEMU do together."""
 
     sock: socket.socket
-    features: int = VERSION_1 | MRG_RXBUF
+    features: int = PLAIN
     protocol: int = REPLY_ACK
     ring_size: int = 256
     rx_buffer: int = 2048  # bytes of each of the guest's receive buffers
@@ -163,7 +167,10 @@ class Frontend:
     guest_base: int = 0x4000_0000
     user_base: int = 0x3F12_3450_0000
     idle: Callable[[], None] = lambda: None
-    rings: list[Ring] = field(default_factory=list)
+    rings: list[Ring] = field(default_factory=list, init=False)
+    # Receive buffers are offered again as soon as they are read, or kept in `read`.
+    refilling: bool = field(default=True, init=False)
+    read: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.sock.setblocking(False)
@@ -187,13 +194,14 @@ class Frontend:
         self._tx_free = [number * 2 for number in range(self.tx_count)]
 
     def close(self) -> None:
-        """Hang up; the memory goes with us."""
+        """Hang up; the memory goes with us. Once is enough."""
         self.sock.close()
         for ring in self.rings:
             ring.close()
         self.rings.clear()
-        self.memory.close()
-        os.close(self.memfd)
+        if not self.memory.closed:
+            self.memory.close()
+            os.close(self.memfd)
 
     def __enter__(self) -> "Frontend":
         return self
@@ -357,16 +365,18 @@ class Frontend:
 
     def fill(self) -> None:
         """Offer all receive buffers, once."""
-        ring = self.rings[RX]
-        for number in range(ring.size):
-            self.offer_rx(number)
-        ring.notify()
+        self.read = list(range(self.ring_size))
+        self.refill()
 
-    def offer_rx(self, number: int) -> None:
-        """Offer one receive buffer."""
-        at = self.buffers_at + number * self.rx_buffer
-        self.rings[RX].set_desc(number, self.guest(at), self.rx_buffer, WRITE)
-        self.rings[RX].offer(number)
+    def refill(self) -> None:
+        """Offer the receive buffers that were read."""
+        ring = self.rings[RX]
+        for number in self.read:
+            at = self.buffers_at + number * self.rx_buffer
+            ring.set_desc(number, self.guest(at), self.rx_buffer, WRITE)
+            ring.offer(number)
+        self.read.clear()
+        ring.notify()
 
     def send_frame(self, frame: bytes, vnet: Vnet | None = None) -> None:
         """Send one frame, in two descriptors: its header, and the rest."""
@@ -388,8 +398,13 @@ class Frontend:
             self._tx_free.append(used[0])
         return bool(self._tx_free)
 
+    def all_sent(self) -> bool:
+        """Tell whether the back-end has taken every frame."""
+        self._reclaim()
+        return len(self._tx_free) == self.tx_count
+
     def next_frame(self) -> tuple[Vnet, bytes] | None:
-        """Return the next frame if there is one; its buffers are offered again."""
+        """Return the next frame if there is one."""
         ring, parts, buffers = self.rings[RX], list[bytes](), list[int]()
         wanted = 1
         while len(parts) < wanted:
@@ -407,9 +422,9 @@ class Frontend:
             if self.features & MRG_RXBUF and len(parts) == 1:
                 wanted = Vnet(*VNET.unpack_from(parts[0])).num_buffers
                 assert wanted, "a frame of no buffers"
-        for number in buffers:
-            self.offer_rx(number)
-        ring.notify()
+        self.read += buffers
+        if self.refilling:
+            self.refill()
         data = b"".join(parts)
         return Vnet(*VNET.unpack_from(data)), data[VNET.size :]
 

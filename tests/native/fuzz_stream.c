@@ -219,7 +219,7 @@ static void step(void)
 		tap_take();
 		break;
 	case 5:
-		if (one_in(4))
+		if (f.asleep || one_in(4))
 			tap_give();
 		break;
 	case 6:

@@ -92,6 +92,26 @@ static void read_batch_ends_by_bytes(void)
 	teardown();
 }
 
+/* Each frame ends one byte behind a cache line, all stay just below the bytes
+ * of a batch, and the last one is as long as any */
+static void worst_batch_fits_the_buffer(void)
+{
+	const size_t most = sizeof(struct vnet_hdr) + TAP_FRAME_MAX + 40;
+
+	setup(true, 0);
+	for (int i = 0; i < TAP_BATCH - 1; i++) {
+		size_t len = i < 33 ? 1089 : 1025;
+
+		CHECK_EQ(write(guest_fd, buf, len), len);
+	}
+	memset(buf, 0xa5, sizeof(buf));
+	CHECK_EQ(write(guest_fd, buf, most), most);
+	CHECK_EQ(tap_read(&tap), TAP_BATCH);
+	CHECK_EQ(tap.rx[TAP_BATCH - 1].len, TAP_FRAME_MAX + 40);
+	CHECK_EQ(tap.rx[TAP_BATCH - 1].data[TAP_FRAME_MAX + 39], 0xa5);
+	teardown();
+}
+
 static void closed_tap_is_gone_after_its_frames(void)
 {
 	setup(false, 0);
@@ -505,6 +525,7 @@ int main(void)
 {
 	RUN(read_batch_until_empty);
 	RUN(read_batch_ends_by_bytes);
+	RUN(worst_batch_fits_the_buffer);
 	RUN(closed_tap_is_gone_after_its_frames);
 	RUN(full_tap_is_an_error_and_counted);
 	RUN(software_offload_cuts_and_sums);

@@ -10,9 +10,11 @@ import pytest
 
 from tests.lab import (
     GATEWAY4,
+    GATEWAY6,
     HOST4,
     HOST6,
     REMOTE4,
+    REMOTE6,
     TRANSLATORS,
     Attached,
     Attachment,
@@ -40,10 +42,13 @@ def lab() -> Iterator[Lab]:
 
 
 @contextmanager
-def serving(lab: Lab, *extra: str, prepare: str = ":") -> Iterator[Attached]:
+def serving(
+    lab: Lab, *extra: str, prepare: str = ":", ipv4: bool = True, ipv6: bool = True
+) -> Iterator[Attached]:
     """A guest; the daemon logs what changes. `prepare` is a shell line for its host."""
     etc(lab.dir, REMOTE4)
-    options = Attachment(ipv6="-4" not in extra, extra=(*extra, "-d"))
+    ipv6 = ipv6 and "-4" not in extra
+    options = Attachment(ipv4=ipv4, ipv6=ipv6, extra=(*extra, "-d"))
     guest = lab.guest()
     argv = TRANSLATORS["passtpy"].attach_command(guest, options)
     argv = with_etc(lab.dir, argv, prepare)
@@ -262,6 +267,25 @@ def test_a_family_that_is_lost_goes_after_a_while(lab: Lab) -> None:
         soon(at.guest.has_route6, "and its route")
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_family_that_comes_later_finds_its_ports_open(lab: Lab, version: int) -> None:
+    """Even a port that only root may open, when the daemon is root no more."""
+    lab.host.ip(f"-{version}", "route", "flush", "default")
+    lab.host.ip(f"-{version}", "addr", "flush", "dev", "eth0", "scope", "global")
+    with serving(lab, "-t", "80", ipv4=version == 6, ipv6=version == 4) as at:
+        host, gateway = (HOST4, GATEWAY4) if version == 4 else (HOST6, GATEWAY6)
+        length = 24 if version == 4 else 64
+        nodad = ("nodad",) if version == 6 else ()
+        lab.host.ip("addr", "add", f"{host}/{length}", "dev", "eth0", *nodad)
+        lab.host.ip(f"-{version}", "route", "add", "default", "via", gateway)
+        soon(lambda: f"{host}/{length}" in addresses(at.guest), "the family is there")
+        with (
+            tcp_echo(at.guest, host, port=80),
+            lab.remote.connect(host, 80) as client,
+        ):
+            assert exchange(client, b"inbound") == b"inbound"
+
+
 def test_a_host_without_a_network_gets_one(lab: Lab) -> None:
     """A laptop is opened, and connects a little later."""
     lab.host.ip("link", "set", "eth0", "down")
@@ -294,6 +318,38 @@ def test_a_guest_that_configures_itself_is_told(lab: Lab) -> None:
     old = [line for line in guest.ip("-6", "addr").splitlines() if prefix in line]
     assert all("deprecated" in line for line in old)
     process.stop()
+
+
+# Neighbours
+
+
+def neighbour(where: Namespace, address: str) -> str:
+    """The MAC address that `where` has for `address` on eth0, or nothing."""
+    words = where.ip("neigh", "show", address, "dev", "eth0").split()
+    return words[words.index("lladdr") + 1] if "lladdr" in words else ""
+
+
+def mac_of(where: Namespace, device: str) -> str:
+    words = where.ip("-br", "link", "show", "dev", device).split()
+    return words[2]
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
+def test_neighbours_have_the_mac_addresses_of_the_wire(lab: Lab, remote: str) -> None:
+    with serving(lab) as at, tcp_echo(lab.remote, remote) as server:
+
+        def talk() -> None:
+            with at.guest.connect(remote, server.port) as sock:
+                assert exchange(sock, b"to whom it belongs") == b"to whom it belongs"
+
+        talk()
+        first, other = mac_of(lab.remote, "wire0"), "02:00:00:00:00:99"
+        soon(lambda: neighbour(at.guest, remote) == first, "the remote's own")
+        lab.remote.ip("link", "set", "wire0", "address", other)
+        lab.host.ip("neigh", "flush", "dev", "eth0")
+        talk()
+        soon(lambda: neighbour(at.guest, remote) == other, "the new one is told")
+        talk()
 
 
 # resolv.conf

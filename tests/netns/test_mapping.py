@@ -55,8 +55,13 @@ def serving(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Att
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize(
     ("forward", "known"),
-    [(FORWARD4, REMOTE4), (FORWARD6, REMOTE6)],
-    ids=["v4", "v6"],
+    [
+        (FORWARD4, REMOTE4),
+        (FORWARD6, REMOTE6),
+        (FORWARD4, REMOTE6),
+        (FORWARD6, REMOTE4),
+    ],
+    ids=["v4", "v6", "v4-to-v6", "v6-to-v4"],
 )
 def test_dns_goes_to_the_first_resolver_of_the_host(
     lab: Lab, kind: str, port: int, forward: str, known: str

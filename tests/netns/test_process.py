@@ -166,10 +166,12 @@ def test_the_daemon_of_a_command_has_no_privileges(who: Who) -> None:
     argv = pasta(who, "--config-net", "--", "sh", "-c", "echo up; exec sleep 1000")
     with Running(argv) as running:
         assert running.line() == "up"
-        status = status_of(_daemon_of(running))
+        daemon = _daemon_of(running)
+        # It locks itself up while the command starts, before it reads its packets.
+        wait_for(lambda: status_of(daemon)["NoNewPrivs"] == "1", "it is locked up")
+        status = status_of(daemon)
         assert status["Uid"].split()[1] != "0"
         assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
-        assert status["NoNewPrivs"] == "1"
         host = os.stat("/proc/self/ns/user")
         assert os.path.samestat(host, os.stat(f"/proc/{running.popen.pid}/ns/user"))
 

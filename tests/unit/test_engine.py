@@ -267,3 +267,24 @@ def test_another_host_is_told_to_everybody() -> None:
     assert services.facts.guest4 == IPv4Address("192.0.2.7")
     assert datapath.scope_id == 1
     assert loop.later[-1][0] < 0.1  # the services have something to say
+
+
+def test_a_guest_may_leave_more_than_once() -> None:
+    datapath = FakeDatapath([Gone((107,))], [], [Gone((71,)), MISS])
+    made, loop = engine(datapath)
+    told: list[int] = []
+    made.start(cast(asyncio.AbstractEventLoop, loop), told.append)
+    made.pump()
+    made.pump()
+    assert told == [107, 71]
+    assert datapath.opened == [(5, VERDICT)]  # the rest goes on
+
+
+def test_a_new_guest_is_welcomed_at_once() -> None:
+    services = FakeServices()
+    made, loop = engine(FakeDatapath(), services)
+    made.welcome()
+    (delay, tick) = loop.later[-1]
+    assert delay <= 0.01
+    tick()
+    assert services.ticks

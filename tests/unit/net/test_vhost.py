@@ -37,6 +37,7 @@ from tests.lab.vhost_frontend import (
     PROTOCOL_FEATURES,
     REPLY_ACK,
     RX,
+    TX,
     VERSION_1,
     Frontend,
 )
@@ -132,9 +133,10 @@ class Table:
     datapath: FakeDatapath = field(default_factory=FakeDatapath)
     loop: FakeLoop = field(default_factory=FakeLoop)
     reasons: list[str] = field(default_factory=list)
+    ready: int = 0
 
     def __post_init__(self) -> None:
-        self.seat = VhostSeat(self.datapath, Log(), FEATURES)
+        self.seat = VhostSeat(self.datapath, Log(), self._on_ready, FEATURES)
 
     def connect(self) -> socket.socket:
         """Return a front-end's end of a new connection."""
@@ -143,6 +145,9 @@ class Table:
         self.seat.attach(ours, loop, self.reasons.append)
         theirs.setblocking(False)
         return theirs
+
+    def _on_ready(self) -> None:
+        self.ready += 1
 
     def run(self) -> None:
         """Let the loop call whoever waits."""
@@ -241,13 +246,29 @@ def test_detach_hangs_up_and_tells_nobody(table: Table) -> None:
     assert table.reasons == []
 
 
+def test_the_guest_is_ready_each_time_its_driver_is(table: Table) -> None:
+    with table.frontend() as frontend:
+        frontend.start()
+        assert table.ready == 1
+        frontend.stop()
+        frontend.start_ring(frontend.rings[TX])
+        frontend.number(R.GET_FEATURES)
+        assert table.ready == 1
+        frontend.start_ring(frontend.rings[RX])
+        frontend.number(R.GET_FEATURES)
+        assert table.ready == 2
+
+
 def test_a_front_end_may_be_replaced_when_it_goes(table: Table) -> None:
     """on_gone may attach the next one at once."""
     next_pair = socket.socketpair()
     first, theirs = socket.socketpair()
     loop = cast(asyncio.AbstractEventLoop, table.loop)
-    attach_next = lambda _reason: table.seat.attach(next_pair[0], loop, print)  # noqa: E731
-    table.seat.attach(first, loop, attach_next)
+
+    def attach(sock: socket.socket, on_gone: Callable[[str], None]) -> None:
+        table.seat.attach(sock, loop, on_gone)
+
+    attach(first, lambda _reason: attach(next_pair[0], table.reasons.append))
     theirs.close()
     table.run()
     send(next_pair[1], Message(R.GET_QUEUE_NUM))

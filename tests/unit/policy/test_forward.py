@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
-from passtpy.config.cli import parse_pasta
+from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider
@@ -40,8 +40,8 @@ class Miss(NamedTuple):
     listener: int
 
 
-def forwards(line: str, host: HostInfo = HOST) -> list[Forward]:
-    return list(forwards_from_config(parse_pasta(line.split()), host))
+def forwards(line: str) -> list[Forward]:
+    return list(forwards_from_config(parse_pasta(line.split())))
 
 
 def make(line: str, host: HostInfo = HOST) -> Decider:
@@ -92,6 +92,10 @@ def test_automatic_ports_are_all_ports() -> None:
     assert {f.ports for f in found} == {range(1, 65536)}
     assert [f.why for f in found] == ["-t auto", "-u auto", "-T auto", "-U auto"]
     assert len({n for f in found for n in (f.numbers[0], f.numbers[-1])}) == 8
+
+
+def test_a_family_that_the_host_may_get_later_has_its_sockets() -> None:
+    assert {item.address for item in forwards("-t 1 -u 1 -T 1 -U 1")} == {None}
 
 
 @pytest.mark.parametrize(("line", "addr"), [("-4 -t 1", "0.0.0.0"), ("-6 -t 1", "::")])
@@ -246,3 +250,23 @@ def test_splice_rules_print_as_they_decide() -> None:
         "   3        0  host any => reject  (no rule for this listener)",
         "   4        0  splice any => reject  (not from the namespace's loopback)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("peer", "seen"),
+    [
+        ("127.0.0.1", "192.0.2.1"),
+        ("127.0.0.2", "192.0.2.1"),
+        ("::1", "2001:db8::1"),
+        ("198.51.100.9", "198.51.100.9"),
+    ],
+)
+def test_nothing_bypasses_the_socket_of_a_machine(peer: str, seen: str) -> None:
+    """Loopback sources are the address that stands for the host, others stay."""
+    config = parse_passt(["-t", "80"])
+    rules = rules_from_config(config, HOST)
+    decider = Decider(rules, GuestAddresses.from_host(HOST))
+    verdict = decider.decide(miss(Pif.HOST, peer, 80, 0))
+    assert (verdict.action, verdict.pif) == (Action.FORWARD, Pif.TAP)
+    assert str(from_inany(verdict.oaddr)) == seen
+    assert not needs_namespace_sockets(config)

@@ -3,7 +3,7 @@
 
 from ipaddress import IPv4Address, IPv6Address
 
-from passtpy.config.cli import parse_pasta
+from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
 from passtpy.policy.summary import summary
@@ -79,3 +79,11 @@ def test_without_a_tap_there_is_only_forwarding() -> None:
     assert shown("--splice-only -t 80 -u none -T none -U none") == (
         "Inbound TCP forwarding:\n    [*]:80  =>  80\n"
     )
+
+
+def test_a_machine_has_no_interface_of_ours_and_is_told_of_resolvers() -> None:
+    config = parse_passt(["-t", "8080:80"])
+    lines = list(summary(config, HOST, RESOLVER, ""))
+    assert lines[:2] == ["Template interface: eth0 (IPv4), eth0 (IPv6)", "MAC:"]
+    assert "    198.51.100.53" in lines
+    assert lines[-2:] == ["Inbound TCP forwarding:", "    [*]:8080  =>  80"]

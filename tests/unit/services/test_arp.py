@@ -90,6 +90,7 @@ def test_our_own_address_is_ours_whatever_the_host_knows() -> None:
 def test_neighbour_that_moves_is_announced_once() -> None:
     services, _ = make("-4")
     services.tick(0)
+    services.handle(arp(ArpOp.REQUEST, GUEST4, PEER4), 0)
     services.update(facts("-4", replace(HOST, neighbours={PEER4: PEER_MAC})))
     assert services.due() == 0
     (frame,) = services.tick(1)
@@ -100,10 +101,18 @@ def test_neighbour_that_moves_is_announced_once() -> None:
     assert services.due() is None
 
 
+def test_neighbour_that_nobody_asked_for_is_not_announced() -> None:
+    services, _ = make("-4")
+    services.tick(0)
+    services.update(facts("-4", replace(HOST, neighbours={PEER4: PEER_MAC})))
+    assert services.due() is None
+
+
 def test_neighbour_that_goes_is_behind_us_again() -> None:
     known = replace(HOST, neighbours={PEER4: PEER_MAC})
     services, _ = make("-4", known)
     services.tick(0)
+    services.handle(arp(ArpOp.REQUEST, GUEST4, PEER4), 0)
     services.update(facts("-4"))
     (frame,) = services.tick(1)
     assert read_arp(frame)[1].sender == Neighbour(OUR_MAC, PEER4)

@@ -95,6 +95,7 @@ def test_our_own_addresses_are_defended(ours: IPv6Address) -> None:
 def test_neighbours_of_the_host_keep_their_mac_and_are_announced() -> None:
     services, _ = make("-6 --no-ra")
     services.tick(0)
+    services.handle(icmpv6(NeighbourSolicitation(PEER6).emit()), 0)
     services.update(facts("-6 --no-ra", replace(HOST, neighbours={PEER6: PEER_MAC})))
     (frame,) = services.tick(1)
     answer = NeighbourAdvertisement.parse(read_icmpv6(frame)[2])

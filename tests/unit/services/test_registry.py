@@ -146,3 +146,13 @@ def test_every_value_of_every_byte_of_the_options_is_survived(offset: int) -> No
         data[offset] = value
         services.handle(bytes(data), 0)
     assert services.counters()["dhcp"] == 256
+
+
+def test_a_new_guest_is_asked_who_it_is_again() -> None:
+    services, _ = make()
+    first = services.tick(0)
+    assert services.tick(0) == []
+    services.welcome()
+    assert services.due() == 0
+    assert services.tick(0) == first
+    assert len(first) == 2  # by ARP and by neighbour discovery

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tap_vhost.c - Rings of a virtual machine: starting, reading, notifying
+ *
+ * A frame of the guest is a chain of descriptors: virtio-net header and frame,
+ * cut up in any way. It is copied once, into our own buffer, before anybody
+ * looks at it, because the guest can change it at any time; what was checked
+ * would not be what is used.
+ *
+ * A batch costs no system call. The guest's kick stays in its descriptor, so
+ * that epoll tells again, until a read finds the ring empty; then it is
+ * consumed, kicks are asked for, and the ring is looked at once more.
+ */
+
+#include "link/tap_vhost.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+#include "link/tap_faults.h"
+
+#define RX_ALIGN 64 /* a frame starts on a cache line of its own */
+
+#define VHOST_HDR_MAX 12 /* virtio-net header with its count of buffers */
+
+/* Longest chain that may be a frame. IPv6 does not count its header in 64 KiB */
+#define RX_SLOT (VHOST_HDR_MAX + TAP_FRAME_MAX + 40)
+#define RX_PAD	(RX_ALIGN + VHOST_HDR_MAX) /* on top of each frame */
+#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + RX_ALIGN)
+
+/* Notifications */
+
+/* vhost_signal() - Add to an eventfd; when its counter is full the other end
+ * has not heard the last one yet, and will */
+static void vhost_signal(int fd)
+{
+	uint64_t one = 1;
+
+	(void)!write(fd, &one, sizeof(one));
+}
+
+void vhost_wake(const struct vhost_queue *q)
+{
+	vhost_signal(q->kick_fd);
+}
+
+void vhost_consume(struct tap *t, struct vhost_queue *q)
+{
+	uint64_t kicks;
+	ssize_t n;
+
+	do
+		n = read(q->kick_fd, &kicks, sizeof(kicks));
+	while (n < 0 && errno == EINTR);
+	if (n == (ssize_t)sizeof(kicks) || (n < 0 && errno == EAGAIN))
+		return;
+	virtq_break(&q->vq, VIRTQ_BAD_KICK);
+	t->vhost->err = EPROTO;
+	t->more = true;
+}
+
+/* queue_flush() - Show what was given back, and call if the guest wants it */
+static void queue_flush(struct tap *t, struct vhost_queue *q)
+{
+	if (!q->started)
+		return;
+	virtq_publish(&q->vq);
+	if (!virtq_wants_call(&q->vq) || q->call_fd < 0)
+		return;
+	count(t->cnt, CNT_VHOST_CALLS);
+	vhost_signal(q->call_fd);
+}
+
+void vhost_check(struct tap *t, struct vhost_queue *q)
+{
+	struct tap_vhost *v = t->vhost;
+	long index = q - v->queue;
+
+	if (v->mem.lost && !v->err) {
+		count(t->cnt, CNT_VHOST_MEMORY_LOST);
+		v->err = EFAULT;
+	}
+	if (v->err) {
+		t->more = true; /* the next read tells it */
+		t->blocked = true;
+	}
+	if (!q->started || !q->vq.fault || q->told)
+		return;
+	q->told = true;
+	if (index % 2 == VHOST_TO_GUEST)
+		t->blocked = true;
+	count(t->cnt, CNT_VHOST_BROKEN);
+	flow_log(v->log, *v->now, VHOST_BROKEN, NULL, index, q->vq.fault, 0, 0);
+}
+
+/* From the guest */
+
+/* header_read() - The virtio-net header of a frame, in host order */
+static struct vnet_hdr header_read(const struct tap_vhost *v,
+				   const uint8_t *buf)
+{
+	struct vnet_hdr h;
+
+	memcpy(&h, buf, sizeof(h));
+	/* 5.1.6.2: only this flag is the guest's to set, and only if... */
+	h.flags &= v->features & VHOST_F_CSUM ? VNET_F_NEEDS_CSUM : 0;
+	h.hdr_len = le16toh(h.hdr_len);
+	h.gso_size = le16toh(h.gso_size);
+	h.csum_start = le16toh(h.csum_start);
+	h.csum_offset = le16toh(h.csum_offset);
+	return h;
+}
+
+/* frame_take() - Copy a chain; false: no frame has that length */
+static bool frame_take(struct tap *t, const struct virtq_chain *chain,
+		       uint8_t *buf, struct tap_rx *rx)
+{
+	struct tap_vhost *v = t->vhost;
+	uint8_t *p = buf;
+
+	if (chain->len < v->hdr_len || chain->len > RX_SLOT) {
+		count(t->cnt, CNT_DROP_VHOST_LENGTH);
+		return false;
+	}
+	for (unsigned i = 0; i < chain->n; i++) {
+		memcpy(p, chain->iov[i].iov_base, chain->iov[i].iov_len);
+		p += chain->iov[i].iov_len;
+	}
+	rx->vh = header_read(v, buf);
+	rx->data = buf + v->hdr_len;
+	rx->len = chain->len - v->hdr_len;
+	return true;
+}
+
+/* queue_settle() - The ring is empty: sleep, unless more came meanwhile */
+static void queue_settle(struct tap *t, struct vhost_queue *q)
+{
+	vhost_consume(t, q);
+	if (virtq_kicks_on(&q->vq))
+		t->more = true;
+	else
+		t->drained = true;
+}
+
+/* queue_drain() - A batch of frames; bounded by chains, be they frames or not */
+static int queue_drain(struct tap *t, struct vhost_queue *q)
+{
+	struct virtq_chain *chain = &t->vhost->chain;
+	size_t pos = 0, bytes = 0;
+	int frames = 0;
+
+	virtq_kicks_off(&q->vq);
+	for (unsigned i = 0; i < TAP_BATCH && bytes < TAP_BATCH_BYTES; i++) {
+		uint8_t *buf = t->rx_buf + pos;
+		int rc = virtq_next(&q->vq, false, chain);
+
+		if (rc <= 0) {
+			queue_settle(t, q);
+			break;
+		}
+		virtq_give(&q->vq, chain->head, 0);
+		if (!q->enabled) {
+			count(t->cnt, CNT_DROP_VHOST_DISABLED);
+			continue;
+		}
+		if (!frame_take(t, chain, buf, &t->rx[frames]))
+			continue;
+		pos = (pos + chain->len + RX_ALIGN - 1) &
+		      ~(size_t)(RX_ALIGN - 1);
+		bytes += t->rx[frames++].len;
+	}
+	virtq_publish(&q->vq);
+	return frames;
+}
+
+static int vhost_read(struct tap *t)
+{
+	struct tap_vhost *v = t->vhost;
+	struct vhost_queue *q = &v->queue[VHOST_FROM_GUEST];
+	int n = 0;
+
+	t->more = false;
+	t->drained = false;
+	if (q->started && !v->err) {
+		if (q->vq.fault)
+			vhost_consume(t, q);
+		else
+			n = queue_drain(t, q);
+		vhost_check(t, q);
+	}
+	return v->err ? -v->err : n;
+}
+
+/* Coming and going */
+
+static int vhost_flush(struct tap *t)
+{
+	struct tap_vhost *v = t->vhost;
+
+	for (unsigned i = 0; i < VHOST_QUEUES; i++) {
+		queue_flush(t, &v->queue[i]);
+		vhost_check(t, &v->queue[i]);
+	}
+	return 0;
+}
+
+int vhost_set_features(struct tap *t, uint64_t features)
+{
+	struct tap_vhost *v = t->vhost;
+	const uint64_t uso = VHOST_F_GUEST_USO4 | VHOST_F_GUEST_USO6;
+	const uint64_t sends = VHOST_F_CSUM | VHOST_F_HOST_TSO4 |
+			       VHOST_F_HOST_TSO6;
+
+	if (features & ~VHOST_FEATURES)
+		return -EINVAL;
+	for (unsigned i = 0; i < VHOST_QUEUES; i++)
+		if (v->queue[i].started)
+			return -EBUSY;
+	v->features = features;
+	/* 5.1.6.1: the count is there with either of the two */
+	v->hdr_len = features & (VHOST_F_VERSION_1 | VHOST_F_MRG_RXBUF) ?
+			     VHOST_HDR_MAX :
+			     (uint32_t)sizeof(struct vnet_hdr);
+	t->uso = (features & uso) == uso;
+	t->merge = !(features & sends);
+	return 0;
+}
+
+int vhost_set_memory(struct tap *t, const struct guest_region *regions,
+		     unsigned n)
+{
+	struct tap_vhost *v = t->vhost;
+	int err;
+
+	(void)vhost_flush(t);
+	err = guest_mem_set(&v->mem, regions, n);
+	if (err)
+		return err;
+	count_n(t->cnt, CNT_VHOST_MEMORY_UNSEALED, v->mem.unsealed);
+	for (unsigned i = 0; i < VHOST_QUEUES; i++) {
+		struct vhost_queue *q = &v->queue[i];
+
+		if (!q->started)
+			continue;
+		(void)virtq_remap(&q->vq);
+		vhost_check(t, q);
+	}
+	return 0;
+}
+
+int vhost_start(struct tap *t, unsigned index, const struct virtq_addr *addr,
+		uint16_t base, int kick_fd, int call_fd)
+{
+	struct tap_vhost *v = t->vhost;
+	struct vhost_queue *q;
+	int err;
+
+	if (index >= VHOST_QUEUES || kick_fd < 0)
+		return -EINVAL;
+	q = &v->queue[index];
+	if (q->started)
+		return -EBUSY;
+	err = virtq_start(&q->vq, &v->mem, addr, base,
+			  v->features & VHOST_F_EVENT_IDX,
+			  v->features & VHOST_F_INDIRECT);
+	if (err)
+		return err;
+	/* Shared with the front-end, which has no reason to undo this: it would
+	 * stop nobody but its own guest */
+	if (fcntl(kick_fd, F_SETFL, O_NONBLOCK) ||
+	    (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK)))
+		return -errno;
+	q->started = true;
+	q->enabled = false;
+	q->kicks = true;
+	q->told = false;
+	q->kick_fd = kick_fd;
+	q->call_fd = call_fd;
+	if (index == VHOST_FROM_GUEST)
+		t->fd = kick_fd;
+	return 0;
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+uint16_t vhost_stop(struct tap *t, unsigned index)
+{
+	struct vhost_queue *q = &t->vhost->queue[index];
+
+	if (q->started)
+		queue_flush(t, q);
+	q->started = false;
+	q->enabled = false;
+	close_fd(&q->kick_fd);
+	close_fd(&q->call_fd);
+	if (index == VHOST_FROM_GUEST)
+		t->fd = -1;
+	if (index == VHOST_TO_GUEST)
+		t->blocked = true;
+	return q->vq.next_avail;
+}
+
+void vhost_enable(struct tap *t, unsigned index, bool enabled)
+{
+	struct vhost_queue *q = &t->vhost->queue[index];
+
+	if (!q->started)
+		return;
+	q->enabled = enabled;
+	if (index == VHOST_TO_GUEST)
+		t->blocked = true; /* until vhost_room() has looked */
+	if (enabled) /* it may have kicked whoever was here before us */
+		vhost_wake(q);
+}
+
+int vhost_set_call(struct tap *t, unsigned index, int call_fd)
+{
+	struct vhost_queue *q = &t->vhost->queue[index];
+
+	if (!q->started)
+		return -ENOTCONN;
+	if (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK))
+		return -errno;
+	close_fd(&q->call_fd);
+	q->call_fd = call_fd;
+	/* Whatever the old one was told, perhaps nobody heard */
+	if (call_fd >= 0)
+		vhost_signal(call_fd);
+	return 0;
+}
+
+static void vhost_detach(struct tap *t)
+{
+	struct tap_vhost *v = t->vhost;
+
+	for (unsigned i = 0; i < VHOST_QUEUES; i++)
+		(void)vhost_stop(t, i);
+	(void)guest_mem_set(&v->mem, NULL, 0);
+	v->err = 0;
+	v->keep_off = v->keep_end = 0;
+	(void)vhost_set_features(t, 0);
+}
+
+static void vhost_free(struct tap *t)
+{
+	struct tap_vhost *v = t->vhost;
+
+	if (!v)
+		return;
+	vhost_detach(t);
+	guest_mem_free(&v->mem);
+	free(v->keep);
+	free(v);
+	t->vhost = NULL;
+}
+
+static const struct tap_ops vhost_ops = {
+	.name = "vhost",
+	.read = vhost_read,
+	.write = vhost_write,
+	.flush = vhost_flush,
+	.room = vhost_room,
+	.detach = vhost_detach,
+	.free = vhost_free,
+};
+
+/* vhost_new() - Without queues, memory and features */
+static struct tap_vhost *vhost_new(struct flow_log *log, const uint64_t *now)
+{
+	struct tap_vhost *v = calloc(1, sizeof(*v));
+
+	if (!v)
+		return NULL;
+	for (unsigned i = 0; i < VHOST_QUEUES; i++)
+		v->queue[i].kick_fd = v->queue[i].call_fd = -1;
+	v->hdr_len = sizeof(struct vnet_hdr);
+	v->log = log;
+	v->now = now;
+	v->keep = malloc(VHOST_KEEP_MAX);
+	if (v->keep && !guest_mem_init(&v->mem))
+		return v;
+	free(v->keep);
+	free(v);
+	return NULL;
+}
+
+int tap_vhost_init(struct tap *t, struct counters *cnt, struct flow_log *log,
+		   const uint64_t *now)
+{
+	t->fd = -1;
+	t->ops = &vhost_ops;
+	t->cnt = cnt;
+	t->blocked = true;
+
+	if (pcap_init(&t->pcap))
+		return -ENOMEM;
+	t->vhost = vhost_new(log, now);
+	t->rx_buf = aligned_alloc(RX_ALIGN, ROUND_DOWN(RX_BUF, RX_ALIGN));
+	if (!t->vhost || !t->rx_buf)
+		return -ENOMEM;
+	(void)vhost_set_features(t, 0);
+#ifdef PASSTPY_FAULTS
+	return tap_faults_init(t);
+#else
+	return 0;
+#endif
+}
