@@ -209,6 +209,7 @@ static int tell_ring(struct vhost_link *v, uint32_t index)
 static int negotiate(struct vhost_link *v, const struct options *o,
 		     uint64_t *ret_features)
 {
+	struct message owner = { .request = SET_OWNER };
 	uint64_t features, protocol = 0;
 
 	if (ask(v, GET_FEATURES, &features))
@@ -224,7 +225,7 @@ static int negotiate(struct vhost_link *v, const struct options *o,
 		return -1;
 	v->acks = protocol & PROTOCOL_F_ACK;
 	*ret_features = features;
-	return tell_number(v, SET_OWNER, 0, -1) ||
+	return tell(v, &owner, -1) ||
 	       tell_number(v, SET_FEATURES, features, -1);
 }
 
