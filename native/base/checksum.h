@@ -19,6 +19,9 @@
  */
 uint64_t csum_add(const void *data, size_t len, uint64_t sum);
 
+/* csum_add_portable() - The same as on a processor without AVX2, for tests */
+uint64_t csum_add_portable(const void *data, size_t len, uint64_t sum);
+
 /* csum_fold() - Fold to 16 bits; NOT complemented, ready to store as it is */
 uint16_t csum_fold(uint64_t sum);
 

@@ -6,9 +6,9 @@
  * looks at it, because the guest can change it at any time; what was checked
  * would not be what is used.
  *
- * A batch costs no system call. The guest's kick stays in its descriptor, so
- * that epoll tells again, until a read finds the ring empty; then it is
- * consumed, kicks are asked for, and the ring is looked at once more.
+ * A batch costs no system call. A read that its bounds end asks for the next
+ * one. When a read finds the ring empty, the guest's kick is consumed, kicks are
+ * asked for, and the ring is looked at once more.
  */
 
 #include "link/tap_vhost.h"
@@ -154,11 +154,13 @@ static int queue_drain(struct tap *t, struct vhost_queue *q)
 	int frames = 0;
 
 	virtq_kicks_off(&q->vq);
+	t->more = true; /* what is left may have no kick */
 	for (unsigned i = 0; i < TAP_BATCH && bytes < TAP_BATCH_BYTES; i++) {
 		uint8_t *buf = t->rx_buf + pos;
 		int rc = virtq_next(&q->vq, false, chain);
 
 		if (rc <= 0) {
+			t->more = false;
 			queue_settle(t, q);
 			break;
 		}

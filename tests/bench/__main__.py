@@ -14,7 +14,8 @@ from tests.bench import loadgen, machine, report
 from tests.bench.measure import flow_table
 from tests.bench.rows import GROUPS, plan
 from tests.bench.runner import RowResult, columns_of, run_row
-from tests.lab import TRANSLATORS, Lab, LabError, why_unavailable
+from tests.bench.served import CONTENDERS
+from tests.lab import Lab, LabError, why_unavailable
 
 OPEN_FILES = 300_000  # 10 000 flows, at either end and in the translator
 
@@ -28,7 +29,7 @@ def _list_of(known: Sequence[str], text: str) -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    peers = tuple(TRANSLATORS)
+    peers = tuple(CONTENDERS)
     parser.add_argument(
         "--rows",
         type=lambda text: _list_of(GROUPS, text),

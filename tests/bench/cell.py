@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tests.bench.served import Served
 from tests.lab import REMOTE4, REMOTE6, Attached, Lab, Namespace, Translator
 
 WARMUP = 0.3
@@ -51,6 +52,12 @@ class Cell:
     @property
     def patience(self) -> float:
         return self.seconds + CONNECT_ALLOWANCE
+
+    @property
+    def client_words(self) -> Mapping[str, object]:
+        """What makes the load generator's client a guest on a socket, if it is one."""
+        attached = self.attached
+        return attached.client_words if isinstance(attached, Served) else {}
 
     def place(self, role: str) -> Namespace:
         """The ``remote``, ``host`` or ``guest``; without a translator host is guest."""

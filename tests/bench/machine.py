@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.lab import TRANSLATORS
+from tests.bench.served import CONTENDERS
 
 
 def _cpu_model() -> str:
@@ -33,6 +33,6 @@ def describe(peers: Sequence[str], command: str) -> dict[str, str]:
         "python": platform.python_version(),
     }
     for name in peers:
-        translator = TRANSLATORS[name]
+        translator = CONTENDERS[name]
         facts[name] = translator.why_missing() or translator.version()
     return facts

@@ -41,7 +41,7 @@ def _transfer(
     port = next(cell.ports)
     common = {**cell.times, **options}
     sides = ("recv", "send") if to_client else ("send", "recv")
-    near = {**common, **(client_options or {}), "side": sides[0]}
+    near = {**common, **(client_options or {}), **cell.client_words, "side": sides[0]}
     far = {**common, "role": "listen", "side": sides[1]}
     kind = "udp" if mode == "udp" else "tcp"
     cpu = cell.attached.cpu_seconds()
@@ -133,7 +133,7 @@ class RequestResponse:
     def __call__(self, cell: Cell) -> Metrics:
         client = cell.place(self.way.client)
         with _echo_server(cell, self.way, close_first=False) as port:
-            options = {"seconds": cell.seconds}
+            options = {"seconds": cell.seconds, **cell.client_words}
             argv = loadgen.words("rr", self.way.reach, port, options)
             answer = loadgen.run_client(client, argv, cell.patience)
         return {
@@ -152,7 +152,11 @@ class Connections:
         client = cell.place(self.way.client)
         cpu = cell.attached.cpu_seconds()
         with _echo_server(cell, self.way, close_first=True) as port:
-            options = {"seconds": cell.seconds, "clients": self.clients}
+            options = {
+                "seconds": cell.seconds,
+                "clients": self.clients,
+                **cell.client_words,
+            }
             argv = loadgen.words("crr", self.way.reach, port, options)
             answer = loadgen.run_client(client, argv, cell.patience)
         cpu = cell.attached.cpu_seconds() - cpu

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.bench.cell import Cell
 from tests.bench.measure import Metrics
-from tests.lab.translators import Attachment
+from tests.lab.translators import TRANSLATORS, Attachment, Translator
 
 OURS = "passtpy"
 CLEAN = "lossless"
@@ -39,7 +39,8 @@ class Target:
     def __str__(self) -> str:
         sign = "≥" if self.at_least else "≤"
         base = f"× {self.relative_to}" if self.relative_to else ""
-        return f"{sign} {self.bound:g}{base}"
+        who = f"{self.ours} " if self.ours != OURS else ""
+        return f"{who}{sign} {self.bound:g}{base}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Row:
     without: tuple[str, ...] = ()
     # Columns other than the chosen peers: name and environment of our own program.
     variants: Mapping[str, Mapping[str, str]] | None = None
+    # Columns of this row, from which the chosen peers are taken.
+    contenders: Mapping[str, Translator] = field(default_factory=lambda: TRANSLATORS)
 
 
 GBIT = Metric("gbit", "Gbit/s", 2)

@@ -27,10 +27,11 @@ from tests.bench.row import (
     Target,
 )
 from tests.bench.splice import splice_rows
+from tests.bench.vm import vm_rows
 from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
 GROUPS = (
-    *("tcp", "udp", "rr", "crr", "splice"),
+    *("tcp", "udp", "rr", "crr", "splice", "vm"),
     *("idle", "start", "follow", "loss", "table"),
 )
 ETHERNET_MTU = 1500
@@ -228,6 +229,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_udp_rows(),
         *_exchange_rows(),
         *splice_rows(),
+        *vm_rows(),
         *_idle_rows(),
         *_start_rows(),
         *follow_rows(),

@@ -15,6 +15,7 @@ from typing import Any
 from tests.bench.cell import Cell
 from tests.bench.measure import Metrics
 from tests.bench.row import OURS, Row
+from tests.bench.served import OnSocket
 from tests.lab import TRANSLATORS, Attached, Lab, LabError, Translator
 from tests.lab.translators import ROOT
 
@@ -50,10 +51,13 @@ class RowResult:
 
 
 def columns_of(row: Row, peers: Sequence[str]) -> list[Column]:
-    """The chosen peers, or the row's own variants if we are among them."""
+    """The chosen of its contenders, or its own variants if we are among the chosen."""
     if row.variants is None:
-        chosen = [name for name in peers if name not in row.without]
-        return [Column(name, TRANSLATORS[name]) for name in chosen]
+        return [
+            Column(name, translator)
+            for name, translator in row.contenders.items()
+            if name in peers and name not in row.without
+        ]
     if OURS not in peers:
         return []
     ours = TRANSLATORS[OURS]
@@ -65,6 +69,8 @@ def _attach(lab: Lab, row: Row, column: Column, forwarded: tuple[int, ...]) -> A
         raise LabError(missing)
     changes: dict[str, Any] = {row.forward: forwarded} if row.forward else {}
     attachment = replace(row.attachment, env=column.env, **changes)
+    if isinstance(column.translator, OnSocket):
+        return column.translator.serve(lab, attachment)
     attached = lab.attach(column.translator, attachment)
     if row.variants is not None and attached.process:
         _check_debug_build(attached, column)

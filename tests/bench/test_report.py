@@ -10,6 +10,7 @@ from tests.bench.report import Check, Value, check, failures, table
 from tests.bench.row import OURS, Metric, Row, Target
 from tests.bench.rows import GROUPS, plan
 from tests.bench.runner import Outcome, RowResult, columns_of
+from tests.bench.served import CONTENDERS
 from tests.lab import TRANSLATORS, Attachment
 
 GBIT = Metric("gbit", "Gbit/s", 1)
@@ -87,6 +88,17 @@ def test_rows_leave_out_who_cannot_do_the_work() -> None:
     for row in plan(("splice",), quick=False):
         columns = columns_of(row, tuple(TRANSLATORS))
         assert [c.name for c in columns] == ["direct", "pasta", "passtpy"]
+
+
+def test_rows_of_machines_have_their_own_contenders() -> None:
+    for row in plan(("vm",), quick=False):
+        columns = columns_of(row, tuple(CONTENDERS))
+        assert [c.name for c in columns] == ["direct", "passt", "passtpy", "vhost-user"]
+
+
+def test_target_of_another_column_names_it() -> None:
+    target = Target("gbit", 2, at_least=True, relative_to=OURS, ours="vhost-user")
+    assert str(target) == "vhost-user ≥ 2× passtpy"
 
 
 def test_spliced_rows_forward_ports_of_every_kind() -> None:

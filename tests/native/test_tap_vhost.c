@@ -139,6 +139,19 @@ static void kick_stays_until_the_ring_is_empty(void)
 	vhost_teardown(&h);
 }
 
+static void batch_cut_short_goes_on_without_a_kick(void)
+{
+	vhost_setup(&h, VHOST_FEATURES);
+	CHECK_EQ(tap_read(&h.tap), 0); /* kicks were asked for: none comes */
+	for (int i = 0; i < 5; i++)
+		guest_sends(40000, 1, (uint8_t)i);
+	CHECK_EQ(tap_read(&h.tap), 4); /* 128 KiB */
+	CHECK(h.tap.more);
+	CHECK_EQ(tap_read(&h.tap), 1);
+	CHECK(!h.tap.more);
+	vhost_teardown(&h);
+}
+
 static void worst_batch_fits_the_buffer(void)
 {
 	vhost_setup(&h, FLAGS);
@@ -395,6 +408,7 @@ static void run_from_guest(void)
 	RUN(header_is_short_without_buffer_count);
 	RUN(chains_that_are_no_frames_are_counted_and_given_back);
 	RUN(kick_stays_until_the_ring_is_empty);
+	RUN(batch_cut_short_goes_on_without_a_kick);
 	RUN(worst_batch_fits_the_buffer);
 	RUN(disabled_ring_is_emptied_into_the_void);
 	RUN(sent_buffers_are_told_once_a_flush);

@@ -19,7 +19,6 @@
 #include "load.h"
 
 #define EVENTS	      256
-#define MAX_SAMPLES   2000000
 #define RR_WARMUP     200 /* exchanges not counted */
 #define HOLD_AT_ONCE  128 /* connections being opened */
 #define HOLD_LIMIT_NS (40 * NS_PER_S)
@@ -82,17 +81,17 @@ int run_server(const struct options *o)
  */
 int run_rr(const struct options *o)
 {
-	static uint32_t samples[MAX_SAMPLES];
 	uint64_t begin = 0, end = UINT64_MAX, before, after = 0;
+	struct samples samples;
 	int fd = tcp_connected(o);
-	size_t count = 0, turn;
 	char byte = 'x';
+	size_t turn;
 
-	if (fd < 0)
+	if (fd < 0 || !samples_init(&samples))
 		return fail("connect");
 	set_nodelay(fd);
 
-	for (turn = 0; after < end && count < MAX_SAMPLES; turn++) {
+	for (turn = 0; after < end; turn++) {
 		before = now_ns();
 		if (send(fd, &byte, 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
 			return fail("exchange");
@@ -103,16 +102,10 @@ int run_rr(const struct options *o)
 			begin = before;
 			end = before + o->seconds_ns;
 		}
-		samples[count++] = (uint32_t)(after - before);
+		samples_add(&samples, after - before);
 	}
-
-	sort_ns(samples, count);
-	printf("{\"count\": %zu, \"per_second\": %.1f, \"median_us\": %.2f, "
-	       "\"p99_us\": %.2f}\n",
-	       count,
-	       (double)count * (double)NS_PER_S / (double)(after - begin),
-	       percentile_us(samples, count, 0.5),
-	       percentile_us(samples, count, 0.99));
+	report_exchanges(&samples, (double)(after - begin) / (double)NS_PER_S,
+			 "");
 	return 0;
 }
 
@@ -120,8 +113,7 @@ struct client {
 	pthread_t thread;
 	const struct options *o;
 	uint64_t end;
-	uint32_t *samples;
-	size_t count;
+	struct samples samples;
 	size_t errors;
 	int last_error;
 };
@@ -146,14 +138,14 @@ static void *crr_client(void *arg)
 	struct client *c = arg;
 	uint64_t before, after;
 
-	while ((before = now_ns()) < c->end && c->count < MAX_SAMPLES) {
+	while ((before = now_ns()) < c->end) {
 		if (!exchange_once(c->o)) {
 			c->last_error = errno;
 			c->errors++;
 			continue;
 		}
 		after = now_ns();
-		c->samples[c->count++] = (uint32_t)(after - before);
+		samples_add(&c->samples, after - before);
 	}
 	return NULL;
 }
@@ -167,45 +159,36 @@ static void *crr_client(void *arg)
 int run_crr(const struct options *o)
 {
 	struct client clients[MAX_CLIENTS] = { 0 };
-	size_t count = 0, errors = 0;
 	uint64_t begin = now_ns();
-	uint32_t *all;
+	struct samples all;
+	size_t errors = 0, i;
+	char extra[40];
 	unsigned int k;
 	double took;
 
+	if (!samples_init(&all))
+		return fail("setup");
 	for (k = 0; k < o->clients; k++) {
 		clients[k].o = o;
 		clients[k].end = begin + o->seconds_ns;
-		clients[k].samples = malloc(MAX_SAMPLES * sizeof(uint32_t));
-		if (!clients[k].samples ||
+		if (!samples_init(&clients[k].samples) ||
 		    pthread_create(&clients[k].thread, NULL, crr_client,
 				   &clients[k]))
 			return fail("setup");
 	}
 	for (k = 0; k < o->clients; k++) {
 		pthread_join(clients[k].thread, NULL);
-		count += clients[k].count;
+		for (i = 0; i < clients[k].samples.count; i++)
+			samples_add(&all, clients[k].samples.ns[i]);
 		errors += clients[k].errors;
 		if (clients[k].errors)
 			errno = clients[k].last_error;
 	}
 	took = (double)(now_ns() - begin) / (double)NS_PER_S;
-	if (!count)
+	if (!all.count)
 		return fail("no exchange succeeded");
-
-	all = malloc(count * sizeof(*all));
-	if (!all)
-		return fail("setup");
-	for (count = 0, k = 0; k < o->clients; k++) {
-		memcpy(all + count, clients[k].samples,
-		       clients[k].count * sizeof(*all));
-		count += clients[k].count;
-	}
-	sort_ns(all, count);
-	printf("{\"count\": %zu, \"errors\": %zu, \"per_second\": %.1f, "
-	       "\"median_us\": %.2f, \"p99_us\": %.2f}\n",
-	       count, errors, (double)count / took,
-	       percentile_us(all, count, 0.5), percentile_us(all, count, 0.99));
+	snprintf(extra, sizeof(extra), ", \"errors\": %zu", errors);
+	report_exchanges(&all, took, extra);
 	return 0;
 }
 

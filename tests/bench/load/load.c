@@ -2,6 +2,9 @@
 /* The load generator's entry: options, and helpers that its modes share.
  *
  * load MODE ADDRESS PORT [role=listen] [side=send] [name=value ...]
+ *
+ * With vm=SOCKET guest=ADDRESS gateway=ADDRESS the opening end is no program on
+ * kernel sockets but a guest behind a translator's socket (vm.h).
  */
 
 #define _GNU_SOURCE
@@ -111,25 +114,6 @@ fail:
 	return -1;
 }
 
-static int compare_ns(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
-}
-
-void sort_ns(uint32_t *values, size_t count)
-{
-	qsort(values, count, sizeof(*values), compare_ns);
-}
-
-double percentile_us(uint32_t *sorted_ns, size_t count, double fraction)
-{
-	if (!count)
-		return 0;
-	return sorted_ns[(size_t)((double)(count - 1) * fraction)] / 1000.0;
-}
-
 static bool parse_address(struct options *o, const char *host, const char *port)
 {
 	struct sockaddr_in6 *a6 = (struct sockaddr_in6 *)&o->addr;
@@ -189,6 +173,20 @@ static bool parse_option(struct options *o, const char *word)
 		o->flows = bounded(value, 60000);
 	else if (IS("size"))
 		o->size = bounded(value, 65000);
+	else if (IS("vm"))
+		o->vm = value;
+	else if (IS("vhost"))
+		o->vhost = *value == '1';
+	else if (IS("guest"))
+		o->guest = ntohl(inet_addr(value));
+	else if (IS("gateway"))
+		o->gateway = ntohl(inet_addr(value));
+	else if (IS("mtu"))
+		o->mtu = bounded(value, 65520);
+	else if (IS("queue"))
+		o->queue = bounded(value, 1024);
+	else if (IS("features"))
+		o->features = strtoull(value, NULL, 16);
 	else
 		return false;
 #undef IS
@@ -198,10 +196,30 @@ static bool parse_option(struct options *o, const char *word)
 static const struct {
 	const char *name;
 	int (*run)(const struct options *o);
+	int (*run_vm)(const struct options *o);
 } modes[] = {
-	{ "stream", run_stream }, { "server", run_server }, { "rr", run_rr },
-	{ "crr", run_crr },	  { "hold", run_hold },	    { "udp", run_udp },
+	{ "stream", run_stream, vm_run_stream },
+	{ "server", run_server, NULL },
+	{ "rr", run_rr, vm_run_rr },
+	{ "crr", run_crr, vm_run_crr },
+	{ "hold", run_hold, NULL },
+	{ "udp", run_udp, vm_run_udp },
 };
+
+static int run_mode(const char *name, const struct options *o)
+{
+	size_t m;
+
+	for (m = 0; m < sizeof(modes) / sizeof(modes[0]); m++) {
+		if (strcmp(name, modes[m].name))
+			continue;
+		if (!o->vm)
+			return modes[m].run(o);
+		if (modes[m].run_vm)
+			return modes[m].run_vm(o);
+	}
+	return -1;
+}
 
 int main(int argc, char **argv)
 {
@@ -211,10 +229,12 @@ int main(int argc, char **argv)
 		.clients = 1,
 		.flows = 1,
 		.size = 1472,
+		.mtu = 1500,
+		.queue = 256,
+		.features = UINT64_MAX,
 	};
 	struct rlimit files;
-	size_t m;
-	int i;
+	int i, status;
 
 	if (argc < 4 || !parse_address(&o, argv[2], argv[3]))
 		goto usage;
@@ -229,10 +249,9 @@ int main(int argc, char **argv)
 	}
 	signal(SIGPIPE, SIG_IGN);
 
-	for (m = 0; m < sizeof(modes) / sizeof(modes[0]); m++) {
-		if (!strcmp(argv[1], modes[m].name))
-			return modes[m].run(&o);
-	}
+	status = run_mode(argv[1], &o);
+	if (status >= 0)
+		return status;
 
 usage:
 	fprintf(stderr, "usage: load stream|server|rr|crr|hold|udp "

@@ -23,6 +23,11 @@
 #define MAX_STREAMS 256
 #define MAX_CLIENTS 64
 
+/* A period that divides no power of two shows shifted or repeated blocks. The
+ * buffer is long enough to take a block from any phase. */
+#define PATTERN_PERIOD 65521
+#define PATTERN_SIZE   (PATTERN_PERIOD + 256 * 1024)
+
 struct options {
 	const char *mode;
 	struct sockaddr_storage addr;
@@ -37,7 +42,14 @@ struct options {
 	unsigned int streams;
 	unsigned int clients;
 	unsigned int flows;
-	size_t size; /* datagram payload */
+	size_t size;	    /* datagram payload */
+	const char *vm;	    /* socket of a translator: play its guest */
+	bool vhost;	    /* that socket speaks vhost-user */
+	uint32_t guest;	    /* our address then */
+	uint32_t gateway;   /* who leads to the server */
+	unsigned int mtu;   /* of the guest */
+	unsigned int queue; /* vhost-user: descriptors of a ring */
+	uint64_t features;  /* vhost-user: what is accepted at most */
 };
 
 int run_stream(const struct options *o);
@@ -46,6 +58,30 @@ int run_rr(const struct options *o);
 int run_crr(const struct options *o);
 int run_hold(const struct options *o);
 int run_udp(const struct options *o);
+int vm_run_stream(const struct options *o);
+int vm_run_rr(const struct options *o);
+int vm_run_crr(const struct options *o);
+int vm_run_udp(const struct options *o);
+
+/* Bytes of a stream, in total and in steps of BIN_NS */
+struct meter {
+	uint64_t bytes;
+	uint64_t bins[MAX_BINS];
+};
+
+void fill_pattern(uint8_t *pattern);
+void meter_count(struct meter *m, uint64_t age_ns, size_t n);
+void report_received(const struct options *o, struct meter *const *meters,
+		     unsigned int count, bool exact, const char *extra);
+
+struct samples {
+	uint32_t *ns;
+	size_t count;
+};
+
+bool samples_init(struct samples *s);
+void samples_add(struct samples *s, uint64_t ns);
+void report_exchanges(struct samples *s, double seconds, const char *extra);
 
 uint64_t now_ns(void);
 int fail(const char *what);
@@ -53,7 +89,5 @@ int tcp_listener(const struct options *o, int backlog);
 int tcp_connected(const struct options *o);
 int set_nonblocking(int fd, bool on);
 void set_nodelay(int fd);
-double percentile_us(uint32_t *sorted_ns, size_t count, double fraction);
-void sort_ns(uint32_t *values, size_t count);
 
 #endif /* LOAD_H */

@@ -31,18 +31,12 @@
 #define DRAIN_NS	(20 * NS_PER_S) /* verify: limit for the remainder */
 #define SENDER_GRACE_NS (500 * NS_PER_MS)
 
-/* A period that divides no power of two shows shifted or repeated blocks. The
- * buffer is long enough to take a block from any phase. */
-#define PATTERN_PERIOD 65521
-#define PATTERN_SIZE   (PATTERN_PERIOD + RECV_BLOCK)
-
 struct stream {
 	int fd;
 	bool done;
 	bool exact;
-	uint64_t bytes;
 	uint32_t retransmits;
-	uint64_t bins[MAX_BINS];
+	struct meter meter;
 };
 
 struct run {
@@ -56,21 +50,6 @@ struct run {
 	uint8_t *pattern;
 	uint8_t *buffer;
 };
-
-static void fill_pattern(uint8_t *pattern)
-{
-	uint32_t x = 2463534242U;
-	size_t i;
-
-	for (i = 0; i < PATTERN_PERIOD; i++) {
-		x ^= x << 13;
-		x ^= x >> 17;
-		x ^= x << 5;
-		pattern[i] = (uint8_t)x;
-	}
-	for (; i < PATTERN_SIZE; i++)
-		pattern[i] = pattern[i - PATTERN_PERIOD];
-}
 
 static uint32_t retransmits(int fd)
 {
@@ -91,14 +70,6 @@ static void finish(struct run *r, struct stream *s)
 	r->open--;
 }
 
-static void count_bytes(struct run *r, struct stream *s, size_t n)
-{
-	uint64_t bin = (now_ns() - r->start) / BIN_NS;
-
-	s->bytes += n;
-	s->bins[bin < MAX_BINS ? bin : MAX_BINS - 1] += n;
-}
-
 static void on_readable(struct run *r, struct stream *s)
 {
 	ssize_t n = 0;
@@ -109,10 +80,11 @@ static void on_readable(struct run *r, struct stream *s)
 		if (n <= 0)
 			break;
 		if (r->o->verify &&
-		    memcmp(r->buffer, r->pattern + s->bytes % PATTERN_PERIOD,
+		    memcmp(r->buffer,
+			   r->pattern + s->meter.bytes % PATTERN_PERIOD,
 			   (size_t)n))
 			s->exact = false;
-		count_bytes(r, s, (size_t)n);
+		meter_count(&s->meter, now_ns() - r->start, (size_t)n);
 		if (n < RECV_BLOCK / 4)
 			break;
 	}
@@ -133,14 +105,14 @@ static void on_writable(struct run *r, struct stream *s)
 		return;
 	}
 	for (i = 0; i < CALLS_PER_EVENT; i++) {
-		n = send(s->fd, r->pattern + s->bytes % PATTERN_PERIOD,
+		n = send(s->fd, r->pattern + s->meter.bytes % PATTERN_PERIOD,
 			 SEND_BLOCK, MSG_DONTWAIT);
 		if (n < 0) {
 			if (errno != EAGAIN)
 				finish(r, s);
 			return;
 		}
-		s->bytes += (uint64_t)n;
+		s->meter.bytes += (uint64_t)n;
 	}
 }
 
@@ -206,52 +178,17 @@ static void move_bytes(struct run *r)
 	}
 }
 
-static uint64_t longest_gap(const struct stream *s, uint64_t bins)
-{
-	uint64_t gap = 0, worst = 0, i;
-
-	for (i = 0; i < bins; i++) {
-		gap = s->bins[i] ? 0 : gap + 1;
-		if (gap > worst)
-			worst = gap;
-	}
-	return worst * BIN_MS;
-}
-
 static void report_receiver(const struct run *r)
 {
-	uint64_t first = r->o->warmup_ns / BIN_NS;
-	uint64_t bins = (r->end - r->start) / BIN_NS;
-	uint64_t total = 0, counted = 0, worst = 0, bin_sum, i;
-	unsigned int stalled = 0, k;
+	struct meter *meters[MAX_STREAMS];
 	bool exact = true;
+	unsigned int k;
 
-	if (bins > MAX_BINS)
-		bins = MAX_BINS;
 	for (k = 0; k < r->count; k++) {
-		const struct stream *s = &r->streams[k];
-		uint64_t gap = longest_gap(s, bins);
-
-		total += s->bytes;
-		for (i = first; i < bins; i++)
-			counted += s->bins[i];
-		stalled += gap >= 1000;
-		if (gap > worst)
-			worst = gap;
-		exact = exact && s->exact && s->done;
+		meters[k] = &r->streams[k].meter;
+		exact = exact && r->streams[k].exact && r->streams[k].done;
 	}
-
-	printf("{\"bytes\": %llu, \"gbit\": %.6f, \"longest_gap_ms\": %llu, "
-	       "\"stalled\": %u, \"exact\": %s, \"bins\": [",
-	       (unsigned long long)total,
-	       (double)counted * 8 / (double)((bins - first) * BIN_NS),
-	       (unsigned long long)worst, stalled, exact ? "true" : "false");
-	for (i = 0; i < bins; i++) {
-		for (bin_sum = 0, k = 0; k < r->count; k++)
-			bin_sum += r->streams[k].bins[i];
-		printf("%s%llu", i ? ", " : "", (unsigned long long)bin_sum);
-	}
-	printf("]}\n");
+	report_received(r->o, meters, r->count, exact, "");
 }
 
 static void report_sender(const struct run *r)
@@ -260,7 +197,7 @@ static void report_sender(const struct run *r)
 	unsigned int k;
 
 	for (k = 0; k < r->count; k++) {
-		bytes += r->streams[k].bytes;
+		bytes += r->streams[k].meter.bytes;
 		retransmits += r->streams[k].retransmits;
 	}
 	printf("{\"bytes\": %llu, \"retransmits\": %llu}\n", bytes,
