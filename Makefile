@@ -16,7 +16,7 @@ CMAKE := $(BIN)/cmake -S native -G Ninja --log-level=WARNING \
 	-DPython_EXECUTABLE=$(BIN)/python
 CMAKE_BUILD := $(BIN)/cmake --build
 PYTEST := $(BIN)/python -m pytest
-SOURCES_C := $(wildcard native/*/*.[ch] tests/native/*.[ch] tests/bench/*/*.[ch])
+SOURCES_C := $(wildcard native/*/*.[ch] tests/native/*.[ch] tests/bench/*/*.[ch] tests/qemu/*/*.[ch])
 
 # ctuuninitvar takes the address of an array in a fresh structure for a use of
 # its contents; -Wall sees the real ones.
@@ -55,7 +55,7 @@ build: build/release/build.ninja ## Compile what changed, into the tree
 	@$(CMAKE_BUILD) build/release -- --quiet
 
 .PHONY: test
-test: .venv/.ready-test build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)
+test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)
 	@$(PYTEST) $(ARGS)
 
 .PHONY: unit
@@ -69,7 +69,7 @@ lint: .venv/.ready-lint ## Check style, types and what static analysis sees
 	$(BIN)/mypy
 	$(if $(SOURCES_C),$(BIN)/clang-format --dry-run -Werror $(SOURCES_C))
 	@mkdir -p build/cppcheck
-	cppcheck $(CPPCHECK) native tests/native tests/bench/load
+	cppcheck $(CPPCHECK) native tests/native tests/bench/load tests/qemu/guest
 
 .PHONY: format
 format: .venv/.ready-lint ## Lay out all sources as lint wants them
@@ -102,6 +102,10 @@ clean: ## Remove what was built (the environment in .venv stays)
 .PHONY: distclean
 distclean: clean ## Remove .venv too
 	rm -rf .venv
+
+# Not there when it could not be fetched: then the next one tries again.
+build/qemu/ready: .ci/setup-guest
+	@.ci/setup-guest
 
 # --- Variants -----------------------------------------------------------------
 # Each has its own folder, so that going from one to another rebuilds nothing.

@@ -40,10 +40,18 @@ def _stale_builds() -> list[str]:
     return [str(m.relative_to(ROOT)) for m in modules if m.stat().st_mtime < newest]
 
 
+def _why_no_machine() -> str | None:
+    from tests.qemu import image  # only now is the root on the path
+
+    return image.why_missing()
+
+
 def pytest_report_header() -> list[str]:
     build = "build/debug" if HAVE_CHECKED else "the tree's own"
+    no_machine = _why_no_machine()
     return [
         f"passtpy: {build} build in this process",
+        *([f"tests/qemu: {no_machine}"] if no_machine else []),
         *(
             f"WARNING: {m} is older than native/, see make build"
             for m in _stale_builds()
@@ -57,17 +65,24 @@ def _why_not(item: pytest.Item) -> str | None:
     wants_root = wants_netns or item.get_closest_marker("root") is not None
     if wants_root and os.geteuid() != 0:
         return "needs root"
-    # Where everything must run, a missing device is a failure, not an excuse.
-    if wants_netns and not TUN.exists() and "CI" not in os.environ:
+    # Where everything must run, what is missing is a failure, not an excuse.
+    if "CI" in os.environ:
+        return None
+    if wants_netns and not TUN.exists():
         return f"needs {TUN}"
+    if item.get_closest_marker("qemu") is not None:
+        return _why_no_machine()
     return None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "netns" in item.path.relative_to(ROOT).parts:
+        folders = item.path.relative_to(ROOT).parts
+        if "netns" in folders or "qemu" in folders:
             item.add_marker(pytest.mark.netns)
+        if "qemu" in folders:
+            item.add_marker(pytest.mark.qemu)
         reason = _why_not(item)
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
