@@ -15,8 +15,8 @@
  * What the socket does not take must be kept, because half a frame may not be
  * taken back, and blocks the tap. While it is blocked nobody reads from host
  * sockets, so what comes on top is little: answers to the guest's own frames,
- * and what was read before. It is appended up to KEEP_MAX; beyond that, write
- * says so and the frame is lost, as on any link whose queue is full.
+ * and what was read before. It joins the backlog while that has room; beyond,
+ * write says so and the frame is lost, as on any link whose queue is full.
  *
  * The guest has no offload here: link/offload.c cuts and checksums what goes to
  * it, link/merge.c puts together what comes from it.
@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "link/backlog.h"
 #include "link/offload.h"
 #include "link/tap.h"
 #include "link/tap_faults.h"
@@ -48,8 +49,7 @@
 #define TX_IOV	  1024	    /* pieces of one sendmsg(): UIO_MAXIOV */
 #define TX_FRAMES 512	    /* frames of one sendmsg() */
 #define QUEUE_MAX (2 << 20) /* bytes of one sendmsg() */
-#define KEEP_MAX  (4 << 20) /* bytes that wait for the socket */
-_Static_assert(QUEUE_MAX < KEEP_MAX, "whatever was collected can wait");
+_Static_assert(QUEUE_MAX < BACKLOG_MAX, "whatever was collected can wait");
 
 /** struct tx_slot - What is ours of a frame on its way out
  * @len:	Length of the frame, network order
@@ -69,9 +69,7 @@ struct tx_slot {
  * @queued:	Bytes of them
  * @iov:	Pieces of the frames collected, in order
  * @slots:	Lengths and headers of these frames
- * @keep:	KEEP_MAX bytes, touched on demand
- * @keep_off:	First byte of @keep that the socket has not taken
- * @keep_end:	End of what waits; equal to @keep_off: nothing does
+ * @backlog:	Bytes that the socket has not taken
  */
 struct tap_stream {
 	size_t rx_off;
@@ -82,9 +80,7 @@ struct tap_stream {
 	size_t queued;
 	struct iovec iov[TX_IOV];
 	struct tx_slot slots[TX_FRAMES];
-	uint8_t *keep;
-	size_t keep_off;
-	size_t keep_end;
+	struct backlog backlog;
 };
 
 static const uint8_t zeros[FRAME_MIN];
@@ -172,24 +168,11 @@ static int stream_read(struct tap *t)
 
 /* To the guest */
 
-/* keep() - Append bytes to what waits; there is room */
-static void keep(struct tap_stream *s, const void *data, size_t len)
+static uint8_t *append(uint8_t *p, const void *data, size_t len)
 {
-	if (!len)
-		return;
-	memcpy(s->keep + s->keep_end, data, len);
-	s->keep_end += len;
-}
-
-/* keep_room() - Is there room for @len more bytes? */
-static bool keep_room(struct tap_stream *s, size_t len)
-{
-	if (KEEP_MAX - s->keep_end >= len)
-		return true;
-	memmove(s->keep, s->keep + s->keep_off, s->keep_end - s->keep_off);
-	s->keep_end -= s->keep_off;
-	s->keep_off = 0;
-	return KEEP_MAX - s->keep_end >= len;
+	if (len)
+		memcpy(p, data, len);
+	return p + len;
 }
 
 /* sock_send() - What the socket takes of @iov; bytes, or -errno
@@ -206,29 +189,36 @@ static ssize_t sock_send(const struct tap *t, struct iovec *iov, unsigned n)
 	return rc < 0 ? -errno : rc;
 }
 
-/* stream_send() - Send what was collected; keep what the socket leaves */
+/* stream_block() - The socket took @sent bytes of what was collected: the rest
+ * waits. Nothing did before, so there is room */
+static void stream_block(struct tap *t, size_t sent)
+{
+	struct tap_stream *s = t->stream;
+	uint8_t *p = backlog_add(&s->backlog, s->queued - sent);
+
+	for (unsigned i = 0; i < s->n_iov; i++) {
+		const struct iovec *piece = &s->iov[i];
+		size_t done = MIN(sent, piece->iov_len);
+
+		p = append(p, (uint8_t *)piece->iov_base + done,
+			   piece->iov_len - done);
+		sent -= done;
+	}
+	t->blocked = true;
+	count(t->cnt, CNT_TAP_BLOCKED);
+}
+
+/* stream_send() - Send what was collected */
 static void stream_send(struct tap *t)
 {
 	struct tap_stream *s = t->stream;
-	size_t skip;
 	ssize_t rc;
 
 	if (!s->n_iov)
 		return;
 	rc = sock_send(t, s->iov, s->n_iov);
-	skip = rc > 0 ? (size_t)rc : 0;
-	if (skip < s->queued) { /* nothing waits yet: there is room */
-		t->blocked = true;
-		count(t->cnt, CNT_TAP_BLOCKED);
-		for (unsigned i = 0; i < s->n_iov; i++) {
-			size_t len = s->iov[i].iov_len;
-			size_t done = MIN(skip, len);
-
-			keep(s, (uint8_t *)s->iov[i].iov_base + done,
-			     len - done);
-			skip -= done;
-		}
-	}
+	if (rc < (ssize_t)s->queued)
+		stream_block(t, rc > 0 ? (size_t)rc : 0);
 	s->n_iov = s->n_slots = 0;
 	s->queued = 0;
 }
@@ -244,14 +234,15 @@ static int stream_keep(struct tap_stream *s, const struct frame_out *f,
 		       const struct iovec *payload, unsigned n, uint32_t len)
 {
 	uint32_t pad = padding(len), prefix = htonl(len + pad);
+	uint8_t *p = backlog_add(&s->backlog, PREFIX + len + pad);
 
-	if (!keep_room(s, PREFIX + len + pad))
+	if (!p)
 		return -EAGAIN;
-	keep(s, &prefix, PREFIX);
-	keep(s, f->hdr, f->hdr_len);
+	p = append(p, &prefix, PREFIX);
+	p = append(p, f->hdr, f->hdr_len);
 	for (unsigned i = 0; i < n; i++)
-		keep(s, payload[i].iov_base, payload[i].iov_len);
-	keep(s, zeros, pad);
+		p = append(p, payload[i].iov_base, payload[i].iov_len);
+	memset(p, 0, pad);
 	return 0;
 }
 
@@ -304,18 +295,16 @@ static int stream_flush(struct tap *t)
 static void stream_room(struct tap *t)
 {
 	struct tap_stream *s = t->stream;
-	struct iovec iov = { s->keep + s->keep_off, s->keep_end - s->keep_off };
+	struct iovec iov = { backlog_head(&s->backlog),
+			     backlog_len(&s->backlog) };
 	ssize_t sent;
 
 	if (t->fd < 0 || !t->blocked)
 		return;
 	sent = sock_send(t, &iov, 1);
 	if (sent > 0)
-		s->keep_off += (size_t)sent;
-	if (s->keep_off < s->keep_end)
-		return;
-	s->keep_off = s->keep_end = 0;
-	t->blocked = false;
+		backlog_drop(&s->backlog, (size_t)sent);
+	t->blocked = backlog_len(&s->backlog) > 0;
 }
 
 /* Coming and going */
@@ -327,13 +316,13 @@ static void stream_detach(struct tap *t)
 	s->rx_off = s->rx_end = 0;
 	s->n_iov = s->n_slots = 0;
 	s->queued = 0;
-	s->keep_off = s->keep_end = 0;
+	backlog_clear(&s->backlog);
 }
 
 static void stream_free(struct tap *t)
 {
 	if (t->stream)
-		free(t->stream->keep);
+		backlog_free(&t->stream->backlog);
 	free(t->stream);
 	t->stream = NULL;
 }
@@ -361,10 +350,7 @@ int tap_stream_init(struct tap *t, struct counters *cnt)
 		return -ENOMEM;
 	t->stream = calloc(1, sizeof(*t->stream));
 	t->rx_buf = malloc(RX_BUF);
-	if (!t->stream || !t->rx_buf)
-		return -ENOMEM;
-	t->stream->keep = malloc(KEEP_MAX);
-	if (!t->stream->keep)
+	if (!t->stream || !t->rx_buf || backlog_init(&t->stream->backlog))
 		return -ENOMEM;
 #ifdef PASSTPY_FAULTS
 	return tap_faults_init(t);

@@ -348,7 +348,7 @@ static void vhost_detach(struct tap *t)
 		(void)vhost_stop(t, i);
 	(void)guest_mem_set(&v->mem, NULL, 0);
 	v->err = 0;
-	v->keep_off = v->keep_end = 0;
+	backlog_clear(&v->backlog);
 	(void)vhost_set_features(t, 0);
 }
 
@@ -360,7 +360,7 @@ static void vhost_free(struct tap *t)
 		return;
 	vhost_detach(t);
 	guest_mem_free(&v->mem);
-	free(v->keep);
+	backlog_free(&v->backlog);
 	free(v);
 	t->vhost = NULL;
 }
@@ -387,10 +387,9 @@ static struct tap_vhost *vhost_new(struct flow_log *log, const uint64_t *now)
 	v->hdr_len = sizeof(struct vnet_hdr);
 	v->log = log;
 	v->now = now;
-	v->keep = malloc(VHOST_KEEP_MAX);
-	if (v->keep && !guest_mem_init(&v->mem))
+	if (!backlog_init(&v->backlog) && !guest_mem_init(&v->mem))
 		return v;
-	free(v->keep);
+	backlog_free(&v->backlog);
 	free(v);
 	return NULL;
 }

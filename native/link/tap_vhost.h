@@ -12,6 +12,7 @@
 #ifndef PASSTPY_LINK_TAP_VHOST_H
 #define PASSTPY_LINK_TAP_VHOST_H
 
+#include "link/backlog.h"
 #include "link/guest_mem.h"
 #include "link/tap.h"
 #include "link/virtq.h"
@@ -19,8 +20,6 @@
 
 #define VHOST_PAIRS  1
 #define VHOST_QUEUES (2 * VHOST_PAIRS)
-
-#define VHOST_KEEP_MAX (1 << 20) /* bytes that wait for buffers of the guest */
 
 enum { VHOST_TO_GUEST, VHOST_FROM_GUEST }; /* of a pair */
 
@@ -76,10 +75,8 @@ struct vhost_queue {
  * @features:	VHOST_F_* negotiated
  * @hdr_len:	Bytes of the virtio-net header: 10, or 12 with a buffer count
  * @err:	errno that ends this guest's session, told by the next read
- * @keep:	Frames that wait for buffers, the one that met the end of them
- *		first; touched on demand
- * @keep_off:	First byte of @keep that still waits
- * @keep_end:	End of what waits; equal to @keep_off: nothing does
+ * @backlog:	Frames that wait for buffers, the one that met the end of them
+ *		first
  * @chain:	The chain at hand
  * @log:	Where broken rings are told
  * @now:	ns, for the log
@@ -90,9 +87,7 @@ struct tap_vhost {
 	uint64_t features;
 	uint32_t hdr_len;
 	int err;
-	uint8_t *keep;
-	size_t keep_off;
-	size_t keep_end;
+	struct backlog backlog;
 	struct virtq_chain chain;
 	struct flow_log *log;
 	const uint64_t *now;

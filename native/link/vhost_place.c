@@ -23,7 +23,7 @@
 
 #define COUNT_AT 10 /* offset of the number of buffers in the header */
 
-/** struct kept - A frame that waits, in tap_vhost.keep; headers and payload follow
+/** struct kept - A frame that waits, in the backlog; headers and payload follow
  * @size:	Bytes of it all, a multiple of 8
  * @hdr_len:	Bytes of headers
  * @len:	Bytes of payload
@@ -274,17 +274,6 @@ static void block(struct tap *t)
 		vhost_wake(q);
 }
 
-/* keep_room() - Is there room for @size more bytes? */
-static bool keep_room(struct tap_vhost *v, size_t size)
-{
-	if (VHOST_KEEP_MAX - v->keep_end >= size)
-		return true;
-	memmove(v->keep, v->keep + v->keep_off, v->keep_end - v->keep_off);
-	v->keep_end -= v->keep_off;
-	v->keep_off = 0;
-	return VHOST_KEEP_MAX - v->keep_end >= size;
-}
-
 /* keep() - The frame waits as well, or is refused */
 static int keep(struct tap_vhost *v, const struct frame_out *f,
 		const struct iovec *payload, unsigned n, uint32_t len,
@@ -296,10 +285,9 @@ static int keep(struct tap_vhost *v, const struct frame_out *f,
 	uint8_t *p;
 
 	k.size = (uint32_t)(sizeof(k) + k.hdr_len + len + 7) & ~7U;
-	if (!keep_room(v, k.size))
+	p = backlog_add(&v->backlog, k.size);
+	if (!p)
 		return -EAGAIN;
-	p = v->keep + v->keep_end;
-	v->keep_end += k.size;
 	memcpy(p, &k, sizeof(k));
 	p += sizeof(k);
 	memcpy(p, f->hdr, f->hdr_len);
@@ -316,8 +304,9 @@ static int send_kept(struct tap *t)
 {
 	struct tap_vhost *v = t->vhost;
 
-	while (v->keep_off < v->keep_end) {
-		struct kept *k = (struct kept *)(void *)(v->keep + v->keep_off);
+	while (backlog_len(&v->backlog)) {
+		struct kept *k =
+			(struct kept *)(void *)backlog_head(&v->backlog);
 		uint8_t *hdr = (uint8_t *)(k + 1);
 		struct iovec payload = { hdr + k->hdr_len, k->len };
 		struct frame_out f = { .vh = k->vh, .hdr_len = k->hdr_len };
@@ -329,9 +318,8 @@ static int send_kept(struct tap *t)
 			return err;
 		if (err)
 			count(t->cnt, CNT_TAP_TX_ERRORS);
-		v->keep_off += k->size;
+		backlog_drop(&v->backlog, k->size);
 	}
-	v->keep_off = v->keep_end = 0;
 	return 0;
 }
 
@@ -345,7 +333,7 @@ int vhost_write(struct tap *t, struct frame_out *f, const struct iovec *payload,
 
 	if (!vhost_runs(q) || v->err)
 		return -ENOTCONN;
-	if (v->keep_off < v->keep_end)
+	if (backlog_len(&v->backlog))
 		return keep(v, f, payload, n, len, 0);
 	if (q->kicks)
 		virtq_kicks_off(&q->vq);

@@ -159,7 +159,7 @@ static void write_frames(void)
 		CHECK(err == 0 || err == -EAGAIN || err == -EMSGSIZE ||
 		      err == -EBADMSG || err == -ENOTCONN);
 		sent += !err;
-		waited += h.tap.vhost->keep_end > h.tap.vhost->keep_off;
+		waited += backlog_len(&h.tap.vhost->backlog) > 0;
 	}
 }
 
@@ -214,7 +214,7 @@ static void run_one(bool may_truncate)
 	if (one_in(2))
 		tap_room(&h.tap);
 	CHECK_EQ(tap_flush(&h.tap), 0);
-	CHECK(h.tap.vhost->keep_end <= VHOST_KEEP_MAX);
+	CHECK(h.tap.vhost->backlog.end <= BACKLOG_MAX);
 	if (may_truncate && one_in(200))
 		control();
 	broken += is_broken();

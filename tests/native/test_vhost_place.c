@@ -222,7 +222,7 @@ static void waiting_frames_are_bounded(void)
 	vhost_setup(&h, FLAGS);
 	while (!vhost_segment(&h, 60000, 1448, 0))
 		n++;
-	CHECK_EQ(n, VHOST_KEEP_MAX / (60000 + HEADERS + 32));
+	CHECK_EQ(n, BACKLOG_MAX / (60000 + HEADERS + 32));
 	CHECK_EQ(h.cnt.n[CNT_TAP_TX_ERRORS], 1);
 	vhost_teardown(&h);
 }
