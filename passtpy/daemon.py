@@ -117,8 +117,8 @@ def _serve_command(
     session.on_signals(FORWARDED, forward)
     session.loop.add_reader(process.fileno(), ended)
     process.go()
-    session.isolate(got, ended)
     session.announce(got)
+    session.isolate(got, ended)
     return session.run()
 
 
@@ -140,8 +140,8 @@ def _attach(config: Config, target: Attach, ready: Ready) -> int:
         if watch is not None:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
-        session.isolate(got)
         session.announce(got)
+        session.isolate(got)
         ready(files.log)
         try:
             return session.run()
@@ -216,8 +216,8 @@ def _await(config: Config, machine: Machine, ready: Ready) -> int:
             session.open_door(entrance)
             session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
             files.write_pid()
-            session.isolate(got)
             session.announce(got)
+            session.isolate(got)
             ready(files.log)
             return session.run()
         finally:

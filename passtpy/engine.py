@@ -7,6 +7,7 @@ answers go straight back. Nothing here waits.
 """
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -91,7 +92,7 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
     if pcap_fd >= 0:
-        datapath.pcap(pcap_fd)
+        datapath.pcap(os.dup(pcap_fd))  # it closes its own; ours is to be synced
     return datapath
 
 

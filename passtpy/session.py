@@ -137,13 +137,13 @@ class Session:
         return Follow(config, got, plan, resolver, self._seen, log)
 
     def announce(self, got: guest.Guest) -> None:
-        """Log what the guest has got: from now on we serve it."""
-        from passtpy.policy.summary import qemu_options, summary
-
+        """Log what the guest has got, while whatever it takes can be imported."""
         log, host = self._files.log, got.host
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
             log.info("tap.offloads", granted=hex(got.offloads))
         if log.enabled(LogLevel.INFO):
+            from passtpy.policy.summary import qemu_options, summary
+
             lines = summary(self._config, host, self._resolver, got.ifname)
             log.say("summary", lines)
             if self._entrance is not None and self._entrance.path is not None:

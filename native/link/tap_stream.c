@@ -36,13 +36,16 @@
 
 #define PREFIX sizeof(uint32_t) /* length before each frame */
 
+#define FRAME_MAX 65535 /* longest frame on the socket, as qemu's own peers */
+#define FRAME_MIN 60 /* shortest to the guest: a network card's, without FCS */
+
 /* Asked of the kernel, which may grant less (net.core.wmem_max) */
 #define SOCK_BUF (4 << 20)
 
 /* One recv() takes all that the guest's end of the socket holds by default (208
  * KiB): what it left would cost a round, and an acknowledgement, of its own */
 #define RX_READ (256 * 1024)
-#define RX_BUF	(RX_READ + PREFIX + TAP_FRAME_MAX) /* and half a frame */
+#define RX_BUF	(RX_READ + PREFIX + FRAME_MAX) /* and half a frame */
 
 #define TX_IOV	  1024	    /* pieces of one sendmsg(): UIO_MAXIOV */
 #define TX_FRAMES 512	    /* frames of one sendmsg() */
@@ -86,6 +89,8 @@ struct tap_stream {
 	size_t keep_end;
 };
 
+static const uint8_t zeros[FRAME_MIN];
+
 /* From the guest */
 
 /* frame_length() - Length of the next frame in the buffer
@@ -99,7 +104,7 @@ static ssize_t frame_length(const struct tap *t)
 		return 0;
 	memcpy(&len, t->rx_buf + s->rx_off, PREFIX);
 	len = ntohl(len);
-	return len < ETH_HLEN_ || len > TAP_FRAME_MAX ? -EPROTO : (ssize_t)len;
+	return len < ETH_HLEN_ || len > FRAME_MAX ? -EPROTO : (ssize_t)len;
 }
 
 /* stream_parse() - Hand out whole frames; returns their number or -EPROTO */
@@ -230,18 +235,25 @@ static void stream_send(struct tap *t)
 	s->queued = 0;
 }
 
+/* padding() - Bytes of zero that a short frame lacks (IEEE 802.3 3.2.8) */
+static uint32_t padding(uint32_t len)
+{
+	return len < FRAME_MIN ? FRAME_MIN - len : 0;
+}
+
 /* stream_keep() - The socket is full: the frame waits as well, or is refused */
 static int stream_keep(struct tap_stream *s, const struct frame_out *f,
 		       const struct iovec *payload, unsigned n, uint32_t len)
 {
-	uint32_t prefix = htonl(len);
+	uint32_t pad = padding(len), prefix = htonl(len + pad);
 
-	if (!keep_room(s, PREFIX + len))
+	if (!keep_room(s, PREFIX + len + pad))
 		return -EAGAIN;
 	keep(s, &prefix, PREFIX);
 	keep(s, f->hdr, f->hdr_len);
 	for (unsigned i = 0; i < n; i++)
 		keep(s, payload[i].iov_base, payload[i].iov_len);
+	keep(s, zeros, pad);
 	return 0;
 }
 
@@ -251,24 +263,27 @@ static int stream_emit(void *arg, const struct frame_out *f,
 {
 	struct tap *t = arg;
 	struct tap_stream *s = t->stream;
-	uint32_t len = f->hdr_len;
+	uint32_t len = f->hdr_len, pad;
 	struct tx_slot *slot;
 
 	for (unsigned i = 0; i < n; i++)
 		len += (uint32_t)payload[i].iov_len;
-	if (s->n_iov + 1 + n > TX_IOV || s->n_slots == TX_FRAMES ||
+	if (s->n_iov + 2 + n > TX_IOV || s->n_slots == TX_FRAMES ||
 	    s->queued + PREFIX + len > QUEUE_MAX)
 		stream_send(t);
 	if (t->blocked)
 		return stream_keep(s, f, payload, n, len);
 
+	pad = padding(len);
 	slot = &s->slots[s->n_slots++];
-	slot->len = htonl(len);
+	slot->len = htonl(len + pad);
 	memcpy(slot->hdr, f->hdr, f->hdr_len);
 	s->iov[s->n_iov++] = (struct iovec){ slot, PREFIX + f->hdr_len };
 	memcpy(s->iov + s->n_iov, payload, n * sizeof(*payload));
 	s->n_iov += n;
-	s->queued += PREFIX + len;
+	if (pad)
+		s->iov[s->n_iov++] = (struct iovec){ (void *)zeros, pad };
+	s->queued += PREFIX + len + pad;
 	return 0;
 }
 

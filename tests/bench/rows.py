@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.cell import OVER_WIRE
+from tests.bench.follow import follow_rows
 from tests.bench.measure import (
     Connections,
     Datagrams,
@@ -29,7 +30,10 @@ from tests.bench.splice import splice_rows
 from tests.bench.vm import vm_rows
 from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
-GROUPS = ("tcp", "udp", "rr", "crr", "splice", "vm", "idle", "start", "loss", "table")
+GROUPS = (
+    *("tcp", "udp", "rr", "crr", "splice", "vm"),
+    *("idle", "start", "follow", "loss", "table"),
+)
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
 DEBUG_BUILD = ROOT / "build" / "debug"
@@ -228,6 +232,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *vm_rows(),
         *_idle_rows(),
         *_start_rows(),
+        *follow_rows(),
         *_loss_rows(),
     ]
     return [row for row in every if row.group in groups and (row.quick or not quick)]

@@ -5,6 +5,9 @@ import socket
 import struct
 from typing import Protocol
 
+from tests.lab.ethernet import unpadded
+
+MIN_FRAME = 60  # on a real wire, without the check sequence
 MAX_FRAME = 10 + 14 + 65535
 _PREFIX = struct.Struct("!I")
 
@@ -81,4 +84,5 @@ class StreamLink:
             return None
         frame = bytes(self._received[_PREFIX.size : end])
         del self._received[:end]
-        return frame
+        assert len(frame) >= MIN_FRAME
+        return unpadded(frame)

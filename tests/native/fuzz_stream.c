@@ -150,7 +150,7 @@ static void guest_read(void)
 	while (f.in_len - pos >= 4) {
 		memcpy(&len, f.in + pos, 4);
 		len = ntohl(len);
-		CHECK(len >= ETH_HLEN_ && len <= TAP_FRAME_MAX);
+		CHECK(len >= 60 && len <= TAP_FRAME_MAX);
 		if (f.in_len - pos < 4 + len)
 			break;
 		pos += 4 + len;

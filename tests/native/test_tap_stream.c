@@ -72,7 +72,7 @@ static void check_frame(const struct tap_rx *rx, uint32_t len, uint8_t number)
 
 static uint32_t odd_length(unsigned i)
 {
-	static const uint32_t len[] = { 14, 60, 1514, 65549, 15, 9014 };
+	static const uint32_t len[] = { 14, 60, 1514, 65535, 15, 9014 };
 
 	return len[i % ARRAY_SIZE(len)];
 }
@@ -131,7 +131,7 @@ static void what_exceeds_a_batch_is_there_without_another_byte(void)
 static void impossible_length_ends_the_connection(void)
 {
 	static const uint32_t lengths[] = {
-		0, 1, 13, 65550, 1 << 20, 0xffffffff
+		0, 1, 13, 65536, 1 << 20, 0xffffffff
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(lengths); i++) {
@@ -299,6 +299,38 @@ static void many_frames_of_a_batch_go_in_order(void)
 	teardown();
 }
 
+static void short_frames_are_padded(void)
+{
+	uint8_t bytes[60];
+	const uint8_t *frame;
+	size_t end, pos = 0;
+	uint32_t len;
+
+	memset(bytes, 0xab, sizeof(bytes));
+	setup();
+	for (uint32_t n = ETH_HLEN_; n <= sizeof(bytes); n++)
+		CHECK_EQ(tap_inject(&tap, bytes, n), 0);
+	CHECK_EQ(tap_flush(&tap), 0);
+	end = read_guest(0);
+	for (uint32_t n = ETH_HLEN_; n <= sizeof(bytes); n++) {
+		frame = next_frame(&pos, end, &len);
+		CHECK(frame && len == sizeof(bytes));
+		for (uint32_t i = 0; i < len; i++)
+			CHECK_EQ(frame[i], i < n ? 0xab : 0);
+	}
+	while (!tap.blocked)
+		CHECK_EQ(send_numbered(1, 20000), 0);
+	CHECK_EQ(tap_inject(&tap, bytes, 42), 0);
+	for (end = pos = 0; tap.blocked; tap_room(&tap))
+		end = read_guest(end);
+	end = read_guest(end);
+	while (pos < end)
+		frame = next_frame(&pos, end, &len);
+	CHECK_EQ(len, sizeof(bytes));
+	CHECK(frame[41] == 0xab && !frame[42] && !frame[59]);
+	teardown();
+}
+
 /* Independent of base/checksum.c */
 static uint16_t slow_sum(uint32_t sum, const uint8_t *p, size_t len)
 {
@@ -363,6 +395,7 @@ int main(void)
 	RUN(without_a_guest_frames_go_nowhere);
 	RUN(a_full_socket_delays_frames_and_drops_none);
 	RUN(many_frames_of_a_batch_go_in_order);
+	RUN(short_frames_are_padded);
 	RUN(super_segments_are_cut_and_summed);
 	return 0;
 }

@@ -26,6 +26,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
 from tests.lab import GATEWAY4, HOST4, Lab, Namespace, wait_until
+from tests.lab.ethernet import unpadded
 from tests.lab.process import Process
 from tests.lab.translators import Passtpy
 from tests.lab.vhost_frontend import OFFLOADS, RX, VNET, Frontend, Vnet
@@ -271,7 +272,7 @@ class Plug:
         deadline = time.monotonic() + seconds
         while True:
             while self._frames:
-                packet = Ether(self._frames.pop(0))
+                packet = Ether(unpadded(self._frames.pop(0)))
                 if wanted(packet):
                     return packet
             left = deadline - time.monotonic()

@@ -5,6 +5,7 @@ The argument vectors are theirs, word for word and in their order.
 """
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.lab import (
     REMOTE6,
     Lab,
     Namespace,
+    UdpEcho,
     exchange,
     tcp_echo,
     wait_until,
@@ -173,6 +175,46 @@ def test_a_port_is_published(
         lab.remote.connect(address, PORT) as sock,
     ):
         assert exchange(sock, b"hello") == b"hello"
+
+
+@pytest.mark.parametrize("way", ["tap", "loopback"])
+@pytest.mark.parametrize("option", ["-t", "-u"])
+def test_a_range_is_published_and_shifted(
+    lab: Lab, container: Container, option: str, way: str
+) -> None:
+    published = [(option, f"{PORT}-{PORT + 2}:90-92")]
+    assert start(lab, container, published=published).returncode == 0
+    source, address = {
+        "tap": (lab.remote, HOST4),
+        "loopback": (lab.host, "127.0.0.1"),
+    }[way]
+    for shift in range(3):
+        if option == "-t":
+            with (
+                tcp_echo(container.guest, HOST4, 90 + shift),
+                source.connect(address, PORT + shift) as sock,
+            ):
+                sent = os.urandom(10 << 20) if shift == 1 else b"hello"
+                assert exchange(sock, sent) == sent
+        else:
+            with (
+                UdpEcho(container.guest, HOST4, 90 + shift),
+                source.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+            ):
+                sock.settimeout(5)
+                sock.sendto(b"hello", (address, PORT + shift))
+                assert sock.recv(99) == b"hello"
+
+
+def test_a_port_is_published_on_one_interface(lab: Lab, container: Container) -> None:
+    """As `--network pasta:-t,%eth0/18080:80` says it."""
+    options = ["-t", f"%eth0/{PORT}:80"]
+    assert start(lab, container, options).returncode == 0
+    with tcp_echo(container.guest, HOST4, 80):
+        with lab.remote.connect(HOST4, PORT) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+        with pytest.raises(ConnectionRefusedError):
+            lab.host.connect("127.0.0.1", PORT)
 
 
 def test_the_names_that_podman_writes_into_hosts(

@@ -2,9 +2,11 @@
 """passt --vhost-user as a whole, with a front-end that is a machine to it."""
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet
 
+from passtpy.wire.vhost_user import Message, Request, VringFile
 from tests.lab import HOST4, REMOTE4, Lab
 from tests.lab.vhost_frontend import Frontend
 from tests.netns.machine import (
@@ -93,6 +96,24 @@ def test_nonsense_ends_that_machine_only(daemon: Daemon) -> None:
     daemon.wait_log("machine.left reason='vhost-user: ")
     with machine(daemon) as frontend:
         assert is_served(frontend)
+
+
+def test_hostile_machines_leave_nothing_behind(daemon: Daemon) -> None:
+    folder = Path(f"/proc/{daemon.process.pid}/fd")
+    with machine(daemon) as frontend:
+        assert is_served(frontend)
+        before = len(list(folder.iterdir()))
+    dice = random.Random(1)
+    for number in range(40):
+        with Frontend(connect(daemon.path)) as frontend:
+            if number % 2:
+                frontend.start()
+            call = Message(Request.SET_VRING_CALL, VringFile(number % 3)).emit()
+            data = call if number % 4 < 2 else dice.randbytes(dice.randrange(1, 99))
+            frontend.send_raw(data, [frontend.memfd] * dice.randrange(1, 20))
+    with machine(daemon) as frontend:
+        assert is_served(frontend)
+        assert len(list(folder.iterdir())) == before
 
 
 def test_one_off_ends_with_its_machine(lab: Lab) -> None:

@@ -2,7 +2,7 @@
 """Membership reports, as real guests send them, and whatever else may come."""
 
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from passtpy.wire.membership import Membership
 
 GROUP, OTHER = "224.0.0.251", "239.255.255.250"
 GROUP6 = "ff02::fb"
+Record = tuple[int, bytes, list[bytes], int]  # type, group, sources, auxiliary words
 
 
 def igmp(kind: int, rest: bytes) -> bytes:
@@ -79,6 +80,47 @@ def test_bad_checksum_is_refused() -> None:
     data[7] ^= 1
     with pytest.raises(WireError):
         Membership.parse_igmp(bytes(data))
+
+
+def reports(groups: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[Record]]:
+    return st.lists(
+        st.tuples(
+            st.integers(1, 6), groups, st.lists(groups, max_size=3), st.integers(0, 2)
+        ),
+        max_size=5,
+    )
+
+
+def emitted(records: list[Record]) -> bytes:
+    """The number of records, and the records (RFC 3376 4.2, RFC 3810 5.2)."""
+    parts = [len(records).to_bytes(2, "big")]
+    for kind, group, sources, auxiliary in records:
+        parts += [bytes([kind, auxiliary]), len(sources).to_bytes(2, "big"), group]
+        parts += [*sources, bytes(4 * auxiliary)]
+    return b"".join(parts)
+
+
+def meant(records: list[Record]) -> Membership:
+    """What a listener to whole groups makes of them."""
+    joined, left = [], []
+    for kind, group, sources, _ in records:
+        excludes = kind in (2, 4)
+        if excludes or (kind in (1, 3, 5) and sources):
+            joined.append(ip_address(group))
+        elif kind in (1, 3):
+            left.append(ip_address(group))
+    return Membership(tuple(joined), tuple(left))
+
+
+@given(reports(st.binary(min_size=4, max_size=4)))
+def test_igmp_reports_are_read_as_they_were_meant(records: list[Record]) -> None:
+    data = igmp(0x22, bytes(2) + emitted(records))
+    assert Membership.parse_igmp(data) == meant(records)
+
+
+@given(reports(st.binary(min_size=16, max_size=16)))
+def test_mld_reports_are_read_as_they_were_meant(records: list[Record]) -> None:
+    assert Membership.parse_mld(143, bytes(2) + emitted(records)) == meant(records)
 
 
 @given(st.binary(max_size=80), st.booleans())

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""docs/trying.md says what its commands print: they are run, and must print it."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.netns.program import ROOT, Running
+
+PAGE = ROOT / "docs" / "trying.md"
+BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ANYTHING = "…"
+TIMEOUT = 40
+
+
+def blocks(language: str) -> list[str]:
+    found = BLOCK.findall(PAGE.read_text())
+    return [text for kind, text in found if kind == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command of the page and the lines below it."""
+    text = "".join(blocks("console"))
+    found = []
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        found.append((command, output))
+    return found
+
+
+def matches(expected: str, said: str) -> bool:
+    pattern = ".*".join(map(re.escape, expected.strip("\n").split(ANYTHING)))
+    return re.fullmatch(pattern, said.strip("\n"), re.DOTALL) is not None
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[list[str]]:
+    """The words that lead to the host of the page."""
+    (setup,) = blocks("sh")
+    ready = "echo ready; exec sleep 1000"
+    words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    words += ["bash", "-ec", f"{setup}\n{ready}"]
+    with Running(words) as holder:
+        assert holder.line() == "ready"
+        task = Path(f"/proc/{holder.popen.pid}/task/{holder.popen.pid}")
+        inside = (task / "children").read_text().split()[0]
+        yield [
+            *("nsenter", "-t", inside, "--mount", "--net", "--wd=/tmp/trying"),
+            *("ip", "netns", "exec", "near", "bash", "-c"),
+        ]
+
+
+@pytest.mark.parametrize(("command", "expected"), commands())
+def test_a_command_prints_what_the_page_says(
+    network: list[str], command: str, expected: str
+) -> None:
+    programs = Path(sys.executable).parent
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"}
+    done = subprocess.run(
+        [*network, command + "\nwait"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        timeout=TIMEOUT,
+    )
+    assert matches(expected, done.stdout), done.stdout
