@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The programs: which one was called, and the one place where errors become lines."""
 
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from passtpy.errors import InformationRequest, PasstpyError, UsageError
 PROGRAMS = ("pasta", "passt")
 EXIT_OK = 0
 EXIT_FAILURE = 1
+START_THRESHOLD = 50_000  # new objects between two collections
 PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 USAGE = """\
 Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
@@ -90,6 +92,8 @@ def _passt(words: Sequence[str]) -> int:
 
 
 def _run(config: Config) -> int:
+    # What is imported stays: to look at it again and again is a waste until we serve.
+    gc.set_threshold(START_THRESHOLD)
     from passtpy import daemon  # only now: --help needs nothing of it
 
     _leave(daemon.run(config))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
+GC_THRESHOLD: Final = 700  # Python's own, which was higher while we started
 
 
 def _never() -> bool:
@@ -173,6 +174,7 @@ class Session:
             return self._done.result()
         assert self._engine is not None
         gc.freeze()  # what exists by now stays: collections need not look at it again
+        gc.set_threshold(GC_THRESHOLD)
         self._engine.start(self.loop, self._tap_gone)
         if self._factory is not None:
             self._factory.start(self.loop)
