@@ -56,6 +56,8 @@ class Row:
     attachment: Attachment = field(default_factory=Attachment)
     # Ports to be forwarded, one for each run: the field of ``attachment`` to fill.
     forward: str | None = None
+    # Of the host's and the remote's sockets, unless it is the machine's default.
+    congestion: str | None = None
     quick: bool = False
     once: bool = False
     # Peers that cannot do the work at all.

@@ -99,6 +99,9 @@ def run_row(
 ) -> RowResult:
     """Measure every column ``runs`` times, taking turns."""
     outcomes = {column.name: Outcome() for column in columns}
+    if row.congestion:
+        for where in (lab.host, lab.remote):
+            where.sysctl("net.ipv4.tcp_congestion_control", row.congestion)
     with ExitStack() as stack:
         cells: dict[str, Cell] = {}
         for column in columns:
