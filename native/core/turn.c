@@ -240,7 +240,8 @@ static bool spin_may(struct datapath *dp, const struct turn_limits *limits)
 }
 
 /* spin() - Poll for a while after the last event
- * Return: number of events, 0 when it was in vain or not worth trying */
+ * Return: number of events; 0: frames, if tap.more, or it was in vain or not
+ * worth trying */
 static int spin(struct datapath *dp, const struct turn_limits *limits,
 		struct epoll_event *ev)
 {
@@ -252,7 +253,7 @@ static int spin(struct datapath *dp, const struct turn_limits *limits,
 		int n = fetch(dp, ev);
 
 		c->now = clock_now();
-		if (n > 0) {
+		if (n > 0 || tap_poll(&c->tap)) {
 			count(&c->cnt, CNT_SPINS_HIT);
 			spin_earn(dp, SPIN_HIT);
 			return n;
@@ -263,9 +264,9 @@ static int spin(struct datapath *dp, const struct turn_limits *limits,
 	return 0;
 }
 
-/* settle() - Injected faults: frames held back go on before we sleep
+/* settle_faults() - Injected faults: frames held back go on before we sleep
  * Return: true when there is one to be read from the tap */
-static bool settle(struct tap *t)
+static bool settle_faults(struct tap *t)
 {
 #ifdef PASSTPY_FAULTS
 	return tap_faults_settle(t);
@@ -284,6 +285,8 @@ static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 	int n = fetch(dp, ev);
 
 	for (;;) {
+		bool busy = n > 0 || c->tap.more;
+
 		round_run(dp, ev, n);
 		if (python_is_wanted(dp))
 			return;
@@ -291,19 +294,21 @@ static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 			c->now = clock_now();
 		if (c->now > end)
 			return;
-		if (n > 0)
+		if (busy)
 			dp->last_event = c->now;
 		n = fetch(dp, ev);
-		if (n <= 0 && !c->tap.more)
+		if (n <= 0 && !tap_poll(&c->tap))
 			n = idle(dp, ev);
 		if (n > 0 || c->tap.more)
 			continue;
-		if (settle(&c->tap)) {
+		if (settle_faults(&c->tap)) {
 			tap_ready(dp);
 			continue;
 		}
 		n = spin(dp, limits, ev);
-		if (n <= 0)
+		if (n <= 0 && !c->tap.more)
+			tap_settle(&c->tap);
+		if (n <= 0 && !c->tap.more)
 			return;
 	}
 }
@@ -331,6 +336,7 @@ static void before_sleep(struct datapath *dp)
 	struct ctx *c = &dp->ctx;
 	bool sleep = !python_is_wanted(dp);
 
+	tap_settle(&c->tap);
 	handlers_flush(c, sleep);
 	if (sleep)
 		ctx_close_dead(c, CTX_DEAD_MAX);

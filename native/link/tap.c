@@ -123,6 +123,19 @@ int tap_flush(struct tap *t)
 	return t->ops->flush(t);
 }
 
+bool tap_poll(struct tap *t)
+{
+	if (!t->more && t->ops->poll)
+		t->more = t->ops->poll(t);
+	return t->more;
+}
+
+void tap_settle(struct tap *t)
+{
+	if (t->ops->settle)
+		t->ops->settle(t);
+}
+
 void tap_room(struct tap *t)
 {
 	if (t->ops->room)

@@ -62,6 +62,10 @@ struct tap_vhost;
  *		-EAGAIN the tap is full, nothing was taken
  * @flush:	Send what @write kept; 0 or -errno
  * @room_is_out: Room shows as EPOLLOUT of t->fd
+ * @poll:	Does the guest have frames that epoll does not tell of while we
+ *		are awake? NULL: epoll tells of all
+ * @settle:	We are about to sleep: have epoll told of the next frame, and
+ *		set t->more if there is one already; NULL: nothing to do
  * @room:	The guest may take frames again: send what waits, and find out
  *		whether t->blocked still holds; NULL: it never blocks
  * @detach:	Let go of the guest, forget what was on the way to and from it;
@@ -75,6 +79,8 @@ struct tap_ops {
 	int (*write)(struct tap *t, struct frame_out *f,
 		     const struct iovec *payload, unsigned n, uint32_t len);
 	int (*flush)(struct tap *t);
+	bool (*poll)(struct tap *t);
+	void (*settle)(struct tap *t);
 	void (*room)(struct tap *t);
 	void (*detach)(struct tap *t);
 	void (*free)(struct tap *t);
@@ -185,6 +191,13 @@ int tap_stream_attach(struct tap *t, int fd);
 
 /* tap_detach() - Let go of the guest; a backend that can will take another */
 void tap_detach(struct tap *t);
+
+/* tap_poll() - Look for frames that epoll does not tell of while we are awake
+ * Return: t->more, which says that tap_read() has something to do */
+bool tap_poll(struct tap *t);
+
+/* tap_settle() - Before sleeping: let epoll be told; t->more: not yet */
+void tap_settle(struct tap *t);
 
 /* tap_room() - The guest may take frames again */
 void tap_room(struct tap *t);

@@ -7,8 +7,8 @@
  * would not be what is used.
  *
  * A batch costs no system call. A read that its bounds end asks for the next
- * one. When a read finds the ring empty, the guest's kick is consumed, kicks are
- * asked for, and the ring is looked at once more.
+ * one. After the first read we are awake, and look by ourselves (vhost_poll());
+ * only before we sleep kicks are asked for, and the ring is looked at once more.
  */
 
 #include "link/tap_vhost.h"
@@ -136,16 +136,6 @@ static bool frame_take(struct tap *t, const struct virtq_chain *chain,
 	return true;
 }
 
-/* queue_settle() - The ring is empty: sleep, unless more came meanwhile */
-static void queue_settle(struct tap *t, struct vhost_queue *q)
-{
-	vhost_consume(t, q);
-	if (virtq_kicks_on(&q->vq))
-		t->more = true;
-	else
-		t->drained = true;
-}
-
 /* queue_drain() - A batch of frames; bounded by chains, be they frames or not */
 static int queue_drain(struct tap *t, struct vhost_queue *q)
 {
@@ -153,7 +143,9 @@ static int queue_drain(struct tap *t, struct vhost_queue *q)
 	size_t pos = 0, bytes = 0;
 	int frames = 0;
 
-	virtq_kicks_off(&q->vq);
+	if (q->kicks)
+		virtq_kicks_off(&q->vq);
+	q->kicks = false;
 	t->more = true; /* what is left may have no kick */
 	for (unsigned i = 0; i < TAP_BATCH && bytes < TAP_BATCH_BYTES; i++) {
 		uint8_t *buf = t->rx_buf + pos;
@@ -161,7 +153,9 @@ static int queue_drain(struct tap *t, struct vhost_queue *q)
 
 		if (rc <= 0) {
 			t->more = false;
-			queue_settle(t, q);
+			t->drained = true;
+			if (!i) /* its kick was for what is gone already */
+				vhost_consume(t, q);
 			break;
 		}
 		virtq_give(&q->vq, chain->head, 0);
@@ -195,6 +189,28 @@ static int vhost_read(struct tap *t)
 		vhost_check(t, q);
 	}
 	return v->err ? -v->err : n;
+}
+
+/* vhost_poll() - As long as we are awake it needs no kick, which would cost the
+ * guest more than looking costs us: on real hardware it leaves the guest */
+static bool vhost_poll(struct tap *t)
+{
+	struct vhost_queue *q = &t->vhost->queue[VHOST_FROM_GUEST];
+
+	return q->started && !q->kicks && !q->vq.fault &&
+	       virtq_poll(&q->vq) > 0;
+}
+
+/* vhost_settle() - Ask for kicks; more may have come before the guest knew */
+static void vhost_settle(struct tap *t)
+{
+	struct vhost_queue *q = &t->vhost->queue[VHOST_FROM_GUEST];
+
+	if (!q->started || q->kicks || q->vq.fault)
+		return;
+	q->kicks = true;
+	if (virtq_kicks_on(&q->vq))
+		t->more = true;
 }
 
 /* Coming and going */
@@ -370,6 +386,8 @@ static const struct tap_ops vhost_ops = {
 	.read = vhost_read,
 	.write = vhost_write,
 	.flush = vhost_flush,
+	.poll = vhost_poll,
+	.settle = vhost_settle,
 	.room = vhost_room,
 	.detach = vhost_detach,
 	.free = vhost_free,

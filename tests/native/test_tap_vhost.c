@@ -122,7 +122,7 @@ static void chains_that_are_no_frames_are_counted_and_given_back(void)
 	vhost_teardown(&h);
 }
 
-static void kick_stays_until_the_ring_is_empty(void)
+static void kicks_are_asked_for_before_sleeping_only(void)
 {
 	vhost_setup(&h, FLAGS);
 	(void)vhost_heard(h.kick[FROM]);
@@ -134,8 +134,27 @@ static void kick_stays_until_the_ring_is_empty(void)
 	CHECK_EQ(h.ring[FROM].used->flags, VIRTQ_USED_F_NO_NOTIFY);
 	CHECK_EQ(tap_read(&h.tap), 1);
 	CHECK(h.tap.drained);
-	CHECK_EQ(h.ring[FROM].used->flags, 0);
+	CHECK(!tap_poll(&h.tap));
+	CHECK_EQ(h.ring[FROM].used->flags, VIRTQ_USED_F_NO_NOTIFY);
+	CHECK_EQ(tap_read(&h.tap), 0); /* epoll still tells of the old kick */
 	CHECK_EQ(vhost_heard(h.kick[FROM]), 0);
+
+	guest_sends(60, 1, 5);
+	vhost_kick(&h, FROM);
+	CHECK_EQ(vhost_heard(h.kick[FROM]), 0);
+	CHECK(tap_poll(&h.tap));
+	CHECK_EQ(tap_read(&h.tap), 1);
+
+	guest_sends(60, 1, 6); /* while we go to sleep */
+	tap_settle(&h.tap);
+	CHECK(h.tap.more);
+	CHECK_EQ(tap_read(&h.tap), 1);
+	tap_settle(&h.tap);
+	CHECK(!h.tap.more);
+	CHECK_EQ(h.ring[FROM].used->flags, 0);
+	guest_sends(60, 1, 7);
+	vhost_kick(&h, FROM);
+	CHECK_EQ(vhost_heard(h.kick[FROM]), 1);
 	vhost_teardown(&h);
 }
 
@@ -407,7 +426,7 @@ static void run_from_guest(void)
 	RUN(header_is_translated_and_only_its_flag_believed);
 	RUN(header_is_short_without_buffer_count);
 	RUN(chains_that_are_no_frames_are_counted_and_given_back);
-	RUN(kick_stays_until_the_ring_is_empty);
+	RUN(kicks_are_asked_for_before_sleeping_only);
 	RUN(batch_cut_short_goes_on_without_a_kick);
 	RUN(worst_batch_fits_the_buffer);
 	RUN(disabled_ring_is_emptied_into_the_void);
