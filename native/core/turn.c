@@ -306,9 +306,10 @@ static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 			continue;
 		}
 		n = spin(dp, limits, ev);
-		if (n <= 0 && !c->tap.more)
-			tap_settle(&c->tap);
-		if (n <= 0 && !c->tap.more)
+		if (n > 0 || c->tap.more)
+			continue;
+		tap_settle(&c->tap);
+		if (!c->tap.more)
 			return;
 	}
 }
