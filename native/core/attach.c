@@ -10,7 +10,7 @@
 #include <sys/epoll.h>
 
 #include "core/datapath.h"
-#include "core/turn.h"
+#include "core/gate.h"
 #include "core/vhost.h"
 
 int datapath_attach(struct datapath *dp, int fd)

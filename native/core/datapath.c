@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "core/gate.h"
 #include "core/handlers.h"
 #include "link/tap_faults.h"
 #include "link/tap_vhost.h"
@@ -70,18 +71,6 @@ static int set_buffers(struct datapath *dp)
 	dp->ctx.bufs = bufs;
 	dp->punts.buf = malloc(BORDER_PUNT_BUF);
 	return dp->punts.buf ? 0 : -ENOMEM;
-}
-
-/* set_gate() - For a guest that can be full: sockets behind a gate, shut */
-static int set_gate(struct datapath *dp)
-{
-	struct epoll_set *es = &dp->ctx.epoll;
-
-	es->fd[EPOLL_GATED] = epoll_create1(EPOLL_CLOEXEC);
-	if (es->fd[EPOLL_GATED] < 0)
-		return -errno;
-	dp->gate_shut = true;
-	return epoll_add_fixed(es, EPOLL_GATE, es->fd[EPOLL_GATED], 0, 0);
 }
 
 /* set_epoll() - The epoll instance and, unless time is virtual, the timer */
@@ -160,7 +149,7 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	if (g->backend == TAP_TUN)
 		return epoll_add_fixed(&c->epoll, EPOLL_TAP, g->tap_fd, 0,
 				       EPOLLIN);
-	err = set_gate(dp);
+	err = gate_init(dp);
 	if (err || g->tap_fd < 0)
 		return err;
 	return datapath_attach(dp, g->tap_fd);

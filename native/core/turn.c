@@ -12,6 +12,7 @@
 
 #include "base/macros.h"
 #include "core/dispatch.h"
+#include "core/gate.h"
 #include "core/handlers.h"
 #include "link/tap_faults.h"
 
@@ -35,21 +36,6 @@ static bool python_is_wanted(const struct datapath *dp)
 	const struct stage *s = &dp->ctx.stage;
 
 	return dp->gone || dp->punts.count || s->untold_head != s->untold_tail;
-}
-
-void gate_sync(struct datapath *dp)
-{
-	struct epoll_set *es = &dp->ctx.epoll;
-	const struct tap *t = &dp->ctx.tap;
-
-	if (t->blocked == dp->gate_shut)
-		return;
-	dp->gate_shut = t->blocked;
-	epoll_mod_fixed(es, EPOLL_GATE, es->fd[EPOLL_GATED], 0,
-			t->blocked ? 0 : EPOLLIN);
-	if (t->fd >= 0 && t->ops->room_is_out)
-		epoll_mod_fixed(es, EPOLL_TAP, t->fd, 0,
-				EPOLLIN | (t->blocked ? EPOLLOUT : 0));
 }
 
 /* guest_gone() - The tap is at its end; another guest may come for some */

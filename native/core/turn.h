@@ -11,7 +11,4 @@ static inline bool time_is_virtual(const struct ctx *c)
 	return c->timers.fd < 0;
 }
 
-/* gate_sync() - Hear host sockets if, and only if, the guest takes frames */
-void gate_sync(struct datapath *dp);
-
 #endif /* PASSTPY_CORE_TURN_H */

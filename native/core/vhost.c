@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
-#include "core/turn.h"
+#include "core/gate.h"
 
 static enum epoll_type type_of(unsigned index)
 {
