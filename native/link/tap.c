@@ -13,6 +13,26 @@
 #include "link/merge.h"
 #include "link/tap_faults.h"
 
+int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
+	     struct counters *cnt)
+{
+	t->fd = fd;
+	t->ops = ops;
+	t->cnt = cnt;
+	if (pcap_init(&t->pcap))
+		return -ENOMEM;
+	t->rx_buf = aligned_alloc(TAP_RX_ALIGN,
+				  ROUND_DOWN(rx_size + TAP_RX_ALIGN - 1,
+					     TAP_RX_ALIGN));
+	if (!t->rx_buf)
+		return -ENOMEM;
+#ifdef PASSTPY_FAULTS
+	return tap_faults_init(t);
+#else
+	return 0;
+#endif
+}
+
 void tap_free(struct tap *t)
 {
 #ifdef PASSTPY_FAULTS

@@ -26,7 +26,8 @@
 #define TAP_FRAME_MAX	(65535 + ETH_HLEN_) /* longest frame, bytes */
 #define TAP_BATCH	128		    /* frames of one read batch */
 #define TAP_BATCH_BYTES (128 * 1024)	    /* stop reading past this */
-#define TAP_IOV_MAX	128		    /* pieces of payload of one frame */
+#define TAP_RX_ALIGN	64  /* t->rx_buf, and frames in it: a cache line */
+#define TAP_IOV_MAX	128 /* pieces of payload of one frame */
 #define TAP_HDR_MAX	160 /* Ethernet + IPv6 + TCP with all options */
 
 /** struct tap_rx - A frame as read: not checked yet
@@ -114,7 +115,7 @@ struct tap_faults {
  * @tso6:	Backend takes TCP super-segments over IPv6
  * @uso:	Backend takes UDP super-segments
  * @drained:	The last read ended because nothing more was there
- * @more:	Whole frames were read already and wait for the next tap_read()
+ * @more:	tap_read() has something to do that epoll does not tell of
  * @merge:	The guest has no offload: merge its segments (link/merge.h)
  * @blocked:	The guest takes nothing for now, or is not there
  * @mtu:	Largest IP packet, bytes
@@ -161,12 +162,21 @@ struct tap {
 #define TAP_OFFLOAD_USO6 0x40
 
 /**
+ * tap_init() - What every backend needs; called by its own init
+ * @rx_size:	Bytes of t->rx_buf, which starts on a cache line of its own
+ *
+ * Return: 0 or -ENOMEM; tap_free() is to follow in both cases, some day
+ */
+int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
+	     struct counters *cnt);
+
+/**
  * tap_tun_init() - Take over a tun device, or a SOCK_SEQPACKET socket in tests
  * @fd:		Non-blocking; owned from now on
  * @vnet:	Frames carry a virtio-net header
  * @offloads:	TAP_OFFLOAD_* that TUNSETOFFLOAD granted
  *
- * Return: 0 or -ENOMEM
+ * Return: 0, or -ENOMEM as tap_init()
  */
 int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
 		 struct counters *cnt);

@@ -27,13 +27,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/macros.h"
 #include "link/backlog.h"
 #include "link/offload.h"
 #include "link/tap.h"
-#include "link/tap_faults.h"
 
 #define PREFIX sizeof(uint32_t) /* length before each frame */
 
@@ -342,23 +340,16 @@ static const struct tap_ops stream_ops = {
 
 int tap_stream_init(struct tap *t, struct counters *cnt)
 {
-	t->fd = -1;
-	t->ops = &stream_ops;
-	t->cnt = cnt;
+	int err = tap_init(t, &stream_ops, -1, RX_BUF, cnt);
+
 	t->blocked = true;
 	t->merge = true;
-
-	if (pcap_init(&t->pcap))
-		return -ENOMEM;
+	if (err)
+		return err;
 	t->stream = calloc(1, sizeof(*t->stream));
-	t->rx_buf = malloc(RX_BUF);
-	if (!t->stream || !t->rx_buf || backlog_init(&t->stream->backlog))
+	if (!t->stream)
 		return -ENOMEM;
-#ifdef PASSTPY_FAULTS
-	return tap_faults_init(t);
-#else
-	return 0;
-#endif
+	return backlog_init(&t->stream->backlog);
 }
 
 int tap_stream_attach(struct tap *t, int fd)

@@ -8,21 +8,17 @@
  */
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/macros.h"
 #include "link/offload.h"
 #include "link/tap.h"
-#include "link/tap_faults.h"
-
-#define RX_ALIGN 64 /* a frame starts on a cache line of its own */
 
 /* Room behind the last frame: IPv6 does not count its header in 64 KiB */
 #define RX_SLOT (TAP_FRAME_MAX + 40 + sizeof(struct vnet_hdr))
-#define RX_PAD	(RX_ALIGN + sizeof(struct vnet_hdr)) /* on top of each frame */
-#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + RX_ALIGN)
+#define RX_PAD \
+	(TAP_RX_ALIGN + sizeof(struct vnet_hdr)) /* on top of each frame */
+#define RX_BUF (TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + TAP_RX_ALIGN)
 
 /* tun_is_gone() - Does this errno mean that no frame will ever come again? */
 static bool tun_is_gone(int err)
@@ -77,8 +73,8 @@ static int tun_read(struct tap *t)
 			memcpy(&rx->vh, buf, sizeof(rx->vh));
 		rx->data = buf + head;
 		rx->len = (uint32_t)((size_t)n - head);
-		pos = (pos + (size_t)n + RX_ALIGN - 1) &
-		      ~(size_t)(RX_ALIGN - 1);
+		pos = (pos + (size_t)n + TAP_RX_ALIGN - 1) &
+		      ~(size_t)(TAP_RX_ALIGN - 1);
 		bytes += rx->len;
 		frames++;
 	}
@@ -164,34 +160,10 @@ int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
 		 struct counters *cnt)
 {
 	const uint32_t uso = TAP_OFFLOAD_USO4 | TAP_OFFLOAD_USO6;
-	int err;
 
-	t->fd = fd;
-	t->ops = &tun_ops;
-	t->cnt = cnt;
 	t->vnet = vnet;
 	t->tso4 = vnet && (offloads & TAP_OFFLOAD_TSO4);
 	t->tso6 = vnet && (offloads & TAP_OFFLOAD_TSO6);
 	t->uso = vnet && (offloads & uso) == uso;
-
-	err = pcap_init(&t->pcap);
-	if (err)
-		return err;
-	t->rx_buf = aligned_alloc(RX_ALIGN, ROUND_DOWN(RX_BUF, RX_ALIGN));
-	if (!t->rx_buf)
-		goto free_pcap;
-#ifdef PASSTPY_FAULTS
-	if (tap_faults_init(t))
-		goto free_rx;
-#endif
-	return 0;
-
-#ifdef PASSTPY_FAULTS
-free_rx:
-	free(t->rx_buf);
-	t->rx_buf = NULL;
-#endif
-free_pcap:
-	pcap_free(&t->pcap);
-	return -ENOMEM;
+	return tap_init(t, &tun_ops, fd, RX_BUF, cnt);
 }

@@ -21,16 +21,13 @@
 #include <unistd.h>
 
 #include "base/macros.h"
-#include "link/tap_faults.h"
-
-#define RX_ALIGN 64 /* a frame starts on a cache line of its own */
 
 #define VHOST_HDR_MAX 12 /* virtio-net header with its count of buffers */
 
 /* Longest chain that may be a frame. IPv6 does not count its header in 64 KiB */
 #define RX_SLOT (VHOST_HDR_MAX + TAP_FRAME_MAX + 40)
-#define RX_PAD	(RX_ALIGN + VHOST_HDR_MAX) /* on top of each frame */
-#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + RX_ALIGN)
+#define RX_PAD	(TAP_RX_ALIGN + VHOST_HDR_MAX) /* on top of each frame */
+#define RX_BUF	(TAP_BATCH_BYTES + TAP_BATCH * RX_PAD + RX_SLOT + TAP_RX_ALIGN)
 
 /* Notifications */
 
@@ -165,8 +162,8 @@ static int queue_drain(struct tap *t, struct vhost_queue *q)
 		}
 		if (!frame_take(t, chain, buf, &t->rx[frames]))
 			continue;
-		pos = (pos + chain->len + RX_ALIGN - 1) &
-		      ~(size_t)(RX_ALIGN - 1);
+		pos = (pos + chain->len + TAP_RX_ALIGN - 1) &
+		      ~(size_t)(TAP_RX_ALIGN - 1);
 		bytes += t->rx[frames++].len;
 	}
 	virtq_publish(&q->vq);
@@ -415,21 +412,13 @@ static struct tap_vhost *vhost_new(struct flow_log *log, const uint64_t *now)
 int tap_vhost_init(struct tap *t, struct counters *cnt, struct flow_log *log,
 		   const uint64_t *now)
 {
-	t->fd = -1;
-	t->ops = &vhost_ops;
-	t->cnt = cnt;
-	t->blocked = true;
+	int err = tap_init(t, &vhost_ops, -1, RX_BUF, cnt);
 
-	if (pcap_init(&t->pcap))
-		return -ENOMEM;
+	t->blocked = true;
+	if (err)
+		return err;
 	t->vhost = vhost_new(log, now);
-	t->rx_buf = aligned_alloc(RX_ALIGN, ROUND_DOWN(RX_BUF, RX_ALIGN));
-	if (!t->vhost || !t->rx_buf)
+	if (!t->vhost)
 		return -ENOMEM;
-	(void)vhost_set_features(t, 0);
-#ifdef PASSTPY_FAULTS
-	return tap_faults_init(t);
-#else
-	return 0;
-#endif
+	return vhost_set_features(t, 0);
 }

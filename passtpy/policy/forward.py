@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address
-from passtpy.config.host import HostInfo
 from passtpy.config.model import Config, PortRule
 from passtpy.config.ports import MAX_PORT
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
@@ -46,11 +45,6 @@ class Forward:
         return self.numbers[
             (port - self.ports.start) * SOCKETS_PER_PORT[self.pif] + nth
         ]
-
-
-def families(config: Config, host: HostInfo) -> tuple[bool, bool]:
-    """Tell whether IPv4 and IPv6 are in use."""
-    return config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
 
 
 def _place(

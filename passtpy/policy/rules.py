@@ -23,7 +23,6 @@ from passtpy.flow import (
 from passtpy.policy.dns import DNS_PORTS, dns_maps
 from passtpy.policy.forward import (
     Forward,
-    families,
     forwards_from_config,
     relay_numbers,
 )
@@ -159,11 +158,10 @@ Draft = tuple[Match, Outcome, str]
 
 
 def _switched_off(config: Config, host: HostInfo) -> Iterator[Draft]:
-    use4, use6 = families(config, host)
-    if not use4:
+    if not (config.ipv4 and host.ipv4):
         match = Match(Pif.TAP, destinations=(ANY4,))
         yield match, Drop(), "IPv4 is disabled"
-    if not use6:
+    if not (config.ipv6 and host.ipv6):
         match = Match(Pif.TAP, destinations=(ANY6,))
         yield match, Drop(), "IPv6 is disabled"
     for protos, enabled, name in (
