@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "link/tap.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 #include "table/pool.h"
 
 #define REASSEMBLY_MAX 64 /* datagrams being put together */

@@ -8,7 +8,7 @@
 #define PASSTPY_PROTO_HANDLER_H
 
 #include "proto/ctx.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 #include "table/listen.h"
 #include "table/stage.h"
 

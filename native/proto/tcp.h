@@ -4,7 +4,7 @@
 #define PASSTPY_PROTO_TCP_H
 
 #include "proto/ctx.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 /**
  * tcp_init() - Set up what TCP flows share; after tap and flow table

@@ -14,8 +14,8 @@
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/siphash.h"
+#include "base/wire.h"
 #include "table/flow.h"
-#include "table/flow_extract.h"
 #include "table/pool.h"
 
 #define STAGE_MAX      1024	   /* pending misses at most */

@@ -11,7 +11,7 @@
 #include "base/macros.h"
 #include "frames.h"
 #include "table.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 #define ROUNDS	  7
 #define FLOWS_MAX 131072

@@ -4,7 +4,7 @@
 #define PASSTPY_TESTS_EXTRACT_H
 
 #include "frames.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 static struct counters cnt;
 static struct frame frame;

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #include "frames.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 #define CORPUS_MAX 32
 

@@ -20,7 +20,7 @@
 #include "base/macros.h"
 #include "guest.h"
 #include "link/frame.h"
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 #define OUT_MAX (1 << 20)
 

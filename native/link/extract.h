@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* flow_extract.h - From the bytes of a frame to the key of its flow
+/* extract.h - From the bytes of a frame to the key of its flow
  *
  * The only gate for hostile bytes from the tap in C: every header is
  * bounds-checked before it is read, IPv6 extension headers are walked, and
  * anything odd is dropped and counted by reason. Whoever holds a struct frame
  * may rely on its offsets.
  */
-#ifndef PASSTPY_TABLE_FLOW_EXTRACT_H
-#define PASSTPY_TABLE_FLOW_EXTRACT_H
+#ifndef PASSTPY_LINK_EXTRACT_H
+#define PASSTPY_LINK_EXTRACT_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -97,4 +97,4 @@ enum extract {
 enum extract flow_extract(struct frame *frame, uint8_t *eth, uint32_t len,
 			  const struct vnet_hdr *vh, struct counters *cnt);
 
-#endif /* PASSTPY_TABLE_FLOW_EXTRACT_H */
+#endif /* PASSTPY_LINK_EXTRACT_H */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* flow_extract.c - From the bytes of a frame to the key of its flow
+/* extract.c - From the bytes of a frame to the key of its flow
  *
  * Each layer gets a checked cursor: @off bytes of headers are behind it, and
  * the packet ends at @end, which only ever shrinks. No header is read before
  * at() has checked that all of it lies between the two.
  */
 
-#include "table/flow_extract.h"
+#include "link/extract.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
