@@ -18,7 +18,7 @@ from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
-from passtpy.config.resolver import Resolver
+from passtpy.config.view import View
 from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
@@ -31,8 +31,8 @@ from passtpy.flow import (
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
 from passtpy.net.guest import Guest
 from passtpy.net.tap import QUEUE_FRAMES
-from passtpy.policy.rules import Rule, rules_from_config
-from passtpy.services.facts import Facts, facts_from_config
+from passtpy.policy.rules import Rule, rules_from_view
+from passtpy.services.facts import Facts, facts_from_view
 
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
@@ -227,17 +227,17 @@ class Engine:
         if turns > 1:
             self._schedule()
 
-    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
-        """Decide and answer after these facts from now on; flows stay as they are."""
-        self._decider.replace(rules_from_config(config, host, resolver))
-        self.tell_services(config, host, resolver)
-        self.datapath.scope_id = _index_of(host.template6)
+    def tell(self, view: View) -> None:
+        """Decide and answer after this view from now on; flows stay as they are."""
+        self._decider.replace(rules_from_view(view))
+        self.tell_services(view)
+        self.datapath.scope_id = _index_of(view.host.template6)
         if self._relay is not None:
-            self._relay.update(host)
+            self._relay.update(view.host)
 
-    def tell_services(self, config: Config, host: HostInfo, resolver: Resolver) -> None:
-        """Answer after these facts; for those that decide nothing about flows."""
-        self._services.update(facts_from_config(config, host, resolver))
+    def tell_services(self, view: View) -> None:
+        """Answer after this view; for facts that decide nothing about flows."""
+        self._services.update(facts_from_view(view))
         self._schedule()
 
     def welcome(self) -> None:

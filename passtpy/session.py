@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 from passtpy import isolation
 from passtpy.addr import show_mac
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER
+from passtpy.config.view import View
 from passtpy.files import Files
 from passtpy.log import LogLevel
 from passtpy.net import guest, tap
 from passtpy.net.signals import Signal, read_signals, take_signals
 from passtpy.policy.forward import needs_namespace_sockets
-from passtpy.policy.guest import GuestAddresses
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,16 +75,17 @@ class Session:
         from passtpy.net.nsockets import Factory, SocketStock
         from passtpy.net.resolv import read_resolver
         from passtpy.policy.decide import Decider
-        from passtpy.policy.rules import rules_from_config
-        from passtpy.services.registry import services_from_config
+        from passtpy.policy.rules import rules_from_view
+        from passtpy.services.registry import services_from_view
 
         config, log, stock = self._config, self._files.log, None
         for text in got.warnings:
             log.warning("namespace", text=text)
         seen = self._seen = GuestAddresses.from_host(got.host)
         resolver = self._resolver = read_resolver() or NO_RESOLVER
-        decider = Decider(rules_from_config(config, got.host, resolver), seen)
-        services = services_from_config(config, got.host, seen, resolver)
+        view = View.of(config, got.host, resolver)
+        decider = Decider(rules_from_view(view), seen)
+        services = services_from_view(view, seen)
         datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
         if sockets is not None:
             self._factory = Factory(sockets, self._factory_gone)
@@ -143,9 +145,9 @@ class Session:
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
             log.info("tap.offloads", granted=hex(got.offloads))
         if log.enabled(LogLevel.INFO):
-            from passtpy.policy.summary import qemu_options, summary
+            from passtpy.control.summary import qemu_options, summary
 
-            lines = summary(self._config, host, self._resolver, got.ifname)
+            lines = summary(View.of(self._config, host, self._resolver), got.ifname)
             log.say("summary", lines)
             if self._entrance is not None and self._entrance.path is not None:
                 log.say("summary", qemu_options(self._config, self._entrance.path))

@@ -18,9 +18,11 @@ from dataclasses import fields, replace
 from typing import Final, Protocol, TypeVar
 
 from passtpy.addr import Address, Mac, inany
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
+from passtpy.config.view import View
 from passtpy.errors import ConfigError
 from passtpy.flow import Pif
 from passtpy.log import Log
@@ -34,7 +36,6 @@ from passtpy.net.nsockets import Factory
 from passtpy.net.resolv import read_resolver
 from passtpy.net.rtnl import LinkAddress
 from passtpy.net.template import ABSENT, Family, HostNetwork, Plan, assemble, choose
-from passtpy.policy.guest import GuestAddresses
 
 FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
 GRACE_S: Final = 5.0
@@ -64,11 +65,9 @@ class EngineLike(Protocol):
     @property
     def datapath(self) -> "Flows": ...
 
-    def tell(self, config: Config, host: HostInfo, resolver: Resolver) -> None: ...
+    def tell(self, view: View) -> None: ...
 
-    def tell_services(
-        self, config: Config, host: HostInfo, resolver: Resolver
-    ) -> None: ...
+    def tell_services(self, view: View) -> None: ...
 
 
 class Flows(Protocol):
@@ -179,7 +178,7 @@ class Follow:
         if news:
             self._log.info("host.changed", **news)
         if self._engine is not None and (host, resolver) != before:
-            self._engine.tell(self._config, host, resolver)
+            self._engine.tell(View.of(self._config, host, resolver))
         if self._network is not None:
             await self._change(self._network, plan)
 
@@ -187,7 +186,8 @@ class Follow:
         """Know these neighbours of the host from now on, and no others."""
         self._host = replace(self._host, neighbours=neighbours)
         if self._engine is not None:
-            self._engine.tell_services(self._config, self._host, self._resolver)
+            view = View.of(self._config, self._host, self._resolver)
+            self._engine.tell_services(view)
 
     def _next_plan(self, network: HostNetwork) -> Plan:
         old = self._plan

@@ -21,13 +21,13 @@ from functools import partial
 from typing import Final, Protocol
 
 from passtpy.addr import Address, inany
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config, RelayGroup
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_ICMPV6, IPPROTO_UDP
 from passtpy.log import Log
 from passtpy.policy.forward import relay_numbers
-from passtpy.policy.guest import GuestAddresses
 from passtpy.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ipv4 import Ipv4

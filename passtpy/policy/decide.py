@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.flow import Action, MissLike, Pif, Verdict
-from passtpy.policy.guest import GuestAddresses
 from passtpy.policy.rules import (
     Drop,
     Match,

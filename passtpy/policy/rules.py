@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration and host facts become one ordered list of rules; first match wins.
+"""A view of configuration and host becomes one ordered list of rules; first match wins.
 
 The list is the explanation of what the program does: nothing decides about a flow that
 is not a rule here. A rule is a frozen value; hits are counted by the decider.
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address
-from passtpy.config.host import HostInfo, mapped_loopback
+from passtpy.config.dns import DNS_PORTS
 from passtpy.config.model import Config
-from passtpy.config.resolver import NO_RESOLVER, Resolver
+from passtpy.config.view import View
 from passtpy.flow import (
     IPPROTO_ICMP,
     IPPROTO_ICMPV6,
@@ -20,7 +20,6 @@ from passtpy.flow import (
     IPPROTO_UDP,
     Pif,
 )
-from passtpy.policy.dns import DNS_PORTS, dns_maps
 from passtpy.policy.forward import (
     Forward,
     forwards_from_config,
@@ -154,14 +153,15 @@ _ECHO = frozenset((IPPROTO_ICMP, IPPROTO_ICMPV6))
 _LOOPBACK4, _LOOPBACK6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
-Draft = tuple[Match, Outcome, str]
+Line = tuple[Match, Outcome, str]  # a rule that has no number yet
 
 
-def _switched_off(config: Config, host: HostInfo) -> Iterator[Draft]:
-    if not (config.ipv4 and host.ipv4):
+def _switched_off(view: View) -> Iterator[Line]:
+    config = view.config
+    if not view.ipv4:
         match = Match(Pif.TAP, destinations=(ANY4,))
         yield match, Drop(), "IPv4 is disabled"
-    if not (config.ipv6 and host.ipv6):
+    if not view.ipv6:
         match = Match(Pif.TAP, destinations=(ANY6,))
         yield match, Drop(), "IPv6 is disabled"
     for protos, enabled, name in (
@@ -173,10 +173,11 @@ def _switched_off(config: Config, host: HostInfo) -> Iterator[Draft]:
             yield Match(Pif.TAP, protos), Drop(), f"{name} is disabled"
 
 
-def _mapped_destinations(config: Config, host: HostInfo) -> Iterator[Draft]:
+def _mapped_destinations(view: View) -> Iterator[Line]:
+    config, host = view.config, view.host
     bind4, bind6 = config.outbound4, config.outbound6
     loopbacks: tuple[Address, Address] = (_LOOPBACK4, _LOOPBACK6)
-    for mapped, target in zip(mapped_loopback(config, host), loopbacks, strict=True):
+    for mapped, target in zip(view.loopbacks, loopbacks, strict=True):
         if mapped is not None:
             # No -o source here: an outer address cannot talk to the loopback.
             yield _to_one(mapped), ToHost(target), "host loopback, mapped"
@@ -189,11 +190,10 @@ def _mapped_destinations(config: Config, host: HostInfo) -> Iterator[Draft]:
             yield _to_one(mapped_guest), outcome, "the guest's address on the host"
 
 
-def _forwarded_dns(
-    config: Config, host: HostInfo, resolver: Resolver
-) -> Iterator[Draft]:
+def _forwarded_dns(view: View) -> Iterator[Line]:
+    config = view.config
     protos = frozenset((IPPROTO_TCP, IPPROTO_UDP))
-    for each in dns_maps(config, host, resolver):
+    for each in view.dns:
         outcome = ToHost(each.target)
         if not each.target.is_loopback:
             outcome = ToHost(each.target, config.outbound4, config.outbound6)
@@ -212,43 +212,41 @@ def _to_one(addr: Address) -> Match:
     return Match(Pif.TAP, destinations=(_one(addr),))
 
 
-def source_map(config: Config, host: HostInfo) -> SourceMap:
+def source_map(view: View) -> SourceMap:
     """Return how the guest shall see the sources of inbound flows."""
-    loopback4, loopback6 = mapped_loopback(config, host)
     exact: list[tuple[Address, Address]] = []
-    if loopback4 is not None:
-        exact.append((_LOOPBACK4, loopback4))
-    if loopback6 is not None:
-        exact.append((_LOOPBACK6, loopback6))
+    if view.loopback4 is not None:
+        exact.append((_LOOPBACK4, view.loopback4))
+    if view.loopback6 is not None:
+        exact.append((_LOOPBACK6, view.loopback6))
     return SourceMap(
         exact=tuple(exact),
-        guest4=config.map_guest_addr4,
-        guest6=config.map_guest_addr6,
+        guest4=view.config.map_guest_addr4,
+        guest6=view.config.map_guest_addr6,
         unusable=_UNUSABLE,
-        ours4=host.our4 or host.gateway4,
-        ours6=host.our_link_local,
+        ours4=view.source4,
+        ours6=view.source6,
     )
 
 
-def _spliced_sources(config: Config, host: HostInfo) -> tuple[Network, ...]:
+def _spliced_sources(view: View) -> tuple[Network, ...]:
     """Return the sources of inbound flows that bypass the tap.
 
     To keep a client's address is possible even where the tap could not: when it is
     the address that the guest has as well.
     """
-    if not config.splice:
+    if not view.config.splice:
         return ()
-    if not config.preserve_source:
+    if not view.config.preserve_source:
         return LOOPBACK
-    own = (host.guest4, host.guest6)
+    own = (view.host.guest4, view.host.guest6)
     return LOOPBACK + tuple(_one(addr) for addr in own if addr is not None)
 
 
-def _inbound(
-    config: Config, host: HostInfo, forward: Forward, sources: SourceMap
-) -> Iterator[Draft]:
+def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
+    config = view.config
     protos, numbers = frozenset((forward.proto,)), forward.numbers
-    spliced = _spliced_sources(config, host)
+    spliced = _spliced_sources(view)
     if spliced:
         match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
         outcome = SpliceToGuest(
@@ -260,7 +258,7 @@ def _inbound(
         yield match, ToGuest(forward.delta, sources), forward.why
 
 
-def _outbound(config: Config, forward: Forward) -> Draft:
+def _outbound(config: Config, forward: Forward) -> Line:
     match = Match(
         Pif.SPLICE,
         frozenset((forward.proto,)),
@@ -272,7 +270,7 @@ def _outbound(config: Config, forward: Forward) -> Draft:
     return match, outcome, forward.why
 
 
-def _relayed(config: Config, sources: SourceMap) -> Iterator[Draft]:
+def _relayed(config: Config, sources: SourceMap) -> Iterator[Line]:
     if not config.multicast_relay:
         return
     groups, askers = relay_numbers(config)
@@ -281,40 +279,38 @@ def _relayed(config: Config, sources: SourceMap) -> Iterator[Draft]:
     yield Match(Pif.HOST, udp, listeners=groups), ToGroup(sources), why
 
 
-def _forwarded(config: Config, host: HostInfo) -> Iterator[Draft]:
-    sources = source_map(config, host)
+def _forwarded(view: View) -> Iterator[Line]:
+    config, sources = view.config, source_map(view)
     for forward in forwards_from_config(config):
         if forward.pif is Pif.SPLICE:
             yield _outbound(config, forward)
         else:
-            yield from _inbound(config, host, forward, sources)
+            yield from _inbound(view, forward, sources)
     yield from _relayed(config, sources)
     yield Match(Pif.HOST), Reject(), "no rule for this listener"
     yield Match(Pif.SPLICE), Reject(), "not from the namespace's loopback"
 
 
-def _from_guest(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
-    yield from _switched_off(config, host)
+def _from_guest(view: View) -> Iterator[Line]:
+    yield from _switched_off(view)
     yield Match(Pif.TAP, sources=_NOWHERE), Drop(), "no valid source"
-    yield from _forwarded_dns(config, host, resolver)
-    yield from _mapped_destinations(config, host)
+    yield from _forwarded_dns(view)
+    yield from _mapped_destinations(view)
     yield Match(Pif.TAP, destinations=_NOWHERE), Drop(), "no valid destination"
     for proto in (IPPROTO_TCP, IPPROTO_UDP):
         match = Match(Pif.TAP, frozenset((proto,)), port=0)
         yield match, Drop(), "port 0"
-    outcome = ToHost(None, config.outbound4, config.outbound6)
+    outcome = ToHost(None, view.config.outbound4, view.config.outbound6)
     yield Match(Pif.TAP), outcome, "the outside"
 
 
-def _drafts(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Draft]:
-    if not config.splice_only:
-        yield from _from_guest(config, host, resolver)
-    yield from _forwarded(config, host)
+def _lines(view: View) -> Iterator[Line]:
+    if not view.config.splice_only:
+        yield from _from_guest(view)
+    yield from _forwarded(view)
 
 
-def rules_from_config(
-    config: Config, host: HostInfo, resolver: Resolver = NO_RESOLVER
-) -> tuple[Rule, ...]:
+def rules_from_view(view: View) -> tuple[Rule, ...]:
     """Return the whole policy, in the order in which it is tried."""
-    drafts = _drafts(config, host, resolver)
-    return tuple(Rule(number, *draft) for number, draft in enumerate(drafts, start=1))
+    lines = _lines(view)
+    return tuple(Rule(number, *line) for number, line in enumerate(lines, start=1))

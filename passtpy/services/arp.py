@@ -4,7 +4,7 @@
 from ipaddress import IPv4Address
 
 from passtpy.addr import BROADCAST_MAC, NO_MAC, Mac, inany
-from passtpy.policy.guest import GuestAddresses
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.services.announce import Announcer
 from passtpy.services.facts import Facts
 from passtpy.wire.arp import Arp, ArpOp, Neighbour

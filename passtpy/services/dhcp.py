@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final, assert_never
 
 from passtpy.addr import BROADCAST_MAC, Mac, inany
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.errors import WireError
-from passtpy.policy.guest import GuestAddresses
 from passtpy.services.facts import INFINITE, REBIND_S, RENEW_S, Facts
 from passtpy.wire import dnsname
 from passtpy.wire.dhcp import (

@@ -12,10 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar
 
 from passtpy.addr import Address, Mac
-from passtpy.config.host import HostInfo, mapped_loopback
-from passtpy.config.model import Config
-from passtpy.config.resolver import Resolver
-from passtpy.policy.dns import dns_maps
+from passtpy.config.view import View
 from passtpy.wire import dnsname
 
 # Leases never end, as with pasta. Who renews all the same learns what has changed.
@@ -82,20 +79,21 @@ class Facts:
                 yield addr, mac
 
 
-def facts_from_config(config: Config, host: HostInfo, resolver: Resolver) -> Facts:
+def facts_from_view(view: View) -> Facts:
     """Return what the guest is to be told now."""
-    ipv4, ipv6 = config.ipv4 and host.ipv4, config.ipv6 and host.ipv6
+    config, host = view.config, view.host
+    ipv4, ipv6 = view.ipv4, view.ipv6
     guest6 = host.guest6 if ipv6 else None
-    resolvers = tuple(_resolvers(config, host, resolver))
-    search = resolver.search if config.search is None else config.search
+    resolvers = tuple(_resolvers(view))
+    search = view.resolver.search if config.search is None else config.search
     return Facts(
         our_mac=host.our_mac,
-        our_link_local=host.our_link_local,
-        ours=frozenset(_ours(config, host)),
+        our_link_local=view.source6,
+        ours=view.ours,
         neighbours=host.neighbours,
         mtu=host.mtu,
         ipv4=ipv4,
-        server4=(host.our4 or host.gateway4) if ipv4 else None,
+        server4=view.source4 if ipv4 else None,
         guest4=host.guest4 if ipv4 else None,
         prefix4=host.prefix4,
         gateway4=host.gateway4 if ipv4 else None,
@@ -112,44 +110,26 @@ def facts_from_config(config: Config, host: HostInfo, resolver: Resolver) -> Fac
     )
 
 
-def _ours(config: Config, host: HostInfo) -> Iterator[Address]:
-    candidates: tuple[Address | None, ...] = (
-        host.our4 or host.gateway4,
-        host.our6,
-        host.our_link_local,
-        *mapped_loopback(config, host),
-        config.map_guest_addr4,
-        config.map_guest_addr6,
-        config.dns_forward4,
-        config.dns_forward6,
-    )
-    for addr in candidates:
-        if addr is not None and addr not in (host.guest4, host.guest6):
-            yield addr
-
-
-def _resolvers(config: Config, host: HostInfo, resolver: Resolver) -> Iterator[Address]:
+def _resolvers(view: View) -> Iterator[Address]:
     """Yield the resolvers that the guest can reach, as it sees them.
 
     Those on the host's loopback are where the loopback is mapped, if it is. A
     link-local one would need a scope that the guest does not have; but the gateway's
     address is also ours.
     """
-    if not config.announce_dns:
+    said = view.config.dns
+    if not view.config.announce_dns:
         return
-    loopback4, loopback6 = mapped_loopback(config, host)
-    forwarded = {
-        each.seen.version: each.seen for each in dns_maps(config, host, resolver)
-    }
-    for addr in resolver.nameservers if config.dns is None else config.dns:
+    forwarded = {each.seen.version: each.seen for each in view.dns}
+    for addr in view.resolver.nameservers if said is None else said:
         if addr.is_loopback:
             mapped = forwarded.get(addr.version)
-            mapped = mapped or (loopback4 if addr.version == 4 else loopback6)
+            mapped = mapped or view.loopbacks[addr.version == 6]
             if mapped is not None:
                 yield mapped
         elif isinstance(addr, IPv6Address) and addr.is_link_local:
             plain = IPv6Address(addr.packed)
-            if plain == host.gateway6:
+            if plain == view.host.gateway6:
                 yield plain
         elif not (isinstance(addr, IPv6Address) and addr.ipv4_mapped):
             yield addr

@@ -9,8 +9,8 @@ from ipaddress import IPv6Address
 from typing import Final
 
 from passtpy.addr import Mac, inany
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.errors import WireError
-from passtpy.policy.guest import GuestAddresses
 from passtpy.services.announce import Announcer
 from passtpy.services.facts import Facts
 from passtpy.services.ra import Advertiser

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Hands every punted frame to the service that answers its kind.
 
-A new service is one file here and one line in services_from_config().
+A new service is one file here and one line in services_from_view().
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from passtpy.config.host import HostInfo
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import AttachPath, Config, ServeSocket
-from passtpy.config.resolver import NO_RESOLVER, Resolver
+from passtpy.config.view import View
 from passtpy.errors import WireError
-from passtpy.policy.guest import GuestAddresses
 from passtpy.services.arp import ArpService
-from passtpy.services.facts import Facts, facts_from_config
+from passtpy.services.facts import Facts, facts_from_view
 from passtpy.services.ndp import NdpService
 from passtpy.wire.ethernet import (
     ETHERTYPE_ARP,
@@ -188,11 +187,9 @@ def random_between(low: int, high: int) -> int:
     return randint(low, high)  # noqa: S311 (spreads load, keeps no secret)
 
 
-def services_from_config(
-    config: Config,
-    host: HostInfo,
+def services_from_view(
+    view: View,
     guest: GuestAddresses,
-    resolver: Resolver = NO_RESOLVER,
     spread: Callable[[int, int], int] | None = None,
 ) -> Services:
     """Return the services that the configuration leaves switched on.
@@ -200,7 +197,7 @@ def services_from_config(
     A family that the host lacks now may come later, with Services.update(). `spread`
     replaces the dice behind the times of router advertisements.
     """
-    facts = facts_from_config(config, host, resolver)
+    config, facts = view.config, facts_from_view(view)
     services: dict[str, Service] = {}
     if config.ipv4:
         services[ARP] = ArpService(facts, guest)

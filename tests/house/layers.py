@@ -24,6 +24,8 @@ PYTHON_FLOORS = (
     {"engine"},
     {"session", "daemon", "__main__"},
 )
+# Rooms of one floor that agree by what is below them, and do not know each other.
+STRANGERS = {"policy", "services"}
 # Who may talk to the datapath. The rest sees plain Python values.
 NATIVE_USERS = {"engine", "log", "isolation", "net"}
 
@@ -120,6 +122,16 @@ def python_layers(root: Path) -> list[str]:
             if above is not None and above > floor:
                 bad.append(f"passtpy.{module}: imports {target} from above")
     return bad + _cycles(edges)
+
+
+def strangers(root: Path) -> list[str]:
+    """Neither of two rooms that are to stay strangers imports from the other."""
+    return [
+        f"passtpy.{module}: imports {target}, of a room it is not to know"
+        for module, targets in sorted(python_imports(root).items())
+        for target in sorted(targets)
+        if {module.partition(".")[0], target.partition(".")[0]} == STRANGERS
+    ]
 
 
 def native_door(root: Path) -> list[str]:

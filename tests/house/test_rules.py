@@ -21,6 +21,7 @@ Tree = dict[str, str]
 GOOD: list[tuple[Rule, Tree]] = [
     (layers.python_layers, {"passtpy/net/tap.py": "from passtpy.net import netns"}),
     (layers.python_layers, {"passtpy/engine.py": "from .policy import decide"}),
+    (layers.strangers, {"passtpy/policy/a.py": "from passtpy.policy import b"}),
     (layers.native_door, {"passtpy/engine.py": "from passtpy import _native"}),
     (layers.native_door, {"passtpy/net/tap.py": "import passtpy._native as n"}),
     (layers.c_layers, {"native/core/x.c": '#include "table/flow.h"'}),
@@ -71,6 +72,14 @@ BAD: list[tuple[Rule, Tree, str]] = [
             "passtpy/net/b.py": "from passtpy.net import a",
         },
         "cycle: ",
+    ),
+    (
+        layers.strangers,
+        {
+            "passtpy/services/facts.py": "from passtpy.policy.dns import dns_maps",
+            "passtpy/policy/dns.py": "",
+        },
+        "passtpy.services.facts: imports policy.dns, of a room it is not to know",
     ),
     (
         layers.native_door,

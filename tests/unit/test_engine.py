@@ -13,6 +13,7 @@ from passtpy.addr import UNSPECIFIED
 from passtpy.config.cli import parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
+from passtpy.config.view import View
 from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
 from passtpy.log import Log
@@ -260,7 +261,7 @@ def test_another_host_is_told_to_everybody() -> None:
     made, loop = engine(datapath, services, decider)
     config = parse_pasta(["-4", "--dns-forward", "169.254.1.1"])
     host = HostInfo(ipv6=False, guest4=IPv4Address("192.0.2.7"), template6="lo")
-    made.tell(config, host, Resolver((IPv4Address("192.0.2.53"),)))
+    made.tell(View.of(config, host, Resolver((IPv4Address("192.0.2.53"),))))
     outcomes = [rule.outcome for rule in decider.rules]
     assert ToHost(IPv4Address("192.0.2.53")) in outcomes
     assert services.facts is not None

@@ -8,7 +8,9 @@ import pytest
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.config.cli import parse_passt, parse_pasta
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
+from passtpy.config.view import View
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider
 from passtpy.policy.explain import explain
@@ -17,8 +19,7 @@ from passtpy.policy.forward import (
     forwards_from_config,
     needs_namespace_sockets,
 )
-from passtpy.policy.guest import GuestAddresses
-from passtpy.policy.rules import rules_from_config
+from passtpy.policy.rules import rules_from_view
 
 TCP, UDP = 6, 17
 NONE = "-t none -u none -T none -U none "
@@ -45,7 +46,7 @@ def forwards(line: str) -> list[Forward]:
 
 
 def make(line: str, host: HostInfo = HOST) -> Decider:
-    rules = rules_from_config(parse_pasta(line.split()), host)
+    rules = rules_from_view(View.of(parse_pasta(line.split()), host))
     return Decider(rules, GuestAddresses.from_host(host))
 
 
@@ -264,7 +265,7 @@ def test_splice_rules_print_as_they_decide() -> None:
 def test_nothing_bypasses_the_socket_of_a_machine(peer: str, seen: str) -> None:
     """Loopback sources are the address that stands for the host, others stay."""
     config = parse_passt(["-t", "80"])
-    rules = rules_from_config(config, HOST)
+    rules = rules_from_view(View.of(config, HOST))
     decider = Decider(rules, GuestAddresses.from_host(HOST))
     verdict = decider.decide(miss(Pif.HOST, peer, 80, 0))
     assert (verdict.action, verdict.pif) == (Action.FORWARD, Pif.TAP)

@@ -14,12 +14,13 @@ import pytest
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.config.cli import parse_pasta
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
+from passtpy.config.view import View
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider, compile_network
 from passtpy.policy.explain import explain, explain_miss
-from passtpy.policy.guest import GuestAddresses
-from passtpy.policy.rules import Network, rules_from_config
+from passtpy.policy.rules import Network, rules_from_view
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 
@@ -63,7 +64,7 @@ def from_host(
 def make(line: str = "", host: HostInfo = HOST) -> Decider:
     config = parse_pasta(line.split())
     guest = GuestAddresses.from_host(host)
-    return Decider(rules_from_config(config, host), guest)
+    return Decider(rules_from_view(View.of(config, host)), guest)
 
 
 def outcome(decider: Decider, miss: Miss) -> str:

@@ -4,11 +4,12 @@
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.config.cli import parse_pasta
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
-from passtpy.policy.guest import GuestAddresses
-from passtpy.services.facts import Facts, facts_from_config
-from passtpy.services.registry import Services, services_from_config
+from passtpy.config.view import View
+from passtpy.services.facts import Facts, facts_from_view
+from passtpy.services.registry import Services, services_from_view
 from passtpy.wire.arp import Arp, ArpOp, Neighbour
 from passtpy.wire.dhcp import Dhcp
 from passtpy.wire.dhcpv6 import Dhcpv6
@@ -58,17 +59,15 @@ def make(
 ) -> tuple[Services, GuestAddresses]:
     """The services of a command line; their dice always show the least."""
     guest = GuestAddresses.from_host(host)
-    config = parse_pasta(line.split())
-    services = services_from_config(
-        config, host, guest, resolver, lambda low, high: low
-    )
+    view = View.of(parse_pasta(line.split()), host, resolver)
+    services = services_from_view(view, guest, lambda low, high: low)
     return services, guest
 
 
 def facts(
     line: str = "", host: HostInfo = HOST, resolver: Resolver = RESOLVER
 ) -> Facts:
-    return facts_from_config(parse_pasta(line.split()), host, resolver)
+    return facts_from_view(View.of(parse_pasta(line.split()), host, resolver))
 
 
 # From the guest

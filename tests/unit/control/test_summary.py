@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv6Address
 from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
-from passtpy.policy.summary import summary
+from passtpy.config.view import View
+from passtpy.control.summary import summary
 
 HOST = HostInfo(
     guest4=IPv4Address("192.0.2.5"),
@@ -50,8 +51,8 @@ Outbound UDP forwarding:
 
 
 def shown(line: str, host: HostInfo = HOST) -> str:
-    config = parse_pasta(line.split())
-    return "".join(f"{each}\n" for each in summary(config, host, RESOLVER, "tap0"))
+    view = View.of(parse_pasta(line.split()), host, RESOLVER)
+    return "".join(f"{each}\n" for each in summary(view, "tap0"))
 
 
 def test_everything_is_told() -> None:
@@ -83,7 +84,7 @@ def test_without_a_tap_there_is_only_forwarding() -> None:
 
 def test_a_machine_has_no_interface_of_ours_and_is_told_of_resolvers() -> None:
     config = parse_passt(["-t", "8080:80"])
-    lines = list(summary(config, HOST, RESOLVER, ""))
+    lines = list(summary(View.of(config, HOST, RESOLVER), ""))
     assert lines[:2] == ["Template interface: eth0 (IPv4), eth0 (IPv6)", "MAC:"]
     assert "    198.51.100.53" in lines
     assert lines[-2:] == ["Inbound TCP forwarding:", "    [*]:8080  =>  80"]

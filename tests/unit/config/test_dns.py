@@ -7,13 +7,14 @@ import pytest
 
 from passtpy.addr import from_inany, inany
 from passtpy.config.cli import parse_pasta
+from passtpy.config.dns import dns_maps
+from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver, parse_resolv_conf
+from passtpy.config.view import View
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider
-from passtpy.policy.dns import dns_maps
-from passtpy.policy.guest import GuestAddresses
-from passtpy.policy.rules import rules_from_config
+from passtpy.policy.rules import rules_from_view
 from tests.unit.policy.test_rules import Miss
 
 HOST = HostInfo(
@@ -90,7 +91,7 @@ def test_what_is_forwarded(line: str, known: list[str], expected: list[str]) -> 
 
 def decide(line: str, known: str, to: str, port: int, proto: int = UDP) -> str:
     config = parse_pasta(line.split())
-    rules = rules_from_config(config, HOST, resolver(known))
+    rules = rules_from_view(View.of(config, HOST, resolver(known)))
     decider = Decider(rules, GuestAddresses.from_host(HOST))
     source = "192.0.2.5" if "." in to else "2001:db8::5"
     raw = inany(ip_address(source))

@@ -5,34 +5,31 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 
 from passtpy.addr import Address, show_mac
-from passtpy.config.host import HostInfo, mapped_loopback
+from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
-from passtpy.config.resolver import Resolver
+from passtpy.config.view import View
 from passtpy.flow import PROTO_NAMES, Pif
-from passtpy.policy.dns import dns_maps
 from passtpy.policy.forward import Forward, forwards_from_config
-from passtpy.services.facts import Facts, facts_from_config
+from passtpy.services.facts import Facts, facts_from_view
 
 DIRECTIONS = {Pif.HOST: "Inbound", Pif.SPLICE: "Outbound"}
 
 
-def summary(
-    config: Config, host: HostInfo, resolver: Resolver, ifname: str
-) -> Iterator[str]:
+def summary(view: View, ifname: str) -> Iterator[str]:
     """Yield the lines, in the order of pasta's."""
+    config, host = view.config, view.host
     if not config.splice_only:
-        facts = facts_from_config(config, host, resolver)
+        facts = facts_from_view(view)
         yield from _interfaces(config, host, ifname)
         yield "MAC:"
         yield f"    host: {show_mac(host.our_mac)}"
-        loopback4, loopback6 = mapped_loopback(config, host)
         if facts.ipv4:
-            yield from _nat("127.0.0.1", loopback4)
+            yield from _nat("127.0.0.1", view.loopback4)
             yield from _dhcp(config, facts)
         if facts.ipv6:
-            yield from _nat("::1", loopback6)
+            yield from _nat("::1", view.loopback6)
             yield from _ndp(config, host, facts)
-        for each in dns_maps(config, host, resolver):
+        for each in view.dns:
             yield f"DNS to {each.seen}: forwarded to {each.target}"
     yield from _forwarding(config)
 
