@@ -27,8 +27,9 @@ from passtpy.config.model import (
 )
 from passtpy.files import Files
 from passtpy.log import Log
-from passtpy.net import command, guest, netlink, netns, tap
-from passtpy.net.signals import FORWARDED, STOPPING, TERMINAL, Signal
+from passtpy.net.kernel import netlink
+from passtpy.net.kernel.signals import FORWARDED, STOPPING, TERMINAL, Signal
+from passtpy.net.namespace import command, guest, netns, tap
 from passtpy.policy.forward import needs_namespace_sockets
 from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
 
@@ -183,7 +184,7 @@ def _configure(
     """Prepare the namespace, and stay in it if sockets are to be made there."""
 
     def prepare() -> guest.Guest:
-        from passtpy.net import factory  # noqa: F401 (while its file can be read)
+        from passtpy.net.namespace import factory  # noqa: F401 (while its file can be read)
 
         netns.join(namespaces)
         return guest.prepare(config, host)
@@ -192,7 +193,7 @@ def _configure(
     try:
         if guest.report(control, prepare):
             if sockets is not None:
-                from passtpy.net.factory import Server
+                from passtpy.net.namespace.factory import Server
 
                 isolation.stay_in_namespace(sockets.fileno())
                 Server(sockets).serve_all()
@@ -203,17 +204,17 @@ def _configure(
 
 def _await(config: Config, machine: Machine, ready: Ready) -> int:
     """Serve virtual machines until a signal says stop, or the first one has left."""
-    from passtpy.net.entrance import open_entrance
+    from passtpy.net.machine.unix_socket import open_socket
 
     isolation.raise_limits()
     files = Files(config)
     try:
         session = Session(config, files)
-        entrance = open_entrance(machine, session.user)
+        machine_socket = open_socket(machine, session.user)
         try:
             got = guest.for_machine(config)
             session.open(got, None)
-            session.open_door(entrance)
+            session.accept_machines(machine_socket)
             session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
             files.write_pid()
             session.announce(got)
@@ -222,7 +223,7 @@ def _await(config: Config, machine: Machine, ready: Ready) -> int:
             return session.run()
         finally:
             session.close()
-            entrance.close()
+            machine_socket.close()
     finally:
         files.close()
 

@@ -29,8 +29,8 @@ from passtpy.flow import (
     describe_event,
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
-from passtpy.net.guest import Guest
-from passtpy.net.tap import QUEUE_FRAMES
+from passtpy.net.namespace.guest import Guest
+from passtpy.net.namespace.tap import QUEUE_FRAMES
 from passtpy.policy.rules import Rule, rules_from_view
 from passtpy.services.facts import Facts, facts_from_view
 

@@ -25,7 +25,7 @@ from typing import Final
 from passtpy import _native
 from passtpy.config.model import RunAs
 from passtpy.errors import SetupError
-from passtpy.net import rtnl
+from passtpy.net.kernel import rtnl
 
 CAP_NET_BIND_SERVICE: Final = 1 << 10
 CAP_NET_ADMIN: Final = 1 << 12

@@ -20,20 +20,20 @@ from passtpy.config.resolver import NO_RESOLVER
 from passtpy.config.view import View
 from passtpy.files import Files
 from passtpy.log import LogLevel
-from passtpy.net import guest, tap
-from passtpy.net.signals import Signal, read_signals, take_signals
+from passtpy.net.kernel.signals import Signal, read_signals, take_signals
+from passtpy.net.namespace import guest, tap
 from passtpy.policy.forward import needs_namespace_sockets
 
 if TYPE_CHECKING:
     import asyncio
 
     from passtpy.engine import Engine
-    from passtpy.net.door import Door
-    from passtpy.net.entrance import Entrance
-    from passtpy.net.follow import Follow
-    from passtpy.net.forward import Forwarding
-    from passtpy.net.nsockets import Factory
-    from passtpy.net.template import Plan
+    from passtpy.net.following.follow import Follow
+    from passtpy.net.forwarding.listeners import Forwarding
+    from passtpy.net.host.template import Plan
+    from passtpy.net.machine.acceptor import Acceptor
+    from passtpy.net.machine.unix_socket import MachineSocket
+    from passtpy.net.namespace.factory_client import Factory
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -57,8 +57,8 @@ class Session:
         self._factory: Factory | None = None
         self._forwarding: Forwarding | None = None
         self._follow: Follow | None = None
-        self._door: Door | None = None
-        self._entrance: Entrance | None = None
+        self._acceptor: Acceptor | None = None
+        self._socket: MachineSocket | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
@@ -71,9 +71,9 @@ class Session:
         `sockets` leads to the process that makes sockets in the namespace.
         """
         from passtpy.engine import Engine, open_datapath
-        from passtpy.net.forward import Forwarding
-        from passtpy.net.nsockets import Factory, SocketStock
-        from passtpy.net.resolv import read_resolver
+        from passtpy.net.forwarding.listeners import Forwarding
+        from passtpy.net.host.resolv import read_resolver
+        from passtpy.net.namespace.factory_client import Factory, SocketStock
         from passtpy.policy.decide import Decider
         from passtpy.policy.rules import rules_from_view
         from passtpy.services.registry import services_from_view
@@ -93,7 +93,7 @@ class Session:
                 stock = SocketStock(self._factory, config.preserve_source)
         relay = None
         if config.multicast_relay and not config.splice_only:
-            from passtpy.net.multicast import Relay
+            from passtpy.net.forwarding.multicast import Relay
 
             relay = Relay(config, got.host, datapath, seen, log)
         self._engine = Engine(
@@ -102,17 +102,17 @@ class Session:
         self._forwarding = Forwarding(config, datapath, self._factory, log)
         self._forwarding.open()
 
-    def open_door(self, entrance: Entrance) -> None:
-        """Let machines in through this entrance, once we run."""
-        from passtpy.net.door import Door
-        from passtpy.net.seat import seat_for
+    def accept_machines(self, machine_socket: MachineSocket) -> None:
+        """Accept machines on this socket, once we run."""
+        from passtpy.net.machine.acceptor import Acceptor
+        from passtpy.net.machine.transport import transport_for
 
         assert self._engine is not None
         log, welcome = self._files.log, self._engine.welcome
-        self._entrance = entrance
-        self._door = Door(
-            entrance,
-            seat_for(self._config, self._engine.datapath, log, welcome),
+        self._socket = machine_socket
+        self._acceptor = Acceptor(
+            machine_socket,
+            transport_for(self._config, self._engine.datapath, log, welcome),
             log,
             joined=welcome,
             left=self._machine_left,
@@ -134,7 +134,7 @@ class Session:
         isolation.lock()
 
     def _follow_host(self, got: guest.Guest, plan: Plan) -> Follow:
-        from passtpy.net.follow import Follow
+        from passtpy.net.following.follow import Follow
 
         config, log, resolver = self._config, self._files.log, self._resolver
         return Follow(config, got, plan, resolver, self._seen, log)
@@ -149,15 +149,15 @@ class Session:
 
             lines = summary(View.of(self._config, host, self._resolver), got.ifname)
             log.say("summary", lines)
-            if self._entrance is not None and self._entrance.path is not None:
-                log.say("summary", qemu_options(self._config, self._entrance.path))
+            if self._socket is not None and self._socket.path is not None:
+                log.say("summary", qemu_options(self._config, self._socket.path))
         place: dict[str, object] = {
             "interface": got.ifname,
             "mac": show_mac(host.guest_mac or bytes(6)),
         }
         event = "namespace.ready"
-        if self._entrance is not None:
-            event, place = "machine.awaited", {"socket": self._entrance.path}
+        if self._socket is not None:
+            event, place = "machine.awaited", {"socket": self._socket.path}
         log.info(
             event,
             **place,
@@ -188,8 +188,8 @@ class Session:
             from passtpy.control.stats import StatsTable
 
             StatsTable(self._config.stats, self._engine.statistics).start(self.loop)
-        if self._door is not None:
-            self._door.start(self.loop)
+        if self._acceptor is not None:
+            self._acceptor.start(self.loop)
         return self.loop.run_until_complete(self._done)
 
     def stop(self, status: int) -> None:
@@ -199,8 +199,8 @@ class Session:
 
     def close(self) -> None:
         """Release the datapath and the loop."""
-        if self._door is not None:
-            self._door.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         if self._follow is not None:
             self._follow.close()
         if self._forwarding is not None:
@@ -248,8 +248,8 @@ class Session:
             self.stop(EXIT_OK)
 
     def _tap_gone(self, errno: int) -> None:
-        if self._door is not None:
-            self._door.gone(errno)
+        if self._acceptor is not None:
+            self._acceptor.gone(errno)
             return
         self._files.log.error("tap.gone", reason=os.strerror(errno))
         self.stop(EXIT_FAILURE)

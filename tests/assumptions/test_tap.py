@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from passtpy import _native
-from passtpy.net import netns, tap
-from passtpy.net.netlink import Netlink
+from passtpy.net.kernel.inotify import IN_DELETE
+from passtpy.net.kernel.netlink import Netlink
+from passtpy.net.namespace import netns, tap
 from tests.netns.program import wait_for
 
 pytestmark = pytest.mark.netns
@@ -153,7 +154,7 @@ def test_a_link_local_address_without_dad_is_usable_at_once() -> None:
     def work() -> int:
         from ipaddress import IPv6Interface
 
-        from passtpy.net import rtnl
+        from passtpy.net.kernel import rtnl
 
         device = tap.open_tap("t0")
         netlink = Netlink()
@@ -216,7 +217,7 @@ def test_a_process_file_descriptor_is_readable_when_the_process_ends() -> None:
 def test_removing_a_bound_namespace_file_is_seen_by_inotify(tmp_path: Path) -> None:
     name = tmp_path / "ns"
     name.touch()
-    fd = _native.inotify_watch(str(tmp_path), netns.IN_DELETE)
+    fd = _native.inotify_watch(str(tmp_path), IN_DELETE)
     name.unlink()
     wait_for(lambda: os.read(fd, 4096), "an event")
     os.close(fd)

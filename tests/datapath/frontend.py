@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest of the datapath tests that came by vhost-user: its front-end, its seat."""
+"""A guest of the datapath tests that came by vhost-user: both of its ends."""
 
 import asyncio
 import socket
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from passtpy import _native
 from passtpy.log import Log
-from passtpy.net.vhost import VhostSeat
+from passtpy.net.machine.vhost import VhostTransport
 from tests.datapath.guest import Guest
 from tests.datapath.link import Link
 from tests.lab.vhost_frontend import OFFLOADS, PLAIN, RX, Frontend, Vnet
@@ -18,7 +18,7 @@ _VNET_LEN = 10  # without the number of buffers
 
 
 class Loop:
-    """As much of an event loop as a seat needs; pump() stands for its wake-ups."""
+    """As much of an event loop as a transport needs; pump() stands for its wake-ups."""
 
     def __init__(self) -> None:
         self._readers: dict[int, Callable[[], None]] = {}
@@ -38,14 +38,14 @@ class Loop:
 
 
 class FrontendLink:
-    """Rings in shared memory, their front-end, and the seat that serves it."""
+    """Rings in shared memory, their front-end, and the transport that serves it."""
 
     def __init__(self, datapath: _native.Datapath, vnet: bool) -> None:
         """Connect a front-end, with offloads and headers in frames if `vnet`."""
         self._vnet = vnet
         self.loop = Loop()
         self.reasons: list[str] = []
-        self.seat = VhostSeat(datapath, Log(), on_ready=lambda: None)
+        self.transport = VhostTransport(datapath, Log(), on_ready=lambda: None)
         self.frontend = self.connect(OFFLOADS if vnet else PLAIN)
         self.frontend.start()
 
@@ -53,7 +53,7 @@ class FrontendLink:
         """Return a new front-end, connected but silent; nobody else may be."""
         ours, theirs = socket.socketpair()
         loop = cast(asyncio.AbstractEventLoop, self.loop)
-        self.seat.attach(ours, loop, self.reasons.append)
+        self.transport.attach(ours, loop, self.reasons.append)
         return Frontend(theirs, features, idle=self.loop.pump, **options)
 
     def replace(self, features: int = PLAIN, **options: Any) -> Frontend:
@@ -84,7 +84,7 @@ class FrontendLink:
         return self.frontend.rings[RX].call
 
     def close(self) -> None:
-        """Hang up, and let the seat find out."""
+        """Hang up, and let the transport find out."""
         self.frontend.close()
         self.loop.pump()
 

@@ -26,6 +26,8 @@ PYTHON_FLOORS = (
 )
 # Rooms of one floor that agree by what is below them, and do not know each other.
 STRANGERS = {"policy", "services"}
+# The rooms of passtpy/net, from the lowest on: a room uses those before it.
+NET_ROOMS = ("kernel", "host", "namespace", "following", "forwarding", "machine")
 # Who may talk to the datapath. The rest sees plain Python values.
 NATIVE_USERS = {"engine", "log", "isolation", "net"}
 
@@ -132,6 +134,30 @@ def strangers(root: Path) -> list[str]:
         for target in sorted(targets)
         if {module.partition(".")[0], target.partition(".")[0]} == STRANGERS
     ]
+
+
+def _room_of(module: str) -> int | None:
+    """Place of a module of passtpy/net in the order of rooms; None if it has none."""
+    room = module.split(".")[1]
+    return NET_ROOMS.index(room) if room in NET_ROOMS else None
+
+
+def net_rooms(root: Path) -> list[str]:
+    """Every module of passtpy/net is in a room, and uses its own or lower ones."""
+    edges = python_imports(root)
+    bad = []
+    for module, targets in sorted(edges.items()):
+        if not module.startswith("net."):
+            continue
+        room = _room_of(module)
+        if room is None:
+            bad.append(f"passtpy.{module}: is in no room")
+            continue
+        for target in sorted(targets):
+            above = _room_of(target) if target.startswith("net.") else None
+            if above is not None and above > room:
+                bad.append(f"passtpy.{module}: imports {target} from a later room")
+    return bad
 
 
 def native_door(root: Path) -> list[str]:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOUSE: list[Rule] = [
     layers.python_layers,
     layers.strangers,
+    layers.net_rooms,
     layers.native_door,
     layers.c_layers,
     rules.python_h_only_in_py,

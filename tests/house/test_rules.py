@@ -19,9 +19,20 @@ GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
 Tree = dict[str, str]
 
 GOOD: list[tuple[Rule, Tree]] = [
-    (layers.python_layers, {"passtpy/net/tap.py": "from passtpy.net import netns"}),
+    (
+        layers.python_layers,
+        {"passtpy/net/a/b.py": "from passtpy.net.a import c"},
+    ),
     (layers.python_layers, {"passtpy/engine.py": "from .policy import decide"}),
     (layers.strangers, {"passtpy/policy/a.py": "from passtpy.policy import b"}),
+    (
+        layers.net_rooms,
+        {
+            "passtpy/net/__init__.py": "",
+            "passtpy/net/host/a.py": "from passtpy.net.kernel import b",
+            "passtpy/net/kernel/b.py": "",
+        },
+    ),
     (layers.native_door, {"passtpy/engine.py": "from passtpy import _native"}),
     (layers.native_door, {"passtpy/net/tap.py": "import passtpy._native as n"}),
     (layers.c_layers, {"native/core/x.c": '#include "table/flow.h"'}),
@@ -72,6 +83,15 @@ BAD: list[tuple[Rule, Tree, str]] = [
             "passtpy/net/b.py": "from passtpy.net import a",
         },
         "cycle: ",
+    ),
+    (layers.net_rooms, {"passtpy/net/tap.py": ""}, "passtpy.net.tap: is in no room"),
+    (
+        layers.net_rooms,
+        {
+            "passtpy/net/kernel/a.py": "from passtpy.net.host.b import x",
+            "passtpy/net/host/b.py": "",
+        },
+        "passtpy.net.kernel.a: imports net.host.b from a later room",
     ),
     (
         layers.strangers,

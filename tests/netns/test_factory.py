@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from passtpy.net import factory
-from passtpy.net.factory import Server
-from passtpy.net.nsockets import Factory, SocketStock
-from passtpy.net.sockdiag import Diag, Found, ProcTables, Source, open_proc
+from passtpy.net.kernel.sockdiag import Diag, Found, ProcTables, Source, open_proc
+from passtpy.net.namespace import factory
+from passtpy.net.namespace.factory import Server
+from passtpy.net.namespace.factory_client import Factory, SocketStock
 from tests.lab import Lab, Namespace
 
 TCP, UDP = 6, 17

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Follows the host's network while the guest runs.
+
+After every change the host is looked at as at start, and the same plan is made of it.
+Where it differs from the last one, rules and services get the new facts at once, and
+the guest's interface too if we configured it. What the user said stays as it is,
+because the plan already says so.
+
+A host without a network, in a lift or between two cables, tells nothing about the next
+one: then everything stays. One family alone may be lost for good: it goes after
+GRACE_S. An address that is no longer the guest's stays as long as a flow uses it: that
+flow may well live on.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Final, Protocol, TypeVar
+
+from passtpy.addr import Address, Mac, inany
+from passtpy.config.guest_addresses import GuestAddresses
+from passtpy.config.host import HostInfo
+from passtpy.config.model import Config
+from passtpy.config.resolver import Resolver
+from passtpy.config.view import View
+from passtpy.errors import ConfigError
+from passtpy.flow import Pif
+from passtpy.log import Log
+from passtpy.net.following.change import (
+    GuestNetwork,
+    fading,
+    plain_addresses,
+    plain_routes,
+)
+from passtpy.net.following.monitor import Monitor
+from passtpy.net.following.neighbours import Neighbours
+from passtpy.net.host.resolv import read_resolver
+from passtpy.net.host.template import (
+    ABSENT,
+    Family,
+    HostNetwork,
+    Plan,
+    assemble,
+    choose,
+)
+from passtpy.net.kernel import rtnl
+from passtpy.net.kernel.netlink import Netlink
+from passtpy.net.kernel.rtnl import LinkAddress
+from passtpy.net.namespace.factory_client import Factory
+from passtpy.net.namespace.guest import Guest, addresses_for, follows_namespace
+
+FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
+GRACE_S: Final = 5.0
+SWEEP_S: Final = 10.0  # for addresses that nothing uses any more
+_PIECE: Final = 16  # answers of the kernel decoded between turns
+_FLOWS: Final = 256  # flows looked at between turns
+
+Item = TypeVar("Item")
+
+
+class FlowLike(Protocol):
+    """What is needed of a flow: who is where."""
+
+    @property
+    def pif0(self) -> int: ...
+    @property
+    def pif1(self) -> int: ...
+    @property
+    def eaddr0(self) -> bytes: ...
+    @property
+    def eaddr1(self) -> bytes: ...
+
+
+class EngineLike(Protocol):
+    """Who wants to know, and who knows the flows."""
+
+    @property
+    def datapath(self) -> "Flows": ...
+
+    def tell(self, view: View) -> None: ...
+
+    def tell_services(self, view: View) -> None: ...
+
+
+class Flows(Protocol):
+    """The part of a datapath that lists its flows."""
+
+    def flows(
+        self, cursor: int = 0, limit: int = 256
+    ) -> tuple[Sequence[FlowLike], int]: ...
+
+
+async def _in_pieces(items: Iterable[Item]) -> tuple[Item, ...]:
+    found = []
+    for number, item in enumerate(items, start=1):
+        found.append(item)
+        if number % _PIECE == 0:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tuple(found)
+
+
+async def read_host() -> HostNetwork:
+    """Read the host's network, letting packets pass in between."""
+    for message in rtnl.MESSAGES:  # the first time that takes a while
+        rtnl.load(message)
+        await asyncio.sleep(0)
+    netlink = Netlink()
+    try:
+        return HostNetwork(
+            await _in_pieces(netlink.links()),
+            await _in_pieces(netlink.addresses()),
+            await _in_pieces(netlink.routes()),
+        )
+    finally:
+        netlink.close()
+
+
+class Follow:
+    """What is known about the host, and everything that depends on it."""
+
+    def __init__(
+        self,
+        config: Config,
+        got: Guest,
+        plan: Plan,
+        resolver: Resolver,
+        seen: GuestAddresses,
+        log: Log,
+    ) -> None:
+        self._config = config
+        self._got = got
+        self._plan = plan
+        self._host = got.host
+        self._resolver = resolver
+        self._seen = seen
+        self._log = log
+        self._monitor = Monitor()
+        self._neighbours = Neighbours()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._network: GuestNetwork | None = None
+        self._engine: EngineLike | None = None
+        self._lost = False
+        self._lost_since: dict[str, float] = {}
+
+    def start(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: EngineLike,
+        source: Factory | None,
+    ) -> None:
+        """Follow from now on; `source` leads into the namespace, to change it."""
+        self._loop, self._engine = loop, engine
+        if source is not None and follows_namespace(self._config):
+            addresses = self._addresses(self._plan)
+            index, routes = self._got.index, self._plan.routes
+            self._network = GuestNetwork(source, index, addresses, routes)
+        self._monitor.start(loop, self._update)
+        self._neighbours.start(loop, self._meet)
+        self._neighbours.look_at(_interfaces(self._plan))
+        self._monitor.touch_later(FIRST_LOOK_S)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._monitor.close()
+        self._neighbours.close()
+
+    def _addresses(self, plan: Plan) -> tuple[LinkAddress, ...]:
+        mac = self._got.host.guest_mac or bytes(6)
+        return addresses_for(plan, mac, self._got.mtu)
+
+    async def _update(self) -> None:
+        try:
+            await self._follow(await read_host())
+        except Exception as error:  # as good as no change: flows must not suffer
+            self._log.error("follow.failed", error=repr(error))
+
+    async def _follow(self, network: HostNetwork) -> None:
+        resolver = read_resolver() or self._resolver
+        plan = self._next_plan(network)
+        host = replace(
+            plan.host,
+            guest_mac=self._host.guest_mac,
+            neighbours=self._host.neighbours,
+        )
+        news = self._news(plan, host, resolver)
+        before = self._host, self._resolver
+        self._plan, self._host, self._resolver = plan, host, resolver
+        self._neighbours.look_at(_interfaces(plan))
+        if news:
+            self._log.info("host.changed", **news)
+        if self._engine is not None and (host, resolver) != before:
+            self._engine.tell(View.of(self._config, host, resolver))
+        if self._network is not None:
+            await self._change(self._network, plan)
+
+    def _meet(self, neighbours: Mapping[Address, Mac]) -> None:
+        """Know these neighbours of the host from now on, and no others."""
+        self._host = replace(self._host, neighbours=neighbours)
+        if self._engine is not None:
+            view = View.of(self._config, self._host, self._resolver)
+            self._engine.tell_services(view)
+
+    def _next_plan(self, network: HostNetwork) -> Plan:
+        old = self._plan
+        try:
+            v4, v6 = choose(self._config, network)
+        except ConfigError:  # the interface named with -i is gone
+            v4 = v6 = ABSENT
+        had_template = old.v4.link is not None or old.v6.link is not None
+        if had_template and not _leads_on(old.v4, v4) and not _leads_on(old.v6, v6):
+            if not self._lost:
+                gone = {
+                    "template4": old.host.template4,
+                    "template6": old.host.template6,
+                }
+                self._log.info("host.lost", **gone)
+            self._lost = True
+            return old
+        self._lost = False
+        v4 = self._with_patience("4", old.v4, v4)
+        v6 = self._with_patience("6", old.v6, v6)
+        if not v4.present and not v6.present:
+            return old
+        return assemble(self._config, v4, v6)
+
+    def _with_patience(self, key: str, old: Family, new: Family) -> Family:
+        """Return `new`, but `old` for a while when the family seems to be lost."""
+        if old.link is None or _leads_on(old, new):
+            self._lost_since.pop(key, None)
+            return new
+        assert self._loop is not None
+        now = self._loop.time()
+        since = self._lost_since.setdefault(key, now)
+        if now - since < GRACE_S:
+            self._monitor.touch_later(since + GRACE_S - now)
+            return old
+        # Any other interface that happens to have a route is none to resemble.
+        same = new.link is not None and new.link.name == old.link.name
+        return new if same else ABSENT
+
+    def _news(
+        self, plan: Plan, host: HostInfo, resolver: Resolver
+    ) -> dict[str, object]:
+        """Return what has changed, for the log."""
+        news: dict[str, object] = {}
+        for each in fields(HostInfo):
+            value = getattr(host, each.name)
+            if value != getattr(self._host, each.name):
+                news[each.name] = value
+        old = self._plan
+        if plain_addresses(plan.addresses) != plain_addresses(old.addresses):
+            news["addresses"] = ",".join(str(a.address) for a in plan.addresses)
+        if plain_routes(plan.routes) != plain_routes(old.routes):
+            news["routes"] = len(plan.routes)
+        if resolver.nameservers != self._resolver.nameservers:
+            news["resolvers"] = ",".join(map(str, resolver.nameservers))
+        if resolver.search != self._resolver.search:
+            news["search"] = ",".join(resolver.search)
+        return news
+
+    async def _change(self, network: GuestNetwork, plan: Plan) -> None:
+        """Give the guest's interface what is planned, and leave it what flows need."""
+        addresses = self._addresses(plan)
+        wanted = {a.address.ip for a in addresses}
+        dropped = [a for a in network.addresses if a.address.ip not in wanted]
+        if dropped:
+            used = await self._used({inany(a.address.ip) for a in dropped})
+            kept = [fading(a) for a in dropped if inany(a.address.ip) in used]
+            addresses = (*addresses, *kept)
+            if kept:
+                self._monitor.touch_later(SWEEP_S)
+        loop = self._loop
+        if loop is None or network.has(addresses, plan.routes):
+            return
+        answer: asyncio.Future[list[str]] = loop.create_future()
+
+        def done(warnings: list[str]) -> None:
+            if not answer.done():
+                answer.set_result(warnings)
+
+        network.change(addresses, plan.routes, done)
+        for text in await answer:
+            self._log.warning("namespace", text=text)
+        for addr in (plan.host.guest4, plan.host.guest6):
+            if addr is not None:
+                self._seen.observe(inany(addr))
+
+    async def _used(self, addresses: Collection[bytes]) -> set[bytes]:
+        """Return which addresses of the guest have flows."""
+        used: set[bytes] = set()
+        cursor = 0
+        while self._engine is not None:
+            found, cursor = self._engine.datapath.flows(cursor, _FLOWS)
+            for flow in found:
+                if flow.pif0 == Pif.TAP and flow.eaddr0 in addresses:
+                    used.add(flow.eaddr0)
+                if flow.pif1 == Pif.TAP and flow.eaddr1 in addresses:
+                    used.add(flow.eaddr1)
+            if not cursor:
+                break
+            await asyncio.sleep(0)
+        return used
+
+
+def _interfaces(plan: Plan) -> frozenset[int]:
+    """Return the host's interfaces that the guest's resembles."""
+    links = (plan.v4.link, plan.v6.link)
+    return frozenset(link.index for link in links if link is not None)
+
+
+def _leads_on(old: Family, new: Family) -> bool:
+    """Tell whether `new` is where the host's traffic goes now."""
+    return new.link is not None and (new.default or not old.default)

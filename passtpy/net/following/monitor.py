@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tells when the host's network may have changed: when to look, not what to see.
+
+The kernel announces every link, address and route that changes; a change of network
+makes dozens of such messages. They are counted as one, and whoever wants to know looks
+at the whole again: nothing is ever missed because a message was.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+from passtpy.net.host.resolv import ResolvWatch
+
+SETTLE_S: Final = 0.1  # for what belongs together to come together
+_REST: Final = 10  # times as long as a look took: so much later is the next one
+_MAX_REST_S: Final = 5.0
+_RECEIVE_LEN: Final = 1 << 16
+_RECEIVES: Final = 64  # of messages between turns
+
+RTMGRP_LINK: Final = 0x001
+RTMGRP_IPV4_IFADDR: Final = 0x010
+RTMGRP_IPV4_ROUTE: Final = 0x040
+RTMGRP_IPV6_IFADDR: Final = 0x100
+RTMGRP_IPV6_ROUTE: Final = 0x400
+GROUPS: Final = (
+    RTMGRP_LINK
+    | RTMGRP_IPV4_IFADDR
+    | RTMGRP_IPV4_ROUTE
+    | RTMGRP_IPV6_IFADDR
+    | RTMGRP_IPV6_ROUTE
+)
+
+
+def open_announcements() -> socket.socket:
+    """Open a socket that is readable when the kernel has announced a change."""
+    sock = socket.socket(
+        socket.AF_NETLINK,
+        socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+        socket.NETLINK_ROUTE,
+    )
+    sock.bind((0, GROUPS))
+    return sock
+
+
+class Monitor:
+    """Has somebody look soon after anything has changed, never twice at a time."""
+
+    def __init__(self) -> None:
+        self._sock = open_announcements()
+        self._resolv = ResolvWatch()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._look: Callable[[], Awaitable[None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wanted = False
+        self._rest_until = 0.0
+
+    def start(
+        self, loop: asyncio.AbstractEventLoop, look: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Watch from now on."""
+        self._loop, self._look = loop, look
+        loop.add_reader(self._sock.fileno(), self._on_message)
+        self._resolv.start(loop, self.touch)
+
+    def close(self) -> None:
+        """Stop watching; the loop has stopped before."""
+        loop, self._loop = self._loop, None
+        self._resolv.close()
+        if loop is not None:
+            loop.remove_reader(self._sock.fileno())
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._task is not None:
+                self._task.cancel()
+                with suppress(asyncio.CancelledError):
+                    loop.run_until_complete(self._task)
+        self._sock.close()
+
+    def touch(self) -> None:
+        """Look soon."""
+        self._wanted = True
+        if self._loop is None or self._timer is not None or self._task is not None:
+            return
+        rest = self._rest_until - self._loop.time()
+        self._timer = self._loop.call_later(max(SETTLE_S, rest), self._begin)
+
+    def touch_later(self, delay: float) -> None:
+        """Look after a while, changed or not."""
+        if self._loop is not None:
+            self._loop.call_later(delay, self.touch)
+
+    def _on_message(self) -> None:
+        for _ in range(_RECEIVES):
+            try:
+                self._sock.recv(_RECEIVE_LEN)
+            except OSError:  # no more; or some were lost, which makes no difference
+                break
+        self.touch()
+
+    def _begin(self) -> None:
+        self._timer = None
+        if self._loop is not None:
+            self._wanted = False
+            self._task = self._loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        assert self._loop is not None
+        assert self._look is not None
+        began = self._loop.time()
+        try:
+            await self._look()
+        finally:
+            self._task = None
+        now = self._loop.time()
+        self._rest_until = now + min((now - began) * _REST, _MAX_REST_S)
+        if self._wanted:
+            self.touch()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Speaks with the kernel: netlink, listening sockets, signals. Decides nothing."""

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon's end of the socket factory, and a stock of sockets made in advance.
+
+A new spliced flow needs a socket of the namespace at once. A few of each kind are kept
+ready and replaced in batches while packets move; a flow that comes when there are none
+waits for the next batch, and nothing else waits with it.
+"""
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from errno import EIO
+from typing import Final, Protocol
+
+from passtpy.net.namespace import factory
+from passtpy.net.namespace.factory import FDS_MAX, PORTS_MAX
+
+LOW: Final = 32  # more are asked for when fewer are ready
+BATCH: Final = 64
+_ANSWER_MAX: Final = 4096
+_FD: Final = struct.Struct("=i")
+_FDS_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * _FD.size)
+
+Key = tuple[int, int]  # address family, socket type
+Then = Callable[[bytes, list[int]], None]
+Take = Callable[[int], None]
+
+
+class Loop(Protocol):
+    """The part of an event loop that is needed here."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
+
+    def remove_reader(self, fd: int) -> object: ...
+
+
+class Factory:
+    """Sends requests and hands each answer to whoever asked, in order.
+
+    Before start() requests may be made with now(), which waits for the answer. An
+    empty answer means that the factory is gone; so it stays from then on.
+    """
+
+    def __init__(
+        self, sock: socket.socket, on_gone: Callable[[], None] = lambda: None
+    ) -> None:
+        self._sock = sock
+        self._on_gone = on_gone
+        self._waiting: deque[Then] = deque()
+        self._unsent: deque[bytes] = deque()
+        self._loop: Loop | None = None
+        self.gone = False
+
+    def start(self, loop: Loop) -> None:
+        """Answer asynchronously from now on."""
+        self._sock.setblocking(False)
+        self._loop = loop
+        loop.add_reader(self._sock.fileno(), self._on_readable)
+
+    def close(self) -> None:
+        """Let the factory end."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop = None
+        self._sock.close()
+        self.gone = True
+
+    def now(self, request: bytes) -> tuple[bytes, list[int]]:
+        """Ask and wait; only before start()."""
+        try:
+            self._sock.send(request)
+            return self._receive()
+        except OSError:
+            return b"", []
+
+    def ask(self, request: bytes, then: Then) -> None:
+        """Ask; `then` is called with the answer and its descriptors."""
+        if self.gone:
+            then(b"", [])
+            return
+        self._waiting.append(then)
+        self._unsent.append(request)
+        self._send()
+
+    def _send(self) -> None:
+        # What the socket does not take now goes out after the next answer: there is
+        # one to come for whatever fills it.
+        try:
+            while self._unsent:
+                self._sock.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._fail()
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        # Not recv_fds(): it forgets the flags.
+        text, ancillary, flags, _ = self._sock.recvmsg(
+            _ANSWER_MAX, _FDS_SPACE, socket.MSG_CMSG_CLOEXEC
+        )
+        fds = [
+            fd
+            for level, kind, data in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for (fd,) in _FD.iter_unpack(data[: len(data) // _FD.size * _FD.size])
+        ]
+        if flags & socket.MSG_CTRUNC:  # no room for all: they are lost
+            close_all(fds)
+            return factory.errno_answer(EIO), []
+        return text, fds
+
+    def _on_readable(self) -> None:
+        try:
+            text, fds = self._receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            text, fds = b"", []
+        if not text or not self._waiting:
+            close_all(fds)
+            self._fail()
+            return
+        self._waiting.popleft()(text, fds)
+        if self._unsent and not self.gone:
+            self._send()
+
+    def _fail(self) -> None:
+        self.gone = True
+        if self._loop is not None:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop = None
+        self._unsent.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for then in waiting:
+            then(b"", [])
+        self._on_gone()
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)
+
+
+class SocketStock:
+    """Unbound sockets of the namespace, ready to connect."""
+
+    def __init__(self, source: Factory, transparent: bool = False) -> None:
+        self._factory = source
+        self._transparent = transparent
+        self._ready: dict[Key, deque[int]] = {}
+        self._waiting: dict[Key, deque[Take]] = {}
+        self._asked: dict[Key, int] = {}
+        self._counters = {"splice_waited": 0, "splice_refused": 0}
+
+    def take(self, family: int, kind: int, use: Take) -> None:
+        """Call `use` with a socket, which it then owns, or with -1 if there is none."""
+        key = (family, kind)
+        ready = self._ready.setdefault(key, deque())
+        if ready:
+            use(ready.popleft())
+        else:
+            self._counters["splice_waited"] += 1
+            self._waiting.setdefault(key, deque()).append(use)
+        self.fill(family, kind)
+
+    def fill(self, family: int, kind: int) -> None:
+        """Ask for more, unless there are enough or enough are on their way."""
+        key = (family, kind)
+        waiting = len(self._waiting.get(key, ()))
+        have = len(self._ready.get(key, ())) + self._asked.get(key, 0) - waiting
+        if have > LOW or (self._factory.gone and not waiting):
+            return
+        count = min(BATCH + waiting, FDS_MAX)
+        self._asked[key] = self._asked.get(key, 0) + count
+        request = factory.sockets_request(family, kind, count, self._transparent)
+        self._factory.ask(request, lambda text, fds: self._came(key, count, fds))
+
+    def close(self) -> None:
+        """Close what was not used."""
+        for ready in self._ready.values():
+            close_all(ready)
+            ready.clear()
+        for waiting in self._waiting.values():
+            self._refuse(waiting)
+
+    def counters(self) -> dict[str, int]:
+        """Return how many flows had to wait, and how many of them in vain."""
+        return dict(self._counters)
+
+    def _came(self, key: Key, count: int, fds: list[int]) -> None:
+        self._asked[key] -= count
+        ready = self._ready.setdefault(key, deque())
+        ready.extend(fds)
+        waiting = self._waiting.get(key, deque())
+        while waiting and ready:
+            waiting.popleft()(ready.popleft())
+        if not fds:  # it failed: nothing better is to be expected
+            self._refuse(waiting)
+        if waiting:
+            self.fill(*key)
+
+    def _refuse(self, waiting: deque[Take]) -> None:
+        while waiting:
+            self._counters["splice_refused"] += 1
+            waiting.popleft()(-1)
+
+
+def in_batches(ports: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield pieces of `ports` that fit into one request."""
+    for start in range(0, len(ports), PORTS_MAX):
+        yield ports[start : start + PORTS_MAX]

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes the guest's interface; runs in a child process inside the guest's namespace.
+
+The daemon itself never enters a namespace: it gets the tap, and the facts it needs,
+as one report over a socket.
+"""
+
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from errno import EEXIST
+from ipaddress import IPv6Interface
+from typing import Final
+
+from passtpy.addr import Mac, link_local_from_mac
+from passtpy.config.host import HostInfo
+from passtpy.config.model import DEFAULT_MTU, Config
+from passtpy.errors import PasstpyError, SetupError
+from passtpy.net.host.template import HostNetwork, Plan, make_plan
+from passtpy.net.kernel import netlink, rtnl
+from passtpy.net.kernel.netlink import Netlink
+from passtpy.net.kernel.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
+from passtpy.net.namespace import tap
+
+_FD_MAX: Final = 8
+_REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
+_ETHERNET_MTU: Final = 1500
+_MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """The guest's interface, ready, and what was learnt on the way.
+
+    `plan` is what it was given, or would have been with --config-net.
+    """
+
+    host: HostInfo
+    ifname: str
+    mtu: int
+    offloads: int
+    warnings: tuple[str, ...]
+    index: int = 0
+    plan: Plan | None = None
+    tap_fd: int = -1
+
+
+def follows_namespace(config: Config) -> bool:
+    """Tell whether the guest's interface may have to be changed later."""
+    said4 = config.address4 is not None and config.gateway4 is not None
+    said6 = config.address6 is not None and config.gateway6 is not None
+    copied = (config.ipv4 and not said4) or (config.ipv6 and not said6)
+    return config.config_net and not config.splice_only and copied
+
+
+def prepare(config: Config, host_socket: socket.socket) -> Guest:
+    """Create and configure the interface in the current network namespace.
+
+    `host_socket` is a netlink socket that was opened in the host's namespace.
+    """
+    if config.splice_only:
+        return _prepare_loopback(config)
+    plan = make_plan(config, _read_host(host_socket))
+    device = tap.open_tap(plan.ifname)
+    try:
+        inside = Netlink()
+        link, warnings = _configure(inside, config, plan, device.name)
+        inside.close()
+    except OSError as error:
+        raise SetupError(
+            f"Couldn't configure interface {device.name}: {error.strerror}"
+        ) from error
+    return Guest(
+        host=_with_mac(plan.host, link),
+        ifname=link.name,
+        mtu=link.mtu,
+        offloads=device.offloads,
+        warnings=warnings,
+        index=link.index,
+        plan=plan,
+        tap_fd=device.fd,
+    )
+
+
+def for_machine(config: Config) -> Guest:
+    """Return what a guest is to be told that configures itself: a virtual machine.
+
+    Without an MTU that we announce it will believe to be on an Ethernet.
+    """
+    try:
+        with netlink.open_socket() as host:
+            plan = make_plan(config, _read_host(host))
+    except OSError as error:
+        raise SetupError(
+            f"Couldn't read the host's network: {error.strerror}"
+        ) from error
+    mtu = config.mtu or _ETHERNET_MTU
+    return Guest(plan.host, ifname="", mtu=mtu, offloads=0, warnings=(), plan=plan)
+
+
+def _prepare_loopback(config: Config) -> Guest:
+    """Bring up `lo`: without a tap there is nothing else."""
+    inside = Netlink()
+    _loopback_up(inside)
+    inside.close()
+    ipv6 = config.ipv6 and os.path.exists("/proc/sys/net/ipv6")
+    host = HostInfo(ipv4=config.ipv4, ipv6=ipv6)
+    return Guest(host, ifname="lo", mtu=DEFAULT_MTU, offloads=0, warnings=())
+
+
+def _loopback_up(netlink: Netlink) -> None:
+    with suppress(OSError):  # a namespace that we join may have none, or no right to
+        netlink.set_up(netlink.link("lo"))
+
+
+def _read_host(host_socket: socket.socket) -> HostNetwork:
+    host = Netlink(host_socket)
+    network = HostNetwork(
+        tuple(host.links()), tuple(host.addresses()), tuple(host.routes())
+    )
+    host.close()
+    return network
+
+
+def _with_mac(host: HostInfo, link: Link) -> HostInfo:
+    return replace(host, guest_mac=link.mac)
+
+
+def _configure(
+    netlink: Netlink, config: Config, plan: Plan, ifname: str
+) -> tuple[Link, tuple[str, ...]]:
+    """Bring up `lo` and the tap; give the tap what `plan` says with --config-net."""
+    _loopback_up(netlink)
+    link = netlink.link(ifname)
+    mtu = config.mtu if config.config_net else 0
+    netlink.configure_tap(link, config.ns_mac, mtu, tap.QUEUE_FRAMES)
+    if config.config_net:
+        netlink.no_automatic_link_local(link)
+    netlink.set_up(link)
+    link = netlink.link(ifname)  # the MAC address may be the kernel's choice
+    if not config.config_net:
+        return link, ()
+    warnings = _add_addresses(netlink, link, plan)
+    warnings += _add_routes(netlink, link, plan.routes)
+    return link, tuple(warnings)
+
+
+def addresses_for(plan: Plan, mac: Mac, mtu: int) -> tuple[LinkAddress, ...]:
+    """Return the addresses of an interface, its link-local one among them."""
+    if not plan.host.ipv6 or mtu < _MIN_MTU_V6:
+        return plan.addresses
+    local = IPv6Interface((link_local_from_mac(mac), 64))
+    return (*plan.addresses, LinkAddress(0, local, RT_SCOPE_LINK, 0))
+
+
+def _add_addresses(netlink: Netlink, link: Link, plan: Plan) -> list[str]:
+    warnings = []
+    for address in addresses_for(plan, link.mac, link.mtu):
+        try:
+            netlink.ask(rtnl.add_address(link.index, address))
+        except OSError as error:
+            if error.errno != EEXIST:
+                text = f"Couldn't set address {address.address}: {error.strerror}"
+                warnings.append(text)
+    return warnings
+
+
+def _add_routes(netlink: Netlink, link: Link, routes: tuple[Route, ...]) -> list[str]:
+    """Add routes in whatever order they depend on each other."""
+    pending = list(routes)
+    errors: dict[Route, str] = {}
+    progress = True
+    while pending and progress:
+        left = []
+        for route in pending:
+            try:
+                netlink.ask(rtnl.add_route(link.index, route))
+            except OSError as error:
+                if error.errno != EEXIST:
+                    left.append(route)
+                    errors[route] = error.strerror or str(error)
+        progress = len(left) < len(pending)
+        pending = left
+    return [f"Couldn't set route {r.destination}: {errors[r]}" for r in pending]
+
+
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the daemon's and the child's end of what they say to each other."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
+    """Send what `make` returns, or its error, to the daemon; True when it worked."""
+    result: Guest | str
+    try:
+        result = make()
+    except PasstpyError as error:
+        result = str(error)
+    except Exception as error:  # whatever it is, the daemon is the one to tell it
+        result = f"Couldn't set up the namespace: {error!r}"
+    fds = [os.memfd_create("report")]
+    with open(fds[0], "wb", closefd=False) as file:
+        pickle.dump(result, file)
+    if isinstance(result, Guest) and result.tap_fd >= 0:
+        fds.append(result.tap_fd)
+    socket.send_fds(control, [_REPORT], fds)
+    for fd in fds:
+        os.close(fd)
+    return isinstance(result, Guest)
+
+
+def receive(control: socket.socket) -> Guest:
+    """Wait for the report; SetupError when the child failed or went away."""
+    data, fds, _flags, _peer = socket.recv_fds(control, len(_REPORT), _FD_MAX)
+    if not data:
+        raise SetupError("The process that sets up the namespace ended unexpectedly")
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    with open(fds.pop(0), "rb") as file:
+        file.seek(0)
+        answer = pickle.load(file)  # noqa: S301 - our own code, before others' runs
+    if not isinstance(answer, Guest):
+        raise SetupError(str(answer))
+    return replace(answer, tap_fd=fds[0] if fds else -1)
