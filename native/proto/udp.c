@@ -49,16 +49,14 @@ int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd)
 	return rc;
 }
 
-/* listener_on_port() - Is a socket of our own what keeps a port busy? */
-static const struct listener *listener_on_port(const struct ctx *c,
-					       uint16_t port, bool v4)
+/* own_listener() - Is a socket of our own what keeps a port busy? */
+static const struct listener *own_listener(const struct ctx *c, uint16_t port,
+					   bool v4)
 {
-	for (uint32_t i = 0; i < c->listeners.top; i++) {
-		const struct listener *l = &c->listeners.slot[i];
+	const struct listener *l;
 
-		if (l->fd < 0 || l->ipproto != IPPROTO_UDP ||
-		    l->pif != PIF_HOST || l->port != port)
-			continue;
+	for (l = listener_on_port(&c->listeners, IPPROTO_UDP, PIF_HOST, port);
+	     l; l = listener_next(&c->listeners, l)) {
 		/* A wildcard IPv6 socket may serve IPv4 as well */
 		if (inany_is_v4(&l->addr) == v4 || inany_is_any(&l->addr))
 			return l;
@@ -106,7 +104,7 @@ static int udp_bind_guest(const struct ctx *c, int fd, const struct flow *flow,
 		rc = dgram_bind(c, fd, v4, &tgt->oaddr, port);
 		if (rc != -EADDRINUSE && rc != -EACCES)
 			return rc;
-		l = rc == -EADDRINUSE ? listener_on_port(c, port, v4) : NULL;
+		l = rc == -EADDRINUSE ? own_listener(c, port, v4) : NULL;
 		if (l && !udp_bind_shared(c, fd, l, v4, &tgt->oaddr, port))
 			return 0;
 	}

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* listen.c - Listening sockets by the number Python gave them */
+/* listen.c - Listening sockets by the number Python gave them
+ *
+ * Every flow of a guest's socket asks whether its port is one that we listen
+ * on ourselves. With automatic ports numbers go up to LISTEN_MAX, so that a walk
+ * over the slots would cost more than everything else of a flow: listeners of
+ * one port are chained, and the chain of a port is found by its number.
+ */
 
 #include "table/listen.h"
 
@@ -10,7 +16,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LISTEN_BYTES (LISTEN_MAX * sizeof(struct listener))
+#define PORTS (1U << 16)
+/* Protocols (TCP, UDP) times pifs (HOST, SPLICE) that a port may be one of */
+#define PORT_KINDS   4U
+#define SLOT_BYTES   (LISTEN_MAX * sizeof(struct listener))
+#define LISTEN_BYTES (SLOT_BYTES + PORT_KINDS * PORTS * sizeof(uint32_t))
 
 /**
  * listeners_init() - Reserve the slots
@@ -25,6 +35,7 @@ int listeners_init(struct listeners *ls)
 	if (slot == MAP_FAILED)
 		return -ENOMEM;
 	ls->slot = slot;
+	ls->by_port = (uint32_t *)(void *)((uint8_t *)slot + SLOT_BYTES);
 	ls->top = 0;
 	return 0;
 }
@@ -37,8 +48,51 @@ void listeners_free(struct listeners *ls)
 		if (ls->slot[i].ipproto)
 			close(ls->slot[i].fd);
 	munmap(ls->slot, LISTEN_BYTES);
-	ls->slot = NULL;
-	ls->top = 0;
+	*ls = (struct listeners){ 0 };
+}
+
+/* chain() - Where the listeners of a port begin */
+static uint32_t *chain(const struct listeners *ls, uint8_t ipproto, uint8_t pif,
+		       uint16_t port)
+{
+	uint32_t kind = (ipproto == IPPROTO_TCP ? 0U : 2U) +
+			(pif == PIF_SPLICE ? 1U : 0U);
+
+	return &ls->by_port[kind * PORTS + port];
+}
+
+static struct listener *chained(const struct listeners *ls, uint32_t link)
+{
+	return link ? &ls->slot[link - 1] : NULL;
+}
+
+static void chain_add(struct listeners *ls, struct listener *l)
+{
+	uint32_t *link = chain(ls, l->ipproto, l->pif, l->port);
+
+	l->next = *link;
+	*link = (uint32_t)(l - ls->slot) + 1;
+}
+
+static void chain_del(struct listeners *ls, const struct listener *l)
+{
+	uint32_t *link = chain(ls, l->ipproto, l->pif, l->port);
+
+	while (&ls->slot[*link - 1] != l)
+		link = &ls->slot[*link - 1].next;
+	*link = l->next;
+}
+
+struct listener *listener_on_port(const struct listeners *ls, uint8_t ipproto,
+				  enum pif pif, uint16_t port)
+{
+	return chained(ls, *chain(ls, ipproto, (uint8_t)pif, port));
+}
+
+struct listener *listener_next(const struct listeners *ls,
+			       const struct listener *l)
+{
+	return chained(ls, l->next);
 }
 
 /* local_addr() - Where a socket is bound; unspecified if that is anywhere */
@@ -82,6 +136,7 @@ int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 	if (ls->top <= number)
 		ls->top = number + 1;
 	ls->slot[number] = l;
+	chain_add(ls, &ls->slot[number]);
 	return 0;
 }
 
@@ -102,6 +157,7 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 						    EPOLL_UDP_LISTEN,
 			l->fd);
 	close(l->fd);
+	chain_del(ls, l);
 	*l = (struct listener){ .fd = -1 };
 	return 0;
 }

@@ -17,6 +17,8 @@
  * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
  * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
  * @port:	Local port, host order
+ * @next:	Number + 1 of the next one with the same protocol, pif and port;
+ *		0: none
  * @addr:	Local address; unspecified for a wildcard socket
  */
 struct listener {
@@ -24,16 +26,21 @@ struct listener {
 	uint8_t ipproto;
 	uint8_t pif;
 	uint16_t port;
+	uint32_t next;
 	union inany addr;
 };
 
 /** struct listeners - Reserved range of slots, touched on demand
- *
- * Numbers are sparse: automatic forwarding numbers a socket after its port.
+ * @slot:	By number. Numbers are sparse: automatic forwarding numbers a
+ *		socket after its port
+ * @top:	Slots at and above were never used
+ * @by_port:	Number + 1 of the first listener of each protocol, pif and port,
+ *		behind @slot in the same range; 0: none
  */
 struct listeners {
 	struct listener *slot;
-	uint32_t top; /* slots at and above were never used */
+	uint32_t top;
+	uint32_t *by_port;
 };
 
 int listeners_init(struct listeners *ls);
@@ -51,5 +58,13 @@ int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 int listener_del(struct listeners *ls, const struct epoll_set *es,
 		 uint32_t number);
 struct listener *listener_get(struct listeners *ls, uint32_t number);
+
+/* listener_on_port() - First listener of a port, whatever its address, or NULL;
+ * looks at no other port's */
+struct listener *listener_on_port(const struct listeners *ls, uint8_t ipproto,
+				  enum pif pif, uint16_t port);
+/* listener_next() - Next one of the same protocol, pif and port, or NULL */
+struct listener *listener_next(const struct listeners *ls,
+			       const struct listener *l);
 
 #endif /* PASSTPY_TABLE_LISTEN_H */

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -250,6 +251,68 @@ static void test_listener_is_told_and_removed(void)
 	teardown();
 }
 
+/* add_on() - A UDP listener on an address and port (0: any) of loopback */
+static uint16_t add_on(struct listeners *ls, uint32_t number, uint32_t addr,
+		       uint16_t port)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_port = htons(port),
+				  .sin_addr.s_addr = htonl(addr) };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+
+	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&sa, sizeof(sa)));
+	CHECK_EQ(listener_add(ls, &es, fd, IPPROTO_UDP, PIF_HOST, number), 0);
+	return listener_get(ls, number)->port;
+}
+
+/* numbers() - Numbers of the listeners on a port, as bits */
+static unsigned numbers(const struct listeners *ls, uint16_t port)
+{
+	const struct listener *l;
+	unsigned found = 0;
+
+	for (l = listener_on_port(ls, IPPROTO_UDP, PIF_HOST, port); l;
+	     l = listener_next(ls, l))
+		found |= 1U << (l == &ls->slot[LISTEN_MAX - 1] ?
+					31 :
+					(unsigned)(l - ls->slot));
+	return found;
+}
+
+/* Each flow of a guest asks: the slots between must not even be looked at */
+static void test_listeners_of_a_port_are_found_without_a_walk(void)
+{
+	const size_t page = 4096;
+	struct listeners ls;
+	uint8_t *between;
+	size_t bytes;
+	uint16_t port, other;
+
+	setup();
+	CHECK_EQ(listeners_init(&ls), 0);
+	port = add_on(&ls, 0, 0x7f000001, 0);
+	add_on(&ls, 3, 0x7f000002, port);
+	other = add_on(&ls, 5, 0x7f000003, 0);
+	add_on(&ls, LISTEN_MAX - 1, 0x7f000003, port);
+	between = (uint8_t *)ls.slot + page;
+	bytes = (LISTEN_MAX * sizeof(struct listener) - 2 * page) & ~(page - 1);
+	CHECK(!mprotect(between, bytes, PROT_NONE));
+
+	CHECK_EQ(numbers(&ls, port), 1U | 1U << 3 | 1U << 31);
+	CHECK_EQ(numbers(&ls, other), 1U << 5);
+	CHECK(!listener_on_port(&ls, IPPROTO_TCP, PIF_HOST, port));
+	CHECK(!listener_on_port(&ls, IPPROTO_UDP, PIF_SPLICE, port));
+	CHECK_EQ(listener_del(&ls, &es, 3), 0);
+	CHECK_EQ(numbers(&ls, port), 1U | 1U << 31);
+	CHECK_EQ(listener_del(&ls, &es, LISTEN_MAX - 1), 0);
+	CHECK_EQ(listener_del(&ls, &es, 0), 0);
+	CHECK_EQ(numbers(&ls, port), 0);
+
+	CHECK(!mprotect(between, bytes, PROT_READ | PROT_WRITE));
+	listeners_free(&ls);
+	teardown();
+}
+
 int main(void)
 {
 	RUN(test_tcp_is_told_edges_of_both_directions);
@@ -259,5 +322,6 @@ int main(void)
 	RUN(test_refusal_leaves_the_flow_outside);
 	RUN(test_listener_knows_where_it_is_bound);
 	RUN(test_listener_is_told_and_removed);
+	RUN(test_listeners_of_a_port_are_found_without_a_walk);
 	return 0;
 }
