@@ -128,6 +128,7 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	memcpy(key.k, g->secret, sizeof(key.k));
 	if (!g->virtual_time)
 		c->now = clock_now();
+	handlers_register(c);
 	err = set_tables(c, g, &key);
 	if (err)
 		return err;

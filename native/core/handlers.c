@@ -21,6 +21,14 @@ enum flow_type handlers_type(uint8_t ipproto, bool splices)
 	return FLOW_TYPE_NONE;
 }
 
+void handlers_register(struct ctx *c)
+{
+	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
+		if (handlers[i])
+			c->epoll.interest[i] = handlers[i]->interest;
+	}
+}
+
 void handlers_flush(struct ctx *c, bool sleep)
 {
 	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {

@@ -12,6 +12,9 @@ extern const struct handler *const handlers[FLOW_NUM_TYPES];
  * @splices:	From socket to socket, without the tap */
 enum flow_type handlers_type(uint8_t ipproto, bool splices);
 
+/* handlers_register() - Tell table/ what each protocol's sockets wait for */
+void handlers_register(struct ctx *c);
+
 /* handlers_flush() - End of a batch: let each handler send what it put off
  * @sleep:	The datapath is about to wait for events */
 void handlers_flush(struct ctx *c, bool sleep);

@@ -104,8 +104,7 @@ static void event_handle(struct datapath *dp, const struct epoll_event *ev)
 	case EPOLL_TIMER:
 		timer_ack(&dp->ctx.timers); /* timers run anyway */
 		break;
-	case EPOLL_TCP_LISTEN:
-	case EPOLL_UDP_LISTEN:
+	case EPOLL_LISTEN:
 		listener_ready(&dp->ctx, ref);
 		break;
 	default:

@@ -14,6 +14,7 @@
 #include "proto/dgram.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
 
 #include "proto/icmp_error.h"
 
@@ -107,4 +108,11 @@ int dgram_take_error(int fd)
 
 	getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
 	return err;
+}
+
+uint32_t dgram_interest(const struct flow *flow, unsigned sidei)
+{
+	(void)flow;
+	(void)sidei;
+	return EPOLLIN;
 }

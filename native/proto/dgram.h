@@ -43,6 +43,9 @@ int dgram_name(int fd, union inany *addr, uint16_t *port);
 /* dgram_set_ttl() - TTL or hop limit of what is sent from now on */
 void dgram_set_ttl(int fd, bool v4, uint8_t ttl);
 
+/* dgram_interest() - A datagram socket waits for input, as long as it lives */
+uint32_t dgram_interest(const struct flow *flow, unsigned sidei);
+
 /* dgram_take_error() - Clear a pending error; returns it, positive, or 0 */
 int dgram_take_error(int fd);
 

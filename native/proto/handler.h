@@ -23,6 +23,8 @@
  *		-errno: core/ cancels the flow then
  * @reject:	Verdict was "reject", or @open failed with @err: tell the
  *		initiator as a host would (RST, ICMP); may be NULL
+ * @interest:	What the socket of a side waits for in the flow's state; see
+ *		flow_interest_fn
  * @from_tap:	Frames of this flow from the guest
  * @from_sock:	Events of this flow's socket
  * @timer:	The flow's deadline passed
@@ -39,6 +41,7 @@ struct handler {
 	int (*open)(struct ctx *c, struct flow *flow, const struct verdict *v,
 		    struct miss *m);
 	void (*reject)(struct ctx *c, struct miss *m, int err);
+	flow_interest_fn interest;
 	void (*from_tap)(struct ctx *c, struct flow *flow, struct burst *b);
 	void (*from_sock)(struct ctx *c, struct flow *flow, unsigned sidei,
 			  uint32_t events);

@@ -109,9 +109,7 @@ static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	rc = ping_setup(c, flow, fd, &local);
 	if (rc)
 		goto fail;
-	flow->f.fd[TGTSIDE] = fd;
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_PING, flow, TGTSIDE,
-			    c->now);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
 	if (rc)
 		goto fail;
 
@@ -120,7 +118,6 @@ static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	return 0;
 
 fail:
-	flow->f.fd[TGTSIDE] = -1;
 	close(fd);
 	return rc;
 }
@@ -336,8 +333,7 @@ static void ping_timer(struct ctx *c, struct flow *flow)
 static bool ping_defer(struct ctx *c, struct flow *flow)
 {
 	(void)c;
-	close(flow->f.fd[TGTSIDE]);
-	flow->f.fd[TGTSIDE] = -1;
+	close(flow_take_fd(flow, TGTSIDE));
 	return true;
 }
 
@@ -346,6 +342,7 @@ const struct handler ping4_handler = {
 	.ipproto = IPPROTO_ICMP,
 	.open = ping_open,
 	.reject = ping_reject,
+	.interest = dgram_interest,
 	.from_tap = ping_from_tap,
 	.from_sock = ping_from_sock,
 	.timer = ping_timer,
@@ -357,6 +354,7 @@ const struct handler ping6_handler = {
 	.ipproto = IPPROTO_ICMPV6,
 	.open = ping_open,
 	.reject = ping_reject,
+	.interest = dgram_interest,
 	.from_tap = ping_from_tap,
 	.from_sock = ping_from_sock,
 	.timer = ping_timer,

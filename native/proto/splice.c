@@ -46,10 +46,12 @@ static void rst_on_close(int fd)
 static void release(struct ctx *c, struct flow *flow)
 {
 	for (unsigned sidei = 0; sidei < SIDES; sidei++) {
+		int fd;
+
 		splice_release(c, flow, sidei);
-		if (flow->f.fd[sidei] >= 0)
-			(void)close(flow->f.fd[sidei]);
-		flow->f.fd[sidei] = -1;
+		fd = flow_take_fd(flow, sidei);
+		if (fd >= 0)
+			(void)close(fd);
 	}
 }
 
@@ -69,19 +71,26 @@ static void splice_reset(struct ctx *c, struct flow *flow, enum flow_why why,
 	splice_close(c, flow, why, err);
 }
 
-/* interest_changes() - Does epoll have to know of it, for that side? */
-static bool interest_changes(const struct flow *flow, unsigned sidei,
-			     uint32_t changed)
+/* What a side waits for, level-triggered: waiting for output on one side also
+ * silences input on the other, so that a full socket costs no wake-ups. Errors
+ * need no asking; EPOLLERR only says "stay registered". */
+static uint32_t splice_interest(const struct flow *flow, unsigned sidei)
 {
-	uint32_t bits = SPLICE_EV_CONNECTING |
-			SPLICE_EV(SPLICE_EV_BLOCKED, INISIDE) |
-			SPLICE_EV(SPLICE_EV_BLOCKED, TGTSIDE) |
-			SPLICE_EV(SPLICE_EV_IN_DONE, sidei) |
-			SPLICE_EV(SPLICE_EV_OVER, sidei);
+	uint32_t in_done = splice_is(flow, SPLICE_EV_IN_DONE, sidei);
+	uint32_t events = EPOLLERR;
 
-	if (splice_is(flow, SPLICE_EV_IN_DONE, sidei))
-		bits |= SPLICE_EV(SPLICE_EV_OUT_DONE, sidei);
-	return changed & bits;
+	/* Only the target is connected by us; until it is, nobody is read */
+	if (flow->f.events & SPLICE_EV_CONNECTING)
+		return sidei == TGTSIDE ? EPOLLOUT : 0;
+	/* Nothing more to come, and EPOLLHUP for ever */
+	if (splice_is(flow, SPLICE_EV_OVER, sidei) ||
+	    (in_done && splice_is(flow, SPLICE_EV_OUT_DONE, sidei)))
+		return 0;
+	if (!in_done && !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
+		events |= EPOLLIN;
+	if (splice_is(flow, SPLICE_EV_BLOCKED, sidei))
+		events |= EPOLLOUT;
+	return events;
 }
 
 void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
@@ -91,24 +100,16 @@ void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
 
 	if (events == flow->f.events)
 		return;
-	splice_conn(flow)->changed |= events ^ flow->f.events;
-	flow->f.events = (uint16_t)events;
+	flow_set_events(flow, (uint16_t)events);
 	flow_log(&c->log, c->now, SPLICE_EVENT, flow, set, clear, events, 0);
 }
 
 /* watch() - Wait for what is missing now; at the end of each event */
 static void watch(struct ctx *c, struct flow *flow)
 {
-	uint32_t changed = splice_conn(flow)->changed;
-
-	splice_conn(flow)->changed = 0;
 	for (unsigned i = 0; i < SIDES; i++) {
-		int rc;
+		int rc = flow_epoll_set(&c->epoll, &c->ft, flow, i, c->now);
 
-		if (!interest_changes(flow, i, changed))
-			continue;
-		rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow,
-				    i, c->now);
 		if (rc) { /* the kernel has no memory left */
 			splice_reset(c, flow, WHY_NO_BUFFER, -rc);
 			return;
@@ -309,16 +310,13 @@ static int splice_join(struct ctx *c, struct flow *flow, int ini, int tgt,
 {
 	int rc;
 
-	flow->f.fd[INISIDE] = ini;
-	flow->f.fd[TGTSIDE] = tgt;
-	flow->f.events = connecting ? SPLICE_EV_CONNECTING : 0;
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow, TGTSIDE,
-			    c->now);
-	if (!rc)
-		rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP_SPLICE, flow,
-				    INISIDE, c->now);
+	flow_set_events(flow, connecting ? SPLICE_EV_CONNECTING : 0);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, tgt, c->now);
 	if (rc)
-		flow->f.fd[INISIDE] = flow->f.fd[TGTSIDE] = -1;
+		return rc;
+	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, ini, c->now);
+	if (rc)
+		(void)flow_take_fd(flow, TGTSIDE);
 	return rc;
 }
 
@@ -379,6 +377,7 @@ const struct handler splice_handler = {
 	.splices = true,
 	.open = splice_open,
 	.reject = splice_refuse,
+	.interest = splice_interest,
 	.from_sock = splice_from_sock,
 	.timer = splice_timer,
 	.defer = splice_defer,

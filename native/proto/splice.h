@@ -15,6 +15,25 @@
 #define SPLICE_READ_MAX (CTX_BUFS * CTX_BUF_SIZE)
 #define SPLICE_READ_MIN (64 * 1024)
 
+/** enum splice_event - What holds of a spliced TCP flow now, bits of @events
+ *
+ * Those of a side are shifted by it: SPLICE_EV().
+ * @SPLICE_EV_CONNECTING: The target has not answered yet
+ * @SPLICE_EV_BLOCKED:	The side's socket takes no more for now
+ * @SPLICE_EV_IN_DONE:	Nothing more is to be read from the side
+ * @SPLICE_EV_OUT_DONE:	Nothing more is to be written to the side
+ * @SPLICE_EV_OVER:	The side's connection is over
+ */
+enum splice_event {
+	SPLICE_EV_CONNECTING = 1 << 0,
+	SPLICE_EV_BLOCKED = 1 << 1,
+	SPLICE_EV_IN_DONE = 1 << 3,
+	SPLICE_EV_OUT_DONE = 1 << 5,
+	SPLICE_EV_OVER = 1 << 7,
+};
+
+#define SPLICE_EV(event, sidei) ((uint32_t)(event) << (sidei))
+
 /** struct splice_dir - Bytes on their way from one side to the other
  * @head:	First chunk of bytes that were read but not taken, or POOL_NONE
  * @tail:	Last of these chunks
@@ -35,7 +54,6 @@ struct splice_dir {
 
 /** struct splice_conn - What a spliced connection remembers
  * @dir:	Directions, by the side they come from
- * @changed:	SPLICE_EV() bits that changed in this event
  * @err:	errno that ended it, for the log, or 0
  * @abort:	It does not end in order: both sides are to see a reset
  * @acked:	While aborting: bytes that survivors had acknowledged
@@ -43,7 +61,6 @@ struct splice_dir {
  */
 struct splice_conn {
 	struct splice_dir dir[SIDES];
-	uint32_t changed;
 	int err;
 	bool abort;
 	uint64_t acked;

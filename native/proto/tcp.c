@@ -43,7 +43,7 @@
 /* tcp_event() - Record that something happened to a connection */
 void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event)
 {
-	flow->f.events |= event;
+	flow_set_events(flow, flow->f.events | event);
 	flow_log(&c->log, c->now, TCP_EVENT, flow, event, flow->f.events, 0, 0);
 }
 
@@ -61,14 +61,12 @@ void tcp_abort_sock(struct flow *flow)
 static void release(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
-	unsigned side = tcp_sockside(flow);
+	int fd = flow_take_fd(flow, tcp_sockside(flow));
 
 	tcp_rcvq_release(c, conn);
 	tcp_window_release(c, conn);
-	if (flow->f.fd[side] >= 0) {
-		ctx_close_later(c, flow->f.fd[side]);
-		flow->f.fd[side] = -1;
-	}
+	if (fd >= 0)
+		ctx_close_later(c, fd);
 }
 
 /* tcp_close() - Nothing is left to do: give everything back at once, so that
@@ -183,13 +181,10 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 		rc = -errno;
 		goto err;
 	}
-	flow->f.fd[TGTSIDE] = fd;
 	tcp_event(c, flow, TCP_EV_SOCK_CONNECTING);
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP, flow, TGTSIDE,
-			    c->now);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
 	if (!rc)
 		return 0;
-	flow->f.fd[TGTSIDE] = -1;
 err:
 	(void)close(fd);
 	return rc;
@@ -202,14 +197,10 @@ static int open_inbound(struct ctx *c, struct flow *flow, struct miss *m)
 	int rc;
 
 	set_options(c, flow, m->fd);
-	flow->f.fd[INISIDE] = m->fd;
 	tcp_event(c, flow, TCP_EV_SOCK_ACCEPTED);
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP, flow, INISIDE,
-			    c->now);
-	if (rc) {
-		flow->f.fd[INISIDE] = -1;
+	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, m->fd, c->now);
+	if (rc)
 		return rc;
-	}
 	m->fd = -1;
 	(void)tcp_send_syn(c, flow); /* a lost one is sent again */
 	conn->snd_nxt = conn->iss + 1;
@@ -284,6 +275,15 @@ void tcp_connected(struct ctx *c, struct flow *flow)
 	conn->snd_nxt = conn->iss + 1;
 	tcp_event(c, flow, TCP_EV_TAP_SYN_SENT);
 	tcp_timer_data_sent(c, flow);
+}
+
+/* Both directions, edge-triggered: mostly one epoll_ctl() in a connection's
+ * life. EPOLLPRI: urgent data */
+static uint32_t tcp_interest(const struct flow *flow, unsigned sidei)
+{
+	(void)flow;
+	(void)sidei;
+	return EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 }
 
 static int sock_error(const struct flow *flow)
@@ -539,6 +539,7 @@ const struct handler tcp_handler = {
 	.ipproto = IPPROTO_TCP,
 	.open = tcp_open,
 	.reject = tcp_reject,
+	.interest = tcp_interest,
 	.from_tap = tcp_from_tap,
 	.from_sock = tcp_from_sock,
 	.timer = tcp_timer_expired,

@@ -54,6 +54,22 @@ struct seq_range {
 	uint32_t end;
 };
 
+/** enum tcp_event - What was observed of a TCP flow, bits of @events
+ * @TCP_EV_CLOSED: Nothing more is to be done, resources go
+ */
+enum tcp_event {
+	TCP_EV_SOCK_CONNECTING = 1 << 0,
+	TCP_EV_SOCK_ACCEPTED = 1 << 1,
+	TCP_EV_TAP_SYN_SENT = 1 << 2, /* our SYN or SYN,ACK */
+	TCP_EV_ESTABLISHED = 1 << 3,
+	TCP_EV_SOCK_FIN_RCVD = 1 << 4,
+	TCP_EV_SOCK_FIN_SENT = 1 << 5,
+	TCP_EV_TAP_FIN_RCVD = 1 << 6,
+	TCP_EV_TAP_FIN_SENT = 1 << 7,
+	TCP_EV_TAP_FIN_ACKED = 1 << 8,
+	TCP_EV_CLOSED = 1 << 15,
+};
+
 /** struct tcp_conn - The handler's own part of a TCP flow
  *
  * Toward the guest (bytes of the peer):

@@ -266,7 +266,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 		if (!wnd)
 			break;
 		if (total >= EVENT_BYTES || c->tap.blocked) {
-			(void)flow_epoll_set(&c->epoll, &c->ft, EPOLL_TCP, flow,
+			(void)flow_epoll_set(&c->epoll, &c->ft, flow,
 					     tcp_sockside(flow), c->now);
 			break;
 		}

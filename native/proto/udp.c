@@ -38,14 +38,10 @@ void udp_setup(int fd)
 
 int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd)
 {
-	int rc;
+	int rc = flow_adopt(&c->epoll, &c->ft, flow, sidei, fd, c->now);
 
-	flow->f.fd[sidei] = fd;
-	rc = flow_epoll_set(&c->epoll, &c->ft, EPOLL_UDP, flow, sidei, c->now);
-	if (rc) {
-		flow->f.fd[sidei] = -1;
+	if (rc)
 		close(fd);
-	}
 	return rc;
 }
 
@@ -348,10 +344,10 @@ bool udp_defer(struct ctx *c, struct flow *flow)
 	/* No other descriptor refers to the socket: closing it is also what
 	 * takes it out of epoll */
 	for (unsigned sidei = 0; sidei < SIDES; sidei++) {
-		if (flow->f.fd[sidei] < 0)
-			continue;
-		close(flow->f.fd[sidei]);
-		flow->f.fd[sidei] = -1;
+		int fd = flow_take_fd(flow, sidei);
+
+		if (fd >= 0)
+			close(fd);
 	}
 	return true;
 }
@@ -361,6 +357,7 @@ const struct handler udp_handler = {
 	.ipproto = IPPROTO_UDP,
 	.open = udp_open,
 	.reject = icmp_error_reject,
+	.interest = dgram_interest,
 	.from_tap = udp_from_tap,
 	.from_sock = udp_from_sock,
 	.timer = udp_timer,

@@ -181,6 +181,7 @@ const struct handler udp_splice_handler = {
 	.ipproto = IPPROTO_UDP,
 	.splices = true,
 	.open = udp_splice_open,
+	.interest = dgram_interest,
 	.from_sock = udp_splice_from_sock,
 	.timer = udp_timer,
 	.defer = udp_defer,

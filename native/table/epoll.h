@@ -14,12 +14,8 @@ enum epoll_type {
 	EPOLL_ROOM,
 	EPOLL_GATE,
 	EPOLL_TIMER,
-	EPOLL_TCP_LISTEN,
-	EPOLL_UDP_LISTEN,
-	EPOLL_TCP,
-	EPOLL_TCP_SPLICE,
-	EPOLL_UDP,
-	EPOLL_PING,
+	EPOLL_LISTEN,
+	EPOLL_FLOW,
 	EPOLL_NUM_TYPES
 };
 
@@ -47,15 +43,25 @@ _Static_assert(sizeof(union epoll_ref) == sizeof(uint64_t), "epoll_ref");
 
 enum { EPOLL_MAIN, EPOLL_GATED, EPOLL_SETS };
 
+/**
+ * typedef flow_interest_fn - What a side's socket waits for, by the flow's state
+ *
+ * Return: EPOLL*; 0: nothing, not even errors. EPOLLERR alone: errors, which
+ * need no asking.
+ */
+typedef uint32_t (*flow_interest_fn)(const struct flow *flow, unsigned sidei);
+
 /** struct epoll_set - The epoll instances; a flow is in the one of its @epoll_id
  * @fd:		EPOLL_MAIN: what Python's loop watches: tap and timer, and all
  *		the rest unless there is a gate
  *		EPOLL_GATED: sockets whose bytes go to a guest that can be full;
  *		itself registered in the first as EPOLL_GATE, whose interest is
  *		the gate. Or -1
+ * @interest:	By type of flow: what its sockets wait for, as its handler says
  */
 struct epoll_set {
 	int fd[EPOLL_SETS];
+	flow_interest_fn interest[FLOW_NUM_TYPES];
 };
 
 /* epoll_sockets() - Instance that flows and listening sockets belong to */
@@ -68,21 +74,26 @@ static inline uint8_t epoll_sockets(const struct epoll_set *es)
  * flow_epoll_set() - The only way a flow's socket enters or changes in epoll
  * @es:		Epoll instances
  * @ft:		Flow table (for the flow's index and the log)
- * @type:	What the socket is; TCP, TCP_SPLICE, UDP or PING
- * @flow:	Flow; the fd of the side is set by the caller before, and is to
- *		be reset to -1 by it if this fails
+ * @flow:	Flow, which has a socket on that side
  * @sidei:	Side whose socket it is
  * @now:	ns, for the log
  *
- * Interest is computed from the flow's own state. TCP is edge-triggered for
- * both directions at once, so that it is registered once in its life; calling
- * again makes epoll tell again what is ready, for a handler that stopped early.
+ * What the socket waits for is asked of the flow's handler. When it waits for
+ * that already nothing is done, unless it is edge-triggered: then epoll tells
+ * again what is ready, for a handler that stopped early.
  *
  * Return: 0, or -errno of epoll_ctl()
  */
 int flow_epoll_set(const struct epoll_set *es, struct flow_table *ft,
-		   enum epoll_type type, struct flow *flow, unsigned sidei,
-		   uint64_t now);
+		   struct flow *flow, unsigned sidei, uint64_t now);
+
+/**
+ * flow_adopt() - Make a socket a flow's, and wait for what its handler wants
+ *
+ * Return: 0; or -errno of epoll_ctl(), and the socket stays the caller's
+ */
+int flow_adopt(const struct epoll_set *es, struct flow_table *ft,
+	       struct flow *flow, unsigned sidei, int fd, uint64_t now);
 
 /* flow_epoll_del() - Take a flow's socket out, before closing it is shared */
 void flow_epoll_del(const struct epoll_set *es, struct flow *flow,

@@ -2,9 +2,9 @@
 /* flow.h - What a flow is: states, types, sides, and the entry itself
  *
  * Owns: the types every other file speaks of. A flow joins two sides; side
- * INISIDE started it, side TGTSIDE was chosen by a verdict. Handlers keep what
- * only they know in @priv and never write the common fields; those belong to
- * table/ (flow_table.c, epoll.c, timer.c). See docs/flow-table.md.
+ * INISIDE started it, side TGTSIDE was chosen by a verdict. Everybody reads the
+ * common fields as @f, which is const; only table/ writes them, as @rw. What a
+ * handler alone knows it keeps in @priv. See docs/flow-table.md.
  */
 #ifndef PASSTPY_TABLE_FLOW_H
 #define PASSTPY_TABLE_FLOW_H
@@ -83,56 +83,19 @@ struct flowside {
 	uint16_t oport;
 };
 
-/** enum tcp_event - What was observed of a TCP flow, bits of @events
- *
- * Interest in epoll is computed from them, which is why they are here and
- * not in proto/. TCP_EV_CLOSED: nothing more is to be done, resources go.
- */
-enum tcp_event {
-	TCP_EV_SOCK_CONNECTING = 1 << 0,
-	TCP_EV_SOCK_ACCEPTED = 1 << 1,
-	TCP_EV_TAP_SYN_SENT = 1 << 2, /* our SYN or SYN,ACK */
-	TCP_EV_ESTABLISHED = 1 << 3,
-	TCP_EV_SOCK_FIN_RCVD = 1 << 4,
-	TCP_EV_SOCK_FIN_SENT = 1 << 5,
-	TCP_EV_TAP_FIN_RCVD = 1 << 6,
-	TCP_EV_TAP_FIN_SENT = 1 << 7,
-	TCP_EV_TAP_FIN_ACKED = 1 << 8,
-	TCP_EV_CLOSED = 1 << 15,
-};
-
-/** enum splice_event - The same of a spliced TCP flow
- *
- * Those of a side are shifted by it: SPLICE_EV(). TCP_EV_CLOSED is shared.
- * @SPLICE_EV_CONNECTING: The target has not answered yet
- * @SPLICE_EV_BLOCKED:	The side's socket takes no more for now
- * @SPLICE_EV_IN_DONE:	Nothing more is to be read from the side
- * @SPLICE_EV_OUT_DONE:	Nothing more is to be written to the side
- * @SPLICE_EV_OVER:	The side's connection is over
- */
-enum splice_event {
-	SPLICE_EV_CONNECTING = 1 << 0,
-	SPLICE_EV_BLOCKED = 1 << 1,
-	SPLICE_EV_IN_DONE = 1 << 3,
-	SPLICE_EV_OUT_DONE = 1 << 5,
-	SPLICE_EV_OVER = 1 << 7,
-};
-
-#define SPLICE_EV(event, sidei) ((uint32_t)(event) << (sidei))
-
 /** struct flow_common - The part of an entry that every flow has
  * @state:	enum flow_state
  * @type:	enum flow_type
  * @pif:	enum pif of each side
  * @closed:	Marked for the deferred scan: out of hash, timer and epoll
- * @in_epoll:	The fd of each side is registered
  * @epoll_id:	Which epoll instance holds the flow: EPOLL_MAIN or EPOLL_GATED
  * @why:	enum flow_why, for the last log line
- * @events:	Handler's observed events (TCP_EV_*)
+ * @events:	What its handler has seen happen to it, bits of the handler's
  * @hashed:	The side can be found by flow_lookup()
  * @tcp_flags:	Union of TCP flags seen, per direction
  * @side:	Addresses
  * @fd:		Socket of each side, or -1
+ * @interest:	EPOLL* that each @fd is registered for; 0: it is not
  * @generation:	Of this index, for flow_id; survives FREE
  * @rule:	Number of the rule that admitted it
  * @packets:	Per direction: INISIDE to TGTSIDE is 0, back is 1
@@ -149,7 +112,6 @@ struct flow_common {
 	uint8_t type;
 	uint8_t pif[SIDES];
 	bool closed;
-	bool in_epoll[SIDES];
 	uint8_t epoll_id;
 	uint8_t why;
 	uint8_t tcp_flags[SIDES];
@@ -157,6 +119,7 @@ struct flow_common {
 	bool hashed[SIDES];
 	struct flowside side[SIDES];
 	int fd[SIDES];
+	uint32_t interest[SIDES];
 	uint32_t generation;
 	uint32_t rule;
 	uint64_t packets[SIDES];
@@ -172,11 +135,15 @@ struct flow_common {
 #define FLOW_PRIV_SIZE 384 /* bytes a handler may keep in an entry */
 
 /** struct flow - Entry of the flow table; entries never move
- * @f:		Common part; handlers read, table/ writes
+ * @f:		Common part, as everybody reads it
+ * @rw:		The same bytes, for table/ to write
  * @priv:	The handler's own (struct tcp_conn, udp_flow, ping_flow)
  */
 struct flow {
-	_Alignas(64) struct flow_common f;
+	_Alignas(64) union {
+		const struct flow_common f;
+		struct flow_common rw;
+	};
 	_Alignas(8) unsigned char priv[FLOW_PRIV_SIZE];
 };
 

@@ -17,7 +17,7 @@ static void check_free(const struct flow_table *ft, uint32_t i, bool first)
 	static const struct flow zero;
 	struct flow copy = ft->flows[i];
 
-	copy.f.generation = 0;
+	copy.rw.generation = 0;
 	if (first)
 		memset(copy.priv, 0, sizeof(struct flow_run));
 	assert(!memcmp(&copy, &zero, sizeof(copy)));

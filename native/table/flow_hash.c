@@ -136,7 +136,7 @@ void flow_hash_insert(struct flow_table *ft, flow_sidx_t sidx)
 		grow(ft);
 	put(ft, (struct flow_bucket){ tag_of_side(ft, sidx), sidx });
 	ft->hash_used++;
-	flow->f.hashed[sidx.side] = true;
+	flow->rw.hashed[sidx.side] = true;
 }
 
 /* flow_hash_remove() - The opposite; only while addresses are unchanged */
@@ -166,7 +166,7 @@ void flow_hash_remove(struct flow_table *ft, flow_sidx_t sidx)
 	}
 	hash[hole] = bucket_empty;
 	ft->hash_used--;
-	flow->f.hashed[sidx.side] = false;
+	flow->rw.hashed[sidx.side] = false;
 }
 
 static bool side_matches(const struct flow_common *f, unsigned sidei,

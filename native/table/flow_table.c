@@ -94,7 +94,7 @@ static void set_state(struct flow_table *ft, struct flow *flow,
 		      enum flow_state from, enum flow_state to, uint64_t now)
 {
 	assert(flow->f.state == from);
-	flow->f.state = (uint8_t)to;
+	flow->rw.state = (uint8_t)to;
 	flow_log(ft->log, now, FLOW_STATE, flow, from, to, 0, 0);
 }
 
@@ -104,7 +104,7 @@ static void entry_clear(struct flow *flow)
 	uint32_t generation = flow->f.generation;
 
 	memset(flow, 0, sizeof(*flow));
-	flow->f.generation = generation;
+	flow->rw.generation = generation;
 }
 
 /**
@@ -124,11 +124,11 @@ struct flow *flow_alloc(struct flow_table *ft, uint64_t now)
 		return NULL;
 	}
 	flow = &ft->flows[i];
-	if (!++flow->f.generation)
-		flow->f.generation = 1;
-	flow->f.fd[INISIDE] = flow->f.fd[TGTSIDE] = -1;
-	flow->f.created = now;
-	flow->f.last_use = now;
+	if (!++flow->rw.generation)
+		flow->rw.generation = 1;
+	flow->rw.fd[INISIDE] = flow->rw.fd[TGTSIDE] = -1;
+	flow->rw.created = now;
+	flow->rw.last_use = now;
 	ft->making = flow;
 	set_state(ft, flow, FLOW_FREE, FLOW_NEW, now);
 	changed(ft);
@@ -140,8 +140,8 @@ void flow_initiate(struct flow_table *ft, struct flow *flow, enum pif pif,
 		   const struct flowside *side, uint64_t now)
 {
 	assert(flow == ft->making && pif != PIF_NONE);
-	flow->f.pif[INISIDE] = (uint8_t)pif;
-	flow->f.side[INISIDE] = *side;
+	flow->rw.pif[INISIDE] = (uint8_t)pif;
+	flow->rw.side[INISIDE] = *side;
 	set_state(ft, flow, FLOW_NEW, FLOW_INI, now);
 	changed(ft);
 }
@@ -151,9 +151,9 @@ void flow_target(struct flow_table *ft, struct flow *flow,
 		 const struct verdict *v, uint64_t now)
 {
 	assert(flow == ft->making && v->pif != PIF_NONE);
-	flow->f.pif[TGTSIDE] = v->pif;
-	flow->f.side[TGTSIDE] = v->side;
-	flow->f.rule = v->rule;
+	flow->rw.pif[TGTSIDE] = v->pif;
+	flow->rw.side[TGTSIDE] = v->side;
+	flow->rw.rule = v->rule;
 	set_state(ft, flow, FLOW_INI, FLOW_TGT, now);
 	changed(ft);
 }
@@ -163,7 +163,7 @@ void flow_set_type(struct flow_table *ft, struct flow *flow,
 		   enum flow_type type, uint64_t now)
 {
 	assert(flow == ft->making && type != FLOW_TYPE_NONE);
-	flow->f.type = (uint8_t)type;
+	flow->rw.type = (uint8_t)type;
 	set_state(ft, flow, FLOW_TGT, FLOW_TYPED, now);
 	changed(ft);
 }
@@ -204,8 +204,8 @@ void flow_set_our_addr(struct flow *flow, unsigned sidei,
 		       const union inany *oaddr, uint16_t oport)
 {
 	assert(flow->f.state != FLOW_FREE && !flow->f.hashed[sidei]);
-	flow->f.side[sidei].oaddr = *oaddr;
-	flow->f.side[sidei].oport = oport;
+	flow->rw.side[sidei].oaddr = *oaddr;
+	flow->rw.side[sidei].oport = oport;
 }
 
 static void closing_add(struct flow_table *ft, uint32_t i)
@@ -224,8 +224,8 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 		if (flow->f.hashed[i])
 			flow_hash_remove(ft, flow_sidx(ft, flow, i));
 	timer_set(ft->timers, flow, 0);
-	flow->f.closed = true;
-	flow->f.why = (uint8_t)why;
+	flow->rw.closed = true;
+	flow->rw.why = (uint8_t)why;
 	if (!ft->closing++)
 		ft->closing_since = now;
 	closing_add(ft, flow_index(ft, flow));

@@ -3,6 +3,7 @@
 #ifndef PASSTPY_TABLE_FLOW_TABLE_H
 #define PASSTPY_TABLE_FLOW_TABLE_H
 
+#include <assert.h>
 #include <stddef.h>
 
 #include "base/counters.h"
@@ -112,6 +113,30 @@ void flow_alloc_cancel(struct flow_table *ft, struct flow *flow, uint64_t now);
 void flow_set_our_addr(struct flow *flow, unsigned sidei,
 		       const union inany *oaddr, uint16_t oport);
 
+/* flow_set_fd() - A socket becomes a flow's; it is in no epoll instance yet */
+static inline void flow_set_fd(struct flow *flow, unsigned sidei, int fd)
+{
+	assert(fd >= 0 && flow->f.fd[sidei] < 0);
+	flow->rw.fd[sidei] = fd;
+}
+
+/* flow_take_fd() - Take its socket from a flow, to be closed by the caller,
+ * which takes it out of epoll too; or -1 if it has none */
+static inline int flow_take_fd(struct flow *flow, unsigned sidei)
+{
+	int fd = flow->f.fd[sidei];
+
+	flow->rw.fd[sidei] = -1;
+	flow->rw.interest[sidei] = 0;
+	return fd;
+}
+
+/* flow_set_events() - What its handler has seen happen to it, all in all */
+static inline void flow_set_events(struct flow *flow, uint16_t events)
+{
+	flow->rw.events = events;
+}
+
 /**
  * flow_mark_closed() - Take a flow out of hash and timers; the scan frees it
  * @why:	enum flow_why, logged
@@ -151,9 +176,9 @@ flow_sidx_t flow_lookup_sa(const struct flow_table *ft, uint8_t ipproto,
 static inline void flow_touch(struct flow *flow, unsigned dir, uint64_t packets,
 			      uint64_t bytes, uint64_t now)
 {
-	flow->f.packets[dir] += packets;
-	flow->f.bytes[dir] += bytes;
-	flow->f.last_use = now;
+	flow->rw.packets[dir] += packets;
+	flow->rw.bytes[dir] += bytes;
+	flow->rw.last_use = now;
 }
 
 /* flow_touch_tcp() - The same, and join the TCP flags seen */
@@ -161,7 +186,7 @@ static inline void flow_touch_tcp(struct flow *flow, unsigned dir,
 				  uint64_t packets, uint64_t bytes,
 				  uint8_t flags, uint64_t now)
 {
-	flow->f.tcp_flags[dir] |= flags;
+	flow->rw.tcp_flags[dir] |= flags;
 	flow_touch(flow, dir, packets, bytes, now);
 }
 

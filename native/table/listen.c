@@ -10,7 +10,6 @@
 #include "table/listen.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -115,8 +114,6 @@ static int local_addr(struct listener *l, int fd)
 int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 		 uint8_t ipproto, enum pif pif, uint32_t number)
 {
-	enum epoll_type type = ipproto == IPPROTO_TCP ? EPOLL_TCP_LISTEN :
-							EPOLL_UDP_LISTEN;
 	struct listener l = { .fd = fd,
 			      .ipproto = ipproto,
 			      .pif = (uint8_t)pif };
@@ -129,7 +126,7 @@ int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 	rc = local_addr(&l, fd);
 	if (rc)
 		return rc;
-	rc = epoll_add_fixed(es, type, fd, number, EPOLLIN);
+	rc = epoll_add_fixed(es, EPOLL_LISTEN, fd, number, EPOLLIN);
 	if (rc)
 		return rc;
 
@@ -152,10 +149,7 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 
 	if (!l)
 		return -ENOENT;
-	epoll_del_fixed(es,
-			l->ipproto == IPPROTO_TCP ? EPOLL_TCP_LISTEN :
-						    EPOLL_UDP_LISTEN,
-			l->fd);
+	epoll_del_fixed(es, EPOLL_LISTEN, l->fd);
 	close(l->fd);
 	chain_del(ls, l);
 	*l = (struct listener){ .fd = -1 };

@@ -62,11 +62,11 @@ static void list_add(struct timers *t, struct flow *flow, uint32_t slot)
 	uint32_t *head = list_head(t, slot);
 	uint32_t i = (uint32_t)(flow - t->flows);
 
-	flow->f.timer_slot = slot + 1;
-	flow->f.timer_prev = TIMER_NONE;
-	flow->f.timer_next = *head;
+	flow->rw.timer_slot = slot + 1;
+	flow->rw.timer_prev = TIMER_NONE;
+	flow->rw.timer_next = *head;
 	if (*head != TIMER_NONE)
-		t->flows[*head].f.timer_prev = i;
+		t->flows[*head].rw.timer_prev = i;
 	*head = i;
 	if (slot != SLOT_DUE)
 		t->occupied[slot / TIMER_SLOTS] |= 1ULL << slot % TIMER_SLOTS;
@@ -81,15 +81,15 @@ static void list_del(struct timers *t, struct flow *flow)
 	if (flow->f.timer_prev == TIMER_NONE)
 		*head = flow->f.timer_next;
 	else
-		t->flows[flow->f.timer_prev].f.timer_next = flow->f.timer_next;
+		t->flows[flow->f.timer_prev].rw.timer_next = flow->f.timer_next;
 	if (flow->f.timer_next != TIMER_NONE)
-		t->flows[flow->f.timer_next].f.timer_prev = flow->f.timer_prev;
+		t->flows[flow->f.timer_next].rw.timer_prev = flow->f.timer_prev;
 	if (*head == TIMER_NONE && slot != SLOT_DUE)
 		t->occupied[slot / TIMER_SLOTS] &=
 			~(1ULL << slot % TIMER_SLOTS);
-	flow->f.timer_slot = 0;
-	flow->f.timer_next = 0;
-	flow->f.timer_prev = 0;
+	flow->rw.timer_slot = 0;
+	flow->rw.timer_next = 0;
+	flow->rw.timer_prev = 0;
 	t->queued--;
 }
 
@@ -118,7 +118,7 @@ void timer_set(struct timers *t, struct flow *flow, uint64_t deadline)
 {
 	uint64_t old = flow->f.timer_at;
 
-	flow->f.timer_at = deadline;
+	flow->rw.timer_at = deadline;
 	/* Later than the wheel comes to it: it will see for itself */
 	if (old && deadline >= old && flow->f.timer_slot != SLOT_DUE + 1)
 		return;
@@ -202,7 +202,7 @@ struct flow *timer_expire(struct timers *t, uint64_t now)
 		return NULL;
 	flow = &t->flows[t->due];
 	list_del(t, flow);
-	flow->f.timer_at = 0;
+	flow->rw.timer_at = 0;
 	return flow;
 }
 

@@ -86,6 +86,19 @@ def one_door_into_epoll(root: Path) -> list[str]:
     ]
 
 
+def flows_written_in_table(root: Path) -> list[str]:
+    """The common part of a flow has one owner; `f` is const for everybody else."""
+    native = root / "native"
+    return [
+        f"{path.relative_to(root)}: {function}() writes the common part of a flow"
+        for path in sources(root, "native", suffixes={".c", ".h"})
+        if path.parent != native / "table"
+        for function, line in c_lines(path)
+        if re.search(r"(->|\.)rw\b", line)
+        or re.search(r"\(\s*struct flow_common\s*\*\s*\)", line)
+    ]
+
+
 def gil_released_once(root: Path) -> list[str]:
     """The GIL is let go in exactly one place, in native/py/."""
     places = list(_calls(root, "Py_BEGIN_ALLOW_THREADS"))

@@ -18,6 +18,7 @@ HOUSE: list[Rule] = [
     layers.c_layers,
     rules.python_h_only_in_py,
     rules.one_door_into_epoll,
+    rules.flows_written_in_table,
     rules.gil_released_once,
     rules.files_are_short,
     rules.licence_is_named,

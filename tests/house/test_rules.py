@@ -14,6 +14,8 @@ from tests.house.rules import Rule
 SPDX = "SPDX-License-Identifier: GPL-2.0-or-later"
 PROJECT = '[project.scripts]\npasstpy-pasta = "x:y"\n'
 EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn epoll_ctl(fd, 0, 0, 0);\n}\n"
+WRITE = "void closed(struct flow *flow)\n{\n\tflow->rw.fd[0] = -1;\n}\n"
+CAST = "void f(struct flow *x)\n{\n\t((struct flow_common *)&x->f)->why = 1;\n}\n"
 GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
 
 Tree = dict[str, str]
@@ -41,6 +43,7 @@ GOOD: list[tuple[Rule, Tree]] = [
     (rules.one_door_into_epoll, {"native/table/epoll.c": EPOLL}),
     (rules.one_door_into_epoll, {"native/core/datapath.c": EPOLL}),
     (rules.one_door_into_epoll, {"native/proto/x.c": "/* epoll_ctl() is not here */"}),
+    (rules.flows_written_in_table, {"native/table/flow_table.c": WRITE}),
     (rules.gil_released_once, {"native/py/datapath.c": GIL}),
     (rules.files_are_short, {"passtpy/addr.py": "x = 1\n" * 600}),
     (rules.licence_is_named, {"passtpy/addr.py": f"# {SPDX}\n"}),
@@ -134,6 +137,16 @@ BAD: list[tuple[Rule, Tree, str]] = [
         rules.one_door_into_epoll,
         {"native/proto/tcp.c": EPOLL.replace("flow_epoll_set", "tcp_open")},
         "native/proto/tcp.c: epoll_ctl() in tcp_open(), not in table/epoll.c",
+    ),
+    (
+        rules.flows_written_in_table,
+        {"native/proto/tcp.c": WRITE},
+        "native/proto/tcp.c: closed() writes the common part of a flow",
+    ),
+    (
+        rules.flows_written_in_table,
+        {"native/proto/tcp.c": CAST},
+        "native/proto/tcp.c: f() writes the common part of a flow",
     ),
     (
         rules.gil_released_once,

@@ -16,12 +16,39 @@
 static struct table t;
 static struct epoll_set es;
 
-static void setup(void)
+static uint32_t edges(const struct flow *flow, unsigned sidei)
+{
+	(void)sidei;
+	if (flow->f.events)
+		return 0;
+	return EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+}
+
+static uint32_t input(const struct flow *flow, unsigned sidei)
+{
+	(void)flow;
+	(void)sidei;
+	return EPOLLIN;
+}
+
+static uint32_t output_until_told(const struct flow *flow, unsigned sidei)
+{
+	(void)sidei;
+	return flow->f.events ? EPOLLIN : EPOLLOUT;
+}
+
+static void setup_for(flow_interest_fn interest)
 {
 	table_setup(&t, 8);
+	es.interest[FLOW_TCP] = interest;
 	es.fd[EPOLL_MAIN] = epoll_create1(EPOLL_CLOEXEC);
 	es.fd[EPOLL_GATED] = -1;
 	CHECK(es.fd[EPOLL_MAIN] >= 0);
+}
+
+static void setup(void)
+{
+	setup_for(input);
 }
 
 static void teardown(void)
@@ -38,7 +65,7 @@ static struct flow *open_pair(int *ret_peer)
 	int fds[2];
 
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
-	flow->f.fd[TGTSIDE] = fds[0];
+	flow_set_fd(flow, TGTSIDE, fds[0]);
 	*ret_peer = fds[1];
 	return flow;
 }
@@ -54,18 +81,18 @@ static uint32_t events(union epoll_ref *ret_ref)
 	return ev.events;
 }
 
-static void test_tcp_is_told_edges_of_both_directions(void)
+static void test_edges_of_both_directions_are_told(void)
 {
 	union epoll_ref ref;
 	struct flow *flow;
 	int peer;
 
-	setup();
+	setup_for(edges);
 	flow = open_pair(&peer);
-	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0), 0);
-	CHECK(flow->f.in_epoll[TGTSIDE] && !flow->f.in_epoll[INISIDE]);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
+	CHECK(flow->f.interest[TGTSIDE] && !flow->f.interest[INISIDE]);
 	CHECK_EQ(events(&ref), EPOLLOUT);
-	CHECK_EQ(ref.type, EPOLL_TCP);
+	CHECK_EQ(ref.type, EPOLL_FLOW);
 	CHECK_EQ(ref.fd, flow->f.fd[TGTSIDE]);
 	CHECK_EQ(ref.sidx.side, TGTSIDE);
 	CHECK(flow_at(&t.ft, ref.sidx) == flow);
@@ -79,20 +106,18 @@ static void test_tcp_is_told_edges_of_both_directions(void)
 	teardown();
 }
 
-static void test_tcp_is_told_again_and_leaves_when_closed(void)
+static void test_edges_are_told_again_until_nothing_is_wanted(void)
 {
 	struct log_record r;
 	union epoll_ref ref;
 	struct flow *flow;
 	int peer;
 
-	setup();
+	setup_for(edges);
 	flow = open_pair(&peer);
 	t.log.level = 2;
 	for (int i = 0; i < 3; i++) {
-		CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE,
-					0),
-			 0);
+		CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
 		CHECK_EQ(events(&ref), EPOLLOUT);
 		CHECK_EQ(events(&ref), 0);
 	}
@@ -101,16 +126,16 @@ static void test_tcp_is_told_again_and_leaves_when_closed(void)
 	CHECK_EQ(r.arg[0], flow->f.fd[TGTSIDE]);
 	CHECK_EQ(r.arg[2], TGTSIDE);
 
-	flow->f.events = TCP_EV_CLOSED;
-	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0), 0);
-	CHECK(!flow->f.in_epoll[TGTSIDE]);
+	flow_set_events(flow, 1);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
+	CHECK(!flow->f.interest[TGTSIDE]);
 	CHECK_EQ(events(&ref), 0);
 	close(peer);
 	close(flow->f.fd[TGTSIDE]);
 	teardown();
 }
 
-static void test_datagrams_are_told_as_long_as_there_are_some(void)
+static void test_levels_are_told_as_long_as_they_last(void)
 {
 	union epoll_ref ref;
 	struct flow *flow;
@@ -118,12 +143,12 @@ static void test_datagrams_are_told_as_long_as_there_are_some(void)
 
 	setup();
 	flow = open_pair(&peer);
-	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_UDP, flow, TGTSIDE, 0), 0);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
 	CHECK_EQ(events(&ref), 0);
 	CHECK_EQ(write(peer, "x", 1), 1);
 	CHECK_EQ(events(&ref), EPOLLIN);
 	CHECK_EQ(events(&ref), EPOLLIN);
-	CHECK_EQ(ref.type, EPOLL_UDP);
+	CHECK_EQ(ref.type, EPOLL_FLOW);
 	flow_epoll_del(&es, flow, TGTSIDE);
 	flow_epoll_del(&es, flow, TGTSIDE);
 	CHECK_EQ(events(&ref), 0);
@@ -132,21 +157,18 @@ static void test_datagrams_are_told_as_long_as_there_are_some(void)
 	teardown();
 }
 
-static void test_spliced_target_waits_for_its_connection(void)
+static void test_what_is_wanted_may_change(void)
 {
 	union epoll_ref ref;
 	struct flow *flow;
 	int peer;
 
-	setup();
+	setup_for(output_until_told);
 	flow = open_pair(&peer);
-	flow->f.events = TCP_EV_SOCK_CONNECTING;
-	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP_SPLICE, flow, TGTSIDE, 0),
-		 0);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
 	CHECK_EQ(events(&ref), EPOLLOUT);
-	flow->f.events = TCP_EV_ESTABLISHED;
-	CHECK_EQ(flow_epoll_set(&es, &t.ft, EPOLL_TCP_SPLICE, flow, TGTSIDE, 0),
-		 0);
+	flow_set_events(flow, 1);
+	CHECK_EQ(flow_epoll_set(&es, &t.ft, flow, TGTSIDE, 0), 0);
 	CHECK_EQ(events(&ref), 0);
 	CHECK_EQ(write(peer, "x", 1), 1);
 	CHECK_EQ(events(&ref), EPOLLIN);
@@ -159,14 +181,15 @@ static void test_refusal_leaves_the_flow_outside(void)
 {
 	struct flowside side = table_side(1);
 	struct flow *flow;
+	int fd;
 
 	setup();
 	flow = table_open(&t, &side, &side, 0);
-	flow->f.fd[TGTSIDE] = open("/dev/null", O_RDONLY); /* not pollable */
-	CHECK(flow_epoll_set(&es, &t.ft, EPOLL_TCP, flow, TGTSIDE, 0) ==
-	      -EPERM);
-	CHECK(!flow->f.in_epoll[TGTSIDE]);
-	close(flow->f.fd[TGTSIDE]);
+	fd = open("/dev/null", O_RDONLY); /* not pollable */
+	CHECK_EQ(flow_adopt(&es, &t.ft, flow, TGTSIDE, fd, 0), -EPERM);
+	CHECK(!flow->f.interest[TGTSIDE]);
+	CHECK_EQ(flow->f.fd[TGTSIDE], -1);
+	close(fd);
 	teardown();
 }
 
@@ -241,7 +264,7 @@ static void test_listener_is_told_and_removed(void)
 			sizeof(struct sockaddr_in)),
 		 1);
 	CHECK_EQ(events(&ref), EPOLLIN);
-	CHECK_EQ(ref.type, EPOLL_UDP_LISTEN);
+	CHECK_EQ(ref.type, EPOLL_LISTEN);
 	CHECK_EQ(ref.data, 9);
 	CHECK_EQ(listener_del(&ls, &es, 9), 0);
 	CHECK(listener_del(&ls, &es, 9) == -ENOENT);
@@ -315,10 +338,10 @@ static void test_listeners_of_a_port_are_found_without_a_walk(void)
 
 int main(void)
 {
-	RUN(test_tcp_is_told_edges_of_both_directions);
-	RUN(test_tcp_is_told_again_and_leaves_when_closed);
-	RUN(test_datagrams_are_told_as_long_as_there_are_some);
-	RUN(test_spliced_target_waits_for_its_connection);
+	RUN(test_edges_of_both_directions_are_told);
+	RUN(test_edges_are_told_again_until_nothing_is_wanted);
+	RUN(test_levels_are_told_as_long_as_they_last);
+	RUN(test_what_is_wanted_may_change);
 	RUN(test_refusal_leaves_the_flow_outside);
 	RUN(test_listener_knows_where_it_is_bound);
 	RUN(test_listener_is_told_and_removed);

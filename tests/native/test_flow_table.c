@@ -250,7 +250,7 @@ static void test_generation_tells_old_from_new(void)
 	CHECK_EQ(flow_id(&t.ft, open_n(0, 0)), id + (1ULL << 32));
 	close_flow(0, 0);
 	scan(0);
-	t.ft.flows[0].f.generation = UINT32_MAX;
+	t.ft.flows[0].rw.generation = UINT32_MAX;
 	CHECK_EQ(flow_id(&t.ft, open_n(0, 0)) >> 32, 1);
 	table_teardown(&t);
 }

@@ -17,7 +17,7 @@ static void setup(struct timers *t, uint64_t now)
 {
 	memset(flows, 0, sizeof(flows));
 	for (int i = 0; i < FLOWS; i++)
-		flows[i].f.state = FLOW_ACTIVE;
+		flows[i].rw.state = FLOW_ACTIVE;
 	t->flows = flows;
 	timers_init(t, -1, now);
 }
