@@ -298,6 +298,8 @@ unsigned tcp_parse_sack(const struct frame *f, struct seq_range *ranges,
 			unsigned max);
 int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 	     const void *data, uint32_t len);
+int tcp_send_bulk(struct ctx *c, struct flow *flow, struct tap_batch *b,
+		  uint8_t flags, uint32_t seq, const void *data, uint32_t len);
 int tcp_send_syn(struct ctx *c, struct flow *flow);
 void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
 		  uint32_t ack, uint8_t flags);

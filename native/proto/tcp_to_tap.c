@@ -139,6 +139,7 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 			    const uint8_t *data, uint32_t len, uint8_t last)
 {
 	uint32_t max = frame_bytes(flow, tcp_conn(flow)), sent = 0;
+	TAP_BATCH_SCOPE(batch, &c->tap);
 
 	while (sent < len) {
 		uint32_t n = MIN(max, len - sent);
@@ -146,13 +147,13 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 
 		if (sent + n == len)
 			flags |= last;
-		if (tcp_send(c, flow, flags, seq + sent, data + sent, n)) {
+		if (tcp_send_bulk(c, flow, &batch, flags, seq + sent,
+				  data + sent, n)) {
 			tcp_timer_tap_full(c, flow);
 			break;
 		}
 		sent += n;
 	}
-	(void)tap_flush(&c->tap); /* @data is reused */
 	return sent;
 }
 

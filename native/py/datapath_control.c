@@ -106,8 +106,6 @@ PyObject *py_inject(struct py_datapath *self, PyObject *frame)
 	}
 	err = tap_inject(&dp->ctx.tap, buffer.buf, (uint32_t)buffer.len);
 	PyBuffer_Release(&buffer);
-	if (!err)
-		err = tap_flush(&dp->ctx.tap);
 	/* A guest that is full or away: lost, as on any link, and counted */
 	if (err && err != -EAGAIN && err != -ENOTCONN)
 		return raise_errno(-err);
