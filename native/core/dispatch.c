@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "core/handlers.h"
-#include "proto/tcp.h"
 
 /** struct batch - One batch while it is sorted
  * @frame:	Checked frames
@@ -112,21 +111,11 @@ static bool rate_admit(struct datapath *dp)
 	return true;
 }
 
-/* is_opening() - Is this TCP segment the first of a connection? */
-static bool is_opening(const struct frame *frame)
-{
-	const uint8_t mask = TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST |
-			     TCP_FLAG_FIN;
-
-	return (frame->tcp_flags & mask) == TCP_FLAG_SYN;
-}
-
 /* miss_join() - A further frame of a flow whose verdict is pending */
-static void miss_join(struct ctx *c, struct miss *m, const struct frame *frame,
-		      const struct vnet_hdr *vh)
+static void miss_join(struct ctx *c, struct miss *m, const struct handler *h,
+		      const struct frame *frame, const struct vnet_hdr *vh)
 {
-	/* A SYN sent again tells nothing new */
-	if (frame->ipproto != IPPROTO_TCP &&
+	if (!h->repeats &&
 	    stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
 		count(&c->cnt, CNT_DROP_STAGE_FULL);
 		return;
@@ -160,15 +149,15 @@ static void dispatch_unknown(struct datapath *dp, const struct frame *frame,
 			     const struct vnet_hdr *vh)
 {
 	struct ctx *c = &dp->ctx;
+	const struct handler *h =
+		handlers[handlers_type(frame->ipproto, false)];
 	struct miss *m;
 
-	if (frame->ipproto == IPPROTO_TCP && !is_opening(frame)) {
-		tcp_reset_unknown(c, frame);
+	if (h->stray && h->stray(c, frame))
 		return;
-	}
 	m = stage_find(&c->stage, frame->ipproto, PIF_TAP, &frame->key);
 	if (m)
-		miss_join(c, m, frame, vh);
+		miss_join(c, m, h, frame, vh);
 	else
 		miss_new(dp, frame, vh);
 }

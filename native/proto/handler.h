@@ -16,6 +16,13 @@
  * @name:	For logs
  * @ipproto:	IPPROTO_*
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
+ * @repeats:	Until it is answered the guest sends the first frame of a flow
+ *		again: the first is parked, others tell nothing new
+ * @init:	Make what flows of this type share, in c->shared[]; may be NULL.
+ *		@secret: random, for what must not be guessed
+ * @fini:	Free it, also if @init failed halfway
+ * @stray:	A frame of the guest that belongs to no flow: true if it may not
+ *		start one, and was answered; NULL: any may
  * @open:	Open a flow's sockets; the flow is TYPED. @m still holds what
  *		was parked: an accepted socket in m->fd (take it by setting -1),
  *		datagrams of a listening socket. Frames of the guest are
@@ -38,6 +45,10 @@ struct handler {
 	const char *name;
 	uint8_t ipproto;
 	bool splices;
+	bool repeats;
+	int (*init)(struct ctx *c, const uint8_t secret[16]);
+	void (*fini)(struct ctx *c);
+	bool (*stray)(struct ctx *c, const struct frame *f);
 	int (*open)(struct ctx *c, struct flow *flow, const struct verdict *v,
 		    struct miss *m);
 	void (*reject)(struct ctx *c, struct miss *m, int err);

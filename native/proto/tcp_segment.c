@@ -291,7 +291,7 @@ static void ack_enqueue(struct ctx *c, struct flow *flow)
 	if (conn->ack_queued)
 		return;
 	conn->ack_queued = true;
-	c->tcp.ack_list[c->tcp.ack_count++] =
+	tcp_shared(c)->ack_list[tcp_shared(c)->ack_count++] =
 		flow_sidx(&c->ft, flow, tcp_tapside(flow));
 }
 
@@ -329,10 +329,10 @@ static bool ack_due(const struct ctx *c, struct flow *flow)
 /* tcp_flush() - Send the acknowledgements that are due; all, before sleeping */
 void tcp_flush(struct ctx *c, bool sleep)
 {
-	uint32_t n = c->tcp.ack_count, kept = 0;
+	uint32_t n = tcp_shared(c)->ack_count, kept = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		struct flow *flow = flow_at(&c->ft, c->tcp.ack_list[i]);
+		struct flow *flow = flow_at(&c->ft, tcp_shared(c)->ack_list[i]);
 		struct tcp_conn *conn;
 
 		if (!flow)
@@ -345,7 +345,8 @@ void tcp_flush(struct ctx *c, bool sleep)
 						    conn->snd_nxt, NULL, 0);
 		}
 		if (conn->ack_queued) /* not due, or the tap refused it */
-			c->tcp.ack_list[kept++] = c->tcp.ack_list[i];
+			tcp_shared(c)->ack_list[kept++] =
+				tcp_shared(c)->ack_list[i];
 	}
-	c->tcp.ack_count = kept;
+	tcp_shared(c)->ack_count = kept;
 }

@@ -102,7 +102,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 	} else if (tcp_rcvq_in_order(c, conn, iov, n, (uint32_t)took)) {
 		len = (uint32_t)took; /* no buffer: the guest sends again */
 	} else {
-		c->tcp.held += len - (uint32_t)took;
+		tcp_shared(c)->held += len - (uint32_t)took;
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
 	}
 	tcp_window_received(c, conn, len);

@@ -79,7 +79,7 @@ static ssize_t sock_peek(struct ctx *c, struct flow *flow, uint32_t seq,
 	int fd = tcp_fd(flow);
 	ssize_t got;
 
-	if (!c->tcp.peek_off[!tcp_sock_is_v4(flow)]) {
+	if (!tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)]) {
 		got = peek_skipping(c, fd, conn->sock_rdhup,
 				    seq - conn->sock_una, buf, len);
 	} else {
