@@ -4,7 +4,9 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
+
+from passtpy.net.kernel.loop import Loop
 
 DROPS: Final = "drop_"  # how the names of several counters begin
 # What a column is called, and the counter behind it.
@@ -23,12 +25,6 @@ COLUMNS: Final = {
 }
 WIDTH: Final = 11
 HEADER_EVERY: Final = 20
-
-
-class Loop(Protocol):
-    """The part of an event loop that is needed here."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> object: ...
 
 
 class StatsTable:

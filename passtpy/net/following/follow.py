@@ -24,7 +24,7 @@ from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.errors import ConfigError
-from passtpy.flow import Pif
+from passtpy.flow import FlowLike, Pif
 from passtpy.log import Log
 from passtpy.net.following.change import (
     GuestNetwork,
@@ -56,19 +56,6 @@ _PIECE: Final = 16  # answers of the kernel decoded between turns
 _FLOWS: Final = 256  # flows looked at between turns
 
 Item = TypeVar("Item")
-
-
-class FlowLike(Protocol):
-    """What is needed of a flow: who is where."""
-
-    @property
-    def pif0(self) -> int: ...
-    @property
-    def pif1(self) -> int: ...
-    @property
-    def eaddr0(self) -> bytes: ...
-    @property
-    def eaddr1(self) -> bytes: ...
 
 
 class EngineLike(Protocol):
