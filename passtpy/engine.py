@@ -253,7 +253,8 @@ class Engine:
             counters |= self._stock.counters()
         if self._relay is not None:
             counters |= self._relay.counters()
-        return counters | self._failures
+        log = {"log_lost": self._log.lost, "log_failures": self._log.failures}
+        return counters | self._failures | log
 
     def _fill_stock(self) -> None:
         if self._loop is not None and self._stock is not None:
@@ -284,7 +285,7 @@ class Engine:
             verdict = self._decider.decide(miss)
         except Exception as error:  # a bug must cost one flow, not the program
             self._failures["decide_failed"] += 1
-            self._log.error("decide.failed", error=repr(error))
+            self._log.failure("decide.failed", error)
             verdict = DROP
         if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
@@ -316,7 +317,7 @@ class Engine:
                 self._inject(self._services.handle(frame, now))
         except Exception as error:  # as above: this frame only
             self._failures["service_failed"] += 1
-            self._log.error("service.failed", error=repr(error))
+            self._log.failure("service.failed", error)
 
     def _on_tick(self) -> None:
         self._timer = None
@@ -326,7 +327,7 @@ class Engine:
             self._inject(self._services.tick(self._clock()))
         except Exception as error:
             self._failures["service_failed"] += 1
-            self._log.error("service.failed", error=repr(error))
+            self._log.failure("service.failed", error)
         self.pump()
         self._schedule()
 

@@ -160,7 +160,7 @@ class Follow:
         try:
             await self._follow(await read_host())
         except Exception as error:  # as good as no change: flows must not suffer
-            self._log.error("follow.failed", error=repr(error))
+            self._log.failure("follow.failed", error)
 
     async def _follow(self, network: HostNetwork) -> None:
         resolver = read_resolver() or self._resolver
