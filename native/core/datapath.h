@@ -130,15 +130,38 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * @miss_id:	From the miss
  * @fd:		Socket of the namespace for a splice, neither bound nor
  *		connected, or -1; taken over in every case
- * @ret_flow_id: Filled with the flow's handle on success
+ * @ret_flow_id: Filled with the flow's handle, or 0 where the verdict was to
+ *		reject or to drop: no flow has that
  *
  * Walks the flow through NEW ... ACTIVE, opens its sockets and replays what was
  * parked; or rejects, or drops. A turn must follow: it sends what was put off.
  *
- * Return: 0; -ESTALE the miss is gone; -ECONNREFUSED rejected or dropped by
- * the verdict; -ENFILE the table is full; else -errno of the handler
+ * Return: 0; -ESTALE the miss is gone; -ENFILE the table is full; -EADDRINUSE
+ * the guest has such a flow; -EINVAL, -EBADF, -EDESTADDRREQ, -EAFNOSUPPORT,
+ * -EPROTONOSUPPORT the verdict cannot be carried out; else of the handler's
+ * system calls. But for -ESTALE, the initiator was told
  */
 int datapath_open(struct datapath *dp, uint64_t miss_id,
 		  const struct verdict *v, int fd, uint64_t *ret_flow_id);
+
+/**
+ * datapath_close_flow() - End a flow though neither of its ends did
+ * @why:	WHY_ASKED or WHY_POLICY
+ *
+ * Both ends of a connection are reset. A turn must follow, as after open.
+ *
+ * Return: 0, or -ESTALE: the flow is gone
+ */
+int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why);
+
+/**
+ * datapath_set_rule() - What may change of an open flow's verdict
+ *
+ * Where it goes may not: both ends have been told.
+ *
+ * Return: 0, or -ESTALE: the flow is gone
+ */
+int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
+		      uint32_t generation);
 
 #endif /* PASSTPY_CORE_DATAPATH_H */

@@ -38,6 +38,9 @@
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
  *		@sleep: the datapath is about to wait for events
+ * @close:	Somebody wants the flow closed, for @why: tell both ends as if
+ *		the other one had reset it, and mark it closed. NULL: no end
+ *		can be told, and core/ marks it
  * @defer:	The flow was marked closed: close its fds, release buffers;
  *		true: free the entry
  */
@@ -59,6 +62,7 @@ struct handler {
 	void (*timer)(struct ctx *c, struct flow *flow);
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	void (*flush)(struct ctx *c, bool sleep);
+	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };
 

@@ -92,6 +92,12 @@ void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err)
 	tcp_close(c, flow, why, err);
 }
 
+/* tcp_close_asked() - A connection whose ends are not asked */
+static void tcp_close_asked(struct ctx *c, struct flow *flow, enum flow_why why)
+{
+	tcp_reset(c, flow, why, 0);
+}
+
 /* tcp_finish_if_done() - Both directions ended in order: forget the flow */
 void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 {
@@ -561,5 +567,6 @@ const struct handler tcp_handler = {
 	.timer = tcp_timer_expired,
 	.listen = tcp_listen,
 	.flush = tcp_flush,
+	.close = tcp_close_asked,
 	.defer = tcp_defer,
 };

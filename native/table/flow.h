@@ -65,6 +65,8 @@ enum flow_why {
 	WHY_IDLE,
 	WHY_NO_BUFFER,
 	WHY_SHUTDOWN,
+	WHY_ASKED,  /* somebody wanted it closed */
+	WHY_POLICY, /* the rules of today would not let it in */
 	WHY_NUM
 };
 
@@ -97,7 +99,9 @@ struct flowside {
  * @fd:		Socket of each side, or -1
  * @interest:	EPOLL* that each @fd is registered for; 0: it is not
  * @generation:	Of this index, for flow_id; survives FREE
- * @rule:	Number of the rule that admitted it
+ * @rule:	Id of the rule that admitted it
+ * @policy:	Generation of the policy that rule was in
+ * @listener:	Number of the listening socket it came by, or -1
  * @packets:	Per direction: INISIDE to TGTSIDE is 0, back is 1
  * @bytes:	Payload bytes per direction
  * @created:	ns
@@ -122,6 +126,8 @@ struct flow_common {
 	uint32_t interest[SIDES];
 	uint32_t generation;
 	uint32_t rule;
+	uint32_t policy;
+	int32_t listener;
 	uint64_t packets[SIDES];
 	uint64_t bytes[SIDES];
 	uint64_t created;
@@ -166,13 +172,15 @@ static inline bool flow_sidx_is_none(flow_sidx_t sidx)
  * @action:	enum verdict_action
  * @pif:	Target pif
  * @side:	Target side; zero @oport: any; zero @oaddr: any
- * @rule:	Number of the rule that decided
+ * @rule:	Id of the rule that decided
+ * @generation:	Of the policy that the rule is in
  */
 struct verdict {
 	uint8_t action;
 	uint8_t pif;
 	struct flowside side;
 	uint32_t rule;
+	uint32_t generation;
 };
 
 enum verdict_action {

@@ -137,6 +137,20 @@ static inline void flow_set_events(struct flow *flow, uint16_t events)
 	flow->rw.events = events;
 }
 
+/* flow_set_listener() - Which listening socket a flow came by */
+static inline void flow_set_listener(struct flow *flow, int32_t number)
+{
+	flow->rw.listener = number;
+}
+
+/* flow_set_rule() - The rule that would admit an open flow now */
+static inline void flow_set_rule(struct flow *flow, uint32_t rule,
+				 uint32_t policy)
+{
+	flow->rw.rule = rule;
+	flow->rw.policy = policy;
+}
+
 /**
  * flow_mark_closed() - Take a flow out of hash and timers; the scan frees it
  * @why:	enum flow_why, logged
@@ -211,6 +225,9 @@ static inline uint64_t flow_id(const struct flow_table *ft,
 {
 	return ((uint64_t)flow->f.generation << 32) | flow_index(ft, flow);
 }
+
+/* flow_by_id() - Open flow of a flow_id; NULL if it is gone, or never was */
+struct flow *flow_by_id(const struct flow_table *ft, uint64_t id);
 
 /**
  * flow_snapshot() - Next flows from a cursor on, for listings

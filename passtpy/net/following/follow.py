@@ -13,7 +13,7 @@ flow may well live on.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Final, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.errors import ConfigError
-from passtpy.flow import FlowLike, Pif
+from passtpy.flow import Pif, flows_in
 from passtpy.log import Log
 from passtpy.net.following.change import (
     GuestNetwork,
@@ -72,9 +72,7 @@ class EngineLike(Protocol):
 class Flows(Protocol):
     """The part of a datapath that lists its flows."""
 
-    def flows(
-        self, cursor: int = 0, limit: int = 256
-    ) -> tuple[Sequence[FlowLike], int]: ...
+    def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]: ...
 
 
 async def _in_pieces(items: Iterable[Item]) -> tuple[Item, ...]:
@@ -273,17 +271,16 @@ class Follow:
             if addr is not None:
                 self._seen.observe(inany(addr))
 
-    async def _used(self, addresses: Collection[bytes]) -> set[bytes]:
+    async def _used(self, addresses: set[bytes]) -> set[bytes]:
         """Return which addresses of the guest have flows."""
         used: set[bytes] = set()
         cursor = 0
         while self._engine is not None:
-            found, cursor = self._engine.datapath.flows(cursor, _FLOWS)
-            for flow in found:
-                if flow.pif0 == Pif.TAP and flow.eaddr0 in addresses:
-                    used.add(flow.eaddr0)
-                if flow.pif1 == Pif.TAP and flow.eaddr1 in addresses:
-                    used.add(flow.eaddr1)
+            page, cursor = self._engine.datapath.flows(cursor, _FLOWS)
+            for flow in flows_in(page):
+                guest = flow.endpoint(Pif.TAP)
+                if guest is not None and guest in addresses:
+                    used.add(guest)
             if not cursor:
                 break
             await asyncio.sleep(0)
