@@ -21,26 +21,11 @@ enum flow_type handlers_type(uint8_t ipproto, bool splices)
 	return FLOW_TYPE_NONE;
 }
 
-int handlers_init(struct ctx *c, const uint8_t secret[16])
+void handlers_register(struct ctx *c)
 {
 	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
-		int err;
-
-		if (!handlers[i])
-			continue;
-		c->epoll.interest[i] = handlers[i]->interest;
-		err = handlers[i]->init ? handlers[i]->init(c, secret) : 0;
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-void handlers_fini(struct ctx *c)
-{
-	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
-		if (c->shared[i])
-			handlers[i]->fini(c);
+		if (handlers[i])
+			c->epoll.interest[i] = handlers[i]->interest;
 	}
 }
 

@@ -178,14 +178,11 @@ static int held_send(struct tap *t, struct tap_held *held)
 		.iov_len = held->len - held->hdr_len,
 	};
 	struct frame_out f = { .vh = held->vh, .hdr_len = held->hdr_len };
-	int err;
 
 	memcpy(f.hdr, held->data, held->hdr_len);
 	held->active = false;
-	err = t->ops->write(t, &f, &payload, payload.iov_len ? 1 : 0,
-			    (uint32_t)payload.iov_len);
-	t->ops->flush(t); /* the next held frame takes the place of its bytes */
-	return err;
+	return t->ops->write(t, &f, &payload, payload.iov_len ? 1 : 0,
+			     (uint32_t)payload.iov_len);
 }
 
 static void held_keep(struct tap *t, struct tap_held *held,

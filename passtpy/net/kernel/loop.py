@@ -1,27 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The part of an event loop that is used by whoever waits for the kernel."""
+"""The part of an event loop that whoever follows the kernel needs."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
-class Timer(Protocol):
-    """What call_later() returns."""
+class Loop(Protocol):
+    """Calls back when a descriptor can be read, or later."""
 
-    def cancel(self) -> None: ...
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
 
+    def remove_reader(self, fd: int) -> object: ...
 
-class Readers(Protocol):
-    """Calls back when a descriptor can be read."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None], /) -> object: ...
-
-    def remove_reader(self, fd: int, /) -> object: ...
-
-
-class Loop(Readers, Protocol):
-    """Calls back soon or later as well."""
-
-    def call_soon(self, callback: Callable[[], None], /) -> object: ...
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer: ...
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object: ...

@@ -11,15 +11,13 @@ from struct import pack
 from typing import cast
 
 from passtpy.net.following.change import GuestNetwork, fading
-from passtpy.net.kernel.nlmsg import (
+from passtpy.net.kernel.netlink import split
+from passtpy.net.kernel.rtnl import (
+    IFA_F_DEPRECATED,
     RTM_DELADDR,
     RTM_DELROUTE,
     RTM_NEWADDR,
     RTM_NEWROUTE,
-    split,
-)
-from passtpy.net.kernel.rtnl import (
-    IFA_F_DEPRECATED,
     LinkAddress,
     Nested,
     Route,
