@@ -21,6 +21,10 @@ COUNTER_MEANINGS: Final[tuple[str, ...]]
 # (name, level, names of the fields that are in use), in the order of Event.event
 EVENTS: Final[tuple[tuple[str, int, tuple[str, ...]], ...]]
 
+# (name, format of Python's struct module, offset) of the fields of a packed flow
+FLOW_RECORD: Final[tuple[tuple[str, str, int], ...]]
+FLOW_RECORD_SIZE: Final[int]
+
 OFFLOAD_CSUM: Final[int]
 OFFLOAD_TSO4: Final[int]
 OFFLOAD_TSO6: Final[int]
@@ -69,89 +73,14 @@ class Gone(structseq[Any], tuple[int]):
     def errno(self) -> int: ...
 
 @final
-class FlowInfo(
-    structseq[Any],
-    tuple[
-        int,
-        int,
-        int,
-        int,
-        int,
-        bytes,
-        int,
-        bytes,
-        int,
-        int,
-        bytes,
-        int,
-        bytes,
-        int,
-        int,
-        int,
-        int,
-        int,
-        int,
-        int,
-        int,
-        int,
-        int,
-    ],
-):
-    """One flow; direction 0 is from the initiating side to the target."""
-
-    @property
-    def flow_id(self) -> int: ...
-    @property
-    def index(self) -> int: ...  # type: ignore[override]
-    @property
-    def type(self) -> int: ...
-    @property
-    def state(self) -> int: ...
-    @property
-    def pif0(self) -> int: ...
-    @property
-    def eaddr0(self) -> bytes: ...
-    @property
-    def eport0(self) -> int: ...
-    @property
-    def oaddr0(self) -> bytes: ...
-    @property
-    def oport0(self) -> int: ...
-    @property
-    def pif1(self) -> int: ...
-    @property
-    def eaddr1(self) -> bytes: ...
-    @property
-    def eport1(self) -> int: ...
-    @property
-    def oaddr1(self) -> bytes: ...
-    @property
-    def oport1(self) -> int: ...
-    @property
-    def packets0(self) -> int: ...
-    @property
-    def bytes0(self) -> int: ...
-    @property
-    def packets1(self) -> int: ...
-    @property
-    def bytes1(self) -> int: ...
-    @property
-    def tcp_flags0(self) -> int: ...
-    @property
-    def tcp_flags1(self) -> int: ...
-    @property
-    def created_ns(self) -> int: ...
-    @property
-    def last_use_ns(self) -> int: ...
-    @property
-    def rule(self) -> int: ...
-
-@final
 class Event(
     structseq[Any],
-    tuple[int, int, int, FlowInfo | None, tuple[int, ...]],
+    tuple[int, int, int, bytes | None, tuple[int, ...]],
 ):
-    """One log event; flow_id is -1 and flow None when it is about no flow."""
+    """One log event; flow_id is -1 and flow None when it is about no flow.
+
+    `flow` is packed as in flows(), with what was known of it at that time.
+    """
 
     @property
     def time_ns(self) -> int: ...
@@ -160,7 +89,7 @@ class Event(
     @property
     def flow_id(self) -> int: ...
     @property
-    def flow(self) -> FlowInfo | None: ...
+    def flow(self) -> bytes | None: ...
     @property
     def args(self) -> tuple[int, ...]: ...
 
@@ -230,20 +159,26 @@ class Datapath:
     def turn(
         self, now: int | None = None, slice_us: int = 1000, spin_us: int = 60
     ) -> list[Miss | Punt | Gone] | tuple[()]: ...
+    # The flow's handle; None when the verdict was to reject or to drop. OSError: no
+    # flow could be opened; the initiator was told, unless the miss is gone (ESTALE).
     def open(
         self,
         miss_id: int,
-        verdict: tuple[int, int, bytes, int, bytes, int, int],
+        verdict: tuple[int, int, bytes, int, bytes, int, int, int],
         fd: int = -1,
-    ) -> int: ...
+    ) -> int | None: ...
+    # why: FLOW_WHYS.index("ASKED") or ("POLICY"). OSError ESTALE: the flow is gone. The
+    # resets go out with the next turn.
+    def close_flow(self, flow_id: int, why: int) -> None: ...
+    # What may change of an open flow's verdict. OSError ESTALE: the flow is gone.
+    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
     # pif: 1 (HOST), or 3 (SPLICE) for a socket of the namespace
     def listen(self, fd: int, proto: int, listener: int, pif: int = 1) -> None: ...
     def unlisten(self, listener: int) -> None: ...
     def inject(self, frame: bytes) -> None: ...
     def events(self, limit: int = 256) -> list[Event]: ...
-    def flows(
-        self, cursor: int = 0, limit: int = 256
-    ) -> tuple[list[FlowInfo], int]: ...
+    # A page of flows, each as FLOW_RECORD tells, and where to go on; 0: that was all
+    def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]: ...
     def counters(self) -> dict[str, int]: ...
     def outbound_if(self, v4: str, v6: str) -> None: ...
     def pcap(self, fd: int) -> None: ...

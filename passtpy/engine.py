@@ -7,6 +7,7 @@ answers go straight back. Nothing here waits.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import time
@@ -44,6 +45,11 @@ _KINDS: Final = {
 }
 _FIRST_STOCK: Final = (socket.AF_INET, socket.AF_INET6)
 _STOCK_DELAY_S: Final = 0.1  # a command that ends sooner has no use for it
+
+# errno values of Datapath.open() that nobody but the decider can cause
+_WRONG_VERDICT: Final = frozenset(
+    (errno.EBADF, errno.EDESTADDRREQ, errno.EINVAL, errno.EPROTONOSUPPORT)
+)
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -175,7 +181,7 @@ class Engine:
         self._on_gone: Callable[[int], None] = lambda errno: None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: int | None = None
-        self._failures = {"decide_failed": 0, "service_failed": 0}
+        self._failures = {"decide_failed": 0, "open_failed": 0, "service_failed": 0}
         datapath.log_level = DATAPATH_LEVEL[log.level]
 
     def start(
@@ -253,7 +259,8 @@ class Engine:
             counters |= self._stock.counters()
         if self._relay is not None:
             counters |= self._relay.counters()
-        return counters | self._failures
+        log = {"log_lost": self._log.lost, "log_failures": self._log.failures}
+        return counters | self._failures | log
 
     def _fill_stock(self) -> None:
         if self._loop is not None and self._stock is not None:
@@ -284,24 +291,37 @@ class Engine:
             verdict = self._decider.decide(miss)
         except Exception as error:  # a bug must cost one flow, not the program
             self._failures["decide_failed"] += 1
-            self._log.error("decide.failed", error=repr(error))
+            self._log.failure("decide.failed", error)
             verdict = DROP
         if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
         else:
-            self.datapath.open(miss.miss_id, verdict)
+            self._open(miss, verdict)
+
+    def _open(self, miss: Miss, verdict: Verdict, fd: int = -1) -> None:
+        """Carry out a verdict; the initiator has been told when that failed.
+
+        Networks, peers and limits refuse flows all day, which the datapath counts and
+        logs. What only a wrong verdict can bring about is told here.
+        """
+        try:
+            self.datapath.open(miss.miss_id, verdict, fd)
+        except OSError as error:
+            if error.errno in _WRONG_VERDICT:
+                self._failures["open_failed"] += 1
+                self._log.warning("open.failed", error=str(error), rule=verdict.rule)
 
     def _open_inside(self, miss: Miss, verdict: Verdict) -> None:
         """Open a flow with a socket of the namespace, at once or when it comes."""
         if self._stock is None:
-            self.datapath.open(miss.miss_id, _refused(verdict))
+            self._open(miss, _refused(verdict))
             return
 
         def use(fd: int) -> None:
             if fd < 0 and verdict.pif == Pif.SPLICE:
-                self.datapath.open(miss.miss_id, _refused(verdict))
+                self._open(miss, _refused(verdict))
             else:
-                self.datapath.open(miss.miss_id, verdict, fd=fd)
+                self._open(miss, verdict, fd)
             if late:
                 self._again()
 
@@ -316,7 +336,7 @@ class Engine:
                 self._inject(self._services.handle(frame, now))
         except Exception as error:  # as above: this frame only
             self._failures["service_failed"] += 1
-            self._log.error("service.failed", error=repr(error))
+            self._log.failure("service.failed", error)
 
     def _on_tick(self) -> None:
         self._timer = None
@@ -326,7 +346,7 @@ class Engine:
             self._inject(self._services.tick(self._clock()))
         except Exception as error:
             self._failures["service_failed"] += 1
-            self._log.error("service.failed", error=repr(error))
+            self._log.failure("service.failed", error)
         self.pump()
         self._schedule()
 

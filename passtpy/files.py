@@ -9,6 +9,7 @@ from passtpy import __version__
 from passtpy.config.model import Config
 from passtpy.errors import SetupError
 from passtpy.log import Log, LogSetup, open_log
+from passtpy.sinks import StreamOutlet, Writer
 
 FILE_MODE: Final = 0o600
 
@@ -21,6 +22,7 @@ class Files:
         self._pid_path = os.path.abspath(config.pid_file) if config.pid_file else None
         self._pid_fd = _create("PID file", config.pid_file)
         self.pcap_fd = _create("capture file", config.pcap)
+        self._stats: Writer | None = None
         for text in config.warnings:
             self.log.warning("config", text=text)
 
@@ -28,6 +30,17 @@ class Files:
         """Tell our PID: this is the process that serves the guest."""
         if self._pid_fd >= 0:
             os.write(self._pid_fd, f"{os.getpid()}\n".encode())
+
+    def start_writing(self) -> None:
+        """Write what was said until now, and everything from now on, by threads."""
+        self.log.start_writing()
+
+    def stats(self) -> Writer:
+        """Return where --stats goes: standard error, log file or not."""
+        if self._stats is None:
+            self._stats = Writer(StreamOutlet(), lambda n: f"({n} lines lost)")
+            self._stats.start()
+        return self._stats
 
     def close(self) -> None:
         """Put the capture on the disk, remove the PID file, close the log."""
@@ -38,6 +51,8 @@ class Files:
             self.pcap_fd = -1
         if self._pid_path is not None:
             self._forget_pid(self._pid_path)
+        if self._stats is not None:
+            self._stats.close()
         self.log.close()
 
     def _forget_pid(self, path: str) -> None:

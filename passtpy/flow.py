@@ -5,9 +5,10 @@ The numbers repeat those of the C half; a test compares both, so this file needs
 extension module to be imported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from struct import Struct
+from typing import Final, NamedTuple, Protocol
 
 from passtpy.addr import UNSPECIFIED, is_v4, show_endpoint
 
@@ -65,6 +66,23 @@ class Action(IntEnum):
     REJECT = 3
 
 
+class FlowWhy(IntEnum):
+    """Why a flow was closed."""
+
+    NONE = 0
+    DONE = 1
+    RST_GUEST = 2
+    RST_PEER = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+    TIMEOUT = 6
+    IDLE = 7
+    NO_BUFFER = 8
+    SHUTDOWN = 9
+    ASKED = 10  # somebody wanted it closed
+    POLICY = 11  # the rules of today would not let it in
+
+
 class Verdict(NamedTuple):
     """The answer to a miss; a tuple because it crosses the border once per flow."""
 
@@ -74,7 +92,8 @@ class Verdict(NamedTuple):
     eport: int
     oaddr: bytes  # HOST: bind() source, UNSPECIFIED = kernel's. TAP: source seen
     oport: int  # HOST: 0 = kernel's choice. TAP: source port the guest sees
-    rule: int  # number of the rule that decided
+    rule: int  # id of the rule that decided
+    generation: int = 0  # of the policy that the rule is in
 
 
 class MissLike(Protocol):
@@ -96,35 +115,76 @@ class MissLike(Protocol):
     def listener(self) -> int: ...
 
 
-class FlowLike(Protocol):
-    """The fields of `_native.FlowInfo` that a description reads."""
+class FlowRecord(NamedTuple):
+    """A flow as the datapath lists it: one record of a page, with its fields named.
+
+    Side 0 initiated, side 1 is the target; direction 0 is from side 0 to side 1. Of a
+    flow in a log event only identity, type, state and sides are known: it may be gone.
+    """
+
+    flow_id: int
+    created_ns: int
+    last_use_ns: int
+    packets0: int
+    bytes0: int
+    packets1: int
+    bytes1: int
+    rule: int
+    generation: int
+    listener: int
+    eaddr0: bytes
+    oaddr0: bytes
+    eaddr1: bytes
+    oaddr1: bytes
+    eport0: int
+    oport0: int
+    eport1: int
+    oport1: int
+    proto: int
+    type: int
+    state: int
+    pif0: int
+    pif1: int
+    tcp_flags0: int
+    tcp_flags1: int
 
     @property
-    def index(self) -> int: ...
+    def slot(self) -> int:
+        """Return the flow's place in the table: short, but not its own for ever."""
+        return self.flow_id & 0xFFFFFFFF
+
     @property
-    def type(self) -> int: ...
-    @property
-    def state(self) -> int: ...
-    @property
-    def pif0(self) -> int: ...
-    @property
-    def eaddr0(self) -> bytes: ...
-    @property
-    def eport0(self) -> int: ...
-    @property
-    def oaddr0(self) -> bytes: ...
-    @property
-    def oport0(self) -> int: ...
-    @property
-    def pif1(self) -> int: ...
-    @property
-    def eaddr1(self) -> bytes: ...
-    @property
-    def eport1(self) -> int: ...
-    @property
-    def oaddr1(self) -> bytes: ...
-    @property
-    def oport1(self) -> int: ...
+    def miss(self) -> "FlowMiss":
+        """Return what was asked when this flow was decided about."""
+        side = self.eaddr0, self.eport0, self.oaddr0, self.oport0
+        return FlowMiss(self.proto, self.pif0, *side, self.listener)
+
+    def endpoint(self, pif: Pif) -> bytes | None:
+        """Return the address of whoever is at that end; None: the flow has none."""
+        if self.pif0 == pif:
+            return self.eaddr0
+        return self.eaddr1 if self.pif1 == pif else None
+
+
+# The layout of native/table/border_flow.def; a test compares
+FLOW_STRUCT: Final = Struct("=QQQQQQQIIi16s16s16s16sHHHHBBBBBBB")
+
+
+def flows_in(page: bytes) -> Iterator[FlowRecord]:
+    """Yield the flows of a page of `Datapath.flows()`, or the one of a log event."""
+    return map(FlowRecord._make, FLOW_STRUCT.iter_unpack(page))
+
+
+class FlowMiss(NamedTuple):
+    """A question about a flow that nobody holds parked: what if it were new?"""
+
+    proto: int
+    pif: int
+    eaddr: bytes
+    eport: int
+    oaddr: bytes
+    oport: int
+    listener: int = -1
 
 
 TYPE_TITLES = {
@@ -144,7 +204,7 @@ def _show_ours(ours: bytes, port: int, peer: bytes) -> str:
     return show_endpoint(ours, port)
 
 
-def describe_flow(flow: FlowLike) -> str:
+def describe_flow(flow: FlowRecord) -> str:
     """Return `TAP [a]:1 -> [b]:2 => HOST [c]:3 -> [b]:2`, or `=> ?` without target."""
     eaddr0, pif0 = flow.eaddr0, flow.pif0
     head = (
@@ -159,11 +219,11 @@ def describe_flow(flow: FlowLike) -> str:
     return f"{head} => {Pif(flow.pif1).name} {ours} -> {target}"
 
 
-def describe_step(flow: FlowLike, old: int) -> str:
+def describe_step(flow: FlowRecord, old: int) -> str:
     """Return `Flow 7 (TCP connection): TGT -> TYPED` for a step out of state `old`."""
     state = FlowState(flow.state)
     title = TYPE_TITLES.get(FlowType(flow.type), "no type yet")
-    return f"Flow {flow.index} ({title}): {FlowState(old).name} -> {state.name}"
+    return f"Flow {flow.slot} ({title}): {FlowState(old).name} -> {state.name}"
 
 
 EventTable = Sequence[tuple[str, int, Sequence[str]]]
@@ -177,7 +237,7 @@ class EventLike(Protocol):
     @property
     def flow_id(self) -> int: ...
     @property
-    def flow(self) -> FlowLike | None: ...
+    def flow(self) -> bytes | None: ...
     @property
     def args(self) -> Sequence[int]: ...
 
@@ -191,9 +251,11 @@ def describe_event(
     keys = ("happened" if key == "event" else key for key in names if key)
     args: dict[str, object] = dict(zip(keys, record.args, strict=False))
     fields: dict[str, object] = {}
-    flow = record.flow
-    if flow is not None:
-        fields["flow"] = flow.index
+    if "reason" in args:
+        args["reason"] = FlowWhy(record.args[0]).name.lower()
+    if record.flow is not None:
+        (flow,) = flows_in(record.flow)
+        fields["flow"] = flow.slot
         if name.lower() == "flow_state" and "from" in args:
             fields["step"] = describe_step(flow, record.args[0])
             args = {}

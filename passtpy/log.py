@@ -7,23 +7,28 @@ it. A record that the guest can provoke is rate-limited by its event name; flow 
 (debug, trace) are not, because the ring they come through already is bounded.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from passtpy.errors import SetupError
+from passtpy.sinks import (
+    FileOutlet,
+    Outlet,
+    Sink,
+    StreamOutlet,
+    SyslogOutlet,
+    Writer,
+)
+from passtpy.traces import describe, trace
 
 DEFAULT_LOG_SIZE: Final = 1 << 20
-FILE_MODE: Final = 0o600
-KEEP_SHARE: Final = 0.7  # of the file, when it is rotated
 BURST: Final = 10  # records of one name within one window
 WINDOW_NS: Final = 5_000_000_000
 MAX_NAMES: Final = 256  # limited names; the program has far fewer
+VALUE_MAX: Final = 2000  # characters of a field: a line is for people to read
 
 EventDict = MutableMapping[str, Any]
 
@@ -78,100 +83,6 @@ class LogSetup:
     syslog_ident: str | None = None
 
 
-class Sink(Protocol):
-    """Takes finished lines (without newline)."""
-
-    def write(self, level: str, line: str, /) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class StreamSink:
-    """Lines to an open file descriptor, normally stderr, which stays open."""
-
-    def __init__(self, fd: int = 2) -> None:
-        self._fd = fd
-
-    def write(self, _level: str, line: str) -> None:
-        """Write one line; a terminal that went away is no reason to stop."""
-        with suppress(OSError):
-            os.write(self._fd, line.encode(errors="replace") + b"\n")
-
-    def close(self) -> None:
-        """Leave the descriptor to its owner."""
-
-
-class FileSink:
-    """Lines to a file of bounded size; when full, its oldest part is forgotten."""
-
-    def __init__(self, path: str, size: int, header: str) -> None:
-        flags = os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
-        try:
-            self._fd = os.open(path, flags, FILE_MODE)
-        except OSError as error:
-            raise SetupError(
-                f"Couldn't open log file {path}: {error.strerror}"
-            ) from error
-        self._limit = size
-        self._header = header.encode(errors="replace") + b"\n"
-        self._used = 0
-        self._append(self._header)
-
-    def write(self, _level: str, line: str) -> None:
-        """Append one line, making room first when the limit is reached."""
-        data = line.encode(errors="replace") + b"\n"
-        with suppress(OSError):  # disk full: logging must not end the program
-            if self._used + len(data) > self._limit:
-                self._rotate()
-            self._append(data)
-
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        if self._fd < 0:
-            return
-        with suppress(OSError):
-            os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-
-    def _append(self, data: bytes) -> None:
-        self._used += os.write(self._fd, data)
-
-    def _rotate(self) -> None:
-        """Keep the header and the newest lines, in place: the path may be gone."""
-        keep = int(self._limit * KEEP_SHARE)
-        tail = os.pread(self._fd, keep, max(self._used - keep, 0))
-        tail = tail[tail.find(b"\n") + 1 :]
-        os.ftruncate(self._fd, 0)
-        self._used = 0
-        self._append(self._header + b"(older lines were discarded)\n" + tail)
-
-
-class SyslogSink:
-    """Lines to the system log, for a daemon that has no other place."""
-
-    def __init__(self, ident: str) -> None:
-        import syslog
-
-        self._syslog = syslog
-        self._priorities = {
-            "error": syslog.LOG_ERR,
-            "warning": syslog.LOG_WARNING,
-            "info": syslog.LOG_INFO,
-        }
-        # Connect now: /dev/log is out of reach once the sandbox is closed.
-        options = syslog.LOG_PID | syslog.LOG_NDELAY
-        syslog.openlog(ident, options, syslog.LOG_DAEMON)
-
-    def write(self, level: str, line: str) -> None:
-        """Send one line."""
-        self._syslog.syslog(self._priorities.get(level, self._syslog.LOG_DEBUG), line)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._syslog.closelog()
-
-
 @dataclass(slots=True)
 class _Budget:
     """What one event name may still say in the current window."""
@@ -217,6 +128,17 @@ def _show_value(value: object) -> str:
     if not text or any(c in ' "=' or not c.isprintable() for c in text):
         return repr(text)
     return text
+
+
+def _bounded(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Cut the values of a record that are too long to be read."""
+    for key, value in event.items():
+        if isinstance(value, int | float | None):
+            continue
+        text = str(value)
+        if len(text) > VALUE_MAX:
+            event[key] = f"{text[:VALUE_MAX]}... ({len(text)} characters)"
+    return event
 
 
 def render_human(_logger: object, level: str, event: EventDict) -> str:
@@ -282,7 +204,9 @@ class Log:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.level = level
+        self.failures = 0  # exceptions that nobody expected
         self._sinks = sinks if sinks is not None else []
+        self._terminal: Writer | None = None
         self._format = format
         self._clock = clock
         self._start = clock()
@@ -342,9 +266,42 @@ class Log:
         seconds = (at - self._start) / 1e9
         getattr(self._logger.bind(time=seconds), level)(event, **fields)
 
+    def failure(self, event: str, error: BaseException, **fields: object) -> None:
+        """Say that something was raised that nobody expected, and where."""
+        self.failures += 1
+        fields["error"] = describe(error)
+        if self._format is LogFormat.JSON:
+            fields["traceback"] = trace(error)
+        if self._limited("error", event, fields) and self._format is LogFormat.HUMAN:
+            for line in trace(error):
+                self.emit("error", f"  {line}", {})
+
+    def add(self, outlet: Outlet) -> Writer:
+        """Write to this outlet as well, once there is a thread for it."""
+        writer = Writer(outlet, self._notice)
+        self._sinks.append(writer)
+        return writer
+
+    def add_terminal(self, fd: int) -> None:
+        """Write to this descriptor, until the process becomes a daemon."""
+        self._terminal = self.add(StreamOutlet(fd))
+
+    def start_writing(self) -> None:
+        """Have a thread write for each sink: privileges are given up by now."""
+        for sink in self._sinks:
+            sink.start()
+
     def leave_terminal(self) -> None:
         """Stop writing to stderr: the process becomes a daemon."""
-        self._sinks[:] = [s for s in self._sinks if not isinstance(s, StreamSink)]
+        if self._terminal is not None:
+            self._sinks.remove(self._terminal)
+            self._terminal.close()
+            self._terminal = None
+
+    @property
+    def lost(self) -> int:
+        """Return how many lines found no room in a queue, or could not be written."""
+        return sum(sink.lost for sink in self._sinks)
 
     def close(self) -> None:
         """Tell what was suppressed, then flush and close every sink."""
@@ -355,13 +312,20 @@ class Log:
             sink.close()
         self._sinks.clear()
 
-    def _limited(self, level: str, event: str, fields: dict[str, object]) -> None:
+    def _limited(self, level: str, event: str, fields: dict[str, object]) -> bool:
         suppressed = self._limit.admit(event, self._clock())
         if suppressed is None:
-            return
+            return False
         if suppressed:
             fields["suppressed"] = suppressed
         self.emit(level, event, fields)
+        return True
+
+    def _notice(self, lost: int) -> str:
+        """Return the line that tells of lost ones; called by any thread."""
+        at = (self._clock() - self._start) / 1e9
+        record = {"time": at, "event": "log.lost", "records": lost}
+        return RENDERERS[self._format](None, "warning", record)
 
     def _build(self) -> Any:
         import structlog
@@ -369,7 +333,7 @@ class Log:
         # wrap_logger() would also consult structlog's global configuration; ours is
         # complete and belongs to this object only.
         return structlog.BoundLogger(
-            _Output(self._sinks), [RENDERERS[self._format]], {}
+            _Output(self._sinks), [_bounded, RENDERERS[self._format]], {}
         )
 
 
@@ -379,11 +343,11 @@ def open_log(setup: LogSetup) -> Log:
     A log file is the only place when given. Otherwise stderr, until the process
     becomes a daemon, and the system log, except when the user is watching (debug).
     """
-    sinks: list[Sink] = []
+    log = Log([], setup.level, setup.format)
     if setup.file is not None:
-        sinks.append(FileSink(setup.file, setup.file_size, setup.header))
+        log.add(FileOutlet(setup.file, setup.file_size, setup.header))
     else:
-        sinks.append(StreamSink(sys.stderr.fileno() if sys.stderr else 2))
+        log.add_terminal(sys.stderr.fileno() if sys.stderr else 2)
         if setup.syslog_ident and setup.level < LogLevel.DEBUG:
-            sinks.append(SyslogSink(setup.syslog_ident))
-    return Log(sinks, setup.level, setup.format)
+            log.add(SyslogOutlet(setup.syslog_ident))
+    return log

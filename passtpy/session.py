@@ -18,6 +18,7 @@ from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER
 from passtpy.config.view import View
+from passtpy.failures import log_failures
 from passtpy.files import Files
 from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals, take_signals
@@ -64,6 +65,7 @@ class Session:
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._done: asyncio.Future[int] = self.loop.create_future()
+        log_failures(files.log, self.loop)
 
     def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
         """Create the datapath, its policy and the listening sockets.
@@ -132,6 +134,7 @@ class Session:
         if self._user is not None:
             isolation.become(self._user)
         isolation.lock()
+        self._files.start_writing()
 
     def _follow_host(self, got: guest.Guest, plan: Plan) -> Follow:
         from passtpy.net.following.follow import Follow
@@ -187,10 +190,15 @@ class Session:
         if self._config.stats:
             from passtpy.control.stats import StatsTable
 
-            StatsTable(self._config.stats, self._engine.statistics).start(self.loop)
+            sink, source = self._files.stats(), self._engine.statistics
+            StatsTable(self._config.stats, source, sink).start(self.loop)
         if self._acceptor is not None:
             self._acceptor.start(self.loop)
-        return self.loop.run_until_complete(self._done)
+        try:
+            return self.loop.run_until_complete(self._done)
+        except Exception as error:  # in the background nobody else would tell
+            self._files.log.failure("serve.failed", error)
+            raise
 
     def stop(self, status: int) -> None:
         """Make run() return `status`; the first one wins."""

@@ -15,7 +15,6 @@
 #include "core/handlers.h"
 #include "link/tap_faults.h"
 #include "link/tap_vhost.h"
-#include "proto/tcp.h"
 
 #define LOG_RING 4096 /* events between two visits of Python */
 
@@ -128,7 +127,6 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	memcpy(key.k, g->secret, sizeof(key.k));
 	if (!g->virtual_time)
 		c->now = clock_now();
-	handlers_register(c);
 	err = set_tables(c, g, &key);
 	if (err)
 		return err;
@@ -144,7 +142,7 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	err = set_faults(&c->tap);
 	if (err)
 		return err;
-	err = tcp_init(c, g->secret + sizeof(key.k));
+	err = handlers_init(c, g->secret + sizeof(key.k));
 	if (err)
 		return err;
 	if (g->backend == TAP_TUN)
@@ -197,7 +195,7 @@ void datapath_destroy(struct datapath *dp)
 	if (c->ft.flows)
 		close_flows(c);
 	ctx_close_dead(c, CTX_DEAD_MAX);
-	tcp_fini(c);
+	handlers_fini(c);
 	listeners_free(&c->listeners);
 	stage_free(&c->stage);
 	flow_table_free(&c->ft);

@@ -3,8 +3,6 @@
 #ifndef PASSTPY_CORE_DATAPATH_H
 #define PASSTPY_CORE_DATAPATH_H
 
-#include <sys/epoll.h>
-
 #include "link/reassembly.h"
 #include "proto/ctx.h"
 #include "proto/handler.h"
@@ -45,38 +43,8 @@ struct datapath_config {
 	uint8_t secret[32];
 };
 
-/** struct batch - Frames of one read of the tap, sorted by flow
- * @frame:	Checked frames
- * @sidx:	Flow and side of each burst
- * @burst:	Frames of one flow each, in order of their first frame
- * @bursts:	Entries of @sidx and @burst
- * @next:	First burst that is not wholly handed out
- */
-struct batch {
-	struct frame frame[TAP_BATCH];
-	flow_sidx_t sidx[TAP_BATCH];
-	struct burst burst[TAP_BATCH];
-	unsigned bursts;
-	unsigned next;
-};
-
-#define EVENTS_MAX 128 /* events of one visit to epoll */
-
-/** struct events - What epoll told last; edges are told once, and kept here
- * @ev:		Events
- * @n:		How many
- * @next:	First that was not handled
- */
-struct events {
-	struct epoll_event ev[EVENTS_MAX];
-	unsigned n;
-	unsigned next;
-};
-
 /** struct datapath - A context, and what only the turn loop needs
  * @ctx:	What handlers see
- * @batch:	Frames of the guest that are being handed out
- * @events:	Events that are being handled
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
@@ -93,8 +61,6 @@ struct events {
  */
 struct datapath {
 	struct ctx ctx;
-	struct batch batch;
-	struct events events;
 	struct border_punts punts;
 	bool lift_groups;
 	struct reassembly reassembly;
@@ -151,9 +117,8 @@ struct turn_limits {
  * datapath_turn() - One bounded run: tap, sockets, timers, deferred scan
  *
  * Ends when nothing happened for limits->spin (adaptive: spinning that finds
- * nothing is soon given up), when the slice or WORK_TURN is used up, or when
- * there is a miss or a punt for Python. What is unfinished then makes fileno()
- * readable at once. Afterwards misses wait in ctx.stage (untold),
+ * nothing is soon given up), when the slice is used up, or when there is a
+ * miss or a punt for Python. Afterwards misses wait in ctx.stage (untold),
  * punted frames in dp->punts.
  *
  * Return: 0, or -errno when the tap is gone
@@ -165,15 +130,38 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * @miss_id:	From the miss
  * @fd:		Socket of the namespace for a splice, neither bound nor
  *		connected, or -1; taken over in every case
- * @ret_flow_id: Filled with the flow's handle on success
+ * @ret_flow_id: Filled with the flow's handle, or 0 where the verdict was to
+ *		reject or to drop: no flow has that
  *
  * Walks the flow through NEW ... ACTIVE, opens its sockets and replays what was
  * parked; or rejects, or drops. A turn must follow: it sends what was put off.
  *
- * Return: 0; -ESTALE the miss is gone; -ECONNREFUSED rejected or dropped by
- * the verdict; -ENFILE the table is full; else -errno of the handler
+ * Return: 0; -ESTALE the miss is gone; -ENFILE the table is full; -EADDRINUSE
+ * the guest has such a flow; -EINVAL, -EBADF, -EDESTADDRREQ, -EAFNOSUPPORT,
+ * -EPROTONOSUPPORT the verdict cannot be carried out; else of the handler's
+ * system calls. But for -ESTALE, the initiator was told
  */
 int datapath_open(struct datapath *dp, uint64_t miss_id,
 		  const struct verdict *v, int fd, uint64_t *ret_flow_id);
+
+/**
+ * datapath_close_flow() - End a flow though neither of its ends did
+ * @why:	WHY_ASKED or WHY_POLICY
+ *
+ * Both ends of a connection are reset. A turn must follow, as after open.
+ *
+ * Return: 0, or -ESTALE: the flow is gone
+ */
+int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why);
+
+/**
+ * datapath_set_rule() - What may change of an open flow's verdict
+ *
+ * Where it goes may not: both ends have been told.
+ *
+ * Return: 0, or -ESTALE: the flow is gone
+ */
+int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
+		      uint32_t generation);
 
 #endif /* PASSTPY_CORE_DATAPATH_H */

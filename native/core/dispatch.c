@@ -8,12 +8,23 @@
 
 #include "core/dispatch.h"
 
-#include <assert.h>
 #include <netinet/in.h>
 #include <string.h>
 
 #include "core/handlers.h"
-#include "proto/tcp.h"
+
+/** struct batch - One batch while it is sorted
+ * @frame:	Checked frames
+ * @sidx:	Flow and side of each burst
+ * @burst:	Frames of one flow each, in order of their first frame
+ * @bursts:	Entries of @sidx and @burst
+ */
+struct batch {
+	struct frame frame[TAP_BATCH];
+	flow_sidx_t sidx[TAP_BATCH];
+	struct burst burst[TAP_BATCH];
+	unsigned bursts;
+};
 
 static bool sidx_equal(flow_sidx_t a, flow_sidx_t b)
 {
@@ -46,23 +57,14 @@ static void batch_add(struct batch *b, flow_sidx_t sidx, struct frame *frame)
 	burst_add(&b->burst[b->bursts++], frame);
 }
 
-/* burst_deliver() - Hand a burst to its flow
- * Return: false if the handler left some of it for the next round */
-static bool burst_deliver(struct ctx *c, flow_sidx_t sidx, struct burst *b)
+static void batch_deliver(struct ctx *c, struct batch *b)
 {
-	struct flow *flow = flow_at(&c->ft, sidx);
+	for (unsigned i = 0; i < b->bursts; i++) {
+		struct flow *flow = flow_at(&c->ft, b->sidx[i]);
 
-	if (!flow) /* a burst before this one may have closed it */
-		return true;
-	handlers[flow->f.type]->from_tap(c, flow, b);
-	if (!b->rest)
-		return true;
-	b->head = b->rest;
-	b->rest = NULL;
-	b->count = 0;
-	for (const struct frame *f = b->head; f; f = f->next)
-		b->count++;
-	return false;
+		if (flow) /* a burst before this one may have closed it */
+			handlers[flow->f.type]->from_tap(c, flow, &b->burst[i]);
+	}
 }
 
 /* learn_guest_mac() - The guest is whoever sends frames to us */
@@ -109,21 +111,11 @@ static bool rate_admit(struct datapath *dp)
 	return true;
 }
 
-/* is_opening() - Is this TCP segment the first of a connection? */
-static bool is_opening(const struct frame *frame)
-{
-	const uint8_t mask = TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST |
-			     TCP_FLAG_FIN;
-
-	return (frame->tcp_flags & mask) == TCP_FLAG_SYN;
-}
-
 /* miss_join() - A further frame of a flow whose verdict is pending */
-static void miss_join(struct ctx *c, struct miss *m, const struct frame *frame,
-		      const struct vnet_hdr *vh)
+static void miss_join(struct ctx *c, struct miss *m, const struct handler *h,
+		      const struct frame *frame, const struct vnet_hdr *vh)
 {
-	/* A SYN sent again tells nothing new */
-	if (frame->ipproto != IPPROTO_TCP &&
+	if (!h->repeats &&
 	    stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
 		count(&c->cnt, CNT_DROP_STAGE_FULL);
 		return;
@@ -157,15 +149,15 @@ static void dispatch_unknown(struct datapath *dp, const struct frame *frame,
 			     const struct vnet_hdr *vh)
 {
 	struct ctx *c = &dp->ctx;
+	const struct handler *h =
+		handlers[handlers_type(frame->ipproto, false)];
 	struct miss *m;
 
-	if (frame->ipproto == IPPROTO_TCP && !is_opening(frame)) {
-		tcp_reset_unknown(c, frame);
+	if (h->stray && h->stray(c, frame))
 		return;
-	}
 	m = stage_find(&c->stage, frame->ipproto, PIF_TAP, &frame->key);
 	if (m)
-		miss_join(c, m, frame, vh);
+		miss_join(c, m, h, frame, vh);
 	else
 		miss_new(dp, frame, vh);
 }
@@ -238,50 +230,24 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		batch_add(b, sidx, frame);
 }
 
-void dispatch_rest(struct datapath *dp)
-{
-	struct batch *b = &dp->batch;
-	struct ctx *c = &dp->ctx;
-
-	while (b->next < b->bursts && budget_next(&c->budget)) {
-		if (burst_deliver(c, b->sidx[b->next], &b->burst[b->next]))
-			b->next++;
-	}
-	if (!dispatch_has_rest(dp))
-		reassembly_release(&dp->reassembly);
-}
-
-void dispatch_forget(struct datapath *dp)
-{
-	dp->batch.next = dp->batch.bursts = 0;
-	reassembly_release(&dp->reassembly);
-}
-
 int dispatch_tap(struct datapath *dp)
 {
 	struct tap *t = &dp->ctx.tap;
-	struct batch *b = &dp->batch;
-	uint64_t bytes = 0;
+	struct batch b;
 	int n;
 
-	assert(!dispatch_has_rest(dp));
 	n = tap_read(t);
-	b->next = b->bursts = 0;
-	for (int i = 0; i < n; i++) {
-		bytes += t->rx[i].len;
-		dispatch_frame(dp, b, &b->frame[i], &t->rx[i]);
-	}
-	budget_spend(&dp->ctx.budget,
-		     (uint64_t)MAX(n, 0) * (WORK_CALL + WORK_FRAME) +
-			     work_bytes(bytes));
-	dispatch_rest(dp);
+	b.bursts = 0;
+	for (int i = 0; i < n; i++)
+		dispatch_frame(dp, &b, &b.frame[i], &t->rx[i]);
+	batch_deliver(&dp->ctx, &b);
+	reassembly_release(&dp->reassembly);
 	return n;
 }
 
 void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
 {
 	struct frame frame[TAP_BATCH];
-	flow_sidx_t sidx = flow_sidx(&c->ft, flow, INISIDE);
 	struct stage_item *item = NULL;
 	uint32_t pos = 0;
 
@@ -296,8 +262,7 @@ void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
 					 &item->vh, &c->cnt) == EXTRACT_FLOW)
 				burst_add(&b, f);
 		}
-		/* What may be parked is bounded: all of it goes now */
-		while (b.count && !burst_deliver(c, sidx, &b))
-			;
+		if (b.count && !flow->f.closed)
+			handlers[flow->f.type]->from_tap(c, flow, &b);
 	} while (item);
 }

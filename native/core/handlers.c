@@ -21,11 +21,26 @@ enum flow_type handlers_type(uint8_t ipproto, bool splices)
 	return FLOW_TYPE_NONE;
 }
 
-void handlers_register(struct ctx *c)
+int handlers_init(struct ctx *c, const uint8_t secret[16])
 {
 	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
-		if (handlers[i])
-			c->epoll.interest[i] = handlers[i]->interest;
+		int err;
+
+		if (!handlers[i])
+			continue;
+		c->epoll.interest[i] = handlers[i]->interest;
+		err = handlers[i]->init ? handlers[i]->init(c, secret) : 0;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void handlers_fini(struct ctx *c)
+{
+	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
+		if (c->shared[i])
+			handlers[i]->fini(c);
 	}
 }
 

@@ -12,8 +12,14 @@ extern const struct handler *const handlers[FLOW_NUM_TYPES];
  * @splices:	From socket to socket, without the tap */
 enum flow_type handlers_type(uint8_t ipproto, bool splices);
 
-/* handlers_register() - Tell table/ what each protocol's sockets wait for */
-void handlers_register(struct ctx *c);
+/**
+ * handlers_init() - Tell table/ what each protocol's sockets wait for, and let
+ * handlers make what their flows share; after tap and flow table
+ *
+ * Return: 0 or -errno; handlers_fini() is to be called in both cases
+ */
+int handlers_init(struct ctx *c, const uint8_t secret[16]);
+void handlers_fini(struct ctx *c);
 
 /* handlers_flush() - End of a batch: let each handler send what it put off
  * @sleep:	The datapath is about to wait for events */

@@ -80,6 +80,7 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 		goto refuse;
 	}
 	flow_initiate(&c->ft, flow, m->pif, &m->key, c->now);
+	flow_set_listener(flow, m->listener);
 	flow_target(&c->ft, flow, v, c->now);
 	flow_set_type(&c->ft, flow, type, c->now);
 	err = h->open(c, flow, v, m);
@@ -114,11 +115,11 @@ static int miss_answer(struct ctx *c, struct miss *m, const struct verdict *v,
 	switch (v->action) {
 	case VERDICT_DROP:
 		count(&c->cnt, CNT_DROP_VERDICT);
-		return -ECONNREFUSED;
+		return 0;
 	case VERDICT_REJECT:
 		count(&c->cnt, CNT_REJECT_VERDICT);
 		flow_refuse(c, handlers[type], m, ECONNREFUSED);
-		return -ECONNREFUSED;
+		return 0;
 	default:
 		err = flow_open(c, type, m, v, &flow);
 		if (err)
@@ -148,6 +149,7 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 		return -ESTALE;
 	}
 	m->ns_fd = fd;
+	*ret_flow_id = 0;
 	err = miss_answer(c, m, v, ret_flow_id);
 	stage_release(&c->stage, m);
 	return err;

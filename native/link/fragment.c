@@ -87,14 +87,16 @@ static void fragment_headers(struct frame_out *part, const struct cut *c,
 	part->hdr_len += l4_len;
 }
 
-int fragment_send(struct tap *t, const struct frame_out *f,
-		  const struct iovec *payload, unsigned n, uint32_t len)
+int fragment_emit(const struct frame_out *f, const struct iovec *payload,
+		  unsigned n, uint32_t len, uint32_t mtu, uint32_t id,
+		  fragment_emit_fn *emit, void *arg)
 {
 	bool v4 = f->hdr[ETH_HLEN_] >> 4 == 4;
 	struct frame_out whole = *f, part;
 	struct cut c = {
 		.whole = &whole,
 		.v4 = v4,
+		.id = id,
 		.l4 = ETH_HLEN_ +
 		      (v4 ? sizeof(struct ip4_hdr) : sizeof(struct ip6_hdr_)),
 	};
@@ -106,13 +108,12 @@ int fragment_send(struct tap *t, const struct frame_out *f,
 	size_t skip = 0;
 	uint32_t room;
 
-	room = t->mtu > hlen ? ROUND_DOWN(t->mtu - hlen, 8U) : 0;
+	room = mtu > hlen ? ROUND_DOWN(mtu - hlen, 8U) : 0;
 	if (room < l4_len ||
 	    f->hdr_len + sizeof(struct fragment6) > TAP_HDR_MAX)
 		return -EMSGSIZE;
 	if (f->vh.flags & VNET_F_NEEDS_CSUM)
 		offload_checksum(&whole, payload, n);
-	c.id = t->frag_id++;
 
 	for (uint32_t off = 0, part_len; off < total; off += part_len) {
 		uint32_t bytes;
@@ -122,12 +123,10 @@ int fragment_send(struct tap *t, const struct frame_out *f,
 		bytes = part_len - (off ? 0 : l4_len);
 		fragment_headers(&part, &c, off, part_len,
 				 off + part_len < total);
-		err = tap_send(t, &part, slice,
-			       iov_take(slice, payload, &pos, &skip, bytes),
-			       bytes);
+		err = emit(arg, &part, slice,
+			   iov_take(slice, payload, &pos, &skip, bytes), bytes);
 		if (err)
 			return err;
-		count(t->cnt, CNT_FRAGMENTS_TO_TAP);
 	}
 	return 0;
 }

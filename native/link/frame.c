@@ -136,7 +136,6 @@ int frame_icmp_error(struct tap *t, const union inany *src,
 	uint8_t proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	struct frame_out f;
 	struct icmp_hdr *icmp;
-	struct iovec payload;
 
 	len = MIN(len, (uint32_t)(v4 ? QUOTE_MAX4 : QUOTE_MAX6));
 	icmp = (struct icmp_hdr *)frame_ip(&f, t, src, dst, proto,
@@ -148,7 +147,5 @@ int frame_icmp_error(struct tap *t, const union inany *src,
 		.seq = htons((uint16_t)info),
 	};
 	frame_csum_icmp(&f, src, dst, proto, sizeof(*icmp), quote, len);
-	payload.iov_base = (void *)quote;
-	payload.iov_len = len;
-	return tap_send(t, &f, &payload, 1, len);
+	return tap_send(t, &f, quote, len);
 }

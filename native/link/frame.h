@@ -55,7 +55,7 @@ void frame_csum_icmp(struct frame_out *f, const union inany *src,
  * @code:	Code
  * @info:	Second word, host order: MTU for packet-too-big
  *		and fragmentation-needed, else 0
- * @quote:	The offending packet from its IP header on
+ * @quote:	The offending packet from its IP header on; copied
  * @len:	Bytes of @quote; cut to 548 (IPv4, RFC 1812 4.3.2.3: 576 in all)
  *		or 1232 (IPv6, RFC 4443 3.1: minimum MTU in all)
  *

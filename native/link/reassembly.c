@@ -321,7 +321,6 @@ static void give_up(struct reassembly *r, struct tap *t,
 			      0, payload_of(r, d) - d->headers + ETH_HLEN_,
 			      d->headers - ETH_HLEN_ + d->first))
 		count(t->cnt, CNT_ICMP_ERRORS_TO_TAP);
-	tap_flush(t); /* the quote's bytes go now */
 }
 
 void reassembly_expire(struct reassembly *r, struct tap *t, uint64_t now)

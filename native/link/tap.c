@@ -12,6 +12,11 @@
 #include "link/fragment.h"
 #include "link/merge.h"
 #include "link/tap_faults.h"
+#include "link/tap_lent.h"
+
+/* Copies of one flush; beyond, what waits is sent earlier */
+#define COPIES (64 * 1024)
+_Static_assert(TAP_COPY_MAX <= COPIES, "a copy has its place");
 
 int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
 	     struct counters *cnt)
@@ -24,7 +29,8 @@ int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
 	t->rx_buf = aligned_alloc(TAP_RX_ALIGN,
 				  ROUND_DOWN(rx_size + TAP_RX_ALIGN - 1,
 					     TAP_RX_ALIGN));
-	if (!t->rx_buf)
+	t->copies = malloc(COPIES);
+	if (!t->rx_buf || !t->copies || tap_lent_init(t))
 		return -ENOMEM;
 #ifdef PASSTPY_FAULTS
 	return tap_faults_init(t);
@@ -41,6 +47,9 @@ void tap_free(struct tap *t)
 	pcap_free(&t->pcap);
 	if (t->ops && t->ops->free)
 		t->ops->free(t);
+	tap_lent_free(t);
+	free(t->copies);
+	t->copies = NULL;
 	free(t->rx_buf);
 	t->rx_buf = NULL;
 	if (t->fd >= 0)
@@ -69,8 +78,10 @@ static void tap_count_read(struct tap *t, int n)
 
 int tap_read(struct tap *t)
 {
-	int n = t->ops->read(t);
+	int n;
 
+	assert(!t->batches); /* their payload may lie where frames go now */
+	n = t->ops->read(t);
 	if (n > 0)
 		tap_count_read(t, n);
 #ifdef PASSTPY_FAULTS
@@ -117,30 +128,103 @@ static int tap_put(struct tap *t, struct frame_out *f,
 	return 0;
 }
 
-int tap_send(struct tap *t, struct frame_out *f, const struct iovec *payload,
-	     unsigned n, uint32_t len)
+static int put_part(void *arg, struct frame_out *f, const struct iovec *payload,
+		    unsigned n, uint32_t len)
 {
-	if (fragment_is_needed(t, f, len))
-		return fragment_send(t, f, payload, n, len);
-	return tap_put(t, f, payload, n, len);
+	struct tap *t = arg;
+	int err = tap_put(t, f, payload, n, len);
+
+	if (!err)
+		count(t->cnt, CNT_FRAGMENTS_TO_TAP);
+	return err;
+}
+
+/* tap_put_packet() - The same, as fragments if the guest's MTU asks for it */
+static int tap_put_packet(struct tap *t, struct frame_out *f,
+			  const struct iovec *payload, unsigned n, uint32_t len)
+{
+	if (!fragment_is_needed(f, len, t->mtu))
+		return tap_put(t, f, payload, n, len);
+	return fragment_emit(f, payload, n, len, t->mtu, t->frag_id++, put_part,
+			     t);
+}
+
+/* flush() - Send what waits; whatever was lent or copied is not needed then */
+static void flush(struct tap *t)
+{
+	tap_lent_check(t);
+	t->ops->flush(t);
+	t->copied = 0;
+}
+
+/* copy() - Bytes for a backend that refers to them until the flush */
+static void *copy(struct tap *t, const void *payload, uint32_t len)
+{
+	uint8_t *p;
+
+	if (t->copied + len > COPIES)
+		flush(t);
+	p = t->copies + t->copied;
+	memcpy(p, payload, len);
+	t->copied += len;
+	return p;
+}
+
+int tap_send(struct tap *t, struct frame_out *f, const void *payload,
+	     uint32_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)payload, len };
+
+	assert(len <= TAP_COPY_MAX);
+	if (!len)
+		return tap_put_packet(t, f, NULL, 0, 0);
+	if (t->ops->refers)
+		iov.iov_base = copy(t, payload, len);
+	return tap_put_packet(t, f, &iov, 1, len);
+}
+
+struct tap_batch tap_batch_begin(struct tap *t)
+{
+	t->batches++;
+	return (struct tap_batch){ .t = t };
+}
+
+int tap_batch_send(struct tap_batch *b, struct frame_out *f,
+		   const struct iovec *payload, unsigned n, uint32_t len)
+{
+	b->frames++;
+	tap_lent_add(b->t, payload, n);
+	return tap_put_packet(b->t, f, payload, n, len);
+}
+
+void tap_batch_end(struct tap_batch *b)
+{
+	assert(b->t->batches);
+	if (b->frames)
+		flush(b->t);
+	b->t->batches--;
 }
 
 int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len)
 {
 	struct frame_out f = { .hdr_len = ETH_HLEN_ };
 	struct iovec payload;
+	int err;
 
 	if (len < ETH_HLEN_ || len > TAP_FRAME_MAX)
 		return -EMSGSIZE;
 	memcpy(f.hdr, frame, ETH_HLEN_);
-	payload.iov_base = (void *)(frame + ETH_HLEN_);
+	payload.iov_base = (void *)(uintptr_t)(frame + ETH_HLEN_);
 	payload.iov_len = len - ETH_HLEN_;
-	return tap_put(t, &f, &payload, 1, len - ETH_HLEN_);
+	err = tap_put(t, &f, &payload, 1, len - ETH_HLEN_);
+	flush(t); /* the frame is the caller's */
+	return err;
 }
 
-int tap_flush(struct tap *t)
+void tap_flush(struct tap *t)
 {
-	return t->ops->flush(t);
+	assert(!t->batches);
+	flush(t);
 }
 
 bool tap_poll(struct tap *t)

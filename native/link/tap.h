@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* tap.h - The layer-2 channel to the guest, whatever it is made of
  *
- * Handlers describe frames (struct frame_out: headers, payload by reference,
- * offloads still to be done) and never checksum or segment them. The backend
- * does, or has the kernel do it: tap_tun.c for a tun device with a virtio-net
- * header, tap_stream.c for the socket of a virtual machine, tap_vhost.c for
- * rings in its memory. A frame may be a super-segment of up to 64 KiB at any MTU.
+ * Handlers describe frames (struct frame_out: headers, and offloads still to be
+ * done) and never checksum or segment them. The backend does, or has the kernel
+ * do it: tap_tun.c for a tun device with a virtio-net header, tap_stream.c for
+ * the socket of a virtual machine, tap_vhost.c for rings in its memory. A frame
+ * may be a super-segment of up to 64 KiB at any MTU.
+ *
+ * Payload goes in one of two ways. tap_send() takes a copy of what is
+ * small: the caller's bytes are its own again at once. TAP_BATCH_SCOPE() opens a
+ * batch, whose payload stays where it lies until the scope ends, which sends
+ * it: so nothing refers to bytes of a caller that has returned. Debug builds
+ * look whether payload of a batch changed before it was sent (tap_lent.h).
  *
  * A guest that takes nothing for now makes the tap @blocked. Then core/ reads
  * no host socket until there is room again, and what waits, waits in sockets:
@@ -29,6 +35,8 @@
 #define TAP_RX_ALIGN	64  /* t->rx_buf, and frames in it: a cache line */
 #define TAP_IOV_MAX	128 /* pieces of payload of one frame */
 #define TAP_HDR_MAX	160 /* Ethernet + IPv6 + TCP with all options */
+/* Longest payload that is copied: above any ICMP error (RFC 4443 3.1: 1280) */
+#define TAP_COPY_MAX 2048
 
 /** struct tap_rx - A frame as read: not checked yet
  * @data:	Ethernet header; valid until the next tap_read()
@@ -59,9 +67,10 @@ struct tap_vhost;
 /** struct tap_ops - A backend
  * @read:	Fill t->rx with up to TAP_BATCH frames; return their number,
  *		0 when nothing is there, or -errno when the tap is gone
- * @write:	Send one frame, payload valid until @flush returns; 0 or -errno:
- *		-EAGAIN the tap is full, nothing was taken
- * @flush:	Send what @write kept; 0 or -errno
+ * @write:	Send one frame; 0 or -errno: -EAGAIN the tap is full, nothing
+ *		was taken
+ * @refers:	@write may keep references to payload until @flush
+ * @flush:	Send what @write kept
  * @room_is_out: Room shows as EPOLLOUT of t->fd
  * @poll:	Does the guest have frames that epoll does not tell of while we
  *		are awake? NULL: epoll tells of all
@@ -75,11 +84,12 @@ struct tap_vhost;
  */
 struct tap_ops {
 	const char *name;
+	bool refers;
 	bool room_is_out;
 	int (*read)(struct tap *t);
 	int (*write)(struct tap *t, struct frame_out *f,
 		     const struct iovec *payload, unsigned n, uint32_t len);
-	int (*flush)(struct tap *t);
+	void (*flush)(struct tap *t);
 	bool (*poll)(struct tap *t);
 	void (*settle)(struct tap *t);
 	void (*room)(struct tap *t);
@@ -125,6 +135,10 @@ struct tap_faults {
  * @guest_mac:	Guest's address: learned, or set; broadcast before
  * @rx:		Frames of the last read
  * @rx_buf:	Their bytes
+ * @batches:	Batches that are open
+ * @copies:	Payload that tap_send() copied, until the flush
+ * @copied:	Bytes of it
+ * @lent:	Debug builds: payload of open batches
  * @cnt:	Counters
  * @pcap:	Capture, if on
  */
@@ -148,6 +162,12 @@ struct tap {
 	uint8_t guest_mac[ETH_ALEN_];
 	struct tap_rx rx[TAP_BATCH];
 	uint8_t *rx_buf;
+	unsigned batches;
+	uint8_t *copies;
+	uint32_t copied;
+#ifdef PASSTPY_DEBUG
+	struct tap_lent *lent;
+#endif
 	struct counters *cnt;
 	struct pcap pcap;
 #ifdef PASSTPY_FAULTS
@@ -219,20 +239,60 @@ void tap_free(struct tap *t);
 int tap_read(struct tap *t);
 
 /**
- * tap_send() - Send a frame to the guest, as fragments if its MTU asks for it
+ * tap_send() - Send a frame to the guest, of which the tap takes a copy
  * @f:		Headers, made by frame_*() of link/frame.h
- * @payload:	Payload, not copied on the fast path; or NULL
- * @n:		Entries of @payload
- * @len:	Bytes of payload in total
+ * @payload:	Payload, the caller's again when this returns; or NULL
+ * @len:	Bytes of payload, TAP_COPY_MAX at most
+ *
+ * It goes out with the next flush, in order with everything else. A packet
+ * longer than the guest's MTU goes as fragments, here and in batches.
  *
  * Return: 0, or -errno (counted); the caller decides whether it is a loss
  */
-int tap_send(struct tap *t, struct frame_out *f, const struct iovec *payload,
-	     unsigned n, uint32_t len);
+int tap_send(struct tap *t, struct frame_out *f, const void *payload,
+	     uint32_t len);
+
+/** struct tap_batch - Frames whose payload is lent to the tap
+ * @t:		Tap
+ * @frames:	Frames of the batch
+ */
+struct tap_batch {
+	struct tap *t;
+	unsigned frames;
+};
+
+struct tap_batch tap_batch_begin(struct tap *t);
+void tap_batch_end(struct tap_batch *b);
+
+/**
+ * TAP_BATCH_SCOPE() - Declare a batch that the end of the scope sends
+ * @name:	Its name, to hand to tap_batch_send() as &@name
+ * @tap:	Tap
+ *
+ * Declare it after the memory that its payload lies in, and where that memory
+ * is used anew only after the scope.
+ */
+#define TAP_BATCH_SCOPE(name, tap) \
+	struct tap_batch name      \
+		__attribute__((cleanup(tap_batch_end))) = tap_batch_begin(tap)
+
+/**
+ * tap_batch_send() - Send a frame to the guest by reference
+ * @b:		Batch
+ * @f:		Headers
+ * @payload:	Payload; its bytes stay as they are until the batch ends
+ * @n:		Entries of @payload
+ * @len:	Bytes of payload in total
+ *
+ * Return: as tap_send()
+ */
+int tap_batch_send(struct tap_batch *b, struct frame_out *f,
+		   const struct iovec *payload, unsigned n, uint32_t len);
 
 /* tap_inject() - Send a complete Ethernet frame made by a Python service */
 int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len);
 
-int tap_flush(struct tap *t);
+/* tap_flush() - Send what waits for it; no batch is open */
+void tap_flush(struct tap *t);
 
 #endif /* PASSTPY_LINK_TAP_H */

@@ -178,11 +178,14 @@ static int held_send(struct tap *t, struct tap_held *held)
 		.iov_len = held->len - held->hdr_len,
 	};
 	struct frame_out f = { .vh = held->vh, .hdr_len = held->hdr_len };
+	int err;
 
 	memcpy(f.hdr, held->data, held->hdr_len);
 	held->active = false;
-	return t->ops->write(t, &f, &payload, payload.iov_len ? 1 : 0,
-			     (uint32_t)payload.iov_len);
+	err = t->ops->write(t, &f, &payload, payload.iov_len ? 1 : 0,
+			    (uint32_t)payload.iov_len);
+	t->ops->flush(t); /* the next held frame takes the place of its bytes */
+	return err;
 }
 
 static void held_keep(struct tap *t, struct tap_held *held,

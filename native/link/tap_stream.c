@@ -10,8 +10,8 @@
  * the next recv(). A length that no frame can have means that both ends no
  * longer agree where frames start: only a new connection cures that.
  *
- * To the guest: frames of a batch are collected as pieces (length and headers
- * in a slot, payload where the handler has it) and go out in one sendmsg().
+ * To the guest: frames are collected as pieces (length and headers in a slot,
+ * payload where the tap says it stays) and go out in one sendmsg().
  * What the socket does not take must be kept, because half a frame may not be
  * taken back, and blocks the tap. While it is blocked nobody reads from host
  * sockets, so what comes on top is little: answers to the guest's own frames,
@@ -268,8 +268,8 @@ static int stream_emit(void *arg, const struct frame_out *f,
 	slot->len = htonl(len + pad);
 	memcpy(slot->hdr, f->hdr, f->hdr_len);
 	s->iov[s->n_iov++] = (struct iovec){ slot, PREFIX + f->hdr_len };
-	memcpy(s->iov + s->n_iov, payload, n * sizeof(*payload));
-	s->n_iov += n;
+	for (unsigned i = 0; i < n; i++)
+		s->iov[s->n_iov++] = payload[i];
 	if (pad)
 		s->iov[s->n_iov++] = (struct iovec){ (void *)zeros, pad };
 	s->queued += PREFIX + len + pad;
@@ -284,11 +284,10 @@ static int stream_write(struct tap *t, struct frame_out *f,
 	return offload_emit(f, payload, n, len, stream_emit, t);
 }
 
-static int stream_flush(struct tap *t)
+static void stream_flush(struct tap *t)
 {
 	if (t->fd >= 0)
 		stream_send(t);
-	return 0;
 }
 
 /* stream_room() - Send what waits */
@@ -329,6 +328,7 @@ static void stream_free(struct tap *t)
 
 static const struct tap_ops stream_ops = {
 	.name = "stream",
+	.refers = true,
 	.room_is_out = true,
 	.read = stream_read,
 	.write = stream_write,

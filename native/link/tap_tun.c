@@ -143,10 +143,9 @@ static int tun_write(struct tap *t, struct frame_out *f,
 }
 
 /* tun_flush() - Nothing is kept: the kernel has no batched write for tun */
-static int tun_flush(struct tap *t)
+static void tun_flush(struct tap *t)
 {
 	(void)t;
-	return 0;
 }
 
 static const struct tap_ops tun_ops = {

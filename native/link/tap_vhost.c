@@ -212,7 +212,7 @@ static void vhost_settle(struct tap *t)
 
 /* Coming and going */
 
-static int vhost_flush(struct tap *t)
+static void vhost_flush(struct tap *t)
 {
 	struct tap_vhost *v = t->vhost;
 
@@ -220,7 +220,6 @@ static int vhost_flush(struct tap *t)
 		queue_flush(t, &v->queue[i]);
 		vhost_check(t, &v->queue[i]);
 	}
-	return 0;
 }
 
 int vhost_set_features(struct tap *t, uint64_t features)
@@ -251,7 +250,7 @@ int vhost_set_memory(struct tap *t, const struct guest_region *regions,
 	struct tap_vhost *v = t->vhost;
 	int err;
 
-	(void)vhost_flush(t);
+	vhost_flush(t);
 	err = guest_mem_set(&v->mem, regions, n);
 	if (err)
 		return err;

@@ -11,7 +11,6 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "base/budget.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/macros.h"
@@ -20,42 +19,16 @@
 #include "table/flow_log.h"
 #include "table/flow_table.h"
 #include "table/listen.h"
-#include "table/pool.h"
-#include "table/ready.h"
 #include "table/stage.h"
 #include "table/timer.h"
 
 #define CTX_BUF_SIZE (64 * 1024) /* payload of one super-segment */
 #define CTX_BUFS     16		 /* of these in ctx.bufs */
 
-/** struct tcp_globals - What all TCP flows share
- * @rcv:	Chunks of bytes received but not yet taken by sockets
- * @isn_key:	Secret for initial sequence numbers (RFC 6528)
- * @promised:	Sum of receive windows advertised, bytes
- * @held:	Bytes in order that sockets have not taken, of all flows
- * @budget:	What both must not exceed together: see proto/tcp_window.c
- * @ack_list:	Flows that owe the guest an acknowledgement
- * @ack_count:	Entries of @ack_list
- * @spare_fd:	Given up to reset a connection when no descriptor is left
- * @peek_off:	The kernel has SO_PEEK_OFF for TCP, per family (v4, v6)
- */
-struct tcp_globals {
-	struct pool rcv;
-	struct siphash_key isn_key;
-	uint64_t promised;
-	uint64_t held;
-	uint64_t budget;
-	flow_sidx_t *ack_list;
-	uint32_t ack_count;
-	int spare_fd;
-	bool peek_off[2];
-};
-
 #define CTX_DEAD_MAX 64 /* sockets waiting to be closed */
 
 /** struct ctx
  * @now:	ns, read once a turn (CLOCK_MONOTONIC, or the test's)
- * @budget:	Work that may still be done before somebody else's turn
  * @epoll:	The epoll instance everything is registered in
  * @ft:		Flow table
  * @timers:	Timing wheel
@@ -64,7 +37,7 @@ struct tcp_globals {
  * @cnt:	Counters
  * @tap:	The channel to the guest
  * @listeners:	Listening sockets
- * @tcp:	What TCP flows share
+ * @shared:	By type of flow: what its flows share, made by the handler's init()
  * @dead:	Sockets to close when nothing else is to be done: close() of a
  *		TCP socket sends, and costs as much as half a connection's
  *		other system calls
@@ -75,7 +48,6 @@ struct tcp_globals {
  */
 struct ctx {
 	uint64_t now;
-	struct budget budget;
 	struct epoll_set epoll;
 	struct flow_table ft;
 	struct timers timers;
@@ -84,7 +56,7 @@ struct ctx {
 	struct counters cnt;
 	struct tap tap;
 	struct listeners listeners;
-	struct tcp_globals tcp;
+	void *shared[FLOW_NUM_TYPES];
 	int dead[CTX_DEAD_MAX];
 	uint32_t n_dead;
 	uint8_t *bufs;

@@ -16,6 +16,13 @@
  * @name:	For logs
  * @ipproto:	IPPROTO_*
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
+ * @repeats:	Until it is answered the guest sends the first frame of a flow
+ *		again: the first is parked, others tell nothing new
+ * @init:	Make what flows of this type share, in c->shared[]; may be NULL.
+ *		@secret: random, for what must not be guessed
+ * @fini:	Free it, also if @init failed halfway
+ * @stray:	A frame of the guest that belongs to no flow: true if it may not
+ *		start one, and was answered; NULL: any may
  * @open:	Open a flow's sockets; the flow is TYPED. @m still holds what
  *		was parked: an accepted socket in m->fd (take it by setting -1),
  *		datagrams of a listening socket. Frames of the guest are
@@ -25,15 +32,15 @@
  *		initiator as a host would (RST, ICMP); may be NULL
  * @interest:	What the socket of a side waits for in the flow's state; see
  *		flow_interest_fn
- * @from_tap:	Frames of this flow from the guest; may leave some for the next
- *		round (burst.rest) once c->budget is spent
- * @from_sock:	Events of this flow's socket. What it leaves undone once
- *		c->budget is spent it is called for again: by epoll if the
- *		socket is level-triggered, else after ready_add()
+ * @from_tap:	Frames of this flow from the guest
+ * @from_sock:	Events of this flow's socket
  * @timer:	The flow's deadline passed
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
  *		@sleep: the datapath is about to wait for events
+ * @close:	Somebody wants the flow closed, for @why: tell both ends as if
+ *		the other one had reset it, and mark it closed. NULL: no end
+ *		can be told, and core/ marks it
  * @defer:	The flow was marked closed: close its fds, release buffers;
  *		true: free the entry
  */
@@ -41,6 +48,10 @@ struct handler {
 	const char *name;
 	uint8_t ipproto;
 	bool splices;
+	bool repeats;
+	int (*init)(struct ctx *c, const uint8_t secret[16]);
+	void (*fini)(struct ctx *c);
+	bool (*stray)(struct ctx *c, const struct frame *f);
 	int (*open)(struct ctx *c, struct flow *flow, const struct verdict *v,
 		    struct miss *m);
 	void (*reject)(struct ctx *c, struct miss *m, int err);
@@ -51,6 +62,7 @@ struct handler {
 	void (*timer)(struct ctx *c, struct flow *flow);
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	void (*flush)(struct ctx *c, bool sleep);
+	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };
 

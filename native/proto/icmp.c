@@ -251,6 +251,7 @@ static bool is_from_target(const struct flow *flow,
 static void ping_to_tap(struct ctx *c, struct flow *flow, const uint8_t *msg,
 			uint32_t len, uint8_t ttl)
 {
+	TAP_BATCH_SCOPE(batch, &c->tap);
 	const struct flowside *guest = &flow->f.side[INISIDE];
 	uint8_t proto = flow_type_proto[flow->f.type];
 	uint8_t reply = ping_is_v4(flow) ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY;
@@ -269,7 +270,7 @@ static void ping_to_tap(struct ctx *c, struct flow *flow, const uint8_t *msg,
 	       &echo, sizeof(echo));
 	frame_csum_icmp(&f, &guest->oaddr, &guest->eaddr, proto, ECHO_HLEN,
 			iov.iov_base, payload);
-	if (tap_send(&c->tap, &f, &iov, 1, payload))
+	if (tap_batch_send(&batch, &f, &iov, 1, payload))
 		return;
 
 	flow_touch(flow, TGTSIDE, 1, payload, c->now);
@@ -301,7 +302,6 @@ static bool ping_receive(struct ctx *c, struct flow *flow)
 	if (n >= ECHO_HLEN && is_from_target(flow, &peer))
 		ping_to_tap(c, flow, c->bufs, (uint32_t)n,
 			    ping_answer_ttl(&mh));
-	tap_flush(&c->tap);
 	return true;
 }
 

@@ -365,6 +365,12 @@ static void splice_timer(struct ctx *c, struct flow *flow)
 	settle(c, flow);
 }
 
+static void splice_close_asked(struct ctx *c, struct flow *flow,
+			       enum flow_why why)
+{
+	splice_reset(c, flow, why, 0);
+}
+
 static bool splice_defer(struct ctx *c, struct flow *flow)
 {
 	release(c, flow);
@@ -380,5 +386,6 @@ const struct handler splice_handler = {
 	.interest = splice_interest,
 	.from_sock = splice_from_sock,
 	.timer = splice_timer,
+	.close = splice_close_asked,
 	.defer = splice_defer,
 };

@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 
 #include "proto/splice.h"
-#include "proto/tcp_conn.h"
+#include "proto/tcp.h"
 
 #define SPLICE_IOV 64 /* chunks in one sendmsg(); a read is 33 at most */
 
@@ -34,17 +34,17 @@ struct splice_chunk {
 	uint8_t data[];
 };
 
-#define SPLICE_CHUNK ((uint32_t)(TCP_RCVQ_CHUNK - sizeof(struct splice_chunk)))
+#define SPLICE_CHUNK ((uint32_t)(TCP_CHUNK - sizeof(struct splice_chunk)))
 
 static struct splice_chunk *chunk_at(const struct ctx *c, uint32_t i)
 {
-	return (struct splice_chunk *)(void *)pool_at(&c->tcp.rcv, i);
+	return (struct splice_chunk *)(void *)pool_at(tcp_chunks(c), i);
 }
 
 /* splice_room() - Bytes that the pool can hold */
 static size_t splice_room(const struct ctx *c)
 {
-	const struct pool *p = &c->tcp.rcv;
+	const struct pool *p = tcp_chunks(c);
 
 	return p->max > p->used ? (size_t)(p->max - p->used) * SPLICE_CHUNK : 0;
 }
@@ -57,7 +57,8 @@ static void splice_hold(struct ctx *c, struct splice_dir *d,
 	d->held = len;
 	count_n(&c->cnt, CNT_SPLICE_BUFFERED, len);
 	while (len) {
-		uint32_t i = pool_get(&c->tcp.rcv), n = MIN(len, SPLICE_CHUNK);
+		uint32_t i = pool_get(tcp_chunks(c)),
+			 n = MIN(len, SPLICE_CHUNK);
 		struct splice_chunk *chunk;
 
 		assert(i != POOL_NONE);
@@ -89,7 +90,7 @@ static void splice_drop(struct ctx *c, struct splice_dir *d, uint32_t len)
 		if (chunk->start < chunk->end)
 			return;
 		d->head = chunk->next;
-		pool_put(&c->tcp.rcv, i);
+		pool_put(tcp_chunks(c), i);
 	}
 }
 

@@ -24,6 +24,7 @@
 #include <fcntl.h>
 #include <netinet/ip.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -32,7 +33,7 @@
 #include "proto/icmp_error.h"
 #include "proto/tcp_conn.h"
 
-#define RCVQ_BUFS      16384 /* 512 MiB of addresses, touched on demand */
+#define CHUNKS	       16384 /* 512 MiB of addresses, touched on demand */
 #define TCP_BUDGET_MAX (64ULL << 20) /* bytes promised or held, in all */
 #define ACCEPT_BATCH   64	     /* connections of one event */
 
@@ -91,6 +92,12 @@ void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err)
 	tcp_close(c, flow, why, err);
 }
 
+/* tcp_close_asked() - A connection whose ends are not asked */
+static void tcp_close_asked(struct ctx *c, struct flow *flow, enum flow_why why)
+{
+	tcp_reset(c, flow, why, 0);
+}
+
 /* tcp_finish_if_done() - Both directions ended in order: forget the flow */
 void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 {
@@ -113,7 +120,7 @@ static void set_options(struct ctx *c, const struct flow *flow, int fd)
 	/* An urgent byte that is not in line is skipped by peeks, but counted
 	 * by sequence numbers: what follows would be sent twice */
 	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
-	if (c->tcp.peek_off[!tcp_sock_is_v4(flow)])
+	if (tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)])
 		(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
 				 sizeof(zero));
 }
@@ -418,15 +425,15 @@ static int refuse_one(struct ctx *c, const struct listener *l)
 	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
 	int fd, err;
 
-	if (c->tcp.spare_fd >= 0)
-		(void)close(c->tcp.spare_fd);
+	if (tcp_shared(c)->spare_fd >= 0)
+		(void)close(tcp_shared(c)->spare_fd);
 	fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
 	err = fd < 0 ? errno : 0;
 	if (fd >= 0) {
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
 		(void)close(fd);
 	}
-	c->tcp.spare_fd = spare_take(c);
+	tcp_shared(c)->spare_fd = spare_take(c);
 	return -err;
 }
 
@@ -460,10 +467,12 @@ static bool tcp_defer(struct ctx *c, struct flow *flow)
 	struct tcp_conn *conn = tcp_conn(flow);
 
 	release(c, flow);
-	for (uint32_t i = 0; conn->ack_queued && i < c->tcp.ack_count; i++) {
-		if (c->tcp.ack_list[i].flow != flow_index(&c->ft, flow))
+	for (uint32_t i = 0; conn->ack_queued && i < tcp_shared(c)->ack_count;
+	     i++) {
+		if (tcp_shared(c)->ack_list[i].flow != flow_index(&c->ft, flow))
 			continue;
-		c->tcp.ack_list[i] = c->tcp.ack_list[--c->tcp.ack_count];
+		tcp_shared(c)->ack_list[i] =
+			tcp_shared(c)->ack_list[--tcp_shared(c)->ack_count];
 		conn->ack_queued = false;
 	}
 	return true;
@@ -481,62 +490,75 @@ static bool has_peek_off(int af)
 	return !rc;
 }
 
-int tcp_init(struct ctx *c, const uint8_t secret[16])
+static int tcp_init(struct ctx *c, const uint8_t secret[16])
 {
-	struct tcp_globals *g = &c->tcp;
-	size_t len = c->ft.max * sizeof(*g->ack_list);
-	int rc;
+	struct tcp_shared *s = calloc(1, sizeof(*s));
+	size_t len = c->ft.max * sizeof(*s->ack_list);
 
-	memcpy(&g->isn_key, secret, sizeof(g->isn_key));
-	g->promised = g->held = 0;
-	g->budget = MIN((uint64_t)c->tap.queue_frames * (c->tap.mtu - 40),
+	if (!s)
+		return -ENOMEM;
+	c->shared[FLOW_TCP] = s;
+	memcpy(&s->isn_key, secret, sizeof(s->isn_key));
+	s->budget = MIN((uint64_t)c->tap.queue_frames * (c->tap.mtu - 40),
 			TCP_BUDGET_MAX);
-	g->peek_off[0] = has_peek_off(AF_INET);
-	g->peek_off[1] = has_peek_off(AF_INET6);
-	g->spare_fd = spare_take(c);
-	g->ack_count = 0;
-	g->ack_list = mmap(NULL, len, PROT_READ | PROT_WRITE,
+	s->peek_off[0] = has_peek_off(AF_INET);
+	s->peek_off[1] = has_peek_off(AF_INET6);
+	s->spare_fd = spare_take(c);
+	s->ack_list = mmap(NULL, len, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (g->ack_list == MAP_FAILED) {
-		g->ack_list = NULL;
+	if (s->ack_list == MAP_FAILED) {
+		s->ack_list = NULL;
 		return -ENOMEM;
 	}
-	rc = pool_init(&g->rcv, TCP_RCVQ_CHUNK, RCVQ_BUFS);
-	if (rc) {
-		munmap(g->ack_list, len);
-		g->ack_list = NULL;
-	}
-	return rc;
+	return pool_init(&s->chunks, TCP_CHUNK, CHUNKS);
 }
 
-void tcp_fini(struct ctx *c)
+static void tcp_fini(struct ctx *c)
 {
-	if (!c->tcp.ack_list)
-		return;
-	if (c->tcp.spare_fd >= 0)
-		(void)close(c->tcp.spare_fd);
-	pool_free(&c->tcp.rcv);
-	munmap(c->tcp.ack_list, c->ft.max * sizeof(*c->tcp.ack_list));
-	c->tcp.ack_list = NULL;
+	struct tcp_shared *s = tcp_shared(c);
+
+	if (s->spare_fd >= 0)
+		(void)close(s->spare_fd);
+	pool_free(&s->chunks);
+	if (s->ack_list)
+		munmap(s->ack_list, c->ft.max * sizeof(*s->ack_list));
+	free(s);
+	c->shared[FLOW_TCP] = NULL;
 }
 
-void tcp_reset_unknown(struct ctx *c, const struct frame *f)
+struct pool *tcp_chunks(const struct ctx *c)
 {
+	return &tcp_shared(c)->chunks;
+}
+
+/* tcp_stray() - Only a SYN starts a connection; anything else that belongs to
+ * none is answered with RST, but for RST itself (RFC 9293 3.10.7.1) */
+static bool tcp_stray(struct ctx *c, const struct frame *f)
+{
+	const uint8_t mask = TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST |
+			     TCP_FLAG_FIN;
 	const struct tcp_hdr *th = tcp_header(f);
 	uint32_t len = f->payload_len + !!(f->tcp_flags & TCP_FLAG_SYN) +
 		       !!(f->tcp_flags & TCP_FLAG_FIN);
 
+	if ((f->tcp_flags & mask) == TCP_FLAG_SYN)
+		return false;
 	if (f->tcp_flags & TCP_FLAG_RST)
-		return;
+		return true;
 	if (f->tcp_flags & TCP_FLAG_ACK)
 		tcp_send_rst(c, &f->key, ntohl(th->ack_seq), 0, 0);
 	else
 		tcp_send_rst(c, &f->key, 0, ntohl(th->seq) + len, TCP_FLAG_ACK);
+	return true;
 }
 
 const struct handler tcp_handler = {
 	.name = "tcp",
 	.ipproto = IPPROTO_TCP,
+	.repeats = true,
+	.init = tcp_init,
+	.fini = tcp_fini,
+	.stray = tcp_stray,
 	.open = tcp_open,
 	.reject = tcp_reject,
 	.interest = tcp_interest,
@@ -545,5 +567,6 @@ const struct handler tcp_handler = {
 	.timer = tcp_timer_expired,
 	.listen = tcp_listen,
 	.flush = tcp_flush,
+	.close = tcp_close_asked,
 	.defer = tcp_defer,
 };

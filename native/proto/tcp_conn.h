@@ -26,11 +26,38 @@
 #define TCP_WSCALE     7	   /* window scale we offer */
 #define TCP_WND_MAX    (4U << 20)  /* largest window, bytes */
 #define TCP_WND_FIRST  (64U << 10) /* first window, bytes */
-#define TCP_RCVQ_CHUNK (32U << 10) /* piece of a receive queue, bytes */
 #define TCP_SACKED_MAX 8	   /* ranges the guest may have told us */
 #define TCP_GUEST_MSS  536	   /* if the guest names none, RFC 9293 3.7.1 */
 #define TCP_RTT_VOID   UINT64_MAX  /* resent: no sample (Karn) */
 #define TCP_MSS_MIN    88	   /* what we accept as the guest's MSS */
+
+/** struct tcp_shared - What all TCP flows share
+ * @chunks:	Pieces of memory for bytes that wait; TCP_CHUNK bytes each
+ * @isn_key:	Secret for initial sequence numbers (RFC 6528)
+ * @promised:	Sum of receive windows advertised, bytes
+ * @held:	Bytes in order that sockets have not taken, of all flows
+ * @budget:	What both must not exceed together: see proto/tcp_window.c
+ * @ack_list:	Flows that owe the guest an acknowledgement
+ * @ack_count:	Entries of @ack_list
+ * @spare_fd:	Given up to reset a connection when no descriptor is left
+ * @peek_off:	The kernel has SO_PEEK_OFF for TCP, per family (v4, v6)
+ */
+struct tcp_shared {
+	struct pool chunks;
+	struct siphash_key isn_key;
+	uint64_t promised;
+	uint64_t held;
+	uint64_t budget;
+	flow_sidx_t *ack_list;
+	uint32_t ack_count;
+	int spare_fd;
+	bool peek_off[2];
+};
+
+static inline struct tcp_shared *tcp_shared(const struct ctx *c)
+{
+	return c->shared[FLOW_TCP];
+}
 
 /* seq_lt() and so on - Compare sequence numbers modulo 2^32 */
 static inline bool seq_lt(uint32_t a, uint32_t b)
@@ -298,6 +325,8 @@ unsigned tcp_parse_sack(const struct frame *f, struct seq_range *ranges,
 			unsigned max);
 int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 	     const void *data, uint32_t len);
+int tcp_send_bulk(struct ctx *c, struct flow *flow, struct tap_batch *b,
+		  uint8_t flags, uint32_t seq, const void *data, uint32_t len);
 int tcp_send_syn(struct ctx *c, struct flow *flow);
 void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
 		  uint32_t ack, uint8_t flags);

@@ -15,7 +15,8 @@ static uint32_t initial_seq(const struct ctx *c, const struct flow *flow)
 {
 	const struct flowside *side = &flow->f.side[tcp_tapside(flow)];
 
-	return (uint32_t)(siphash(&c->tcp.isn_key, side, sizeof(*side)) +
+	return (uint32_t)(siphash(&tcp_shared(c)->isn_key, side,
+				  sizeof(*side)) +
 			  c->now / 64);
 }
 

@@ -16,7 +16,7 @@
 
 #include "proto/tcp_conn.h"
 
-#define RCVQ_CHUNK   TCP_RCVQ_CHUNK
+#define RCVQ_CHUNK   TCP_CHUNK
 #define RCVQ_SLOTS   256 /* power of two: slots survive the 2^32 wrap */
 #define RCVQ_INDEXES ((uint32_t)((1ULL << 32) / RCVQ_CHUNK))
 #define RCVQ_RANGES  32 /* gaps kept track of */
@@ -44,7 +44,8 @@ static struct rcvq *rcvq_get(const struct ctx *c, const struct tcp_conn *conn)
 {
 	if (conn->rcvq == POOL_NONE)
 		return NULL;
-	return (struct rcvq *)(void *)pool_at(&c->tcp.rcv, conn->rcvq);
+	return (struct rcvq *)(void *)pool_at(&tcp_shared(c)->chunks,
+					      conn->rcvq);
 }
 
 static struct rcvq *rcvq_make(struct ctx *c, struct tcp_conn *conn)
@@ -53,7 +54,7 @@ static struct rcvq *rcvq_make(struct ctx *c, struct tcp_conn *conn)
 
 	if (q)
 		return q;
-	conn->rcvq = pool_get(&c->tcp.rcv);
+	conn->rcvq = pool_get(&tcp_shared(c)->chunks);
 	if (conn->rcvq == POOL_NONE) {
 		count(&c->cnt, CNT_POOL_EMPTY);
 		return NULL;
@@ -74,7 +75,7 @@ static void slot_free(struct ctx *c, uint32_t *slot)
 {
 	if (*slot == POOL_NONE)
 		return;
-	pool_put(&c->tcp.rcv, *slot);
+	pool_put(&tcp_shared(c)->chunks, *slot);
 	*slot = POOL_NONE;
 }
 
@@ -88,7 +89,7 @@ static int rcvq_store(struct ctx *c, struct rcvq *q, uint32_t seq,
 		uint32_t *slot = rcvq_slot(q, seq + at);
 
 		if (*slot == POOL_NONE)
-			*slot = pool_get(&c->tcp.rcv);
+			*slot = pool_get(&tcp_shared(c)->chunks);
 		if (*slot == POOL_NONE) {
 			count(&c->cnt, CNT_POOL_EMPTY);
 			return -ENOBUFS;
@@ -99,7 +100,9 @@ static int rcvq_store(struct ctx *c, struct rcvq *q, uint32_t seq,
 		uint32_t off = (seq + at - q->base) % RCVQ_CHUNK;
 		uint32_t n = MIN(RCVQ_CHUNK - off, len - at);
 
-		memcpy(pool_at(&c->tcp.rcv, *rcvq_slot(q, seq + at)) + off,
+		memcpy(pool_at(&tcp_shared(c)->chunks,
+			       *rcvq_slot(q, seq + at)) +
+			       off,
 		       data + at, n);
 		at += n;
 	}
@@ -233,7 +236,7 @@ void tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
 			uint32_t n = end - conn->rcv_nxt;
 
 			tcp_window_received(c, conn, n);
-			c->tcp.held += n;
+			tcp_shared(c)->held += n;
 		}
 		q->n_ranges--;
 		memmove(&q->range[0], &q->range[1],
@@ -261,7 +264,8 @@ unsigned tcp_rcvq_iov(const struct ctx *c, const struct tcp_conn *conn,
 		uint32_t len = MIN(RCVQ_CHUNK - off, conn->rcv_nxt - seq);
 
 		iov[n].iov_base =
-			pool_at(&c->tcp.rcv, *rcvq_slot(q, seq)) + off;
+			pool_at(&tcp_shared(c)->chunks, *rcvq_slot(q, seq)) +
+			off;
 		iov[n].iov_len = len;
 		seq += len;
 	}
@@ -275,7 +279,7 @@ void tcp_rcvq_taken(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 
 	if (!q)
 		return;
-	c->tcp.held -= n;
+	tcp_shared(c)->held -= n;
 	rcvq_advance(c, q, n);
 	rcvq_drop_empty(c, conn);
 }
@@ -303,9 +307,9 @@ void tcp_rcvq_release(struct ctx *c, struct tcp_conn *conn)
 
 	if (!q)
 		return;
-	c->tcp.held -= conn->rcv_nxt - q->head;
+	tcp_shared(c)->held -= conn->rcv_nxt - q->head;
 	for (unsigned i = 0; i < RCVQ_SLOTS; i++)
 		slot_free(c, &q->chunk[i]);
-	pool_put(&c->tcp.rcv, conn->rcvq);
+	pool_put(&tcp_shared(c)->chunks, conn->rcvq);
 	conn->rcvq = POOL_NONE;
 }

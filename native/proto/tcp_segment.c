@@ -153,38 +153,24 @@ static void ack_settled(struct flow *flow)
 	tcp_conn(flow)->ack_now = false;
 }
 
-/**
- * tcp_send() - Send a segment
- * @flags:	TCP_FLAG_*; ACK is added once the guest's SYN is known
- * @seq:	Sequence number
- * @data:	Payload, up to one super-segment; or NULL
- * @len:	Bytes of payload
- *
- * Return: 0, or -errno of the tap: nothing was sent
- */
-int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
-	     const void *data, uint32_t len)
+/* Headers of a segment; @flags: TCP_FLAG_*, all that it is to have */
+static void make_headers(struct ctx *c, struct flow *flow, uint8_t flags,
+			 uint32_t seq, uint32_t len, struct frame_out *frame)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	const struct flowside *side = &flow->f.side[tcp_tapside(flow)];
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)data,
-			     .iov_len = len };
 	bool syn = flags & TCP_FLAG_SYN;
 	uint8_t opts[TCP_OPT_ROOM];
-	struct frame_out frame;
 	uint32_t optlen, hlen;
 	struct tcp_hdr *th;
 	uint8_t *l4;
-	int rc;
 
-	if (conn->syn_rcvd)
-		flags |= TCP_FLAG_ACK;
 	optlen = syn	       ? put_syn_options(c, flow, conn, opts) :
 		 conn->sack_ok ? put_sack_blocks(c, conn, opts) :
 				 0;
 	hlen = TCP_HLEN + optlen;
 
-	l4 = frame_ip(&frame, &c->tap, &side->oaddr, &side->eaddr, IPPROTO_TCP,
+	l4 = frame_ip(frame, &c->tap, &side->oaddr, &side->eaddr, IPPROTO_TCP,
 		      hlen, len, 0);
 	th = (struct tcp_hdr *)(void *)l4;
 	*th = (struct tcp_hdr){
@@ -197,17 +183,18 @@ int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 		.window = htons(tcp_window_update(c, flow, syn)),
 	};
 	memcpy(l4 + TCP_HLEN, opts, optlen);
-	frame_csum_offload(&frame, &side->oaddr, &side->eaddr, IPPROTO_TCP,
-			   hlen, len, offsetof(struct tcp_hdr, check));
+	frame_csum_offload(frame, &side->oaddr, &side->eaddr, IPPROTO_TCP, hlen,
+			   len, offsetof(struct tcp_hdr, check));
 	if (len + optlen > conn->mss && len)
-		frame_gso(&frame,
+		frame_gso(frame,
 			  tcp_is_v4(flow) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6,
 			  (uint16_t)(conn->mss - optlen));
+}
 
-	rc = tap_send(&c->tap, &frame, len ? &iov : NULL, !!len, len);
-	budget_spend(&c->budget,
-		     WORK_CALL + work_bytes(len) +
-			     len / MAX(conn->mss, 1) * WORK_SEGMENT);
+/* The tap took a segment, or refused it with @rc */
+static int segment_sent(struct ctx *c, struct flow *flow, uint8_t flags,
+			uint32_t seq, uint32_t len, int rc)
+{
 	flow_log(&c->log, c->now, TCP_TO_TAP, flow, seq, tcp_ack_no(flow),
 		 flags, rc ? rc : (int64_t)len);
 	if (rc)
@@ -217,6 +204,50 @@ int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
 	flow_touch_tcp(flow, tcp_sockside(flow) == INISIDE ? 0 : 1, 1, len,
 		       flags, c->now);
 	return 0;
+}
+
+static uint8_t all_flags(struct flow *flow, uint8_t flags)
+{
+	return tcp_conn(flow)->syn_rcvd ? flags | TCP_FLAG_ACK : flags;
+}
+
+/**
+ * tcp_send() - Send a segment
+ * @flags:	TCP_FLAG_*; ACK is added once the guest's SYN is known
+ * @seq:	Sequence number
+ * @data:	Payload, copied: TAP_COPY_MAX at most; or NULL
+ * @len:	Bytes of payload
+ *
+ * Return: 0, or -errno of the tap: nothing was sent
+ */
+int tcp_send(struct ctx *c, struct flow *flow, uint8_t flags, uint32_t seq,
+	     const void *data, uint32_t len)
+{
+	struct frame_out frame;
+
+	flags = all_flags(flow, flags);
+	make_headers(c, flow, flags, seq, len, &frame);
+	return segment_sent(c, flow, flags, seq, len,
+			    tap_send(&c->tap, &frame, data, len));
+}
+
+/**
+ * tcp_send_bulk() - Send a segment whose payload is not copied
+ * @b:		Batch that refers to it until it ends
+ * @data:	Payload, up to one super-segment
+ *
+ * Return: as tcp_send()
+ */
+int tcp_send_bulk(struct ctx *c, struct flow *flow, struct tap_batch *b,
+		  uint8_t flags, uint32_t seq, const void *data, uint32_t len)
+{
+	struct iovec iov = { (void *)(uintptr_t)data, len };
+	struct frame_out frame;
+
+	flags = all_flags(flow, flags);
+	make_headers(c, flow, flags, seq, len, &frame);
+	return segment_sent(c, flow, flags, seq, len,
+			    tap_batch_send(b, &frame, &iov, 1, len));
 }
 
 /* tcp_send_syn() - Our SYN, or SYN,ACK; also when it is sent again */
@@ -249,7 +280,7 @@ void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
 	frame_csum_offload(&frame, &side->oaddr, &side->eaddr, IPPROTO_TCP,
 			   TCP_HLEN, 0, offsetof(struct tcp_hdr, check));
 	count(&c->cnt, CNT_TCP_RST_TO_TAP);
-	(void)tap_send(&c->tap, &frame, NULL, 0, 0);
+	(void)tap_send(&c->tap, &frame, NULL, 0);
 }
 
 /* Put the flow on the list that tcp_flush() works through */
@@ -260,7 +291,7 @@ static void ack_enqueue(struct ctx *c, struct flow *flow)
 	if (conn->ack_queued)
 		return;
 	conn->ack_queued = true;
-	c->tcp.ack_list[c->tcp.ack_count++] =
+	tcp_shared(c)->ack_list[tcp_shared(c)->ack_count++] =
 		flow_sidx(&c->ft, flow, tcp_tapside(flow));
 }
 
@@ -298,10 +329,10 @@ static bool ack_due(const struct ctx *c, struct flow *flow)
 /* tcp_flush() - Send the acknowledgements that are due; all, before sleeping */
 void tcp_flush(struct ctx *c, bool sleep)
 {
-	uint32_t n = c->tcp.ack_count, kept = 0;
+	uint32_t n = tcp_shared(c)->ack_count, kept = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		struct flow *flow = flow_at(&c->ft, c->tcp.ack_list[i]);
+		struct flow *flow = flow_at(&c->ft, tcp_shared(c)->ack_list[i]);
 		struct tcp_conn *conn;
 
 		if (!flow)
@@ -314,7 +345,8 @@ void tcp_flush(struct ctx *c, bool sleep)
 						    conn->snd_nxt, NULL, 0);
 		}
 		if (conn->ack_queued) /* not due, or the tap refused it */
-			c->tcp.ack_list[kept++] = c->tcp.ack_list[i];
+			tcp_shared(c)->ack_list[kept++] =
+				tcp_shared(c)->ack_list[i];
 	}
-	c->tcp.ack_count = kept;
+	tcp_shared(c)->ack_count = kept;
 }

@@ -13,8 +13,8 @@
 
 #include "proto/tcp_conn.h"
 
-#define PEEK_MIN      (64U << 10) /* of one recvmsg(), however small the share */
 #define PEEK_BYTES    (256U << 10) /* of one recvmsg() */
+#define EVENT_BYTES   (1U << 20)   /* of one flow before others' turn */
 #define RESEND_BYTES  (256U << 10) /* sent again at a time */
 #define CONSUME_BYTES (16U << 10)  /* discard from the socket at least */
 #define CONSUME_SKIP  16	   /* or after so many ACKs */
@@ -79,7 +79,7 @@ static ssize_t sock_peek(struct ctx *c, struct flow *flow, uint32_t seq,
 	int fd = tcp_fd(flow);
 	ssize_t got;
 
-	if (!c->tcp.peek_off[!tcp_sock_is_v4(flow)]) {
+	if (!tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)]) {
 		got = peek_skipping(c, fd, conn->sock_rdhup,
 				    seq - conn->sock_una, buf, len);
 	} else {
@@ -97,7 +97,6 @@ static ssize_t sock_peek(struct ctx *c, struct flow *flow, uint32_t seq,
 		else
 			conn->peek_at += (uint32_t)got;
 	}
-	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(got, 0)));
 	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
 		 got < 0 ? -got : 0, 0);
 	return got;
@@ -140,6 +139,7 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 			    const uint8_t *data, uint32_t len, uint8_t last)
 {
 	uint32_t max = frame_bytes(flow, tcp_conn(flow)), sent = 0;
+	TAP_BATCH_SCOPE(batch, &c->tap);
 
 	while (sent < len) {
 		uint32_t n = MIN(max, len - sent);
@@ -147,13 +147,13 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 
 		if (sent + n == len)
 			flags |= last;
-		if (tcp_send(c, flow, flags, seq + sent, data + sent, n)) {
+		if (tcp_send_bulk(c, flow, &batch, flags, seq + sent,
+				  data + sent, n)) {
 			tcp_timer_tap_full(c, flow);
 			break;
 		}
 		sent += n;
 	}
-	(void)tap_flush(&c->tap); /* @data is reused */
 	return sent;
 }
 
@@ -251,13 +251,14 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 /**
  * tcp_to_tap() - Send the guest what the socket has and the window allows
  *
- * Bounded: a flow with more to send than its share stands in the ready list
- * then; one whose guest is full asks epoll to tell it again when there is room.
- * The flow may be closed afterwards.
+ * Bounded: a flow with more to send asks epoll to tell it again, which it does
+ * when others had their turn, or when a guest that was full has room. The flow
+ * may be closed afterwards.
  */
 void tcp_to_tap(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
+	uint32_t total = 0;
 
 	while (conn->sock_ready) {
 		uint32_t wnd = sendable(c, flow), want;
@@ -265,16 +266,12 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 
 		if (!wnd)
 			break;
-		if (budget_is_spent(&c->budget)) {
-			ready_add(&c->ft, flow, tcp_sockside(flow));
-			break;
-		}
-		if (c->tap.blocked) {
+		if (total >= EVENT_BYTES || c->tap.blocked) {
 			(void)flow_epoll_set(&c->epoll, &c->ft, flow,
 					     tcp_sockside(flow), c->now);
 			break;
 		}
-		want = MIN(wnd, budget_bytes(&c->budget, PEEK_MIN, PEEK_BYTES));
+		want = MIN(wnd, PEEK_BYTES);
 		got = sock_peek(c, flow, conn->snd_nxt, c->bufs, want);
 		if (got <= 0) {
 			if (!sock_empty(c, flow, got))
@@ -283,6 +280,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 		}
 		if (!send_peeked(c, flow, (uint32_t)got, want))
 			break;
+		total += (uint32_t)got;
 	}
 	if (conn->sock_eof && !conn->sock_ready)
 		send_fin(c, flow);

@@ -27,8 +27,10 @@ static uint32_t window_wanted(const struct ctx *c, const struct tcp_conn *conn)
 {
 	uint32_t held = tcp_rcvq_held(c, conn);
 	uint32_t own = conn->rcv_adv - conn->rcv_nxt;
-	uint64_t others = c->tcp.promised - own + c->tcp.held;
-	uint64_t left = c->tcp.budget > others ? c->tcp.budget - others : 0;
+	uint64_t others = tcp_shared(c)->promised - own + tcp_shared(c)->held;
+	uint64_t left = tcp_shared(c)->budget > others ?
+				tcp_shared(c)->budget - others :
+				0;
 	unsigned share = conn->rcv_nxt == conn->irs + 1 ? TCP_FIRST_SHARE :
 							  TCP_SHARE;
 	uint32_t wnd = (uint32_t)MIN(left / share, conn->wnd_target);
@@ -63,10 +65,10 @@ uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn)
 	field = (tcp_rcvq_held(c, conn) ? wnd : wnd + unit) >> scale;
 	field = MIN(field, 65535U);
 	wnd = MAX(field << scale, own);
-	c->tcp.promised += wnd - own;
+	tcp_shared(c)->promised += wnd - own;
 	conn->rcv_adv = conn->rcv_nxt + wnd;
-	flow_log(&c->log, c->now, TCP_WINDOW, flow, wnd, c->tcp.promised,
-		 tcp_rcvq_held(c, conn), 0);
+	flow_log(&c->log, c->now, TCP_WINDOW, flow, wnd,
+		 tcp_shared(c)->promised, tcp_rcvq_held(c, conn), 0);
 	return (uint16_t)field;
 }
 
@@ -85,7 +87,7 @@ bool tcp_window_opened(struct ctx *c, struct flow *flow)
 void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 {
 	conn->rcv_nxt += n;
-	c->tcp.promised -= n;
+	tcp_shared(c)->promised -= n;
 	if (seq_lt(conn->rcv_nxt, conn->wnd_grow_at))
 		return;
 	if (tcp_rcvq_held(c, conn) <= conn->wnd_target / 2)
@@ -96,6 +98,6 @@ void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 /* tcp_window_release() - The flow ends: nothing is promised any more */
 void tcp_window_release(struct ctx *c, struct tcp_conn *conn)
 {
-	c->tcp.promised -= conn->rcv_adv - conn->rcv_nxt;
+	tcp_shared(c)->promised -= conn->rcv_adv - conn->rcv_nxt;
 	conn->rcv_adv = conn->rcv_nxt;
 }

@@ -205,6 +205,7 @@ int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,
 /* udp_replay() - Datagrams that waited for the verdict go to the guest */
 static void udp_replay(struct ctx *c, struct flow *flow, struct miss *m)
 {
+	TAP_BATCH_SCOPE(batch, &c->tap);
 	struct stage_item *item;
 	uint32_t pos = 0;
 
@@ -213,7 +214,7 @@ static void udp_replay(struct ctx *c, struct flow *flow, struct miss *m)
 		struct udp_run run = { .iov = &iov, .n = 1 };
 
 		udp_run_add(&run, item->len, item->len);
-		udp_to_tap(c, flow, &run);
+		udp_to_tap(c, flow, &run, &batch);
 	}
 }
 
@@ -241,7 +242,6 @@ static int udp_open_host(struct ctx *c, struct flow *flow, struct miss *m)
 		udp_drain(c, flow, fd, m->listener);
 		udp_setup(fd);
 	}
-	tap_flush(&c->tap);
 	return 0;
 }
 

@@ -197,8 +197,10 @@ bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
  * Return: how many pieces they are in @dst */
 unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len);
 
-/* udp_to_tap() - Send a run to the guest, as one frame if the tap can do it */
-void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run);
+/* udp_to_tap() - Send a run to the guest, as one frame if the tap can do it
+ * @b:		Batch that the frames belong to, and the payload is lent to */
+void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
+		struct tap_batch *b);
 
 /* udp_splice.c */
 
@@ -215,12 +217,13 @@ void udp_listen(struct ctx *c, struct listener *l, uint32_t number);
  * @addr:	Local address it came to
  * @port:	Local port
  * @number:	The listener's number
+ * @b:		Batch that it belongs to if it goes to the guest
  *
  * Goes to its flow, or joins or makes a miss.
  */
 void udp_datagram(struct ctx *c, const union sockaddr_inany *peer,
 		  const union inany *addr, uint16_t port, uint32_t number,
-		  void *data, uint32_t len);
+		  void *data, uint32_t len, struct tap_batch *b);
 
 /**
  * udp_drain() - Empty a socket that was bound before it was connected

@@ -15,7 +15,7 @@
 
 /* udp_deliver() - One datagram to the guest, or to a spliced target */
 static void udp_deliver(struct ctx *c, struct flow *flow, void *data,
-			uint32_t len)
+			uint32_t len, struct tap_batch *b)
 {
 	struct iovec iov = { data, len };
 	struct udp_run run = { .iov = &iov, .n = 1 };
@@ -29,12 +29,12 @@ static void udp_deliver(struct ctx *c, struct flow *flow, void *data,
 		return;
 	}
 	udp_run_add(&run, len, len);
-	udp_to_tap(c, flow, &run);
+	udp_to_tap(c, flow, &run, b);
 }
 
 void udp_datagram(struct ctx *c, const union sockaddr_inany *peer,
 		  const union inany *addr, uint16_t port, uint32_t number,
-		  void *data, uint32_t len)
+		  void *data, uint32_t len, struct tap_batch *b)
 {
 	struct flowside key = { .oaddr = *addr, .oport = port };
 	const struct listener *l = listener_get(&c->listeners, number);
@@ -50,7 +50,7 @@ void udp_datagram(struct ctx *c, const union sockaddr_inany *peer,
 
 	flow = flow_at(&c->ft, flow_lookup(&c->ft, IPPROTO_UDP, pif, &key));
 	if (flow) {
-		udp_deliver(c, flow, data, len);
+		udp_deliver(c, flow, data, len, b);
 		return;
 	}
 
@@ -85,6 +85,7 @@ static bool udp_is_whole(struct ctx *c, struct udp_rx *rx, unsigned i)
 void udp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
 	struct udp_rx rx;
+	TAP_BATCH_SCOPE(batch, &c->tap);
 
 	if (c->tap.blocked || udp_rx_batch(c, l->fd, &rx, UDP_RX_LARGE, true))
 		return;
@@ -100,9 +101,8 @@ void udp_listen(struct ctx *c, struct listener *l, uint32_t number)
 			continue;
 		}
 		udp_datagram(c, &rx.peer[i], &addr, l->port, number,
-			     rx.iov[i][0].iov_base, rx.mm[i].msg_len);
+			     rx.iov[i][0].iov_base, rx.mm[i].msg_len, &batch);
 	}
-	tap_flush(&c->tap);
 }
 
 /* udp_is_peer() - Does a socket address name the host side's endpoint? */
@@ -123,16 +123,18 @@ void udp_drain(struct ctx *c, struct flow *flow, int fd, int32_t number)
 	struct udp_rx rx;
 
 	for (unsigned n = 0; n < UDP_DRAIN_MAX; n++) {
+		TAP_BATCH_SCOPE(batch, &c->tap); /* the next has its place */
+
 		if (udp_rx_batch(c, fd, &rx, 1, true))
 			return;
 		if (!udp_is_whole(c, &rx, 0) || number < 0)
 			continue;
 		if (udp_is_peer(flow, &rx.peer[0]))
 			udp_deliver(c, flow, rx.iov[0][0].iov_base,
-				    rx.mm[0].msg_len);
+				    rx.mm[0].msg_len, &batch);
 		else
 			udp_datagram(c, &rx.peer[0], &host->oaddr, host->oport,
 				     (uint32_t)number, rx.iov[0][0].iov_base,
-				     rx.mm[0].msg_len);
+				     rx.mm[0].msg_len, &batch);
 	}
 }

@@ -18,7 +18,7 @@
 #include "proto/udp_rx.h"
 
 /* udp_frame() - Send one frame: a datagram, or several as a super-segment */
-static int udp_frame(struct ctx *c, const struct flowside *guest,
+static int udp_frame(struct tap_batch *b, const struct flowside *guest,
 		     const struct iovec *iov, unsigned n, uint32_t bytes,
 		     uint32_t size)
 {
@@ -29,14 +29,14 @@ static int udp_frame(struct ctx *c, const struct flowside *guest,
 	};
 	struct frame_out f;
 
-	memcpy(frame_ip(&f, &c->tap, &guest->oaddr, &guest->eaddr, IPPROTO_UDP,
+	memcpy(frame_ip(&f, b->t, &guest->oaddr, &guest->eaddr, IPPROTO_UDP,
 			UDP_HLEN, bytes, 0),
 	       &uh, UDP_HLEN);
 	frame_csum_offload(&f, &guest->oaddr, &guest->eaddr, IPPROTO_UDP,
 			   UDP_HLEN, bytes, offsetof(struct udp_hdr, check));
 	if (bytes > size)
 		frame_gso(&f, VNET_GSO_UDP_L4, (uint16_t)size);
-	return tap_send(&c->tap, &f, iov, n, bytes);
+	return tap_batch_send(b, &f, iov, n, bytes);
 }
 
 unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len)
@@ -70,7 +70,7 @@ static bool udp_fits_mtu(const struct ctx *c, const struct flow *flow,
 }
 
 /* udp_frames() - Send the datagrams of a run one by one; returns the losses */
-static unsigned udp_frames(struct ctx *c, const struct flowside *guest,
+static unsigned udp_frames(struct tap_batch *b, const struct flowside *guest,
 			   const struct udp_run *run)
 {
 	struct iovec *src = run->iov, iov[2];
@@ -80,13 +80,14 @@ static unsigned udp_frames(struct ctx *c, const struct flowside *guest,
 		uint32_t len = MIN(run->size, run->bytes - off);
 		unsigned n = udp_iov_cut(iov, &src, len);
 
-		if (udp_frame(c, guest, iov, n, len, len))
+		if (udp_frame(b, guest, iov, n, len, len))
 			lost++;
 	}
 	return lost;
 }
 
-void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run)
+void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
+		struct tap_batch *b)
 {
 	unsigned tapside = udp_tapside(flow), lost = 0;
 	const struct flowside *guest = &flow->f.side[tapside];
@@ -95,11 +96,11 @@ void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run)
 	if (run->segs == 1 ||
 	    (c->tap.uso && run->bytes <= udp_run_max(flow, tapside) &&
 	     udp_fits_mtu(c, flow, run->size))) {
-		if (udp_frame(c, guest, run->iov, run->n, run->bytes,
+		if (udp_frame(b, guest, run->iov, run->n, run->bytes,
 			      run->size))
 			lost = run->segs;
 	} else {
-		lost = udp_frames(c, guest, run);
+		lost = udp_frames(b, guest, run);
 	}
 	if (lost)
 		count_n(&c->cnt, CNT_UDP_DROP_TAP, lost);
@@ -142,6 +143,7 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
 	uint32_t max = udp_run_max(flow, tapside), size;
 	struct iovec iov[2 * UDP_RX_SMALL];
 	struct udp_run run = { .iov = iov };
+	TAP_BATCH_SCOPE(batch, &c->tap);
 
 	for (unsigned i = 0; i < rx->n; i++) {
 		if (!udp_rx_whole(c, u, rx, i))
@@ -153,12 +155,12 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
 		}
 		if (udp_run_append(&run, rx, i, size, max))
 			continue;
-		udp_to_tap(c, flow, &run);
+		udp_to_tap(c, flow, &run, &batch);
 		run = (struct udp_run){ .iov = iov };
 		udp_run_append(&run, rx, i, size, max);
 	}
 	if (run.segs)
-		udp_to_tap(c, flow, &run);
+		udp_to_tap(c, flow, &run, &batch);
 }
 
 void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
@@ -190,5 +192,4 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	if (!(events & EPOLLIN) || c->tap.blocked)
 		return;
 	udp_receive(c, flow, sidei, udp_rx_deliver);
-	tap_flush(&c->tap);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* constants.c - Names of enums, in their order, and limits Python must know */
 
+#include "base/macros.h"
 #include "link/tap_vhost.h"
 #include "py/module.h"
 
@@ -75,6 +76,36 @@ static int events_add(PyObject *module)
 	return rc;
 }
 
+/* FLOW_RECORD: (name, format, offset) of each field of a packed flow */
+static int flow_record_add(PyObject *module)
+{
+	static const struct {
+		const char *name, *format;
+		size_t offset;
+	} fields[] = {
+#define FIELD(format, type, name) \
+	{ #name, format, offsetof(struct border_flow, name) },
+#include "table/border_flow.def"
+#undef FIELD
+	};
+	PyObject *tuple = PyTuple_New(ARRAY_SIZE(fields));
+	int rc;
+
+	for (size_t i = 0; tuple && i < ARRAY_SIZE(fields); i++) {
+		PyObject *field = Py_BuildValue("(ssn)", fields[i].name,
+						fields[i].format,
+						(Py_ssize_t)fields[i].offset);
+
+		if (field)
+			PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, field);
+		else
+			Py_CLEAR(tuple);
+	}
+	rc = tuple ? PyModule_AddObjectRef(module, "FLOW_RECORD", tuple) : -1;
+	Py_XDECREF(tuple);
+	return rc;
+}
+
 /* number_add() - Add an int that may need all of 64 bits */
 static int number_add(PyObject *module, const char *name, uint64_t value)
 {
@@ -94,6 +125,8 @@ static int limits_add(PyObject *module)
 	    PyModule_AddIntConstant(module, "OFFLOAD_USO6", TAP_OFFLOAD_USO6) ||
 	    PyModule_AddIntConstant(module, "MISS_DEADLINE_NS",
 				    (long)STAGE_DEADLINE) ||
+	    PyModule_AddIntConstant(module, "FLOW_RECORD_SIZE",
+				    sizeof(struct border_flow)) ||
 	    PyModule_AddIntConstant(module, "LISTEN_MAX", LISTEN_MAX) ||
 	    number_add(module, "VHOST_FEATURES", VHOST_FEATURES))
 		return -1;
@@ -111,5 +144,7 @@ int constants_add(PyObject *module)
 	    names_add(module, "COUNTERS", counter_names, CNT_NUM) ||
 	    names_add(module, "COUNTER_MEANINGS", counter_meanings, CNT_NUM))
 		return -1;
-	return events_add(module) || limits_add(module) ? -1 : 0;
+	if (events_add(module) || flow_record_add(module))
+		return -1;
+	return limits_add(module);
 }

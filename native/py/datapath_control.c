@@ -9,7 +9,7 @@
 #include "link/tap_faults.h"
 #include "py/datapath_type.h"
 
-#define LIST_MAX      65536 /* records of one call */
+#define LIST_MAX      4096 /* flows of one page: a fraction of a ms */
 #define LOG_LEVEL_MAX 3
 
 static const struct module_state *state_of(const struct py_datapath *self)
@@ -106,10 +106,56 @@ PyObject *py_inject(struct py_datapath *self, PyObject *frame)
 	}
 	err = tap_inject(&dp->ctx.tap, buffer.buf, (uint32_t)buffer.len);
 	PyBuffer_Release(&buffer);
-	if (!err)
-		err = tap_flush(&dp->ctx.tap);
 	/* A guest that is full or away: lost, as on any link, and counted */
 	if (err && err != -EAGAIN && err != -ENOTCONN)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+/* Open flows */
+
+PyObject *py_close_flow(struct py_datapath *self, PyObject *args,
+			PyObject *kwargs)
+{
+	static char *names[] = { "flow_id", "why", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *number;
+	uint64_t id;
+	int why, err;
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "Oi", names,
+						&number, &why))
+		return NULL;
+	if (why != WHY_ASKED && why != WHY_POLICY) {
+		PyErr_SetString(PyExc_ValueError,
+				"why: neither ASKED nor POLICY");
+		return NULL;
+	}
+	if (!parse_uint(number, "flow_id", UINT64_MAX, &id))
+		return NULL;
+	err = datapath_close_flow(dp, id, (enum flow_why)why);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_verdict(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "flow_id", "rule", "generation", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *number[3];
+	uint64_t id, rule, generation;
+	int err;
+
+	if (!dp ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O$OO", names,
+					 &number[0], &number[1], &number[2]) ||
+	    !parse_uint(number[0], "flow_id", UINT64_MAX, &id) ||
+	    !parse_uint(number[1], "rule", UINT32_MAX, &rule) ||
+	    !parse_uint(number[2], "generation", UINT32_MAX, &generation))
+		return NULL;
+	err = datapath_set_rule(dp, id, (uint32_t)rule, (uint32_t)generation);
+	if (err)
 		return raise_errno(-err);
 	Py_RETURN_NONE;
 }
@@ -138,34 +184,13 @@ PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 	return list;
 }
 
-/** struct listing - A list of flows while flow_snapshot() fills it
- * @list:	The list, or NULL when something failed
- */
-struct listing {
-	const struct module_state *state;
-	const struct flow_table *ft;
-	PyObject *list;
-};
-
-static void listing_add(void *arg, const struct flow *flow)
-{
-	struct listing *l = arg;
-	PyObject *item;
-
-	if (!l->list)
-		return;
-	item = record_from_flow(l->state, l->ft, flow);
-	if (!item || PyList_Append(l->list, item))
-		Py_CLEAR(l->list);
-	Py_XDECREF(item);
-}
-
 PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 {
 	static char *names[] = { "cursor", "limit", NULL };
 	struct datapath *dp = py_datapath_get(self);
-	unsigned cursor = 0;
-	struct listing l;
+	const Py_ssize_t size = sizeof(struct border_flow);
+	unsigned cursor = 0, n;
+	PyObject *page;
 	int limit = 256;
 	uint32_t next;
 
@@ -177,12 +202,15 @@ PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 			     LIST_MAX);
 		return NULL;
 	}
-	l = (struct listing){ state_of(self), &dp->ctx.ft, PyList_New(0) };
-	next = cursor;
-	flow_snapshot(&dp->ctx.ft, &next, listing_add, &l, (unsigned)limit);
-	if (!l.list)
+	page = PyBytes_FromStringAndSize(NULL, limit * size);
+	if (!page)
 		return NULL;
-	return Py_BuildValue("(NI)", l.list, (unsigned)next);
+	next = cursor;
+	n = border_flow_page(&dp->ctx.ft, &next, PyBytes_AS_STRING(page),
+			     (unsigned)limit);
+	if (_PyBytes_Resize(&page, (Py_ssize_t)n * size))
+		return NULL;
+	return Py_BuildValue("(NI)", page, (unsigned)next);
 }
 
 PyObject *py_counters(struct py_datapath *self, PyObject *unused)

@@ -348,14 +348,17 @@ static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
 	struct datapath *dp = py_datapath_get(self);
 	uint64_t miss_id, flow_id;
 	struct verdict verdict;
-	int fd;
+	int fd, err;
 
 	if (!dp || !open_fd(args, n, kwnames, &fd) ||
 	    !parse_uint(args[0], "miss_id", UINT64_MAX, &miss_id) ||
 	    !parse_verdict(args[1], &verdict))
 		return NULL;
-	if (datapath_open(dp, miss_id, &verdict, fd, &flow_id))
-		return PyLong_FromLong(-1);
+	err = datapath_open(dp, miss_id, &verdict, fd, &flow_id);
+	if (err)
+		return raise_errno(-err);
+	if (!flow_id)
+		Py_RETURN_NONE;
 	return PyLong_FromUnsignedLongLong(flow_id);
 }
 
@@ -370,7 +373,11 @@ static PyMethodDef methods[] = {
 	{ "turn", METHOD(py_turn), METH_FASTCALL | METH_KEYWORDS,
 	  "turn(now=None, slice_us=1000, spin_us=60): one bounded run" },
 	{ "open", METHOD(py_open), METH_FASTCALL | METH_KEYWORDS,
-	  "open(miss_id, verdict, fd=-1): flow_id, or -1: no flow came of it" },
+	  "open(miss_id, verdict, fd=-1): flow_id, or None: it said no" },
+	{ "close_flow", METHOD(py_close_flow), METH_KW,
+	  "close_flow(flow_id, why): reset both ends of an open flow" },
+	{ "verdict", METHOD(py_verdict), METH_KW,
+	  "verdict(flow_id, rule=, generation=): put it under another rule" },
 	{ "attach", METHOD(py_attach), METH_O,
 	  "attach(fd): a guest came; its socket is taken over" },
 	{ "detach", METHOD(py_detach), METH_NOARGS,

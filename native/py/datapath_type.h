@@ -26,6 +26,10 @@ PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
 PyObject *py_inject(struct py_datapath *self, PyObject *frame);
 PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_close_flow(struct py_datapath *self, PyObject *args,
+			PyObject *kwargs);
+PyObject *py_verdict(struct py_datapath *self, PyObject *args,
+		     PyObject *kwargs);
 PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_counters(struct py_datapath *self, PyObject *unused);
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,

@@ -32,7 +32,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
 	Py_VISIT(state->miss);
 	Py_VISIT(state->punt);
 	Py_VISIT(state->gone);
-	Py_VISIT(state->flow_info);
 	Py_VISIT(state->event);
 	return 0;
 }
@@ -45,7 +44,6 @@ static int module_clear(PyObject *module)
 	Py_CLEAR(state->miss);
 	Py_CLEAR(state->punt);
 	Py_CLEAR(state->gone);
-	Py_CLEAR(state->flow_info);
 	Py_CLEAR(state->event);
 	return 0;
 }

@@ -15,7 +15,6 @@ struct module_state {
 	PyTypeObject *miss;
 	PyTypeObject *punt;
 	PyTypeObject *gone;
-	PyTypeObject *flow_info;
 	PyTypeObject *event;
 };
 
@@ -29,9 +28,6 @@ PyObject *record_from_miss(const struct module_state *state,
 PyObject *record_from_punt(const struct module_state *state,
 			   const struct border_punts *punts, uint32_t i);
 PyObject *record_from_errno(const struct module_state *state, int err);
-PyObject *record_from_flow(const struct module_state *state,
-			   const struct flow_table *ft,
-			   const struct flow *flow);
 PyObject *record_from_event(const struct module_state *state,
 			    const struct log_record *event);
 

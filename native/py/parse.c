@@ -15,6 +15,7 @@ enum {
 	ITEM_OADDR,
 	ITEM_OPORT,
 	ITEM_RULE,
+	ITEM_GENERATION,
 	ITEMS
 };
 
@@ -84,11 +85,11 @@ static bool parse_side(PyObject *tuple, struct flowside *side)
 
 bool parse_verdict(PyObject *value, struct verdict *v)
 {
-	uint64_t action, pif, rule;
+	uint64_t action, pif, rule, generation;
 
 	if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != ITEMS) {
-		PyErr_SetString(PyExc_TypeError,
-				"verdict: tuple of 7 items expected");
+		PyErr_Format(PyExc_TypeError,
+			     "verdict: tuple of %d items expected", ITEMS);
 		return false;
 	}
 	if (!parse_uint(PyTuple_GET_ITEM(value, ITEM_ACTION), "action",
@@ -96,10 +97,13 @@ bool parse_verdict(PyObject *value, struct verdict *v)
 	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_PIF), "pif", PIF_NUM - 1,
 			&pif) ||
 	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_RULE), "rule", UINT32_MAX,
-			&rule))
+			&rule) ||
+	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_GENERATION), "generation",
+			UINT32_MAX, &generation))
 		return false;
 	v->action = (uint8_t)action;
 	v->pif = (uint8_t)pif;
 	v->rule = (uint32_t)rule;
+	v->generation = (uint32_t)generation;
 	return parse_side(value, &v->side);
 }

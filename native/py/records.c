@@ -29,38 +29,11 @@ static PyStructSequence_Field gone_fields[] = {
 	{ NULL, NULL },
 };
 
-static PyStructSequence_Field flow_fields[] = {
-	{ "flow_id", "generation << 32 | index" },
-	{ "index", "place in the flow table" },
-	{ "type", "index of FLOW_TYPES" },
-	{ "state", "index of FLOW_STATES" },
-	{ "pif0", "initiating side: index of PIF" },
-	{ "eaddr0", NULL },
-	{ "eport0", NULL },
-	{ "oaddr0", NULL },
-	{ "oport0", NULL },
-	{ "pif1", "target side: index of PIF" },
-	{ "eaddr1", NULL },
-	{ "eport1", NULL },
-	{ "oaddr1", NULL },
-	{ "oport1", NULL },
-	{ "packets0", "from the initiating side to the target" },
-	{ "bytes0", NULL },
-	{ "packets1", "back" },
-	{ "bytes1", NULL },
-	{ "tcp_flags0", "union of flags seen" },
-	{ "tcp_flags1", NULL },
-	{ "created_ns", NULL },
-	{ "last_use_ns", NULL },
-	{ "rule", "number of the rule that admitted it" },
-	{ NULL, NULL },
-};
-
 static PyStructSequence_Field event_fields[] = {
 	{ "time_ns", NULL },
 	{ "event", "index of EVENTS" },
 	{ "flow_id", "or -1" },
-	{ "flow", "FlowInfo with its addresses at that time, or None" },
+	{ "flow", "packed, with its addresses at that time, or None" },
 	{ "args", "as many as EVENTS has names" },
 	{ NULL, NULL },
 };
@@ -75,9 +48,6 @@ static PyStructSequence_Desc punt_desc = { "passtpy._native.Punt",
 
 static PyStructSequence_Desc gone_desc = { "passtpy._native.Gone",
 					   "The tap is gone", gone_fields, 1 };
-
-static PyStructSequence_Desc flow_desc = { "passtpy._native.FlowInfo",
-					   "One flow", flow_fields, 23 };
 
 static PyStructSequence_Desc event_desc = { "passtpy._native.Event",
 					    "One log event", event_fields, 5 };
@@ -96,7 +66,6 @@ int records_add_types(PyObject *module, struct module_state *state)
 	if (type_add(module, &miss_desc, &state->miss) ||
 	    type_add(module, &punt_desc, &state->punt) ||
 	    type_add(module, &gone_desc, &state->gone) ||
-	    type_add(module, &flow_desc, &state->flow_info) ||
 	    type_add(module, &event_desc, &state->event))
 		return -1;
 	return 0;
@@ -186,50 +155,13 @@ PyObject *record_from_errno(const struct module_state *state, int err)
 	return fill_end(&f);
 }
 
-PyObject *record_from_flow(const struct module_state *state,
-			   const struct flow_table *ft, const struct flow *flow)
+/* flow_bytes() - The flow of a log event, packed */
+static PyObject *flow_bytes(const struct log_record *event)
 {
-	struct filler f = fill_begin(state->flow_info);
-	const struct flow_common *common = &flow->f;
+	struct border_flow flow;
 
-	fill_uint(&f, flow_id(ft, flow));
-	fill_uint(&f, flow_index(ft, flow));
-	fill_uint(&f, common->type);
-	fill_uint(&f, common->state);
-	for (unsigned i = 0; i < SIDES; i++) {
-		fill_uint(&f, common->pif[i]);
-		fill_side(&f, &common->side[i]);
-	}
-	for (unsigned i = 0; i < SIDES; i++) {
-		fill_uint(&f, common->packets[i]);
-		fill_uint(&f, common->bytes[i]);
-	}
-	fill_uint(&f, common->tcp_flags[INISIDE]);
-	fill_uint(&f, common->tcp_flags[TGTSIDE]);
-	fill_uint(&f, common->created);
-	fill_uint(&f, common->last_use);
-	fill_uint(&f, common->rule);
-	return fill_end(&f);
-}
-
-/* record_from_logged() - The flow of a log event; it may be gone by now, so
- * that only what the event copied is known, the rest is zero */
-static PyObject *record_from_logged(const struct module_state *state,
-				    const struct log_record *event)
-{
-	struct filler f = fill_begin(state->flow_info);
-
-	fill_uint(&f, event->flow_id);
-	fill_uint(&f, event->flow_id & UINT32_MAX);
-	fill_uint(&f, event->type);
-	fill_uint(&f, event->state);
-	for (unsigned i = 0; i < SIDES; i++) {
-		fill_uint(&f, event->pif[i]);
-		fill_side(&f, &event->side[i]);
-	}
-	while (f.next < flow_desc.n_in_sequence && !f.failed)
-		fill_uint(&f, 0);
-	return fill_end(&f);
+	border_flow_from_log(&flow, event);
+	return PyBytes_FromStringAndSize((const char *)&flow, sizeof(flow));
 }
 
 static PyObject *args_new(const struct log_record *event)
@@ -262,7 +194,7 @@ PyObject *record_from_event(const struct module_state *state,
 	fill_uint(&f, event->event);
 	if (has_flow) {
 		fill_uint(&f, event->flow_id);
-		fill(&f, record_from_logged(state, event));
+		fill(&f, flow_bytes(event));
 	} else {
 		fill(&f, PyLong_FromLong(-1));
 		fill(&f, Py_NewRef(Py_None));

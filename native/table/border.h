@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* border.h - Records that cross to Python, declared once
  *
- * A miss crosses as its key (struct miss), a log event as struct log_record,
- * a flow as struct flow_common; a punted frame as its bytes, kept here until
- * py/ has copied them.
+ * A miss crosses as its key (struct miss), a flow as struct border_flow, a log
+ * event as struct log_record with one of those; a punted frame as its bytes,
+ * kept here until py/ has copied them.
  */
 #ifndef PASSTPY_TABLE_BORDER_H
 #define PASSTPY_TABLE_BORDER_H
 
 #include <stdint.h>
+
+#include "table/flow_log.h"
+#include "table/flow_table.h"
 
 #define BORDER_PUNTS	64 /* frames lifted to services per turn */
 #define BORDER_PUNT_BUF (128 * 1024)
@@ -27,5 +30,30 @@ struct border_punts {
 	uint32_t len[BORDER_PUNTS];
 	uint8_t *buf;
 };
+
+/** struct border_flow - A flow, as many of them lie in a page without gaps */
+struct border_flow {
+#define FIELD(format, type, name) type name;
+#include "table/border_flow.def"
+#undef FIELD
+} __attribute__((packed));
+
+void border_flow_fill(struct border_flow *r, const struct flow_table *ft,
+		      const struct flow *flow);
+
+/* border_flow_from_log() - The flow of a log event: it may be gone by now, so
+ * only what the event copied is known, and the rest is zero */
+void border_flow_from_log(struct border_flow *r,
+			  const struct log_record *event);
+
+/**
+ * border_flow_page() - Next flows from a cursor on
+ * @cursor:	As for flow_snapshot()
+ * @to:		Room for @limit records, at any alignment
+ *
+ * Return: number of records
+ */
+unsigned border_flow_page(const struct flow_table *ft, uint32_t *cursor,
+			  void *to, unsigned limit);
 
 #endif /* PASSTPY_TABLE_BORDER_H */

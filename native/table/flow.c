@@ -47,6 +47,7 @@ const char *const flow_why_names[] = {
 	[WHY_REFUSED] = "REFUSED",     [WHY_UNREACHABLE] = "UNREACHABLE",
 	[WHY_TIMEOUT] = "TIMEOUT",     [WHY_IDLE] = "IDLE",
 	[WHY_NO_BUFFER] = "NO_BUFFER", [WHY_SHUTDOWN] = "SHUTDOWN",
+	[WHY_ASKED] = "ASKED",	       [WHY_POLICY] = "POLICY",
 };
 ASSERT_ONE_EACH(flow_why_names, WHY_NUM);
 

@@ -65,6 +65,8 @@ enum flow_why {
 	WHY_IDLE,
 	WHY_NO_BUFFER,
 	WHY_SHUTDOWN,
+	WHY_ASKED,  /* somebody wanted it closed */
+	WHY_POLICY, /* the rules of today would not let it in */
 	WHY_NUM
 };
 
@@ -93,12 +95,13 @@ struct flowside {
  * @events:	What its handler has seen happen to it, bits of the handler's
  * @hashed:	The side can be found by flow_lookup()
  * @tcp_flags:	Union of TCP flags seen, per direction
- * @ready:	Sides that wait in the ready list, a bit each; the list's own
  * @side:	Addresses
  * @fd:		Socket of each side, or -1
  * @interest:	EPOLL* that each @fd is registered for; 0: it is not
  * @generation:	Of this index, for flow_id; survives FREE
- * @rule:	Number of the rule that admitted it
+ * @rule:	Id of the rule that admitted it
+ * @policy:	Generation of the policy that rule was in
+ * @listener:	Number of the listening socket it came by, or -1
  * @packets:	Per direction: INISIDE to TGTSIDE is 0, back is 1
  * @bytes:	Payload bytes per direction
  * @created:	ns
@@ -107,8 +110,6 @@ struct flowside {
  * @timer_slot:	Where the wheel keeps it, 0: nowhere; wheel's own
  * @timer_next:	Wheel's own
  * @timer_prev:	Wheel's own
- * @ready_next:	The list's own
- * @ready_prev:	The list's own
  */
 struct flow_common {
 	uint8_t state;
@@ -118,7 +119,6 @@ struct flow_common {
 	uint8_t epoll_id;
 	uint8_t why;
 	uint8_t tcp_flags[SIDES];
-	uint8_t ready;
 	uint16_t events;
 	bool hashed[SIDES];
 	struct flowside side[SIDES];
@@ -126,6 +126,8 @@ struct flow_common {
 	uint32_t interest[SIDES];
 	uint32_t generation;
 	uint32_t rule;
+	uint32_t policy;
+	int32_t listener;
 	uint64_t packets[SIDES];
 	uint64_t bytes[SIDES];
 	uint64_t created;
@@ -134,11 +136,9 @@ struct flow_common {
 	uint32_t timer_slot;
 	uint32_t timer_next;
 	uint32_t timer_prev;
-	uint32_t ready_next;
-	uint32_t ready_prev;
 };
 
-#define FLOW_PRIV_SIZE 376 /* bytes a handler may keep in an entry */
+#define FLOW_PRIV_SIZE 384 /* bytes a handler may keep in an entry */
 
 /** struct flow - Entry of the flow table; entries never move
  * @f:		Common part, as everybody reads it
@@ -172,13 +172,15 @@ static inline bool flow_sidx_is_none(flow_sidx_t sidx)
  * @action:	enum verdict_action
  * @pif:	Target pif
  * @side:	Target side; zero @oport: any; zero @oaddr: any
- * @rule:	Number of the rule that decided
+ * @rule:	Id of the rule that decided
+ * @generation:	Of the policy that the rule is in
  */
 struct verdict {
 	uint8_t action;
 	uint8_t pif;
 	struct flowside side;
 	uint32_t rule;
+	uint32_t generation;
 };
 
 enum verdict_action {

@@ -22,7 +22,6 @@
 #include "base/macros.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
-#include "table/ready.h"
 
 #define MAP_BITS    64	 /* bits of a word of @closing_map */
 #define RANGE_ALIGN 4096 /* each part of the range starts on a page */
@@ -128,6 +127,7 @@ struct flow *flow_alloc(struct flow_table *ft, uint64_t now)
 	if (!++flow->rw.generation)
 		flow->rw.generation = 1;
 	flow->rw.fd[INISIDE] = flow->rw.fd[TGTSIDE] = -1;
+	flow->rw.listener = -1;
 	flow->rw.created = now;
 	flow->rw.last_use = now;
 	ft->making = flow;
@@ -154,7 +154,7 @@ void flow_target(struct flow_table *ft, struct flow *flow,
 	assert(flow == ft->making && v->pif != PIF_NONE);
 	flow->rw.pif[TGTSIDE] = v->pif;
 	flow->rw.side[TGTSIDE] = v->side;
-	flow->rw.rule = v->rule;
+	flow_set_rule(flow, v->rule, v->generation);
 	set_state(ft, flow, FLOW_INI, FLOW_TGT, now);
 	changed(ft);
 }
@@ -225,7 +225,6 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 		if (flow->f.hashed[i])
 			flow_hash_remove(ft, flow_sidx(ft, flow, i));
 	timer_set(ft->timers, flow, 0);
-	ready_remove(ft, flow);
 	flow->rw.closed = true;
 	flow->rw.why = (uint8_t)why;
 	if (!ft->closing++)
@@ -304,6 +303,17 @@ struct flow *flow_at(const struct flow_table *ft, flow_sidx_t sidx)
 		return NULL;
 	flow = &ft->flows[sidx.flow];
 	return flow->f.state == FLOW_ACTIVE && !flow->f.closed ? flow : NULL;
+}
+
+struct flow *flow_by_id(const struct flow_table *ft, uint64_t id)
+{
+	flow_sidx_t sidx = { .flow = (uint32_t)id };
+	struct flow *flow;
+
+	if ((uint32_t)id >= ft->top)
+		return NULL;
+	flow = flow_at(ft, sidx);
+	return flow && flow_id(ft, flow) == id ? flow : NULL;
 }
 
 /* skip_run() - First entry from @i on that is in no free cluster, or top */

@@ -14,15 +14,6 @@
 
 struct flow_bucket;
 
-/** struct ready_list - Ends of the ready list (ready.h): index + 1, or 0
- * @count:	Flows in it
- */
-struct ready_list {
-	uint32_t head;
-	uint32_t tail;
-	uint32_t count;
-};
-
 /** struct flow_table - All flows of a datapath
  * @flows:	Entries, one reserved address range touched on demand
  * @max:	Entries at most
@@ -43,7 +34,6 @@ struct ready_list {
  * @key:	Secret of the hash
  * @log:	Where steps are logged
  * @cnt:	Counters
- * @ready:	Flows with something left to do
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -68,7 +58,6 @@ struct flow_table {
 	struct siphash_key key;
 	struct flow_log *log;
 	struct counters *cnt;
-	struct ready_list ready;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;
@@ -148,6 +137,20 @@ static inline void flow_set_events(struct flow *flow, uint16_t events)
 	flow->rw.events = events;
 }
 
+/* flow_set_listener() - Which listening socket a flow came by */
+static inline void flow_set_listener(struct flow *flow, int32_t number)
+{
+	flow->rw.listener = number;
+}
+
+/* flow_set_rule() - The rule that would admit an open flow now */
+static inline void flow_set_rule(struct flow *flow, uint32_t rule,
+				 uint32_t policy)
+{
+	flow->rw.rule = rule;
+	flow->rw.policy = policy;
+}
+
 /**
  * flow_mark_closed() - Take a flow out of hash and timers; the scan frees it
  * @why:	enum flow_why, logged
@@ -222,6 +225,9 @@ static inline uint64_t flow_id(const struct flow_table *ft,
 {
 	return ((uint64_t)flow->f.generation << 32) | flow_index(ft, flow);
 }
+
+/* flow_by_id() - Open flow of a flow_id; NULL if it is gone, or never was */
+struct flow *flow_by_id(const struct flow_table *ft, uint64_t id);
 
 /**
  * flow_snapshot() - Next flows from a cursor on, for listings

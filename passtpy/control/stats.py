@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """--stats: what happened since the last line, as a table on standard error."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
+
+from passtpy.net.kernel.loop import Loop
+from passtpy.sinks import Sink
 
 DROPS: Final = "drop_"  # how the names of several counters begin
 # What a column is called, and the counter behind it.
@@ -25,21 +26,15 @@ WIDTH: Final = 11
 HEADER_EVERY: Final = 20
 
 
-class Loop(Protocol):
-    """The part of an event loop that is needed here."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> object: ...
-
-
 class StatsTable:
     """Writes a line every `delay` seconds in which anything happened."""
 
     def __init__(
-        self, delay: int, source: Callable[[], Mapping[str, int]], fd: int = 2
+        self, delay: int, source: Callable[[], Mapping[str, int]], sink: Sink
     ) -> None:
         self._delay = delay
         self._source = source
-        self._fd = fd
+        self._sink = sink
         self._last: Mapping[str, int] = {}
         self._lines = 0
         self._loop: Loop | None = None
@@ -56,8 +51,8 @@ class StatsTable:
     def _on_timer(self) -> None:
         if self._loop is None:
             return
-        with suppress(OSError):  # nobody reads it any more
-            os.write(self._fd, self.text().encode())
+        for line in self.text().splitlines():
+            self._sink.write("info", line)
         self._loop.call_later(self._delay, self._on_timer)
 
     def text(self) -> str:

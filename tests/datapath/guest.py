@@ -24,7 +24,7 @@ from scapy.utils import checksum as internet_checksum
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
-from passtpy.flow import Action, Pif, Verdict
+from passtpy.flow import Action, FlowRecord, Pif, Verdict, flows_in
 from tests.datapath.link import Link, MessageLink, StreamLink
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
 from tests.datapath.vring import VringLink
@@ -138,7 +138,8 @@ class Guest:
     """A guest, the datapath it is on, and the control plane that answers.
 
     `decide` is asked for each miss (None: left pending); `misses`, `punts`, `gone` and
-    `opened` keep what turns returned. `send()` and `advance()` run a turn themselves.
+    `opened` keep what turns returned and open() made of it. `send()` and `advance()`
+    run a turn themselves.
     """
 
     vnet: bool = True
@@ -219,13 +220,20 @@ class Guest:
         self.now += round(seconds * 1e9)
         self.turn()
 
+    def open(self, miss_id: int, verdict: Verdict, fd: int = -1) -> int:
+        """Answer a miss; return its flow, 0 if the verdict said no, or -errno."""
+        try:
+            return self.dp.open(miss_id, verdict, fd) or 0
+        except OSError as error:
+            return -(error.errno or 0)
+
     def _take(self, record: object) -> None:
         match record:
             case _native.Miss():
                 self.misses.append(record)
                 verdict = self.decide(record)
                 if verdict is not None:
-                    self.opened.append(self.dp.open(record.miss_id, verdict))
+                    self.opened.append(self.open(record.miss_id, verdict))
             case _native.Punt():
                 self.punts.append(record.frame)
             case _native.Gone():
@@ -331,13 +339,13 @@ class Guest:
         """Return one counter."""
         return self.dp.counters()[name]
 
-    def flows(self) -> list[_native.FlowInfo]:
+    def flows(self) -> list[FlowRecord]:
         """Return every open flow."""
-        found: list[_native.FlowInfo] = []
+        found: list[FlowRecord] = []
         cursor = 0
         while True:
-            part, cursor = self.dp.flows(cursor)
-            found += part
+            page, cursor = self.dp.flows(cursor)
+            found += flows_in(page)
             if not cursor:
                 return found
 

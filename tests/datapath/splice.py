@@ -15,7 +15,7 @@ from typing import Any
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.flow import Action, Pif, Verdict
+from passtpy.flow import Action, FlowRecord, Pif, Verdict
 from tests.datapath.guest import WAIT_S, Guest
 
 LISTENER = 7
@@ -78,7 +78,7 @@ class World:
     def answer(self, miss: _native.Miss, action: Action = Action.SPLICE) -> int:
         """Open, or whatever the action says."""
         fd = self.brought() if action == Action.SPLICE else -1
-        flow_id = self.guest.dp.open(miss.miss_id, self.verdict(action), fd)
+        flow_id = self.guest.open(miss.miss_id, self.verdict(action), fd)
         self.guest.opened.append(flow_id)
         return flow_id
 
@@ -126,7 +126,7 @@ class World:
             results = [future.result() for future in futures]
         return results[0] if len(results) == 1 else results
 
-    def flow(self) -> _native.FlowInfo:
+    def flow(self) -> FlowRecord:
         """The only flow."""
         (flow,) = self.guest.flows()
         return flow

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The border itself: what Datapath takes, refuses, tells, and does not leak."""
 
+import errno
 import gc
 import os
 import select
@@ -17,13 +18,13 @@ from scapy.utils import RawPcapReader
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED
-from passtpy.flow import Action, FlowState, FlowType, Pif
+from passtpy.flow import Action, FlowState, FlowType, Pif, Verdict, flows_in
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import OUR_MAC, syn, udp
 
 MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
-GOOD = (int(Action.DROP), int(Pif.HOST), bytes(16), 1, bytes(16), 0, 1)
+GOOD = Verdict(Action.DROP, Pif.HOST, bytes(16), 1, bytes(16), 0, 1, 0)
 
 
 def make(**options: Any) -> _native.Datapath:
@@ -73,7 +74,7 @@ def test_bad_fd_is_an_os_error() -> None:
     [
         (None, TypeError),
         (list(GOOD), TypeError),
-        (GOOD[:6], TypeError),
+        (GOOD[:7], TypeError),
         ((4, *GOOD[1:]), ValueError),
         ((-1, *GOOD[1:]), ValueError),
         (("0", *GOOD[1:]), TypeError),
@@ -81,8 +82,9 @@ def test_bad_fd_is_an_os_error() -> None:
         ((0, 1, b"four", *GOOD[3:]), ValueError),
         ((0, 1, "::1", *GOOD[3:]), TypeError),
         ((*GOOD[:3], 65536, *GOOD[4:]), ValueError),
-        ((*GOOD[:5], 1 << 70, 1), ValueError),
-        ((*GOOD[:6], 1 << 32), ValueError),
+        ((*GOOD[:5], 1 << 70, 1, 0), ValueError),
+        ((*GOOD[:6], 1 << 32, 0), ValueError),
+        ((*GOOD[:7], 1 << 32), ValueError),
     ],
 )
 def test_bad_verdict_is_refused_and_the_miss_waits(
@@ -98,7 +100,7 @@ def test_bad_verdict_is_refused_and_the_miss_waits(
 
 @pytest.mark.parametrize("miss_id", [0, 1023, 1024, 1 << 32, (1 << 64) - 1])
 def test_invented_miss_id_hits_nothing(guest: Guest, miss_id: int) -> None:
-    assert guest.dp.open(miss_id, GOOD) == -1
+    assert guest.open(miss_id, GOOD) == -errno.ESTALE
     assert guest.counter("miss_late") == 1
 
 
@@ -204,15 +206,15 @@ def test_flow_listing_goes_on_from_its_cursor(
     seen: list[int] = []
     cursor = 0
     while True:
-        part, cursor = guest.dp.flows(cursor, limit=10)
-        assert len(part) <= 10
-        seen += [flow.eport0 for flow in part]
+        page, cursor = guest.dp.flows(cursor, limit=10)
+        assert len(page) <= 10 * _native.FLOW_RECORD_SIZE
+        seen += [flow.eport0 for flow in flows_in(page)]
         if not cursor:
             break
     assert sorted(seen) == list(range(1000, 1025))
     with pytest.raises(ValueError, match="limit"):
         guest.dp.flows(0, 0)
-    assert guest.dp.flows(cursor=1 << 31) == ([], 0)
+    assert guest.dp.flows(cursor=1 << 31) == (b"", 0)
 
 
 def test_log_ring_tells_the_life_of_a_flow(guest: Guest, server: Server) -> None:
@@ -321,7 +323,7 @@ def test_turns_misses_and_listings_leak_nothing(guest: Guest) -> None:
             guest.flows()
             guest.dp.events()
             with pytest.raises(ValueError, match="eaddr"):
-                guest.dp.open(0, (0, 1, b"", 0, UNSPECIFIED, 0, 0))
+                guest.dp.open(0, (0, 1, b"", 0, UNSPECIFIED, 0, 0, 0))
             guest.misses.clear()
             guest.opened.clear()
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a frame to a miss, a punt, a drop or a flow; and from a verdict to a flow."""
 
+import errno
 import socket
 from ipaddress import ip_address
 
@@ -122,7 +123,7 @@ def test_miss_expires(guest: Guest) -> None:
     (miss,) = guest.misses
     guest.advance(_native.MISS_DEADLINE_NS / 1e9 + 0.2)
     assert guest.counter("miss_expired") == 1
-    assert guest.dp.open(miss.miss_id, to_loopback(9)) == -1
+    assert guest.open(miss.miss_id, to_loopback(9)) == -errno.ESTALE
     assert guest.counter("miss_late") == 1
     guest.send(syn())
     assert len(guest.misses) == 2
@@ -132,8 +133,9 @@ def test_miss_expires(guest: Guest) -> None:
 def test_verdict_twice_is_late(guest: Guest, server: Server) -> None:
     guest.decide = forward_to(server.port)
     guest.send(syn())
-    assert guest.opened[0] >= 0
-    assert guest.dp.open(guest.misses[0].miss_id, to_loopback(server.port)) == -1
+    assert guest.opened[0] > 0
+    again = guest.open(guest.misses[0].miss_id, to_loopback(server.port))
+    assert again == -errno.ESTALE
     assert guest.counter("miss_late") == 1
 
 
@@ -141,7 +143,7 @@ def test_drop_says_nothing(guest: Guest) -> None:
     guest.decide = answer(Action.DROP)
     guest.send(syn())
     guest.expect_nothing()
-    assert guest.opened == [-1]
+    assert guest.opened == [0]
     assert guest.counter("drop_verdict") == 1
 
 
@@ -161,15 +163,21 @@ def test_splice_is_not_for_the_tap(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"pif": Pif.TAP}, {"pif": Pif.NONE}, {"eaddr": UNSPECIFIED}],
+    ("change", "error"),
+    [
+        ({"pif": Pif.TAP}, errno.EINVAL),
+        ({"pif": Pif.NONE}, errno.EINVAL),
+        ({"eaddr": UNSPECIFIED}, errno.EDESTADDRREQ),
+    ],
     ids=["back to the tap", "nowhere", "no address"],
 )
-def test_impossible_verdict_is_refused(guest: Guest, change: dict[str, int]) -> None:
+def test_impossible_verdict_is_refused(
+    guest: Guest, change: dict[str, int], error: int
+) -> None:
     guest.decide = lambda _miss: to_loopback(9)._replace(**change)  # type: ignore[arg-type]
     guest.send(syn())
     guest.expect("RA")
-    assert guest.opened == [-1]
+    assert guest.opened == [-error]
     assert not guest.flows()
 
 
@@ -177,7 +185,8 @@ def test_full_table_refuses(make_guest: type[Guest], server: Server) -> None:
     guest = make_guest(options={"max_flows": 2})
     guest.decide = forward_to(server.port)
     guest.send(syn(sport=1), syn(sport=2), syn(sport=3))
-    assert [flow >= 0 for flow in guest.opened] == [True, True, False]
+    assert [flow > 0 for flow in guest.opened] == [True, True, False]
+    assert guest.opened[-1] == -errno.ENFILE
     assert guest.counter("drop_table_full") == 1
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TCP from socket to socket: opening, bytes, half-closes, resets, back-pressure."""
 
+import errno
 import fcntl
 import os
 import random
@@ -96,7 +97,7 @@ def test_refused_target_resets_the_client(world: World) -> None:
     with pytest.raises(ConnectionResetError):
         world.work(lambda: client.recv(1))
     assert world.ended()
-    assert world.guest.opened == [-1]
+    assert world.guest.opened == [-errno.ECONNREFUSED]
 
 
 @pytest.mark.parametrize("action", [Action.REJECT, Action.DROP])
@@ -104,7 +105,7 @@ def test_unwanted_client_is_not_kept(world: World, action: Action) -> None:
     world.hold = True
     client = world.client()
     world.guest.wait_for(lambda: bool(world.guest.misses))
-    assert world.answer(world.guest.misses[0], action) == -1
+    assert world.answer(world.guest.misses[0], action) == 0
     if action == Action.REJECT:
         with pytest.raises(ConnectionResetError):
             client.recv(1)
@@ -135,7 +136,7 @@ def test_socket_of_a_miss_that_is_gone_is_closed(inward: World) -> None:
     inward.guest.wait_for(lambda: bool(inward.guest.misses))
     inward.guest.advance(10)
     before = open_fds()
-    assert inward.answer(inward.guest.misses[0]) == -1
+    assert inward.answer(inward.guest.misses[0]) == -errno.ESTALE
     assert open_fds() == before
     assert client.recv(1) == b""
 
@@ -146,7 +147,7 @@ def test_splice_into_the_namespace_needs_a_socket_from_there(inward: World) -> N
     client = inward.client()
     with pytest.raises(ConnectionResetError):
         inward.work(lambda: client.recv(1))
-    assert inward.guest.opened == [-1]
+    assert inward.guest.opened == [-errno.EBADF]
 
 
 def test_splice_from_host_to_host_is_refused(inward: World) -> None:
@@ -158,7 +159,7 @@ def test_splice_from_host_to_host_is_refused(inward: World) -> None:
     before = open_fds()
     fd = socket.socket().detach()
     miss_id = inward.guest.misses[0].miss_id
-    assert inward.guest.dp.open(miss_id, verdict, fd=fd) == -1
+    assert inward.guest.open(miss_id, verdict, fd=fd) == -errno.EINVAL
     assert open_fds() == before - 1  # the client's, which was ours to reset
 
 
@@ -390,7 +391,7 @@ def test_no_file_descriptor_left_resets_the_client(make_world: MakeWorld) -> Non
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        assert world.answer(world.guest.misses[0]) == -1
+        assert world.answer(world.guest.misses[0]) == -errno.EMFILE
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert world.guest.counter("sock_emfile") == 1

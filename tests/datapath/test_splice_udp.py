@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """UDP from socket to socket: opening, batches, errors, time-outs."""
 
+import errno
 import os
 import random
 import socket
@@ -247,5 +248,5 @@ def test_socket_of_a_verdict_that_fails_is_closed(inward: World) -> None:
     inward.client().send(b"x")
     inward.guest.wait_for(lambda: bool(inward.guest.misses))
     before = len(os.listdir("/proc/self/fd"))
-    assert inward.answer(inward.guest.misses[0]) == -1
+    assert inward.answer(inward.guest.misses[0]) == -errno.EDESTADDRREQ
     assert len(os.listdir("/proc/self/fd")) == before

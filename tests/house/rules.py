@@ -99,6 +99,17 @@ def flows_written_in_table(root: Path) -> list[str]:
     ]
 
 
+def bytes_are_lent_by_scope(root: Path) -> list[str]:
+    """A batch for the tap ends with a scope: no handler begins, ends or flushes one."""
+    bad = []
+    for name in ("tap_batch_begin", "tap_batch_end", "tap_flush"):
+        for file, function in _calls(root, name):
+            own = file in ("link/tap.c", "link/tap.h")
+            if not own and not (name == "tap_flush" and file.startswith("core/")):
+                bad.append(f"native/{file}: {name}() in {function}()")
+    return bad
+
+
 def gil_released_once(root: Path) -> list[str]:
     """The GIL is let go in exactly one place, in native/py/."""
     places = list(_calls(root, "Py_BEGIN_ALLOW_THREADS"))

@@ -19,6 +19,7 @@ HOUSE: list[Rule] = [
     rules.python_h_only_in_py,
     rules.one_door_into_epoll,
     rules.flows_written_in_table,
+    rules.bytes_are_lent_by_scope,
     rules.gil_released_once,
     rules.files_are_short,
     rules.licence_is_named,

@@ -16,6 +16,7 @@ PROJECT = '[project.scripts]\npasstpy-pasta = "x:y"\n'
 EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn epoll_ctl(fd, 0, 0, 0);\n}\n"
 WRITE = "void closed(struct flow *flow)\n{\n\tflow->rw.fd[0] = -1;\n}\n"
 CAST = "void f(struct flow *x)\n{\n\t((struct flow_common *)&x->f)->why = 1;\n}\n"
+FLUSH = "void f(struct ctx *c)\n{\n\ttap_flush(&c->tap);\n}\n"
 GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
 
 Tree = dict[str, str]
@@ -44,6 +45,7 @@ GOOD: list[tuple[Rule, Tree]] = [
     (rules.one_door_into_epoll, {"native/core/datapath.c": EPOLL}),
     (rules.one_door_into_epoll, {"native/proto/x.c": "/* epoll_ctl() is not here */"}),
     (rules.flows_written_in_table, {"native/table/flow_table.c": WRITE}),
+    (rules.bytes_are_lent_by_scope, {"native/core/turn.c": FLUSH}),
     (rules.gil_released_once, {"native/py/datapath.c": GIL}),
     (rules.files_are_short, {"passtpy/addr.py": "x = 1\n" * 600}),
     (rules.licence_is_named, {"passtpy/addr.py": f"# {SPDX}\n"}),
@@ -147,6 +149,16 @@ BAD: list[tuple[Rule, Tree, str]] = [
         rules.flows_written_in_table,
         {"native/proto/tcp.c": CAST},
         "native/proto/tcp.c: f() writes the common part of a flow",
+    ),
+    (
+        rules.bytes_are_lent_by_scope,
+        {"native/proto/udp.c": FLUSH},
+        "native/proto/udp.c: tap_flush() in f()",
+    ),
+    (
+        rules.bytes_are_lent_by_scope,
+        {"native/core/turn.c": FLUSH.replace("flush", "batch_begin")},
+        "native/core/turn.c: tap_batch_begin() in f()",
     ),
     (
         rules.gil_released_once,

@@ -181,7 +181,7 @@ static void tap_take(void)
 	}
 }
 
-static void tap_give(void)
+static void give_one(struct tap_batch *b)
 {
 	struct iovec payload[2];
 	union inany src, dst;
@@ -199,9 +199,16 @@ static void tap_give(void)
 	frame_csum_offload(&out, &src, &dst, IPPROTO_TCP, sizeof(*th), len,
 			   offsetof(struct tcp_hdr, check));
 	frame_gso(&out, VNET_GSO_TCPV4, (uint16_t)(1 + below(9000)));
-	(void)tap_send(&f.tap, &out, payload, 2, len);
-	if (one_in(2))
-		(void)tap_flush(&f.tap);
+	(void)tap_batch_send(b, &out, payload, 2, len);
+}
+
+static void tap_give(void)
+{
+	TAP_BATCH_SCOPE(batch, &f.tap);
+
+	do
+		give_one(&batch);
+	while (one_in(2));
 }
 
 static void step(void)

@@ -130,7 +130,7 @@ static void full_tap_is_an_error_and_counted(void)
 
 	setup(true, 0);
 	for (int i = 0; !err && i < 1000000; i++)
-		err = tap_send(&tap, &f, NULL, 0, 0);
+		err = tap_send(&tap, &f, NULL, 0);
 	CHECK_EQ(err, -EAGAIN);
 	CHECK_EQ(cnt.n[CNT_TAP_TX_ERRORS], 1);
 	teardown();
@@ -193,6 +193,7 @@ static void super_segment(bool v6, uint8_t proto, const uint8_t *payload,
 {
 	union inany src = addr(v6, 1), dst = addr(v6, 5);
 	uint32_t l4_len = proto == IPPROTO_TCP ? 20 : 8;
+	struct tap_batch batch;
 	struct iovec iov[4];
 	struct frame_out f;
 	uint8_t *l4;
@@ -224,8 +225,9 @@ static void super_segment(bool v6, uint8_t proto, const uint8_t *payload,
 	iov[2] = (struct iovec){ (void *)(payload + iov[0].iov_len), 7 };
 	iov[3].iov_base = (void *)(payload + iov[0].iov_len + 7);
 	iov[3].iov_len = len - iov[0].iov_len - 7;
-	CHECK_EQ(tap_send(&tap, &f, iov, 4, len), 0);
-	CHECK_EQ(tap_flush(&tap), 0);
+	batch = tap_batch_begin(&tap);
+	CHECK_EQ(tap_batch_send(&batch, &f, iov, 4, len), 0);
+	tap_batch_end(&batch);
 }
 
 static void check_tcp_segment(const struct tcp_hdr *tcp, uint32_t done,

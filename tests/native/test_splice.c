@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 
 #include "guest.h"
+#include "proto/tcp.h"
 
 #define BYTES	 (16 << 20)
 #define LISTENER 3
@@ -157,7 +158,7 @@ static void test_blocked_bytes_wait_in_the_pool(void)
 	world_setup(&w);
 	transfer(&w);
 	CHECK(w.g.dp->ctx.cnt.n[CNT_SPLICE_BUFFERED] > 0);
-	CHECK_EQ(w.g.dp->ctx.tcp.rcv.used, 0);
+	CHECK_EQ(tcp_chunks(&w.g.dp->ctx)->used, 0);
 	world_free(&w);
 }
 
@@ -166,7 +167,7 @@ static void test_without_a_pool_nothing_is_lost(void)
 	struct world w;
 
 	world_setup(&w);
-	w.g.dp->ctx.tcp.rcv.max = w.g.dp->ctx.tcp.rcv.used;
+	tcp_chunks(&w.g.dp->ctx)->max = tcp_chunks(&w.g.dp->ctx)->used;
 	transfer(&w);
 	CHECK_EQ(w.g.dp->ctx.cnt.n[CNT_SPLICE_BUFFERED], 0);
 	world_free(&w);
@@ -177,7 +178,7 @@ static void test_end_with_bytes_held_gives_them_back(void)
 	struct world w;
 
 	world_setup(&w);
-	while (!w.g.dp->ctx.tcp.rcv.used) {
+	while (!tcp_chunks(&w.g.dp->ctx)->used) {
 		send_some(&w);
 		turn(&w);
 	}

@@ -193,7 +193,7 @@ static void without_a_guest_frames_go_nowhere(void)
 	setup();
 	tap_detach(&tap);
 	CHECK_EQ(tap_inject(&tap, stream, 60), -ENOTCONN);
-	CHECK_EQ(tap_flush(&tap), 0);
+	tap_flush(&tap);
 	CHECK_EQ(tap_read(&tap), 0);
 	tap_room(&tap);
 	CHECK(tap.blocked);
@@ -229,13 +229,11 @@ static int send_numbered(uint32_t number, uint32_t size)
 	static uint8_t bytes[65535];
 	struct frame_out f = { .hdr_len = ETH_HLEN_ };
 	struct iovec payload[2] = { { bytes, 7 }, { bytes + 7, size - 7 } };
-	int err;
+	TAP_BATCH_SCOPE(batch, &tap); /* @bytes are used again */
 
 	memset(f.hdr, (int)number, ETH_HLEN_);
 	memset(bytes, (int)number, size);
-	err = tap_send(&tap, &f, payload, 2, size);
-	CHECK_EQ(tap_flush(&tap), 0); /* @bytes are used again */
-	return err;
+	return tap_batch_send(&batch, &f, payload, 2, size);
 }
 
 static void a_full_socket_delays_frames_and_drops_none(void)
@@ -281,7 +279,6 @@ static void many_frames_of_a_batch_go_in_order(void)
 	for (uint32_t i = 0; i < 3000; i++) {
 		memcpy(bytes + ETH_HLEN_, &i, sizeof(i));
 		CHECK_EQ(tap_inject(&tap, bytes, sizeof(bytes)), 0);
-		CHECK_EQ(tap_flush(&tap), 0);
 		tap_room(&tap);
 	}
 	end = read_guest(0);
@@ -310,7 +307,6 @@ static void short_frames_are_padded(void)
 	setup();
 	for (uint32_t n = ETH_HLEN_; n <= sizeof(bytes); n++)
 		CHECK_EQ(tap_inject(&tap, bytes, n), 0);
-	CHECK_EQ(tap_flush(&tap), 0);
 	end = read_guest(0);
 	for (uint32_t n = ETH_HLEN_; n <= sizeof(bytes); n++) {
 		frame = next_frame(&pos, end, &len);
@@ -346,6 +342,7 @@ static void super_segments_are_cut_and_summed(void)
 	static uint8_t bytes[40000];
 	struct iovec payload = { bytes, sizeof(bytes) };
 	size_t end, pos = 0, got = 0;
+	struct tap_batch batch;
 	union inany src, dst;
 	struct frame_out f;
 	struct tcp_hdr *th;
@@ -366,8 +363,9 @@ static void super_segments_are_cut_and_summed(void)
 	frame_csum_offload(&f, &src, &dst, IPPROTO_TCP, sizeof(*th),
 			   sizeof(bytes), offsetof(struct tcp_hdr, check));
 	frame_gso(&f, VNET_GSO_TCPV4, 1460);
-	CHECK_EQ(tap_send(&tap, &f, &payload, 1, sizeof(bytes)), 0);
-	CHECK_EQ(tap_flush(&tap), 0);
+	batch = tap_batch_begin(&tap);
+	CHECK_EQ(tap_batch_send(&batch, &f, &payload, 1, sizeof(bytes)), 0);
+	tap_batch_end(&batch);
 
 	end = read_guest(0);
 	while ((frame = next_frame(&pos, end, &len))) {

@@ -32,6 +32,7 @@
  */
 struct model {
 	struct ctx c;
+	struct tcp_shared tcp;
 	struct tcp_conn conn;
 	struct test_random random;
 	uint32_t start;
@@ -72,20 +73,21 @@ static bool is_marked(uint64_t pos)
 static void model_init(uint64_t seed, uint32_t start, uint32_t buffers)
 {
 	memset(&m, 0, sizeof(m));
+	m.c.shared[FLOW_TCP] = &m.tcp;
 	m.random.state = seed;
 	m.start = start;
 	m.conn.rcvq = POOL_NONE;
 	m.conn.rcv_nxt = m.conn.rcv_adv = start;
 	m.conn.wnd_target = TCP_WND_FIRST;
-	CHECK_EQ(pool_init(&m.c.tcp.rcv, TCP_RCVQ_CHUNK, buffers), 0);
+	CHECK_EQ(pool_init(&m.tcp.chunks, TCP_CHUNK, buffers), 0);
 }
 
 static void model_free(void)
 {
 	tcp_rcvq_release(&m.c, &m.conn);
-	CHECK_EQ(m.c.tcp.rcv.used, 0);
-	CHECK_EQ(m.c.tcp.held, 0);
-	pool_free(&m.c.tcp.rcv);
+	CHECK_EQ(m.tcp.chunks.used, 0);
+	CHECK_EQ(m.tcp.held, 0);
+	pool_free(&m.tcp.chunks);
 }
 
 /* The window of a connection: it never lets the queue hold more than WINDOW */
@@ -93,7 +95,7 @@ static void open_window(void)
 {
 	uint32_t wnd = WINDOW - (uint32_t)(m.next - m.head);
 
-	m.c.tcp.promised += wnd - (m.conn.rcv_adv - m.conn.rcv_nxt);
+	m.tcp.promised += wnd - (m.conn.rcv_adv - m.conn.rcv_nxt);
 	m.conn.rcv_adv = m.conn.rcv_nxt + wnd;
 }
 
@@ -156,7 +158,7 @@ static void do_in_order(void)
 			m.dropped++;
 			len = took;
 		} else {
-			m.c.tcp.held += len - took;
+			m.tcp.held += len - took;
 		}
 	}
 	m.head += took;
@@ -226,12 +228,12 @@ static void check(bool thorough)
 {
 	CHECK_EQ(m.conn.rcv_nxt, seq_at(m.next));
 	CHECK_EQ(tcp_rcvq_held(&m.c, &m.conn), m.next - m.head);
-	CHECK_EQ(m.c.tcp.held, m.next - m.head);
+	CHECK_EQ(m.tcp.held, m.next - m.head);
 	if (thorough)
 		check_ranges();
 	if (m.head == m.next &&
 	    !tcp_rcvq_ranges(&m.c, &m.conn, &(struct seq_range){ 0 }, 1))
-		CHECK_EQ(m.c.tcp.rcv.used, 0);
+		CHECK_EQ(m.tcp.chunks.used, 0);
 }
 
 /* Positions behind the head may be marked again when the ring comes round */
@@ -315,7 +317,7 @@ static void test_passed_ranges_leave_nothing(void)
 	tcp_rcvq_skip(&m.c, &m.conn, 200);
 	tcp_window_received(&m.c, &m.conn, 200);
 	tcp_rcvq_join(&m.c, &m.conn);
-	CHECK_EQ(m.c.tcp.rcv.used, 0);
+	CHECK_EQ(m.tcp.chunks.used, 0);
 	CHECK_EQ(tcp_rcvq_held(&m.c, &m.conn), 0);
 	m.head = m.next = 200;
 	model_free();
@@ -336,7 +338,7 @@ static void test_whole_window_held(void)
 				     MIN(SEGMENT, WINDOW - m.next) };
 
 		CHECK_EQ(tcp_rcvq_in_order(&m.c, &m.conn, &iov, 1, 0), 0);
-		m.c.tcp.held += iov.iov_len;
+		m.tcp.held += iov.iov_len;
 		tcp_window_received(&m.c, &m.conn, (uint32_t)iov.iov_len);
 		tcp_rcvq_join(&m.c, &m.conn);
 		m.next = m.conn.rcv_nxt - m.start;
@@ -345,7 +347,7 @@ static void test_whole_window_held(void)
 	CHECK_EQ(tcp_rcvq_held(&m.c, &m.conn), WINDOW);
 	while (m.head < m.next)
 		do_take();
-	CHECK_EQ(m.c.tcp.rcv.used, 0);
+	CHECK_EQ(m.tcp.chunks.used, 0);
 	model_free();
 }
 

@@ -28,7 +28,7 @@ static void super_segment_is_left_to_a_guest_that_takes_it(void)
 	vhost_offer(&h, 50, 1536);
 	CHECK_EQ(vhost_segment(&h, 60000, 1448, 5), 0);
 	CHECK_EQ(recv_one(NULL), 0); /* not before the flush */
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(vhost_heard(h.call[TO]), 1);
 	CHECK_EQ(recv_one(&bufs), HEADERS + 60000);
 	CHECK_EQ(bufs, (60000 + HEADERS + 12 + 1535) / 1536);
@@ -53,7 +53,7 @@ static void mergeable_buffers_may_be_tiny_and_scattered(void)
 		vring_add(&h.ring[TO], piece, 4, VIRTQ_DESC_F_WRITE);
 	}
 	CHECK_EQ(vhost_segment(&h, 200, 0, 5), 0);
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(recv_one(&bufs), HEADERS + 200);
 	CHECK_EQ(bufs, (200 + HEADERS + 12 + 17) / 18);
 	CHECK(vhost_payload_is(buf + HEADERS, 0, 200, 5));
@@ -94,7 +94,7 @@ static void super_segment_is_cut_for_a_guest_that_does_not(void)
 		vhost_setup(&h, features[i]);
 		vhost_offer(&h, 60, 1600);
 		CHECK_EQ(vhost_segment(&h, 60000, 1448, 5), 0);
-		CHECK_EQ(tap_flush(&h.tap), 0);
+		vhost_show(&h);
 		check_cut(60000, 1448, 5);
 		CHECK_EQ(recv_one(NULL), 0);
 		vhost_teardown(&h);
@@ -106,7 +106,7 @@ static void checksum_is_left_to_a_guest_that_takes_it(void)
 	vhost_setup(&h, PLAIN | VHOST_F_GUEST_CSUM);
 	vhost_offer(&h, 2, 1600);
 	CHECK_EQ(vhost_segment(&h, 100, 0, 5), 0);
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(recv_one(NULL), HEADERS + 100);
 	CHECK_EQ(vh.flags, VNET_F_NEEDS_CSUM);
 	CHECK_EQ(vh.csum_start, 34);
@@ -128,7 +128,7 @@ static void frame_without_room_waits_and_nothing_of_it_shows(void)
 	CHECK_EQ(h.cnt.n[CNT_TAP_BLOCKED], 1);
 	CHECK_EQ(vhost_segment(&h, 10, 0, 3),
 		 0); /* behind it, though it fits */
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(recv_one(&bufs), HEADERS + 60000);
 	CHECK_EQ(recv_one(NULL), 0);
 	CHECK_EQ(h.ring[TO].used->flags, 0); /* kicks are asked for */
@@ -142,7 +142,7 @@ static void frame_without_room_waits_and_nothing_of_it_shows(void)
 	vhost_kick(&h, TO);
 	tap_room(&h.tap);
 	CHECK(!h.tap.blocked);
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(recv_one(NULL), HEADERS + 60000);
 	CHECK(vhost_payload_is(buf + HEADERS, 0, 60000, 2));
 	CHECK_EQ(recv_one(NULL), HEADERS + 10);
@@ -164,7 +164,7 @@ static void cut_frame_goes_on_where_it_stopped(void)
 	while (got < 60) {
 		uint32_t before = got;
 
-		CHECK_EQ(tap_flush(&h.tap), 0);
+		vhost_show(&h);
 		while (recv_one(NULL)) {
 			const struct tcp_hdr *th = (const void *)(buf + 34);
 
@@ -188,7 +188,7 @@ static void super_segment_is_cut_when_buffers_can_never_hold_it(void)
 	vhost_offer(&h, 10, 1536); /* all that this guest ever offers */
 	CHECK_EQ(vhost_segment(&h, 60000, 1448, 5), 0);
 	while (left) {
-		CHECK_EQ(tap_flush(&h.tap), 0);
+		vhost_show(&h);
 		for (size_t n; (n = recv_one(NULL));) {
 			CHECK(vhost_payload_is(buf + HEADERS, 60000 - left,
 					       (uint32_t)n - HEADERS, 5));
@@ -208,7 +208,7 @@ static void frame_that_no_buffer_holds_is_refused_and_undone(void)
 	CHECK_EQ(vhost_segment(&h, 1000, 0, 1), -EMSGSIZE);
 	CHECK(!h.tap.blocked);
 	CHECK_EQ(vhost_segment(&h, 100, 0, 2), 0);
-	CHECK_EQ(tap_flush(&h.tap), 0);
+	vhost_show(&h);
 	CHECK_EQ(recv_one(NULL), HEADERS + 100);
 	CHECK_EQ(recv_one(NULL), 0);
 	CHECK_EQ(h.cnt.n[CNT_TAP_TX_ERRORS], 1);

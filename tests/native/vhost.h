@@ -28,6 +28,7 @@
  * @cnt:	Its counters
  * @log:	Its log
  * @now:	Its time, ns
+ * @batch:	Frames for the driver that are not shown yet; @t NULL: none
  */
 struct vhost {
 	struct vram ram;
@@ -38,7 +39,17 @@ struct vhost {
 	struct counters cnt;
 	struct flow_log log;
 	uint64_t now;
+	struct tap_batch batch;
 };
+
+/* vhost_show() - Flush: the driver sees what it was sent */
+static inline void vhost_show(struct vhost *h)
+{
+	if (h->batch.t)
+		tap_batch_end(&h->batch);
+	h->batch.t = NULL;
+	tap_flush(&h->tap);
+}
 
 static inline uint32_t vhost_hdr_len(const struct vhost *h)
 {
@@ -184,11 +195,14 @@ static inline size_t vhost_recv(struct vhost *h, struct vnet_hdr *ret_vh,
 }
 
 /* vhost_segment() - A TCP super-segment to the guest; payload bytes count up
- * from @seed. Return: of tap_send() */
+ * from @seed. Return: of tap_send() or tap_batch_send(); vhost_show() ends the
+ * batch */
 static inline int vhost_segment(struct vhost *h, uint32_t len, uint16_t mss,
 				uint8_t seed)
 {
-	static uint8_t payload[65536];
+	static uint8_t bytes[256][65536];
+	static unsigned next;
+	uint8_t *payload = bytes[next++ % ARRAY_SIZE(bytes)];
 	union inany src, dst;
 	struct iovec iov = { payload, len };
 	struct frame_out f;
@@ -205,7 +219,11 @@ static inline int vhost_segment(struct vhost *h, uint32_t len, uint16_t mss,
 	frame_csum_offload(&f, &src, &dst, IPPROTO_TCP, 20, len, 16);
 	if (mss && len > mss)
 		frame_gso(&f, VNET_GSO_TCPV4, mss);
-	return tap_send(&h->tap, &f, len ? &iov : NULL, !!len, len);
+	if (len <= TAP_COPY_MAX)
+		return tap_send(&h->tap, &f, payload, len);
+	if (!h->batch.t)
+		h->batch = tap_batch_begin(&h->tap);
+	return tap_batch_send(&h->batch, &f, &iov, 1, len);
 }
 
 /* vhost_payload_is() - Bytes @from on of such a segment's payload */

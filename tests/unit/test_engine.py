@@ -2,6 +2,7 @@
 """The engine carries records between the datapath and those who answer them."""
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Any, cast
@@ -37,13 +38,16 @@ class FakeDatapath:
         self.opened: list[tuple[int, Verdict]] = []
         self.injected: list[bytes] = []
         self.closed = False
+        self.fails = 0
 
     def turn(self, **_: int) -> list[Any]:
         self.taken += 1
         return self.turns.pop(0) if self.turns else []
 
-    def open(self, miss_id: int, verdict: Verdict) -> int:
+    def open(self, miss_id: int, verdict: Verdict, fd: int = -1) -> int:
         self.opened.append((miss_id, verdict))
+        if self.fails:
+            raise OSError(self.fails, "no")
         return 1
 
     def inject(self, frame: bytes) -> None:
@@ -203,6 +207,22 @@ def test_a_failing_decision_drops_the_miss() -> None:
     made.pump()
     assert datapath.opened == [(5, DROP)]
     assert made.statistics()["decide_failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(errno.ESTALE, 0), (errno.ENETUNREACH, 0), (errno.EINVAL, 1)],
+)
+def test_what_a_verdict_cannot_be_is_told(error: int, told: int) -> None:
+    datapath = FakeDatapath([MISS, MISS])
+    datapath.fails = error
+    made, _ = engine(datapath)
+    logged: list[str] = []
+    made._log.warning = lambda event, **fields: logged.append(event)  # type: ignore[method-assign]
+    made.pump()
+    assert datapath.taken == 2  # the others go on
+    assert made.statistics()["open_failed"] == 2 * told
+    assert logged == ["open.failed"] * 2 * told
 
 
 def test_a_failing_service_costs_its_frame_only() -> None:

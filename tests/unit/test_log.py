@@ -2,9 +2,12 @@
 """Log records: their forms, levels, limits and files."""
 
 import json
+import os
+import re
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,8 @@ from passtpy.errors import SetupError
 from passtpy.log import (
     BURST,
     MAX_NAMES,
+    VALUE_MAX,
     WINDOW_NS,
-    FileSink,
     Log,
     LogFormat,
     LogLevel,
@@ -22,20 +25,9 @@ from passtpy.log import (
     RateLimit,
     open_log,
 )
-
-
-class Lines:
-    """A sink that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.closed = False
-
-    def write(self, _level: str, line: str, /) -> None:
-        self.lines.append(line)
-
-    def close(self) -> None:
-        self.closed = True
+from passtpy.sinks import QUEUE_LEN
+from passtpy.traces import FRAMES_MAX, trace
+from tests.unit.lines import Lines
 
 
 class Clock:
@@ -150,20 +142,6 @@ def test_log_file_is_private_and_begins_with_its_header(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_full_log_file_forgets_its_oldest_lines(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    sink = FileSink(str(path), 4096, "header")
-    for number in range(1000):
-        sink.write("info", f"line {number}")
-    sink.close()
-    lines = path.read_text().splitlines()
-    assert path.stat().st_size <= 4096
-    assert lines[0] == "header"
-    assert lines[-1] == "line 999"
-    numbers = [int(line[5:]) for line in lines[2:]]
-    assert numbers == list(range(numbers[0], 1000))
-
-
 def test_log_file_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"Couldn't open log file .*: Is a directory"):
         open_log(LogSetup(file=str(tmp_path)))
@@ -190,3 +168,95 @@ def test_structlog_is_loaded_with_the_first_record_only() -> None:
     )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def raise_deep(depth: int) -> None:
+    if depth:
+        raise_deep(depth - 1)
+    raise ValueError("odd")
+
+
+def caught(depth: int = 0) -> BaseException:
+    try:
+        raise_deep(depth)
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+def test_a_failure_is_told_with_the_place_where_it_was_raised() -> None:
+    log, sink, _ = make_log()
+    log.failure("loop.failed", caught(), why="callback")
+    first, *rest = sink.lines
+    assert "error loop.failed why=callback error='ValueError: odd'" in first
+    assert rest[-1].endswith("in raise_deep")
+    assert __file__ in rest[-1]
+    assert log.failures == 1
+
+
+def test_a_failure_is_one_object_in_json() -> None:
+    log, sink, _ = make_log(form=LogFormat.JSON)
+    log.failure("loop.failed", caught())
+    (line,) = sink.lines
+    assert json.loads(line)["traceback"][-1].endswith("in raise_deep")
+
+
+def test_failures_in_a_flood_are_counted_and_limited() -> None:
+    log, sink, _ = make_log()
+    for _ in range(BURST + 90):
+        log.failure("loop.failed", caught())
+    assert log.failures == BURST + 90
+    assert sum("loop.failed" in line for line in sink.lines) == BURST
+    assert len(sink.lines) == BURST * (1 + len(trace(caught())))
+
+
+def test_a_traceback_has_a_bounded_number_of_frames() -> None:
+    assert len(trace(caught(500))) == FRAMES_MAX
+
+
+def test_a_traceback_tells_what_it_was_raised_from() -> None:
+    error = KeyError("x")
+    error.__cause__ = caught()
+    assert "raised from ValueError: odd" in trace(error)
+
+
+@pytest.mark.parametrize("form", list(LogFormat))
+def test_a_value_too_long_to_read_is_cut(form: LogFormat) -> None:
+    log, sink, _ = make_log(form=form)
+    addresses = ",".join(f"192.0.2.{n % 256}" for n in range(5000))
+    log.info("host.changed", addresses=addresses, more=set(range(5000)))
+    assert len(sink.lines[0]) < 3 * VALUE_MAX
+    assert f"({len(addresses)} characters)" in sink.lines[0]
+
+
+def test_lines_wait_until_threads_may_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = open_log(LogSetup(file=str(path)))
+    before = threading.active_count()
+    log.info("early")
+    assert threading.active_count() == before
+    log.start_writing()
+    assert threading.active_count() == before + 1
+    log.close()
+    assert path.read_text().endswith("info early\n")
+
+
+def test_a_terminal_that_nobody_reads_does_not_stop_the_log() -> None:
+    read_end, write_end = os.pipe()
+    log = Log([], LogLevel.TRACE)
+    log.add_terminal(write_end)
+    log.start_writing()
+    line, wanted = "x" * 1000, 4 * QUEUE_LEN
+    for _ in range(wanted // len(line)):
+        log.trace(line)
+    assert log.lost > wanted // len(line) // 2
+    lost, texts = log.lost, list[str]()
+    with open(read_end) as reader:  # now somebody does
+        thread = threading.Thread(target=lambda: texts.append(reader.read()))
+        thread.start()
+        log.close()
+        os.close(write_end)
+        thread.join()
+    assert texts[0].count("trace") + lost == wanted // len(line)
+    told = re.findall(r"warning log\.lost records=(\d+)", texts[0])
+    assert sum(map(int, told)) == lost

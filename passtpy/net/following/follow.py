@@ -13,7 +13,7 @@ flow may well live on.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Final, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.errors import ConfigError
-from passtpy.flow import Pif
+from passtpy.flow import Pif, flows_in
 from passtpy.log import Log
 from passtpy.net.following.change import (
     GuestNetwork,
@@ -58,19 +58,6 @@ _FLOWS: Final = 256  # flows looked at between turns
 Item = TypeVar("Item")
 
 
-class FlowLike(Protocol):
-    """What is needed of a flow: who is where."""
-
-    @property
-    def pif0(self) -> int: ...
-    @property
-    def pif1(self) -> int: ...
-    @property
-    def eaddr0(self) -> bytes: ...
-    @property
-    def eaddr1(self) -> bytes: ...
-
-
 class EngineLike(Protocol):
     """Who wants to know, and who knows the flows."""
 
@@ -85,9 +72,7 @@ class EngineLike(Protocol):
 class Flows(Protocol):
     """The part of a datapath that lists its flows."""
 
-    def flows(
-        self, cursor: int = 0, limit: int = 256
-    ) -> tuple[Sequence[FlowLike], int]: ...
+    def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]: ...
 
 
 async def _in_pieces(items: Iterable[Item]) -> tuple[Item, ...]:
@@ -173,7 +158,7 @@ class Follow:
         try:
             await self._follow(await read_host())
         except Exception as error:  # as good as no change: flows must not suffer
-            self._log.error("follow.failed", error=repr(error))
+            self._log.failure("follow.failed", error)
 
     async def _follow(self, network: HostNetwork) -> None:
         resolver = read_resolver() or self._resolver
@@ -286,17 +271,16 @@ class Follow:
             if addr is not None:
                 self._seen.observe(inany(addr))
 
-    async def _used(self, addresses: Collection[bytes]) -> set[bytes]:
+    async def _used(self, addresses: set[bytes]) -> set[bytes]:
         """Return which addresses of the guest have flows."""
         used: set[bytes] = set()
         cursor = 0
         while self._engine is not None:
-            found, cursor = self._engine.datapath.flows(cursor, _FLOWS)
-            for flow in found:
-                if flow.pif0 == Pif.TAP and flow.eaddr0 in addresses:
-                    used.add(flow.eaddr0)
-                if flow.pif1 == Pif.TAP and flow.eaddr1 in addresses:
-                    used.add(flow.eaddr1)
+            page, cursor = self._engine.datapath.flows(cursor, _FLOWS)
+            for flow in flows_in(page):
+                guest = flow.endpoint(Pif.TAP)
+                if guest is not None and guest in addresses:
+                    used.add(guest)
             if not cursor:
                 break
             await asyncio.sleep(0)

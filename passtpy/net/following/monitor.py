@@ -13,6 +13,13 @@ from contextlib import suppress
 from typing import Final
 
 from passtpy.net.host.resolv import ResolvWatch
+from passtpy.net.kernel.nlmsg import (
+    RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE,
+    RTMGRP_IPV6_IFADDR,
+    RTMGRP_IPV6_ROUTE,
+    RTMGRP_LINK,
+)
 
 SETTLE_S: Final = 0.1  # for what belongs together to come together
 _REST: Final = 10  # times as long as a look took: so much later is the next one
@@ -20,11 +27,6 @@ _MAX_REST_S: Final = 5.0
 _RECEIVE_LEN: Final = 1 << 16
 _RECEIVES: Final = 64  # of messages between turns
 
-RTMGRP_LINK: Final = 0x001
-RTMGRP_IPV4_IFADDR: Final = 0x010
-RTMGRP_IPV4_ROUTE: Final = 0x040
-RTMGRP_IPV6_IFADDR: Final = 0x100
-RTMGRP_IPV6_ROUTE: Final = 0x400
 GROUPS: Final = (
     RTMGRP_LINK
     | RTMGRP_IPV4_IFADDR

@@ -17,27 +17,26 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import NO_MAC, Address, Mac
-from passtpy.net.kernel.netlink import split
-from passtpy.net.kernel.rtnl import (
+from passtpy.net.kernel.nlmsg import (
     HEADER,
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RTM_GETNEIGH,
+    RTM_NEWNEIGH,
+    RTMGRP_NEIGH,
+    attributes,
+    split,
 )
 
 SETTLE_S: Final = 0.1  # for what belongs together to come together
 MAX_NEIGHBOURS: Final = 4096  # the kernel keeps 1024 of a family unless told otherwise
-RTM_NEWNEIGH: Final = 28
-RTM_DELNEIGH: Final = 29
-RTM_GETNEIGH: Final = 30
-RTMGRP_NEIGH: Final = 0x004
 # Reachable, stale, delay, probe, permanent: the address was valid, and may still be.
 _KNOWN: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
 _NDA_DST: Final = 1
 _NDA_LLADDR: Final = 2
 _NDMSG: Final = struct.Struct("=BxxxiHBB")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _MAC_LEN: Final = 6
 _RECEIVE_LEN: Final = 1 << 16
 _RECEIVES: Final = 16  # of messages between turns
@@ -56,8 +55,8 @@ def read_neighbour(message: bytes) -> tuple[Key, Mac | None] | None:
         return None
     kind = HEADER.unpack_from(message)[1]
     family, index, state, _, _ = _NDMSG.unpack_from(message, HEADER.size)
-    attributes = _attributes(message[start:])
-    raw = attributes.get(_NDA_DST, b"")
+    found = attributes(message[start:])
+    raw = found.get(_NDA_DST, b"")
     address: Address
     if family == socket.AF_INET and len(raw) == 4:
         address = IPv4Address(raw)
@@ -65,22 +64,10 @@ def read_neighbour(message: bytes) -> tuple[Key, Mac | None] | None:
         address = IPv6Address(raw)
     else:
         return None
-    mac = attributes.get(_NDA_LLADDR, b"")
+    mac = found.get(_NDA_LLADDR, b"")
     is_known = kind == RTM_NEWNEIGH and state & _KNOWN
     usable = len(mac) == _MAC_LEN and mac != NO_MAC and not mac[0] & 1
     return (index, address), mac if is_known and usable else None
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind] = data[offset + _ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 class Neighbours:

@@ -19,8 +19,9 @@ from passtpy.config.ports import Span
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
-from passtpy.net.forwarding.scan import Follower, Loop
+from passtpy.net.forwarding.scan import Follower
 from passtpy.net.kernel.listen import Place, describe, opener, wildcard
+from passtpy.net.kernel.loop import Loop
 from passtpy.net.kernel.sockdiag import Found
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory_client import Factory, close_all, in_batches

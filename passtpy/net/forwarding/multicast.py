@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from passtpy.addr import Address, inany
 from passtpy.config.guest_addresses import GuestAddresses
@@ -27,6 +27,7 @@ from passtpy.config.model import Config, RelayGroup
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_ICMPV6, IPPROTO_UDP
 from passtpy.log import Log
+from passtpy.net.forwarding.listeners import Listeners
 from passtpy.policy.forward import relay_numbers
 from passtpy.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
@@ -43,14 +44,6 @@ _IP_PKTINFO: Final = 8
 _IP_MULTICAST_ALL: Final = 49
 _IP_UNICAST_IF: Final = 50
 _IPV6_MULTICAST_ALL: Final = 29
-
-
-class Listeners(Protocol):
-    """The part of a datapath that is needed here."""
-
-    def listen(self, fd: int, proto: int, listener: int) -> None: ...
-
-    def unlisten(self, listener: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

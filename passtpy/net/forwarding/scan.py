@@ -7,9 +7,10 @@ between. sock_diag is asked where it answers; otherwise /proc is read.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from passtpy.flow import Pif
+from passtpy.net.kernel.loop import Loop, Timer
 from passtpy.net.kernel.sockdiag import (
     Diag,
     Found,
@@ -23,24 +24,6 @@ from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory_client import Factory, close_all
 
 PERIOD_S: Final = 1.0
-
-
-class Timer(Protocol):
-    """What call_later() returns."""
-
-    def cancel(self) -> None: ...
-
-
-class Loop(Protocol):
-    """The part of an event loop that is needed here."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
-
-    def remove_reader(self, fd: int) -> object: ...
-
-    def call_soon(self, callback: Callable[[], None]) -> object: ...
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer: ...
 
 
 class _Look:

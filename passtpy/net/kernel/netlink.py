@@ -17,24 +17,26 @@ from typing import Any, Final
 
 from passtpy.addr import Mac, parse_mac
 from passtpy.net.kernel import rtnl
-from passtpy.net.kernel.rtnl import (
+from passtpy.net.kernel.nlmsg import (
+    ERRNO,
     HEADER,
     NLM_F_ACK,
     NLM_F_DUMP,
+    NLMSG_DONE,
+    NLMSG_ERROR,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETROUTE,
+    split,
+)
+from passtpy.net.kernel.rtnl import (
+    RTM_F_CLONED,
     Link,
     LinkAddress,
     Request,
     Route,
 )
 
-NLMSG_ERROR: Final = 2
-NLMSG_DONE: Final = 3
-RTM_F_CLONED: Final = 0x200
-
-_ERRNO: Final = struct.Struct("=i")
 _RTMSG: Final = struct.Struct("=BBBBBBBBI")
 _RECEIVE_LEN: Final = 1 << 18  # the kernel fills at most 32 KiB per message today
 
@@ -56,7 +58,7 @@ def pass_on(sock: socket.socket, messages: bytes, kinds: Collection[int]) -> byt
         if kind in kinds:
             sock.send(data)
             code = _acknowledged(sock, sequence)
-        answer += _ERRNO.pack(code)
+        answer += ERRNO.pack(code)
     return bytes(answer)
 
 
@@ -64,19 +66,8 @@ def _acknowledged(sock: socket.socket, sequence: int) -> int:
     while True:
         for _, kind, number, data in split(sock.recv(_RECEIVE_LEN)):
             if number == sequence and kind == NLMSG_ERROR:
-                code: int = _ERRNO.unpack_from(data, HEADER.size)[0]
+                code: int = ERRNO.unpack_from(data, HEADER.size)[0]
                 return -code
-
-
-def split(buffer: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield (length, type, sequence, whole message) of one datagram."""
-    offset = 0
-    while offset + HEADER.size <= len(buffer):
-        length, kind, _flags, sequence, _pid = HEADER.unpack_from(buffer, offset)
-        if length < HEADER.size:
-            break
-        yield length, kind, sequence, buffer[offset : offset + length]
-        offset += (length + 3) & ~3
 
 
 class Netlink:
@@ -153,8 +144,8 @@ class Netlink:
                     continue
                 if answer in (NLMSG_ERROR, NLMSG_DONE):
                     # A dump may end without a code when it was cut short.
-                    short = length < HEADER.size + _ERRNO.size
-                    code = 0 if short else _ERRNO.unpack_from(data, HEADER.size)[0]
+                    short = length < HEADER.size + ERRNO.size
+                    code = 0 if short else ERRNO.unpack_from(data, HEADER.size)[0]
                     if code:
                         raise OSError(-code, os.strerror(-code))
                     return

@@ -8,7 +8,6 @@ bytes for another process to send.
 import importlib
 import importlib.machinery
 import socket
-import struct
 import sys
 import types
 from dataclasses import dataclass
@@ -17,28 +16,21 @@ from typing import Any, Final, NamedTuple
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import SetupError
+from passtpy.net.kernel.nlmsg import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+)
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
 Attributes = tuple[tuple[str, Any], ...]
-
-RTM_NEWLINK: Final = 16
-RTM_GETLINK: Final = 18
-RTM_NEWADDR: Final = 20
-RTM_DELADDR: Final = 21
-RTM_GETADDR: Final = 22
-RTM_NEWROUTE: Final = 24
-RTM_DELROUTE: Final = 25
-RTM_GETROUTE: Final = 26
-
-NLMSG_ERROR: Final = 2
-NLMSG_DONE: Final = 3
-NLM_F_REQUEST: Final = 0x1
-NLM_F_ACK: Final = 0x4
-NLM_F_DUMP: Final = 0x300
-NLM_F_CREATE: Final = 0x400
-NLM_F_REPLACE: Final = 0x100
-NLM_F_EXCL: Final = 0x200
 
 IFF_UP: Final = 0x1
 IFF_LOOPBACK: Final = 0x8
@@ -57,7 +49,6 @@ RTNH_F_ONLINK: Final = 4
 ADDR_GEN_NONE: Final = 1
 
 MESSAGES: Final = ("ifinfmsg", "ifaddrmsg", "rtmsg")
-HEADER: Final = struct.Struct("=IHHII")
 _FOREVER: Final = 0xFFFFFFFF
 
 

@@ -18,13 +18,20 @@ from typing import Final, Protocol
 from passtpy.addr import V4_PREFIX
 from passtpy.config.ports import MAX_PORT, Span
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
+from passtpy.net.kernel.nlmsg import (
+    ATTRIBUTE,
+    ERRNO,
+    HEADER,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    split,
+)
 from passtpy.policy.auto import Heard
 
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY: Final = 20
-NLMSG_ERROR: Final = 2
-NLMSG_DONE: Final = 3
-NLM_F_REQUEST_DUMP: Final = 0x301
 INET_DIAG_REQ_BYTECODE: Final = 1
 INET_DIAG_SKV6ONLY: Final = 11
 _S_GE: Final = 2
@@ -42,12 +49,9 @@ TABLES: Final = (
 )
 PROC_FILES: Final = ("tcp", "tcp6", "udp", "udp6")
 
-_HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI48x")
 _MESSAGE: Final = struct.Struct("=BBBB2s2s16s16sI8x20x")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _STEP: Final = struct.Struct("=BBH")
-_ERRNO: Final = struct.Struct("=i")
 _RECEIVE_LEN: Final = 1 << 16  # the kernel fills at most 32 KiB
 _LINES: Final = 256  # of /proc read at a time
 
@@ -75,7 +79,7 @@ def skip_ports(spans: Iterable[Span]) -> bytes:
         else:
             code += _step(_S_LE, low - 1, left + 4)
             left -= 2 * _STEP.size
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(code), INET_DIAG_REQ_BYTECODE) + code
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(code), INET_DIAG_REQ_BYTECODE) + code
 
 
 def _step(compare: int, port: int, otherwise: int) -> bytes:
@@ -172,10 +176,10 @@ class Diag:
         body = _REQUEST.pack(family, self._proto, 0, 0, 1 << state)
         body += self._skip.get(self._proto, b"")
         self._sequence += 1
-        head = _HEADER.pack(
-            _HEADER.size + len(body),
+        head = HEADER.pack(
+            HEADER.size + len(body),
             SOCK_DIAG_BY_FAMILY,
-            NLM_F_REQUEST_DUMP,
+            NLM_F_REQUEST | NLM_F_DUMP,
             self._sequence,
             0,
         )
@@ -185,20 +189,16 @@ class Diag:
     def _read(self, data: bytes) -> bool:
         """Keep what one datagram tells; True when the answer is complete."""
         found = self.found[self._proto]
-        offset = 0
-        while offset + _HEADER.size <= len(data):
-            length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
-            if length < _HEADER.size:
-                break
-            if sequence == self._sequence:
-                if kind == NLMSG_DONE:
-                    return True
-                if kind == NLMSG_ERROR:
-                    code = -_ERRNO.unpack_from(data, offset + _HEADER.size)[0]
-                    raise OSError(code, os.strerror(code))
-                if kind == SOCK_DIAG_BY_FAMILY:
-                    found.append(_heard(data, offset + _HEADER.size, offset + length))
-            offset += (length + 3) & ~3
+        for length, kind, sequence, message in split(data):
+            if sequence != self._sequence:
+                continue
+            if kind == NLMSG_DONE:
+                return True
+            if kind == NLMSG_ERROR:
+                code = -ERRNO.unpack_from(message, HEADER.size)[0]
+                raise OSError(code, os.strerror(code))
+            if kind == SOCK_DIAG_BY_FAMILY:
+                found.append(_heard(message, HEADER.size, length))
         return False
 
 
@@ -209,12 +209,12 @@ def _heard(data: bytes, start: int, end: int) -> Heard:
         return Heard(number, V4_PREFIX + address[:4], False, False, device)
     only = False
     offset = start + _MESSAGE.size
-    while offset + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+    while offset + ATTRIBUTE.size <= end:
+        length, kind = ATTRIBUTE.unpack_from(data, offset)
         if kind == INET_DIAG_SKV6ONLY:
-            only = data[offset + _ATTRIBUTE.size] != 0
+            only = data[offset + ATTRIBUTE.size] != 0
             break
-        offset += (max(length, _ATTRIBUTE.size) + 3) & ~3
+        offset += (max(length, ATTRIBUTE.size) + 3) & ~3
     return Heard(number, address, True, only, device)
 
 

@@ -30,8 +30,15 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address
-from passtpy.net.kernel import netlink, rtnl
+from passtpy.net.kernel import netlink
 from passtpy.net.kernel.listen import V4, V6, Place, opener, wildcard
+from passtpy.net.kernel.nlmsg import (
+    ERRNO,
+    RTM_DELADDR,
+    RTM_DELROUTE,
+    RTM_NEWADDR,
+    RTM_NEWROUTE,
+)
 from passtpy.net.kernel.sockdiag import open_diag, open_proc
 from passtpy.policy.forward import LOOPBACK_DEVICE
 
@@ -46,15 +53,12 @@ IPV6_TRANSPARENT: Final = 75
 
 _SOCKETS: Final = struct.Struct("=cBBBB")
 _LISTEN: Final = struct.Struct("=cBB")
-_ERRNO: Final = struct.Struct("=i")
 _PORT: Final = struct.Struct("=iB")  # errno, number of sockets
 _LOOPBACKS: Final[dict[int, Address]] = {
     V4: IPv4Address("127.0.0.1"),
     V6: IPv6Address("::1"),
 }
-_MAY_CHANGE: Final = frozenset(
-    (rtnl.RTM_NEWADDR, rtnl.RTM_DELADDR, rtnl.RTM_NEWROUTE, rtnl.RTM_DELROUTE)
-)
+_MAY_CHANGE: Final = frozenset((RTM_NEWADDR, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE))
 
 Answer = tuple[bytes, Sequence[int]]
 
@@ -86,19 +90,19 @@ def netlink_request(messages: Sequence[bytes]) -> bytes:
 
 def read_errnos(answer: bytes, count: int) -> list[int]:
     """Return the errno of each of `count` requests; 0: it worked."""
-    if len(answer) != count * _ERRNO.size:
+    if len(answer) != count * ERRNO.size:
         return [EPIPE] * count
-    return [number for (number,) in _ERRNO.iter_unpack(answer)]
+    return [number for (number,) in ERRNO.iter_unpack(answer)]
 
 
 def errno_answer(number: int) -> bytes:
     """Return the answer that is only an errno; 0: it worked."""
-    return _ERRNO.pack(number)
+    return ERRNO.pack(number)
 
 
 def read_errno(answer: bytes) -> int:
     """Return the errno of an answer that has one; no answer at all is EPIPE."""
-    return int(_ERRNO.unpack_from(answer)[0]) if answer else EPIPE
+    return int(ERRNO.unpack_from(answer)[0]) if answer else EPIPE
 
 
 def read_ports(answer: bytes, count: int) -> list[tuple[int, int]]:

@@ -12,8 +12,9 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from errno import EIO
-from typing import Final, Protocol
+from typing import Final
 
+from passtpy.net.kernel.loop import Readers
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory import FDS_MAX, PORTS_MAX
 
@@ -26,14 +27,6 @@ _FDS_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * _FD.size)
 Key = tuple[int, int]  # address family, socket type
 Then = Callable[[bytes, list[int]], None]
 Take = Callable[[int], None]
-
-
-class Loop(Protocol):
-    """The part of an event loop that is needed here."""
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> object: ...
-
-    def remove_reader(self, fd: int) -> object: ...
 
 
 class Factory:
@@ -50,10 +43,10 @@ class Factory:
         self._on_gone = on_gone
         self._waiting: deque[Then] = deque()
         self._unsent: deque[bytes] = deque()
-        self._loop: Loop | None = None
+        self._loop: Readers | None = None
         self.gone = False
 
-    def start(self, loop: Loop) -> None:
+    def start(self, loop: Readers) -> None:
         """Answer asynchronously from now on."""
         self._sock.setblocking(False)
         self._loop = loop

@@ -11,13 +11,15 @@ from struct import pack
 from typing import cast
 
 from passtpy.net.following.change import GuestNetwork, fading
-from passtpy.net.kernel.netlink import split
-from passtpy.net.kernel.rtnl import (
-    IFA_F_DEPRECATED,
+from passtpy.net.kernel.nlmsg import (
     RTM_DELADDR,
     RTM_DELROUTE,
     RTM_NEWADDR,
     RTM_NEWROUTE,
+    split,
+)
+from passtpy.net.kernel.rtnl import (
+    IFA_F_DEPRECATED,
     LinkAddress,
     Nested,
     Route,

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from passtpy.addr import Mac
 from passtpy.net.following.neighbours import (
     MAX_NEIGHBOURS,
-    RTM_DELNEIGH,
-    RTM_NEWNEIGH,
     Table,
     _put,
     read_neighbour,
 )
+from passtpy.net.kernel.nlmsg import RTM_DELNEIGH, RTM_NEWNEIGH
 
 MAC = b"\x02\0\0\0\0\7"
 INCOMPLETE, REACHABLE, STALE, FAILED, NOARP, PERMANENT = 1, 2, 4, 0x20, 0x40, 0x80

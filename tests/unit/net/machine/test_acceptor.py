@@ -61,8 +61,13 @@ class FakeTransport:
 
 
 class Sink:
+    lost = 0
+
     def __init__(self) -> None:
         self.lines: list[str] = []
+
+    def start(self) -> None:
+        pass
 
     def write(self, level: str, line: str) -> None:
         self.lines.append(f"{level} {line}")

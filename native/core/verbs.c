@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* verbs.c - What may be done to an open flow from outside: end it, or put it
+ * under another rule */
+
+#include <assert.h>
+#include <errno.h>
+
+#include "core/datapath.h"
+#include "core/handlers.h"
+#include "core/turn.h"
+
+int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why)
+{
+	struct ctx *c = &dp->ctx;
+	struct flow *flow = flow_by_id(&c->ft, id);
+	const struct handler *h;
+
+	if (!flow)
+		return -ESTALE;
+	if (!time_is_virtual(c))
+		c->now = clock_now();
+	h = handlers[flow->f.type];
+	if (h->close)
+		h->close(c, flow, why);
+	else
+		flow_mark_closed(&c->ft, flow, why, 0, c->now);
+	assert(flow->f.closed);
+	return 0;
+}
+
+int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
+		      uint32_t generation)
+{
+	struct flow *flow = flow_by_id(&dp->ctx.ft, id);
+
+	if (!flow)
+		return -ESTALE;
+	flow_set_rule(flow, rule, generation);
+	return 0;
+}

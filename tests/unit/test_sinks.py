@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The queue between those who say lines and those who write them."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from passtpy.sinks import FileOutlet, Record, StreamOutlet, Writer
+
+LIMIT = 10_000
+LINE = "x" * 872  # ten of them fill the queue
+
+
+class Slow:
+    """An outlet that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.go = threading.Event()
+        self.entered = threading.Event()
+        self.full = False
+        self.closed = False
+
+    def write(self, records: Sequence[Record], /) -> None:
+        self.entered.set()
+        self.go.wait()
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.lines += [line for _, line in records]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def notice(lost: int) -> str:
+    return f"{lost} lost"
+
+
+def test_who_writes_never_waits_and_what_is_lost_is_told() -> None:
+    outlet = Slow()
+    writer = Writer(outlet, notice, LIMIT)
+    writer.start()
+    for _ in range(25):
+        writer.write("info", LINE)
+    assert writer.lost == 15
+    outlet.go.set()
+    writer.close()
+    assert outlet.lines == [LINE] * 10 + ["15 lost"]
+    assert outlet.closed
+
+
+def test_the_notice_stands_where_lines_are_missing() -> None:
+    outlet = Slow()
+    writer = Writer(outlet, notice, LIMIT)
+    for _ in range(12):
+        writer.write("info", LINE)
+    outlet.go.set()
+    while writer.lost and not outlet.lines:  # until there is room again
+        writer.start()
+    writer.write("info", "after")
+    writer.close()
+    assert outlet.lines == [LINE] * 10 + ["2 lost", "after"]
+
+
+def test_lines_are_kept_before_the_thread_starts() -> None:
+    outlet = Slow()
+    outlet.go.set()
+    writer = Writer(outlet, notice, LIMIT)
+    writer.write("info", "early")
+    assert not outlet.entered.is_set()
+    writer.close()
+    assert outlet.lines == ["early"]
+
+
+def test_what_cannot_be_written_is_lost_and_told_later() -> None:
+    outlet = Slow()
+    outlet.full = True
+    writer = Writer(outlet, notice, LIMIT)
+    writer.start()
+    writer.write("info", "a")
+    outlet.entered.wait()
+    outlet.go.set()
+    while writer.lost < 2:  # the line, and the notice of its loss
+        pass
+    outlet.full = False
+    writer.write("info", "b")
+    writer.close()
+    assert outlet.lines[-1] == "b"
+    assert outlet.lines[0].endswith(" lost")
+
+
+def test_the_end_does_not_wait_for_who_takes_nothing() -> None:
+    outlet = Slow()
+    writer = Writer(outlet, notice, LIMIT, patience=0.01)
+    writer.write("info", "never")
+    writer.close()
+    assert not outlet.closed
+    outlet.go.set()
+
+
+def test_the_thread_takes_no_signals() -> None:
+    blocked: list[int] = []
+
+    class Asks:
+        def write(self, _records: Sequence[Record], /) -> None:
+            text = Path("/proc/thread-self/status").read_text()
+            mask = next(x for x in text.splitlines() if x.startswith("SigBlk"))
+            blocked.append(int(mask.split()[1], 16))
+
+        def close(self) -> None:
+            pass
+
+    writer = Writer(Asks(), notice)
+    writer.write("info", "x")
+    writer.close()
+    tostop = 1 << 21  # SIGTTOU
+    assert blocked[0] & tostop
+
+
+def test_a_pipe_that_others_made_non_blocking_loses_nothing() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    writer = Writer(StreamOutlet(write_end), notice)
+    for number in range(3000):
+        writer.write("info", f"{number} {'x' * 100}")
+    writer.start()
+    with open(read_end) as reader:
+        lines = [reader.readline() for _ in range(3000)]
+    writer.close()
+    os.close(write_end)
+    assert [int(line.split()[0]) for line in lines] == list(range(3000))
+
+
+def test_full_log_file_forgets_its_oldest_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    outlet = FileOutlet(str(path), 4096, "header")
+    for number in range(0, 1000, 8):
+        outlet.write([("info", f"line {n}") for n in range(number, number + 8)])
+    outlet.close()
+    lines = path.read_text().splitlines()
+    assert path.stat().st_size <= 4096
+    assert lines[0] == "header"
+    assert lines[-1] == "line 999"
+    numbers = [int(line[5:]) for line in lines[2:]]
+    assert numbers == list(range(numbers[0], 1000))
+
+
+def test_a_log_file_stays_bounded_whatever_comes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    outlet = FileOutlet(str(path), 4096, "header")
+    outlet.write([("info", f"line {n}") for n in range(1000)])
+    outlet.close()
+    assert path.stat().st_size <= 4096
+    assert path.read_text().endswith("line 999\n")
