@@ -93,17 +93,6 @@ static uint32_t splice_interest(const struct flow *flow, unsigned sidei)
 	return events;
 }
 
-void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
-		  uint32_t clear)
-{
-	uint32_t events = (flow->f.events & ~clear) | set;
-
-	if (events == flow->f.events)
-		return;
-	flow_set_events(flow, (uint16_t)events);
-	flow_log(&c->log, c->now, SPLICE_EVENT, flow, set, clear, events, 0);
-}
-
 /* watch() - Wait for what is missing now; at the end of each event */
 static void watch(struct ctx *c, struct flow *flow)
 {
@@ -115,27 +104,6 @@ static void watch(struct ctx *c, struct flow *flow)
 			return;
 		}
 	}
-}
-
-void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err)
-{
-	struct splice_conn *conn = splice_conn(flow);
-
-	if (splice_is(flow, SPLICE_EV_OVER, sidei))
-		return;
-	conn->dir[sidei].err = err;
-	if (err)
-		conn->err = err;
-	/* Had it been given all, and told so, it could end in order */
-	if (!splice_is(flow, SPLICE_EV_OUT_DONE, sidei))
-		conn->abort = true;
-	splice_release(c, flow, !sidei);
-	splice_event(c, flow,
-		     SPLICE_EV(SPLICE_EV_OVER, sidei) |
-			     SPLICE_EV(SPLICE_EV_OUT_DONE, sidei) |
-			     SPLICE_EV(SPLICE_EV_IN_DONE, !sidei),
-		     SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
-	splice_move(c, flow, sidei);
 }
 
 /* is_delivered() - Is all that a side sent in the other one's socket? */

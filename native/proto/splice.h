@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* splice.h - What the files of the spliced TCP handler share
  *
- * splice.c owns a flow's life, splice_move.c its bytes. A direction is named
- * after the side that its bytes come from.
+ * splice.c owns a flow's life, splice_move.c moves its bytes and sees what each
+ * socket says, splice_hold.c keeps what a socket does not take; each calls only
+ * those after it. A direction is named after the side that its bytes come from.
  */
 #ifndef PASSTPY_PROTO_SPLICE_H
 #define PASSTPY_PROTO_SPLICE_H
+
+#include <sys/uio.h>
 
 #include "proto/ctx.h"
 #include "proto/handler.h"
@@ -81,7 +84,7 @@ static inline bool splice_is(const struct flow *flow, enum splice_event event,
 	return flow->f.events & SPLICE_EV(event, sidei);
 }
 
-/* splice.c */
+/* splice_move.c */
 
 /**
  * splice_event() - Record what changed; epoll hears of it at the event's end
@@ -92,6 +95,13 @@ void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
 		  uint32_t clear);
 
 /**
+ * splice_move() - Pass on what came from a side, as one read gives it
+ *
+ * Everything, if that side's connection is over.
+ */
+void splice_move(struct ctx *c, struct flow *flow, unsigned from);
+
+/**
  * splice_over() - The connection of one side is over
  *
  * Nothing can be given to it any more; what it sent before is in its queue,
@@ -99,14 +109,21 @@ void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
  */
 void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err);
 
-/* splice_move.c */
+/* splice_hold.c */
 
-/**
- * splice_move() - Pass on what came from a side, as one read gives it
- *
- * Everything, if that side's connection is over.
- */
-void splice_move(struct ctx *c, struct flow *flow, unsigned from);
+/* splice_room() - Bytes that could be held */
+size_t splice_room(const struct ctx *c);
+
+/* splice_hold() - Keep bytes that wait; there is room, the caller looked */
+void splice_hold(struct ctx *c, struct splice_dir *d, const uint8_t *data,
+		 uint32_t len);
+
+/* splice_held_iov() - Bytes that are held, for sendmsg(); entries of @iov */
+unsigned splice_held_iov(const struct ctx *c, const struct splice_dir *d,
+			 struct iovec *iov, unsigned max, uint32_t *ret_len);
+
+/* splice_drop() - The first @len held bytes are no longer needed */
+void splice_drop(struct ctx *c, struct splice_dir *d, uint32_t len);
 
 /* splice_release() - Forget bytes that were read from a side */
 void splice_release(struct ctx *c, struct flow *flow, unsigned from);

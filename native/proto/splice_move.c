@@ -13,92 +13,21 @@
  */
 
 #include <errno.h>
-#include <stddef.h>
 #include <sys/socket.h>
 
 #include "proto/splice.h"
-#include "proto/tcp.h"
 
 #define SPLICE_IOV 64 /* chunks in one sendmsg(); a read is 33 at most */
 
-/** struct splice_chunk - A pool buffer with bytes that wait
- * @next:	The chunk after it, or POOL_NONE
- * @start:	First byte in @data that the socket does not have
- * @end:	Byte after the last
- * @data:	Up to the end of the buffer
- */
-struct splice_chunk {
-	uint32_t next;
-	uint32_t start;
-	uint32_t end;
-	uint8_t data[];
-};
-
-#define SPLICE_CHUNK ((uint32_t)(TCP_CHUNK - sizeof(struct splice_chunk)))
-
-static struct splice_chunk *chunk_at(const struct ctx *c, uint32_t i)
+void splice_event(struct ctx *c, struct flow *flow, uint32_t set,
+		  uint32_t clear)
 {
-	return (struct splice_chunk *)(void *)pool_at(tcp_chunks(c), i);
-}
+	uint32_t events = (flow->f.events & ~clear) | set;
 
-/* splice_room() - Bytes that the pool can hold */
-static size_t splice_room(const struct ctx *c)
-{
-	const struct pool *p = tcp_chunks(c);
-
-	return p->max > p->used ? (size_t)(p->max - p->used) * SPLICE_CHUNK : 0;
-}
-
-/* splice_hold() - Keep bytes that wait; there is room, the caller looked */
-static void splice_hold(struct ctx *c, struct splice_dir *d,
-			const uint8_t *data, uint32_t len)
-{
-	assert(!d->held);
-	d->held = len;
-	count_n(&c->cnt, CNT_SPLICE_BUFFERED, len);
-	while (len) {
-		uint32_t i = pool_get(tcp_chunks(c)),
-			 n = MIN(len, SPLICE_CHUNK);
-		struct splice_chunk *chunk;
-
-		assert(i != POOL_NONE);
-		chunk = chunk_at(c, i);
-		chunk->next = POOL_NONE;
-		chunk->start = 0;
-		chunk->end = n;
-		memcpy(chunk->data, data, n);
-		if (d->head == POOL_NONE)
-			d->head = i;
-		else
-			chunk_at(c, d->tail)->next = i;
-		d->tail = i;
-		data += n;
-		len -= n;
-	}
-}
-
-/* splice_drop() - The first @len held bytes are no longer needed */
-static void splice_drop(struct ctx *c, struct splice_dir *d, uint32_t len)
-{
-	d->held -= len;
-	while (len) {
-		struct splice_chunk *chunk = chunk_at(c, d->head);
-		uint32_t n = MIN(len, chunk->end - chunk->start), i = d->head;
-
-		len -= n;
-		chunk->start += n;
-		if (chunk->start < chunk->end)
-			return;
-		d->head = chunk->next;
-		pool_put(tcp_chunks(c), i);
-	}
-}
-
-void splice_release(struct ctx *c, struct flow *flow, unsigned from)
-{
-	struct splice_dir *d = &splice_conn(flow)->dir[from];
-
-	splice_drop(c, d, d->held);
+	if (events == flow->f.events)
+		return;
+	flow_set_events(flow, (uint16_t)events);
+	flow_log(&c->log, c->now, SPLICE_EVENT, flow, set, clear, events, 0);
 }
 
 /* splice_send() - Bytes into a socket
@@ -132,17 +61,9 @@ static bool splice_drain(struct ctx *c, struct flow *flow, unsigned from)
 {
 	struct splice_dir *d = &splice_conn(flow)->dir[from];
 	struct iovec iov[SPLICE_IOV];
-	uint32_t len = 0, took;
-	unsigned n = 0;
+	uint32_t len, took;
+	unsigned n = splice_held_iov(c, d, iov, SPLICE_IOV, &len);
 
-	for (uint32_t i = d->head; i != POOL_NONE && n < SPLICE_IOV; n++) {
-		struct splice_chunk *chunk = chunk_at(c, i);
-
-		iov[n].iov_base = chunk->data + chunk->start;
-		iov[n].iov_len = chunk->end - chunk->start;
-		len += chunk->end - chunk->start;
-		i = chunk->next;
-	}
 	if (!n)
 		return true;
 	took = splice_send(c, flow, !from, iov, n, len);
@@ -212,6 +133,27 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 		splice_hold(c, d, c->bufs + took, got - took);
 	splice_adapt(d, got, took);
 	return took == got;
+}
+
+void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err)
+{
+	struct splice_conn *conn = splice_conn(flow);
+
+	if (splice_is(flow, SPLICE_EV_OVER, sidei))
+		return;
+	conn->dir[sidei].err = err;
+	if (err)
+		conn->err = err;
+	/* Had it been given all, and told so, it could end in order */
+	if (!splice_is(flow, SPLICE_EV_OUT_DONE, sidei))
+		conn->abort = true;
+	splice_release(c, flow, !sidei);
+	splice_event(c, flow,
+		     SPLICE_EV(SPLICE_EV_OVER, sidei) |
+			     SPLICE_EV(SPLICE_EV_OUT_DONE, sidei) |
+			     SPLICE_EV(SPLICE_EV_IN_DONE, !sidei),
+		     SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
+	splice_move(c, flow, sidei);
 }
 
 void splice_move(struct ctx *c, struct flow *flow, unsigned from)

@@ -137,9 +137,9 @@ static void acked(struct ctx *c, struct flow *flow, uint32_t ack)
 		conn->lost_end = ack;
 	sacked_trim(conn);
 	tcp_timer_acked(c, flow);
-	if (tcp_has(flow, TCP_EV_TAP_FIN_SENT) && ack == conn->snd_nxt &&
-	    !tcp_has(flow, TCP_EV_TAP_FIN_ACKED))
-		tcp_event(c, flow, TCP_EV_TAP_FIN_ACKED);
+	if (tcp_has(flow, TCP_EV_FIN_SENT) && ack == conn->snd_nxt &&
+	    !tcp_has(flow, TCP_EV_FIN_ACKED))
+		tcp_event(c, flow, TCP_EV_FIN_ACKED);
 }
 
 /**

@@ -6,15 +6,23 @@
  * when the socket took them or we hold them (tcp_rcvq.c); bytes for the guest
  * stay in the socket's receive queue until the guest acknowledged them.
  *
- *   tcp.c		open, listen, close, connection events
- *   tcp_handshake.c	a segment of the guest before the connection stands
+ * A file calls only those below it:
+ *
+ *   tcp.c		the handler: events of the socket, what flows share
+ *   tcp_timeout.c	a deadline passed: resend, probe, give up
  *   tcp_from_tap.c	a segment of the guest: checks, data, FIN
- *   tcp_ack.c		what its acknowledgement says: ACK, SACK, window, loss
- *   tcp_sock.c		to the socket
- *   tcp_to_tap.c	from the socket to the guest: peek, send, resend
- *   tcp_rcvq.c		bytes the socket did not take, and out-of-order ones
- *   tcp_window.c	how much the guest may send, summed over all flows
+ *   tcp_open.c		a connection begins
+ *   tcp_listen.c	a peer's connection is accepted
+ *   tcp_handshake.c	a segment of the guest before the connection stands
+ *   tcp_to_tap.c	from the socket to the guest: send, resend
+ *   tcp_sock.c		from the guest to the socket
+ *   tcp_ack.c		what an acknowledgement says: ACK, SACK, window, loss
+ *   tcp_end.c		a connection ends
+ *   tcp_state.c	what happened to it, by the table of tcp_steps.def
+ *   tcp_peek.c		bytes that wait in the socket for the guest
  *   tcp_segment.c	building and sending one segment; options
+ *   tcp_window.c	how much the guest may send, summed over all flows
+ *   tcp_rcvq.c		bytes the socket did not take, and out-of-order ones
  *   tcp_timer.c	facts in, one deadline out
  */
 #ifndef PASSTPY_PROTO_TCP_CONN_H
@@ -81,20 +89,22 @@ struct seq_range {
 	uint32_t end;
 };
 
-/** enum tcp_event - What was observed of a TCP flow, bits of @events
- * @TCP_EV_CLOSED: Nothing more is to be done, resources go
+/* TCP_STEP_* - Events of a connection, in the order of their table */
+enum {
+#define TCP_STEP(event, after, then, what) TCP_STEP_##event,
+#include "proto/tcp_steps.def"
+#undef TCP_STEP
+	TCP_STEPS
+};
+
+/** enum tcp_event - TCP_EV_*: what has happened to a connection, bits of
+ * @events of the flow; see tcp_steps.def
  */
 enum tcp_event {
-	TCP_EV_SOCK_CONNECTING = 1 << 0,
-	TCP_EV_SOCK_ACCEPTED = 1 << 1,
-	TCP_EV_TAP_SYN_SENT = 1 << 2, /* our SYN or SYN,ACK */
-	TCP_EV_ESTABLISHED = 1 << 3,
-	TCP_EV_SOCK_FIN_RCVD = 1 << 4,
-	TCP_EV_SOCK_FIN_SENT = 1 << 5,
-	TCP_EV_TAP_FIN_RCVD = 1 << 6,
-	TCP_EV_TAP_FIN_SENT = 1 << 7,
-	TCP_EV_TAP_FIN_ACKED = 1 << 8,
-	TCP_EV_CLOSED = 1 << 15,
+#define TCP_STEP(event, after, then, what) \
+	TCP_EV_##event = 1 << TCP_STEP_##event,
+#include "proto/tcp_steps.def"
+#undef TCP_STEP
 };
 
 /** struct tcp_conn - The handler's own part of a TCP flow
@@ -240,7 +250,13 @@ static inline bool tcp_has(const struct flow *flow, uint16_t events)
 /* tcp_ack_no() - Acknowledgement number: @rcv_nxt counts bytes, not the FIN */
 static inline uint32_t tcp_ack_no(struct flow *flow)
 {
-	return tcp_conn(flow)->rcv_nxt + tcp_has(flow, TCP_EV_TAP_FIN_RCVD);
+	return tcp_conn(flow)->rcv_nxt + tcp_has(flow, TCP_EV_GUEST_FIN);
+}
+
+/* tcp_data_end() - Sequence number after the last byte of data (not FIN) that was sent */
+static inline uint32_t tcp_data_end(struct flow *flow)
+{
+	return tcp_conn(flow)->snd_nxt - tcp_has(flow, TCP_EV_FIN_SENT);
 }
 
 static inline bool tcp_is_v4(const struct flow *flow)
@@ -254,13 +270,25 @@ static inline bool tcp_sock_is_v4(const struct flow *flow)
 	return inany_is_v4(&flow->f.side[!tcp_tapside(flow)].eaddr);
 }
 
-/* tcp.c */
+/* tcp_state.c */
 void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event);
+
+/* tcp_end.c */
 void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err);
 void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err);
 void tcp_abort_sock(struct flow *flow);
 void tcp_finish_if_done(struct ctx *c, struct flow *flow);
-void tcp_connected(struct ctx *c, struct flow *flow);
+void tcp_release(struct ctx *c, struct flow *flow);
+
+/* tcp_open.c */
+int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
+	     struct miss *m);
+void tcp_reject(struct ctx *c, struct miss *m, int err);
+void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events);
+
+/* tcp_listen.c */
+void tcp_listen(struct ctx *c, struct listener *l, uint32_t number);
+int tcp_spare_take(const struct ctx *c);
 
 /* tcp_from_tap.c */
 void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b);
@@ -273,6 +301,10 @@ void tcp_handshake_start(struct ctx *c, struct flow *flow);
 void tcp_to_tap(struct ctx *c, struct flow *flow);
 bool tcp_resend(struct ctx *c, struct flow *flow);
 bool tcp_probe_window(struct ctx *c, struct flow *flow);
+
+/* tcp_peek.c */
+ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
+		 size_t len);
 void tcp_consume(struct ctx *c, struct flow *flow, bool all);
 
 /* tcp_ack.c */
@@ -288,12 +320,13 @@ int tcp_rcvq_out_of_order(struct ctx *c, struct tcp_conn *conn, uint32_t seq,
 unsigned tcp_rcvq_iov(const struct ctx *c, const struct tcp_conn *conn,
 		      struct iovec *iov, unsigned max);
 void tcp_rcvq_taken(struct ctx *c, struct tcp_conn *conn, uint32_t n);
-void tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn);
+uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn);
 unsigned tcp_rcvq_ranges(const struct ctx *c, const struct tcp_conn *conn,
 			 struct seq_range *ranges, unsigned max);
 void tcp_rcvq_release(struct ctx *c, struct tcp_conn *conn);
 
 /* tcp_sock.c */
+int tcp_sock_error(const struct flow *flow);
 int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 		  unsigned n, uint32_t len);
 void tcp_sock_drain(struct ctx *c, struct flow *flow);
@@ -301,7 +334,7 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow);
 /* tcp_window.c */
 uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn);
 bool tcp_window_opened(struct ctx *c, struct flow *flow);
-void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n);
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n);
 void tcp_window_release(struct ctx *c, struct tcp_conn *conn);
 
 /* tcp_segment.c */
@@ -341,7 +374,12 @@ void tcp_timer_acked(struct ctx *c, struct flow *flow);
 void tcp_timer_window_closed(struct ctx *c, struct flow *flow);
 void tcp_timer_tap_full(struct ctx *c, struct flow *flow);
 void tcp_timer_put_off(struct ctx *c, struct flow *flow);
+uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn);
+void tcp_timer_arm(struct ctx *c, struct flow *flow);
+uint64_t tcp_timer_idle(const struct tcp_conn *conn);
 void tcp_timer_heard(struct ctx *c, struct flow *flow);
-void tcp_timer_expired(struct ctx *c, struct flow *flow);
+
+/* tcp_timeout.c */
+void tcp_timeout(struct ctx *c, struct flow *flow);
 
 #endif /* PASSTPY_PROTO_TCP_CONN_H */

@@ -44,10 +44,9 @@ static void fin_in(struct ctx *c, struct flow *flow)
 	struct tcp_conn *conn = tcp_conn(flow);
 
 	if (!conn->fin_seen || conn->rcv_nxt != conn->fin_seq ||
-	    tcp_has(flow, TCP_EV_TAP_FIN_RCVD))
+	    tcp_has(flow, TCP_EV_GUEST_FIN))
 		return;
-	tcp_event(c, flow, TCP_EV_TAP_FIN_RCVD);
-	tcp_ack_at_flush(c, flow);
+	tcp_event(c, flow, TCP_EV_GUEST_FIN);
 	tcp_sock_drain(c, flow);
 }
 
@@ -204,7 +203,7 @@ static bool segment_in(struct ctx *c, struct flow *flow, struct gather *g,
 	}
 	if (!tcp_ack_in(c, flow, f))
 		return true;
-	if (tcp_has(flow, TCP_EV_TAP_FIN_RCVD))
+	if (tcp_has(flow, TCP_EV_GUEST_FIN))
 		return true; /* nothing may follow the FIN */
 	if (fin && !conn->fin_seen &&
 	    (uint32_t)(seq + len - next) <=
@@ -256,7 +255,7 @@ void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 	tcp_resend(c, flow);
 	tcp_consume(c, flow, false);
 	if (conn->sock_ready ||
-	    (conn->sock_eof && !tcp_has(flow, TCP_EV_TAP_FIN_SENT)))
+	    (conn->sock_eof && !tcp_has(flow, TCP_EV_FIN_SENT)))
 		tcp_to_tap(c, flow);
 	if (!flow->f.closed)
 		tcp_finish_if_done(c, flow);

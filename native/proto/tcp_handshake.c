@@ -75,7 +75,6 @@ static void established(struct ctx *c, struct flow *flow, const struct frame *f)
 	if (!(f->tcp_flags & TCP_FLAG_SYN))
 		conn->snd_wnd <<= conn->snd_wscale;
 	tcp_event(c, flow, TCP_EV_ESTABLISHED);
-	tcp_timer_acked(c, flow);
 }
 
 /* The guest gives up before the connection stands, or refuses ours */
@@ -104,7 +103,7 @@ static void guest_syn(struct ctx *c, struct flow *flow, const struct frame *f)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
-	if (!tcp_has(flow, TCP_EV_TAP_SYN_SENT)) {
+	if (!tcp_has(flow, TCP_EV_SYN_SENT)) {
 		syn_in(c, flow, f); /* the first, or a new attempt */
 	} else if (ntohl(tcp_header(f)->seq) == conn->irs) {
 		conn->rtt_start = TCP_RTT_VOID; /* ours was lost: Karn */
@@ -136,7 +135,7 @@ bool tcp_handshake_in(struct ctx *c, struct flow *flow, const struct frame *f)
 {
 	const struct tcp_hdr *th = tcp_header(f);
 	struct tcp_conn *conn = tcp_conn(flow);
-	bool sent = tcp_has(flow, TCP_EV_TAP_SYN_SENT);
+	bool sent = tcp_has(flow, TCP_EV_SYN_SENT);
 	uint8_t flags = f->tcp_flags;
 
 	if ((flags & TCP_FLAG_ACK) && sent &&

@@ -224,26 +224,26 @@ int tcp_rcvq_out_of_order(struct ctx *c, struct tcp_conn *conn, uint32_t seq,
 	return rc ? rc : rcvq_add_range(q, seq, seq + len);
 }
 
-/* tcp_rcvq_join() - rcv_nxt moved: take in the ranges that it reached */
-void tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
+/**
+ * tcp_rcvq_join() - rcv_nxt moved: take in the ranges that it reached
+ * Return: bytes by which the caller moves it on
+ */
+uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
 {
 	struct rcvq *q = rcvq_get(c, conn);
+	uint32_t next = conn->rcv_nxt;
 
-	while (q && q->n_ranges && seq_le(q->range[0].start, conn->rcv_nxt)) {
-		uint32_t end = q->range[0].end;
-
-		if (seq_lt(conn->rcv_nxt, end)) {
-			uint32_t n = end - conn->rcv_nxt;
-
-			tcp_window_received(c, conn, n);
-			tcp_shared(c)->held += n;
-		}
+	while (q && q->n_ranges && seq_le(q->range[0].start, next)) {
+		next = seq_max(next, q->range[0].end);
 		q->n_ranges--;
 		memmove(&q->range[0], &q->range[1],
 			q->n_ranges * sizeof(q->range[0]));
 		q->latest = q->latest ? q->latest - 1 : 0;
 	}
-	rcvq_drop_empty(c, conn);
+	if (next == conn->rcv_nxt)
+		rcvq_drop_empty(c, conn);
+	tcp_shared(c)->held += next - conn->rcv_nxt;
+	return next - conn->rcv_nxt;
 }
 
 /**

@@ -34,14 +34,14 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 /* The guest's FIN came, and every byte before it went out */
 static void sock_finish(struct ctx *c, struct flow *flow)
 {
-	if (!tcp_has(flow, TCP_EV_TAP_FIN_RCVD) ||
-	    tcp_has(flow, TCP_EV_SOCK_FIN_SENT) ||
+	if (!tcp_has(flow, TCP_EV_GUEST_FIN) ||
+	    tcp_has(flow, TCP_EV_FIN_PASSED) ||
 	    tcp_rcvq_held(c, tcp_conn(flow)))
 		return;
 	/* Nothing left in the other direction either: close() sends the FIN */
-	if (!tcp_has(flow, TCP_EV_TAP_FIN_ACKED))
+	if (!tcp_has(flow, TCP_EV_FIN_ACKED))
 		(void)shutdown(tcp_fd(flow), SHUT_WR);
-	tcp_event(c, flow, TCP_EV_SOCK_FIN_SENT);
+	tcp_event(c, flow, TCP_EV_FIN_PASSED);
 }
 
 /**
@@ -105,9 +105,19 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 		tcp_shared(c)->held += len - (uint32_t)took;
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
 	}
-	tcp_window_received(c, conn, len);
-	tcp_rcvq_join(c, conn);
+	tcp_window_join(c, conn, len);
 	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
 		tcp_sock_drain(c, flow); /* a gap was filled */
 	return 0;
+}
+
+/* tcp_sock_error() - Take the error that waits at the socket; 0: none */
+int tcp_sock_error(const struct flow *flow)
+{
+	socklen_t len = sizeof(int);
+	int err = 0;
+
+	if (getsockopt(tcp_fd(flow), SOL_SOCKET, SO_ERROR, &err, &len))
+		return errno;
+	return err;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* tcp_timer.c - What time does to a connection
+/* tcp_timer.c - When time is to do something to a connection
  *
  * A flow has one deadline, the earliest of three causes:
  *
@@ -11,27 +11,26 @@
  *   retry (@retry_at): the tap refused a segment. Nothing is lost by that, and
  *	nothing that is in flight is sent again. Or consuming was put off.
  *   keepalive (@heard): nothing heard of the guest for KEEPALIVE_IDLE, then
- *	KEEPALIVE_PROBES probes; RFC 9293 section 3.8.4.
+ *	some probes; RFC 9293 section 3.8.4.
  *
- * The rest of TCP tells what happened; only this file arms.
+ * The rest of TCP tells what happened; only this file arms. What is done then
+ * stands in tcp_timeout.c.
  */
 
 #include "proto/tcp_conn.h"
 
-#define RTO_SYN		 (200 * NSEC_PER_MSEC) /* one hop: not RFC 6298's 1 s */
-#define RTO_MIN		 (10 * NSEC_PER_MSEC)
-#define RTO_DELACK	 (50 * NSEC_PER_MSEC) /* above Linux' 40 ms */
-#define RTO_MAX		 (120 * NSEC_PER_SEC) /* RFC 6298 (2.5): >= 60 s */
-#define PERSIST_MIN	 (200 * NSEC_PER_MSEC)
-#define SYN_TRIES	 8		      /* 0.2+0.4+...+51 s: 102 s */
-#define STUCK_MAX	 (120 * NSEC_PER_SEC) /* guest silent, data waiting */
-#define KEEPALIVE_IDLE	 (7200 * NSEC_PER_SEC)
-#define KEEPALIVE_INTVL	 (75 * NSEC_PER_SEC)
-#define KEEPALIVE_PROBES 9
-#define TAP_RETRY	 (2 * NSEC_PER_MSEC)
-#define PUT_OFF		 (5 * NSEC_PER_MSEC)
+#define RTO_SYN		(200 * NSEC_PER_MSEC) /* one hop: not RFC 6298's 1 s */
+#define RTO_MIN		(10 * NSEC_PER_MSEC)
+#define RTO_DELACK	(50 * NSEC_PER_MSEC) /* above Linux' 40 ms */
+#define RTO_MAX		(120 * NSEC_PER_SEC) /* RFC 6298 (2.5): >= 60 s */
+#define PERSIST_MIN	(200 * NSEC_PER_MSEC)
+#define KEEPALIVE_IDLE	(7200 * NSEC_PER_SEC)
+#define KEEPALIVE_INTVL (75 * NSEC_PER_SEC)
+#define TAP_RETRY	(2 * NSEC_PER_MSEC)
+#define PUT_OFF		(5 * NSEC_PER_MSEC)
 
-static uint64_t rto(const struct flow *flow, const struct tcp_conn *conn)
+/* tcp_timer_rto() - How long to wait for an acknowledgement, ns */
+uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
 {
 	uint64_t t, max = RTO_MAX;
 
@@ -48,12 +47,17 @@ static uint64_t rto(const struct flow *flow, const struct tcp_conn *conn)
 	return MIN(t << MIN(conn->backoff, 16), max);
 }
 
-/* The one place that arms */
-static void arm(struct ctx *c, struct flow *flow)
+/* tcp_timer_idle() - When the guest is to be probed for being there, ns */
+uint64_t tcp_timer_idle(const struct tcp_conn *conn)
+{
+	return conn->heard + KEEPALIVE_IDLE + conn->probes * KEEPALIVE_INTVL;
+}
+
+/* tcp_timer_arm() - The one place that arms */
+void tcp_timer_arm(struct ctx *c, struct flow *flow)
 {
 	const struct tcp_conn *conn = tcp_conn(flow);
-	uint64_t idle =
-		conn->heard + KEEPALIVE_IDLE + conn->probes * KEEPALIVE_INTVL;
+	uint64_t idle = tcp_timer_idle(conn);
 
 	if (conn->retx_at)
 		idle = MIN(conn->retx_at, idle);
@@ -66,7 +70,7 @@ static void arm(struct ctx *c, struct flow *flow)
 void tcp_timer_started(struct ctx *c, struct flow *flow)
 {
 	tcp_conn(flow)->heard = c->now;
-	arm(c, flow);
+	tcp_timer_arm(c, flow);
 }
 
 /* tcp_timer_heard() - A segment of the guest arrived */
@@ -92,8 +96,8 @@ void tcp_timer_data_sent(struct ctx *c, struct flow *flow)
 	if (conn->retx_at && !conn->persist)
 		return;
 	conn->persist = false;
-	conn->retx_at = c->now + rto(flow, conn);
-	arm(c, flow);
+	conn->retx_at = c->now + tcp_timer_rto(flow, conn);
+	tcp_timer_arm(c, flow);
 }
 
 /* RFC 6298 section 2, in microseconds */
@@ -124,9 +128,10 @@ void tcp_timer_acked(struct ctx *c, struct flow *flow)
 	}
 	conn->backoff = 0;
 	conn->persist = false;
-	conn->retx_at =
-		conn->snd_una == conn->snd_nxt ? 0 : c->now + rto(flow, conn);
-	arm(c, flow);
+	conn->retx_at = conn->snd_una == conn->snd_nxt ?
+				0 :
+				c->now + tcp_timer_rto(flow, conn);
+	tcp_timer_arm(c, flow);
 }
 
 /* tcp_timer_window_closed() - Data waits for a window that is closed */
@@ -137,8 +142,8 @@ void tcp_timer_window_closed(struct ctx *c, struct flow *flow)
 	if (conn->retx_at)
 		return;
 	conn->persist = true;
-	conn->retx_at = c->now + rto(flow, conn);
-	arm(c, flow);
+	conn->retx_at = c->now + tcp_timer_rto(flow, conn);
+	tcp_timer_arm(c, flow);
 }
 
 /* tcp_timer_put_off() - What pays only later is to be done soon */
@@ -149,7 +154,7 @@ void tcp_timer_put_off(struct ctx *c, struct flow *flow)
 	if (conn->retry_at)
 		return;
 	conn->retry_at = c->now + PUT_OFF;
-	arm(c, flow);
+	tcp_timer_arm(c, flow);
 }
 
 /* tcp_timer_tap_full() - The tap refused a segment: try again soon */
@@ -161,116 +166,5 @@ void tcp_timer_tap_full(struct ctx *c, struct flow *flow)
 		return;
 	conn->retry_at = c->now + (TAP_RETRY << MIN(conn->refusals, 9));
 	conn->refusals += conn->refusals < UINT8_MAX;
-	arm(c, flow);
-}
-
-/* The guest's window is closed: does anything wait for it at all? */
-static void probe(struct ctx *c, struct flow *flow)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-
-	if (tcp_probe_window(c, flow) || flow->f.closed)
-		return;
-	conn->persist = false;
-	conn->retx_at = 0;
-	conn->backoff = 0;
-	conn->stuck_since = 0;
-	tcp_to_tap(c, flow); /* a FIN needs no window */
-}
-
-/* Do what was put off */
-static void retry(struct ctx *c, struct flow *flow)
-{
-	tcp_conn(flow)->retry_at = 0;
-	tcp_consume(c, flow, true);
-	tcp_resend(c, flow);
-	tcp_to_tap(c, flow);
-}
-
-/* Retransmit; false when the flow was given up */
-static bool retransmit(struct ctx *c, struct flow *flow)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-
-	if (!tcp_has(flow, TCP_EV_ESTABLISHED)) {
-		if (conn->backoff >= SYN_TRIES)
-			return false;
-		conn->rtt_start = TCP_RTT_VOID;
-		(void)tcp_send_syn(c, flow);
-		return true;
-	}
-	if (c->tap.blocked)
-		return true; /* not lost, but waiting; nor is the guest silent */
-	if (!conn->stuck_since)
-		conn->stuck_since = c->now;
-	if (c->now - conn->stuck_since >= STUCK_MAX)
-		return false;
-
-	if (conn->persist) {
-		probe(c, flow);
-	} else {
-		count(&c->cnt, CNT_TCP_RTO);
-		/* RFC 2018 section 8: what it SACKed it may have dropped */
-		if (conn->backoff ||
-		    (conn->n_sacked && conn->sacked[0].start == conn->snd_una))
-			conn->n_sacked = 0;
-		conn->lost_end = conn->snd_nxt;
-		conn->retx_nxt = conn->snd_una;
-		conn->retx_mark = conn->snd_nxt;
-		tcp_resend(c, flow);
-	}
-	return true;
-}
-
-/* A segment just before the window: the guest answers with its ACK */
-static bool keepalive(struct ctx *c, struct flow *flow)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-
-	if (conn->probes >= KEEPALIVE_PROBES)
-		return false;
-	conn->probes++;
-	if (tcp_has(flow, TCP_EV_ESTABLISHED)) {
-		count(&c->cnt, CNT_TCP_PROBES);
-		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_una - 1, NULL,
-			       0);
-	}
-	return true;
-}
-
-/* tcp_timer_expired() - The flow's deadline passed */
-void tcp_timer_expired(struct ctx *c, struct flow *flow)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-	bool alive = true;
-
-	if (conn->retry_at && c->now >= conn->retry_at) {
-		retry(c, flow);
-		if (flow->f.closed)
-			return;
-	} else if (conn->retx_at && c->now >= conn->retx_at) {
-		uint64_t was = conn->retx_at;
-
-		alive = retransmit(c, flow);
-		if (flow->f.closed)
-			return;
-		if (alive && conn->retx_at == was) {
-			conn->backoff++;
-			conn->retx_at = c->now + rto(flow, conn);
-			if (conn->stuck_since)
-				conn->retx_at =
-					MIN(conn->retx_at,
-					    conn->stuck_since + STUCK_MAX);
-		}
-	} else {
-		alive = c->now < conn->heard + KEEPALIVE_IDLE +
-					 conn->probes * KEEPALIVE_INTVL ||
-			keepalive(c, flow);
-	}
-	if (!alive) {
-		count(&c->cnt, CNT_TCP_TIMEOUT);
-		tcp_reset(c, flow, WHY_TIMEOUT, 0);
-		return;
-	}
-	arm(c, flow);
+	tcp_timer_arm(c, flow);
 }

@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* tcp_to_tap.c - Bytes of the peer, from the socket to the guest
  *
- * They are peeked at (MSG_PEEK) and stay in the socket's receive queue until
- * the guest acknowledges them: the kernel's queue is the retransmission queue,
- * and its flow control is ours. Where the kernel has SO_PEEK_OFF for TCP
- * (6.9 and later) a peek starts where the last one ended; older ones copy what
- * was seen already into a scratch buffer first.
+ * They are peeked at and stay in the socket's receive queue (tcp_peek.c) until
+ * the guest acknowledges them. What it lacks is peeked at again.
  */
 
 #include <errno.h>
@@ -13,15 +10,11 @@
 
 #include "proto/tcp_conn.h"
 
-#define PEEK_BYTES    (256U << 10) /* of one recvmsg() */
-#define EVENT_BYTES   (1U << 20)   /* of one flow before others' turn */
-#define RESEND_BYTES  (256U << 10) /* sent again at a time */
-#define CONSUME_BYTES (16U << 10)  /* discard from the socket at least */
-#define CONSUME_SKIP  16	   /* or after so many ACKs */
-#define CONSUME_LAST  1024	   /* or when no more ACK is to come */
-#define OPTIONS_MAX   36	   /* SACK blocks on a data segment */
-#define SILLY_BYTES   16384U	   /* a window this large is never silly */
-#define SKIP_IOV      128	   /* scratch entries of an old kernel's peek */
+#define PEEK_BYTES   (256U << 10) /* of one recvmsg() */
+#define EVENT_BYTES  (1U << 20)	  /* of one flow before others' turn */
+#define RESEND_BYTES (256U << 10) /* sent again at a time */
+#define OPTIONS_MAX  36		  /* SACK blocks on a data segment */
+#define SILLY_BYTES  16384U	  /* a window this large is never silly */
 
 /* Payload of one frame: as many whole segments as an IP packet can claim */
 static uint32_t frame_bytes(const struct flow *flow,
@@ -30,103 +23,6 @@ static uint32_t frame_bytes(const struct flow *flow,
 	uint32_t room = 65535 - (tcp_is_v4(flow) ? 20 : 0) - 20 - OPTIONS_MAX;
 
 	return room < conn->mss ? room : ROUND_DOWN(room, conn->mss);
-}
-
-/* Sequence number after the last byte of data (not FIN) that was sent */
-static uint32_t data_end(struct flow *flow)
-{
-	return tcp_conn(flow)->snd_nxt - tcp_has(flow, TCP_EV_TAP_FIN_SENT);
-}
-
-/* Peek without SO_PEEK_OFF: what lies before @seq goes to scratch */
-static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
-			     void *buf, size_t len)
-{
-	uint8_t *scratch = c->bufs + CTX_BUF_SIZE * (CTX_BUFS - 1);
-	struct iovec iov[SKIP_IOV + 1];
-	struct msghdr mh = { .msg_iov = iov };
-	uint32_t left = skip;
-	ssize_t got;
-
-	for (; left && mh.msg_iovlen < SKIP_IOV; mh.msg_iovlen++) {
-		uint32_t n = MIN(left, (uint32_t)CTX_BUF_SIZE);
-
-		iov[mh.msg_iovlen] = (struct iovec){ scratch, n };
-		left -= n;
-	}
-	if (left)
-		return -EAGAIN; /* more than 8 MiB unacknowledged: wait */
-	iov[mh.msg_iovlen++] = (struct iovec){ buf, len };
-
-	got = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
-	if (got < 0)
-		return -errno;
-	if (got > (ssize_t)skip)
-		return got - skip;
-	return ended ? 0 : -EAGAIN; /* nothing new; the end, or not yet */
-}
-
-/**
- * sock_peek() - Copy bytes of the peer without taking them from the socket
- * @seq:	Sequence number of the first byte wanted
- *
- * Return: bytes copied, 0 at the end of the stream, or -errno
- */
-static ssize_t sock_peek(struct ctx *c, struct flow *flow, uint32_t seq,
-			 void *buf, size_t len)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-	int fd = tcp_fd(flow);
-	ssize_t got;
-
-	if (!tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)]) {
-		got = peek_skipping(c, fd, conn->sock_rdhup,
-				    seq - conn->sock_una, buf, len);
-	} else {
-		if (conn->peek_at != seq) {
-			int off = (int)(seq - conn->sock_una);
-
-			if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
-				       sizeof(off)))
-				return -errno;
-			conn->peek_at = seq;
-		}
-		got = recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
-		if (got < 0)
-			got = -errno;
-		else
-			conn->peek_at += (uint32_t)got;
-	}
-	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
-		 got < 0 ? -got : 0, 0);
-	return got;
-}
-
-/**
- * tcp_consume() - Take from the socket what the guest acknowledged
- * @all:	However little; else only when it pays
- */
-void tcp_consume(struct ctx *c, struct flow *flow, bool all)
-{
-	struct tcp_conn *conn = tcp_conn(flow);
-	uint32_t end = data_end(flow);
-	uint32_t una = seq_lt(end, conn->snd_una) ? end : conn->snd_una;
-	uint32_t n = una - conn->sock_una;
-	bool enough = n >= CONSUME_BYTES || (una == end && n >= CONSUME_LAST);
-	ssize_t got;
-
-	if (!n)
-		return;
-	/* Not for long: a byte can hold 64 KiB of the socket's memory, and the
-	 * peer may be waiting for room */
-	if (!all && !enough && ++conn->consume_skip < CONSUME_SKIP) {
-		tcp_timer_put_off(c, flow);
-		return;
-	}
-	conn->consume_skip = 0;
-	got = recv(tcp_fd(flow), NULL, n, MSG_TRUNC | MSG_DONTWAIT);
-	if (got > 0)
-		conn->sock_una += (uint32_t)got;
 }
 
 /**
@@ -157,27 +53,19 @@ static uint32_t send_frames(struct ctx *c, struct flow *flow, uint32_t seq,
 	return sent;
 }
 
-/* Our FIN went out, alone or with the last data */
-static void fin_sent(struct ctx *c, struct flow *flow)
-{
-	tcp_conn(flow)->snd_nxt++;
-	tcp_event(c, flow, TCP_EV_TAP_FIN_SENT);
-	tcp_timer_data_sent(c, flow);
-}
-
 /* All data went out and the peer has ended its side: so do we */
 static void send_fin(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
-	if (tcp_has(flow, TCP_EV_TAP_FIN_SENT))
+	if (tcp_has(flow, TCP_EV_FIN_SENT))
 		return;
 	if (tcp_send(c, flow, TCP_FLAG_FIN | TCP_FLAG_ACK, conn->snd_nxt, NULL,
 		     0)) {
 		tcp_timer_tap_full(c, flow);
 		return;
 	}
-	fin_sent(c, flow);
+	tcp_event(c, flow, TCP_EV_FIN_SENT);
 }
 
 /* The peer's data ended */
@@ -185,7 +73,8 @@ static void sock_ended(struct ctx *c, struct flow *flow)
 {
 	tcp_conn(flow)->sock_ready = false;
 	tcp_conn(flow)->sock_eof = true;
-	tcp_event(c, flow, TCP_EV_SOCK_FIN_RCVD);
+	if (!tcp_has(flow, TCP_EV_PEER_FIN))
+		tcp_event(c, flow, TCP_EV_PEER_FIN);
 }
 
 /* How much may be sent now, bytes; 0: wait for the guest */
@@ -233,17 +122,13 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 	uint8_t last = (drained ? TCP_FLAG_PSH : 0) | (end ? TCP_FLAG_FIN : 0);
 	uint32_t sent;
 
-	if (end)
-		sock_ended(c, flow);
 	sent = send_frames(c, flow, conn->snd_nxt, c->bufs, got, last);
 	conn->snd_nxt += sent;
-	if (sent == got && end)
-		fin_sent(c, flow);
-	else if (sent)
+	if (sent == got && end) {
+		sock_ended(c, flow);
+		tcp_event(c, flow, TCP_EV_FIN_SENT);
+	} else if (sent) {
 		tcp_timer_data_sent(c, flow);
-	if (sent != got && end) { /* the rest is peeked at again */
-		conn->sock_eof = false;
-		conn->sock_ready = true;
 	}
 	return sent == got;
 }
@@ -272,7 +157,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 			break;
 		}
 		want = MIN(wnd, PEEK_BYTES);
-		got = sock_peek(c, flow, conn->snd_nxt, c->bufs, want);
+		got = tcp_peek(c, flow, conn->snd_nxt, c->bufs, want);
 		if (got <= 0) {
 			if (!sock_empty(c, flow, got))
 				return;
@@ -291,7 +176,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 static uint32_t resend_range(struct ctx *c, struct flow *flow, uint32_t from,
 			     uint32_t to)
 {
-	uint32_t end = data_end(flow);
+	uint32_t end = tcp_data_end(flow);
 	uint32_t stop = seq_lt(end, to) ? end : to;
 	uint32_t len = MIN(stop - from, RESEND_BYTES);
 	ssize_t got;
@@ -301,7 +186,7 @@ static uint32_t resend_range(struct ctx *c, struct flow *flow, uint32_t from,
 				NULL, 0) ?
 			       from :
 			       to;
-	got = sock_peek(c, flow, from, c->bufs, len);
+	got = tcp_peek(c, flow, from, c->bufs, len);
 	if (got <= 0)
 		return from;
 	count(&c->cnt, CNT_TCP_RETRANS);
@@ -371,7 +256,7 @@ bool tcp_probe_window(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	uint8_t byte;
-	ssize_t got = sock_peek(c, flow, conn->snd_una, &byte, 1);
+	ssize_t got = tcp_peek(c, flow, conn->snd_una, &byte, 1);
 
 	if (got != 1) {
 		(void)sock_empty(c, flow, got);

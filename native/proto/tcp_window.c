@@ -83,8 +83,8 @@ bool tcp_window_opened(struct ctx *c, struct flow *flow)
 	return gain >= 2U * conn->mss && gain >= own / 2;
 }
 
-/* tcp_window_received() - rcv_nxt moved on by @n bytes of the window */
-void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
+/* rcv_nxt moves on by @n bytes of the window */
+static void received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 {
 	conn->rcv_nxt += n;
 	tcp_shared(c)->promised -= n;
@@ -93,6 +93,15 @@ void tcp_window_received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 	if (tcp_rcvq_held(c, conn) <= conn->wnd_target / 2)
 		conn->wnd_target = MIN(2 * conn->wnd_target, TCP_WND_MAX);
 	conn->wnd_grow_at = conn->rcv_nxt + conn->wnd_target;
+}
+
+/* tcp_window_join() - rcv_nxt moves on by @n bytes of the window, and over what had come out of order after it */
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n)
+{
+	received(c, conn, n);
+	n = tcp_rcvq_join(c, conn);
+	if (n)
+		received(c, conn, n);
 }
 
 /* tcp_window_release() - The flow ends: nothing is promised any more */

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import layers, rules
+from tests.house import calls, layers, rules, tcp_steps
 from tests.house.rules import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +16,10 @@ HOUSE: list[Rule] = [
     layers.net_rooms,
     layers.native_door,
     layers.c_layers,
+    calls.c_calls,
+    calls.known_circles_exist,
+    tcp_steps.tcp_steps_are_printed,
+    tcp_steps.tcp_state_changes_in_one_place,
     rules.python_h_only_in_py,
     rules.one_door_into_epoll,
     rules.flows_written_in_table,

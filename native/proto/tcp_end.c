@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_end.c - How connections end: in order, by a reset, or for good
+ *
+ * Whatever a connection holds is given back at once, so that the peer hears of
+ * the end now and not at the next deferred scan.
+ */
+
+#include <sys/socket.h>
+
+#include "proto/tcp_conn.h"
+
+/* tcp_abort_sock() - The peer is to see a RST when the socket is closed */
+void tcp_abort_sock(struct flow *flow)
+{
+	struct linger l = { .l_onoff = 1, .l_linger = 0 };
+
+	if (tcp_fd(flow) >= 0)
+		(void)setsockopt(tcp_fd(flow), SOL_SOCKET, SO_LINGER, &l,
+				 sizeof(l));
+}
+
+/* tcp_release() - Give back what a connection holds; again does no harm */
+void tcp_release(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	int fd = flow_take_fd(flow, tcp_sockside(flow));
+
+	tcp_rcvq_release(c, conn);
+	tcp_window_release(c, conn);
+	if (fd >= 0)
+		ctx_close_later(c, fd);
+}
+
+/* tcp_close() - Nothing is left to do: give everything back at once, so that
+ * the peer hears of it now and not at the next deferred scan */
+void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err)
+{
+	tcp_event(c, flow, TCP_EV_CLOSED);
+	tcp_release(c, flow);
+	flow_mark_closed(&c->ft, flow, why, err, c->now);
+}
+
+/* tcp_reset() - End a connection toward both sides */
+void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err)
+{
+	const struct flowside *side = &flow->f.side[tcp_tapside(flow)];
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (conn->syn_rcvd || tcp_has(flow, TCP_EV_SYN_SENT))
+		tcp_send_rst(c, side, conn->snd_nxt, tcp_ack_no(flow),
+			     conn->syn_rcvd ? TCP_FLAG_ACK : 0);
+	tcp_abort_sock(flow);
+	tcp_close(c, flow, why, err);
+}
+
+/* tcp_finish_if_done() - Both directions ended in order: forget the flow */
+void tcp_finish_if_done(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (flow->f.closed ||
+	    !tcp_has(flow, TCP_EV_FIN_PASSED | TCP_EV_FIN_ACKED))
+		return;
+	if (conn->ack_now || conn->rcv_acked != tcp_ack_no(flow))
+		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt, NULL, 0);
+	tcp_consume(c, flow, true); /* or close() would send a RST */
+	tcp_close(c, flow, WHY_DONE, 0);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_listen.c - Connections accepted by listening sockets: whose are they?
+ *
+ * Python decides. When no descriptor is left, a spare one is given up to reset
+ * who waits, since a listener that stays readable would keep us awake.
+ */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proto/tcp_conn.h"
+
+#define ACCEPT_BATCH 64 /* connections of one event */
+
+static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
+		     int fd, const union sockaddr_inany *peer)
+{
+	struct flowside key = { .oaddr = l->addr, .oport = l->port };
+	union sockaddr_inany sa;
+	socklen_t len = sizeof(sa);
+
+	if (inany_from_sa(&key.eaddr, &key.eport, peer) ||
+	    (inany_is_any(&l->addr) &&
+	     (getsockname(fd, &sa.sa, &len) ||
+	      inany_from_sa(&key.oaddr, &key.oport, &sa)))) {
+		(void)close(fd);
+		return;
+	}
+	count(&c->cnt, CNT_MISS);
+	if (stage_find(&c->stage, IPPROTO_TCP, l->pif, &key) ||
+	    !stage_add(&c->stage, IPPROTO_TCP, l->pif, &key, (int32_t)number,
+		       fd, c->now))
+		(void)close(fd);
+}
+
+/* tcp_spare_take() - A descriptor for refuse_one(), or -1 if even that failed */
+int tcp_spare_take(const struct ctx *c)
+{
+	return fcntl(c->epoll.fd[EPOLL_MAIN], F_DUPFD_CLOEXEC, 0);
+}
+
+/* refuse_one() - No descriptor is left: reset the next connection, which would
+ * else keep the listener readable, and us awake, until somebody closes one
+ *
+ * Return: 0, or -errno
+ */
+static int refuse_one(struct ctx *c, const struct listener *l)
+{
+	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
+	int fd, err;
+
+	if (tcp_shared(c)->spare_fd >= 0)
+		(void)close(tcp_shared(c)->spare_fd);
+	fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+	err = fd < 0 ? errno : 0;
+	if (fd >= 0) {
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+		(void)close(fd);
+	}
+	tcp_shared(c)->spare_fd = tcp_spare_take(c);
+	return -err;
+}
+
+/* tcp_listen() - The handler's listen() */
+void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
+{
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		union sockaddr_inany sa;
+		socklen_t len = sizeof(sa);
+		int fd = accept4(l->fd, &sa.sa, &len,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			accepted(c, l, number, fd, &sa);
+			continue;
+		}
+		if (errno == EAGAIN)
+			return;
+		if (errno == EINTR || errno == ECONNABORTED)
+			continue;
+		count(&c->cnt, CNT_ACCEPT_ERRORS);
+		flow_log(&c->log, c->now, SOCK_LIMIT, NULL, errno, 0, 0, 0);
+		if ((errno != EMFILE && errno != ENFILE) || refuse_one(c, l))
+			return;
+	}
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_open.c - How connections begin: by the guest, by the peer, or not at all
+ *
+ * The guest opens: a socket connects, and only when the peer has accepted is
+ * the guest's SYN answered. The peer opens: it is accepted already, and a SYN
+ * goes to the guest. What fails is told as the network would tell it.
+ */
+
+#include <errno.h>
+#include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "proto/dgram.h"
+#include "proto/icmp_error.h"
+#include "proto/tcp_conn.h"
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+static void set_options(struct ctx *c, const struct flow *flow, int fd)
+{
+	int on = 1, zero = 0;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	/* An urgent byte that is not in line is skipped by peeks, but counted
+	 * by sequence numbers: what follows would be sent twice */
+	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+	if (tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)])
+		(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
+				 sizeof(zero));
+}
+
+/* parked_syn() - The segment that made a miss; false: not from the guest */
+static bool parked_syn(struct ctx *c, struct miss *m, struct frame *f)
+{
+	struct stage_item *item;
+	uint32_t pos = 0;
+
+	item = stage_next(&c->stage, m, &pos);
+	return m->pif == PIF_TAP && item &&
+	       flow_extract(f, stage_item_data(item), item->len, &item->vh,
+			    &c->cnt) == EXTRACT_FLOW;
+}
+
+/* Source address and device of an outbound socket, as the verdict says */
+static int bind_outbound(const struct ctx *c, int fd,
+			 const struct flowside *side, bool v4)
+{
+	const char *dev = c->outbound_if[!v4];
+	union sockaddr_inany sa;
+	socklen_t len;
+	int on = 1;
+
+	if (*dev && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
+			       (socklen_t)strlen(dev) + 1))
+		return -errno;
+	if (inany_is_any(&side->oaddr))
+		return 0;
+	if (!side->oport)
+		(void)setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
+				 sizeof(on));
+	len = inany_to_sa(&sa, &side->oaddr, side->oport, c->scope_id);
+	return bind(fd, &sa.sa, len) ? -errno : 0;
+}
+
+/* The guest opens: connect to where the verdict says */
+static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
+{
+	const struct flowside *side = &flow->f.side[TGTSIDE];
+	bool v4 = inany_is_v4(&side->eaddr);
+	union sockaddr_inany sa;
+	struct frame syn;
+	socklen_t len;
+	int fd, rc;
+
+	fd = socket(v4 ? AF_INET : AF_INET6,
+		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd < 0) {
+		count(&c->cnt, CNT_SOCK_EMFILE);
+		return -errno;
+	}
+	set_options(c, flow, fd);
+	/* We are no hop: what the guest's hosts and routers see is its own TTL,
+	 * and who says "time exceeded" says it to the guest (traceroute -T) */
+	if (parked_syn(c, m, &syn) && syn.ttl != IPDEFTTL)
+		dgram_set_ttl(fd, v4, syn.ttl);
+	icmp_error_keep(fd, v4, true);
+	rc = bind_outbound(c, fd, side, v4);
+	if (rc)
+		goto err;
+	len = inany_to_sa(&sa, &side->eaddr, side->eport, c->scope_id);
+	if (connect(fd, &sa.sa, len) && errno != EINPROGRESS) {
+		rc = -errno;
+		goto err;
+	}
+	tcp_event(c, flow, TCP_EV_CONNECTING);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
+	if (!rc)
+		return 0;
+err:
+	(void)close(fd);
+	return rc;
+}
+
+/* The peer opened: a SYN for the guest */
+static int open_inbound(struct ctx *c, struct flow *flow, struct miss *m)
+{
+	int rc;
+
+	set_options(c, flow, m->fd);
+	tcp_event(c, flow, TCP_EV_ACCEPTED);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, m->fd, c->now);
+	if (rc)
+		return rc;
+	m->fd = -1;
+	(void)tcp_send_syn(c, flow); /* a lost one is sent again */
+	tcp_event(c, flow, TCP_EV_SYN_SENT);
+	return 0;
+}
+
+int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
+	     struct miss *m)
+{
+	int rc;
+
+	(void)v;
+	tcp_handshake_start(c, flow);
+	rc = tcp_tapside(flow) == INISIDE ? open_outbound(c, flow, m) :
+					    open_inbound(c, flow, m);
+	if (rc)
+		timer_set(&c->timers, flow, 0);
+	return rc;
+}
+
+/* The guest's SYN, as an ICMP error quotes it */
+static struct tcp_hdr quoted_syn(const struct flowside *key, uint32_t seq)
+{
+	return (struct tcp_hdr){
+		.source = htons(key->eport),
+		.dest = htons(key->oport),
+		.seq = htonl(seq),
+		.off_res = sizeof(struct tcp_hdr) / 4 << 4,
+		.flags = TCP_FLAG_SYN,
+	};
+}
+
+/* The guest's SYN fails: tell it as the network would (RFC 1122 4.2.3.9) */
+static void refuse(struct ctx *c, const struct flowside *key, uint32_t seq,
+		   int err)
+{
+	struct tcp_hdr th = quoted_syn(key, seq);
+	uint8_t type, code;
+
+	if (err == ETIMEDOUT)
+		return; /* silence, as it was; the guest tries again */
+	if (icmp_error_from_errno(err, inany_is_v4(&key->eaddr), &type, &code))
+		(void)icmp_error_quote(c, NULL, key, IPPROTO_TCP, type, code, 0,
+				       &th, sizeof(th), sizeof(th));
+	else
+		tcp_send_rst(c, key, 0, seq + 1, TCP_FLAG_ACK);
+}
+
+void tcp_reject(struct ctx *c, struct miss *m, int err)
+{
+	struct linger l = { .l_onoff = 1, .l_linger = 0 };
+	struct frame f;
+
+	if (m->fd >= 0) /* the peer sees a RST */
+		(void)setsockopt(m->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	if (parked_syn(c, m, &f))
+		refuse(c, &f.key, ntohl(tcp_header(&f)->seq), err);
+}
+
+/* The peer accepted: now the guest's SYN is answered */
+static void connected(struct ctx *c, struct flow *flow)
+{
+	/* From now on ICMP is advice, and no reason to give up (RFC 5927 4.1):
+	 * which is what the kernel does if nobody asks for errors */
+	icmp_error_keep(tcp_fd(flow), tcp_sock_is_v4(flow), false);
+	tcp_event(c, flow, TCP_EV_ACCEPTED);
+	(void)tcp_send_syn(c, flow);
+	tcp_event(c, flow, TCP_EV_SYN_SENT);
+}
+
+/* relay_icmp() - Tell the guest why connect() failed as the host was told, by
+ * whoever said so; false if it was no ICMP, or an old kernel kept the errno only */
+static bool relay_icmp(struct ctx *c, struct flow *flow)
+{
+	struct tcp_hdr th =
+		quoted_syn(&flow->f.side[INISIDE], tcp_conn(flow)->irs);
+	struct sock_error e;
+	union inany local;
+	uint16_t port;
+
+	if (icmp_error_next(tcp_fd(flow), NULL, 0, &e))
+		return false;
+	/* The host itself, which is not there for the guest */
+	if (!dgram_name(tcp_fd(flow), &local, &port) &&
+	    inany_equal(&local, &e.offender))
+		e.offender = (union inany){ 0 };
+	return icmp_error_relay(c, flow, &e, &th, sizeof(th));
+}
+
+/* tcp_connecting() - The socket has news of connect() */
+void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events)
+{
+	const struct flowside *key = &flow->f.side[INISIDE];
+	int err = events & (EPOLLERR | EPOLLHUP) ? tcp_sock_error(flow) : 0;
+
+	if (err) {
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+		if (!relay_icmp(c, flow))
+			refuse(c, key, tcp_conn(flow)->irs, err);
+		tcp_close(c, flow,
+			  err == ECONNREFUSED ? WHY_REFUSED :
+			  err == ETIMEDOUT    ? WHY_TIMEOUT :
+						WHY_UNREACHABLE,
+			  err);
+		return;
+	}
+	if (events & EPOLLOUT)
+		connected(c, flow);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* tcp_peek.c - The socket's receive queue as retransmission queue
+ *
+ * Bytes are peeked at (MSG_PEEK) and stay in the socket until the guest
+ * acknowledges them: so they can be sent again, and the kernel's flow control
+ * is ours. Where the kernel has SO_PEEK_OFF for TCP (6.9 and later) a peek
+ * starts where the last one ended; older ones copy what was seen already into a
+ * scratch buffer first.
+ */
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "proto/tcp_conn.h"
+
+#define CONSUME_BYTES (16U << 10) /* discard from the socket at least */
+#define CONSUME_SKIP  16	  /* or after so many ACKs */
+#define CONSUME_LAST  1024	  /* or when no more ACK is to come */
+#define SKIP_IOV      128	  /* scratch entries of an old kernel's peek */
+
+/* Peek without SO_PEEK_OFF: what lies before @seq goes to scratch */
+static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
+			     void *buf, size_t len)
+{
+	uint8_t *scratch = c->bufs + CTX_BUF_SIZE * (CTX_BUFS - 1);
+	struct iovec iov[SKIP_IOV + 1];
+	struct msghdr mh = { .msg_iov = iov };
+	uint32_t left = skip;
+	ssize_t got;
+
+	for (; left && mh.msg_iovlen < SKIP_IOV; mh.msg_iovlen++) {
+		uint32_t n = MIN(left, (uint32_t)CTX_BUF_SIZE);
+
+		iov[mh.msg_iovlen] = (struct iovec){ scratch, n };
+		left -= n;
+	}
+	if (left)
+		return -EAGAIN; /* more than 8 MiB unacknowledged: wait */
+	iov[mh.msg_iovlen++] = (struct iovec){ buf, len };
+
+	got = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
+	if (got < 0)
+		return -errno;
+	if (got > (ssize_t)skip)
+		return got - skip;
+	return ended ? 0 : -EAGAIN; /* nothing new; the end, or not yet */
+}
+
+/**
+ * tcp_peek() - Copy bytes of the peer without taking them from the socket
+ * @seq:	Sequence number of the first byte wanted
+ *
+ * Return: bytes copied, 0 at the end of the stream, or -errno
+ */
+ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
+		 size_t len)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	int fd = tcp_fd(flow);
+	ssize_t got;
+
+	if (!tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)]) {
+		got = peek_skipping(c, fd, conn->sock_rdhup,
+				    seq - conn->sock_una, buf, len);
+	} else {
+		if (conn->peek_at != seq) {
+			int off = (int)(seq - conn->sock_una);
+
+			if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
+				       sizeof(off)))
+				return -errno;
+			conn->peek_at = seq;
+		}
+		got = recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
+		if (got < 0)
+			got = -errno;
+		else
+			conn->peek_at += (uint32_t)got;
+	}
+	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
+		 got < 0 ? -got : 0, 0);
+	return got;
+}
+
+/**
+ * tcp_consume() - Take from the socket what the guest acknowledged
+ * @all:	However little; else only when it pays
+ */
+void tcp_consume(struct ctx *c, struct flow *flow, bool all)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	uint32_t end = tcp_data_end(flow);
+	uint32_t una = seq_lt(end, conn->snd_una) ? end : conn->snd_una;
+	uint32_t n = una - conn->sock_una;
+	bool enough = n >= CONSUME_BYTES || (una == end && n >= CONSUME_LAST);
+	ssize_t got;
+
+	if (!n)
+		return;
+	/* Not for long: a byte can hold 64 KiB of the socket's memory, and the
+	 * peer may be waiting for room */
+	if (!all && !enough && ++conn->consume_skip < CONSUME_SKIP) {
+		tcp_timer_put_off(c, flow);
+		return;
+	}
+	conn->consume_skip = 0;
+	got = recv(tcp_fd(flow), NULL, n, MSG_TRUNC | MSG_DONTWAIT);
+	if (got > 0)
+		conn->sock_una += (uint32_t)got;
+}
