@@ -25,7 +25,6 @@ from typing import Final
 from passtpy import _native
 from passtpy.config.model import RunAs
 from passtpy.errors import SetupError
-from passtpy.net.kernel import rtnl
 
 CAP_NET_BIND_SERVICE: Final = 1 << 10
 CAP_NET_ADMIN: Final = 1 << 12
@@ -91,7 +90,6 @@ def preload(enough: Callable[[], bool]) -> None:
     steps = [partial(importlib.import_module, name) for name in _USED_LATER]
     if not all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix))):
         steps += [partial(importlib.import_module, name) for name in _ON_DEMAND]
-        steps += [partial(rtnl.load, message) for message in rtnl.MESSAGES]
     for step in steps:
         if enough():
             break

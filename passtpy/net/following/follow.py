@@ -13,9 +13,9 @@ flow may well live on.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from passtpy.addr import Address, Mac, inany
 from passtpy.config.guest_addresses import GuestAddresses
@@ -43,8 +43,8 @@ from passtpy.net.host.template import (
     assemble,
     choose,
 )
-from passtpy.net.kernel import rtnl
-from passtpy.net.kernel.netlink import Netlink
+from passtpy.net.kernel.dump import Dump
+from passtpy.net.kernel.netlink import open_socket
 from passtpy.net.kernel.rtnl import LinkAddress
 from passtpy.net.namespace.factory_client import Factory
 from passtpy.net.namespace.guest import Guest, addresses_for, follows_namespace
@@ -52,10 +52,7 @@ from passtpy.net.namespace.guest import Guest, addresses_for, follows_namespace
 FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
 GRACE_S: Final = 5.0
 SWEEP_S: Final = 10.0  # for addresses that nothing uses any more
-_PIECE: Final = 16  # answers of the kernel decoded between turns
 _FLOWS: Final = 256  # flows looked at between turns
-
-Item = TypeVar("Item")
 
 
 class EngineLike(Protocol):
@@ -75,30 +72,11 @@ class Flows(Protocol):
     def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]: ...
 
 
-async def _in_pieces(items: Iterable[Item]) -> tuple[Item, ...]:
-    found = []
-    for number, item in enumerate(items, start=1):
-        found.append(item)
-        if number % _PIECE == 0:
-            await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    return tuple(found)
-
-
-async def read_host() -> HostNetwork:
+async def read_host(dump: Dump) -> HostNetwork:
     """Read the host's network, letting packets pass in between."""
-    for message in rtnl.MESSAGES:  # the first time that takes a while
-        rtnl.load(message)
+    for _ in dump.steps():
         await asyncio.sleep(0)
-    netlink = Netlink()
-    try:
-        return HostNetwork(
-            await _in_pieces(netlink.links()),
-            await _in_pieces(netlink.addresses()),
-            await _in_pieces(netlink.routes()),
-        )
-    finally:
-        netlink.close()
+    return HostNetwork(dump.links, dump.addresses, dump.routes)
 
 
 class Follow:
@@ -120,6 +98,7 @@ class Follow:
         self._resolver = resolver
         self._seen = seen
         self._log = log
+        self._dump = Dump(open_socket())  # for good: there may be no descriptor left
         self._monitor = Monitor()
         self._neighbours = Neighbours()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,6 +128,7 @@ class Follow:
         """Stop following."""
         self._monitor.close()
         self._neighbours.close()
+        self._dump.close()
 
     def _addresses(self, plan: Plan) -> tuple[LinkAddress, ...]:
         mac = self._got.host.guest_mac or bytes(6)
@@ -156,7 +136,7 @@ class Follow:
 
     async def _update(self) -> None:
         try:
-            await self._follow(await read_host())
+            await self._follow(await read_host(self._dump))
         except Exception as error:  # as good as no change: flows must not suffer
             self._log.failure("follow.failed", error)
 

@@ -3,8 +3,8 @@
 
 The guest sees its neighbours with the MAC addresses that they have on the host's wire.
 The kernel announces every change of its table, most of which say only how sure it is:
-what counts is where an address is. Read without pyroute2: on a busy wire there are
-hundreds of these messages.
+what counts is where an address is. On a busy wire there are hundreds of these
+messages.
 """
 
 import asyncio

@@ -51,6 +51,12 @@ def split(buffer: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return one attribute, as long as the next one needs it to be."""
+    length = ATTRIBUTE.size + len(value)
+    return ATTRIBUTE.pack(length, kind) + value + bytes(-length & 3)
+
+
 def attributes(payload: bytes) -> dict[int, bytes]:
     """Return the attributes at the end of a message; the last of a kind wins."""
     found: dict[int, bytes] = {}

@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Links, addresses and routes as values, and the rtnetlink requests that change them.
 
-The messages are pyroute2's. A request can be sent from here (netlink.py), or made into
-bytes for another process to send.
+What the kernel tells is read in rtnl_parse.py. A request can be sent from here
+(netlink.py), or made into bytes for another process to send.
 """
 
-import importlib
-import importlib.machinery
 import socket
-import sys
-import types
+import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from passtpy.addr import Mac, show_mac
-from passtpy.errors import SetupError
+from passtpy.addr import Mac
 from passtpy.net.kernel.nlmsg import (
+    HEADER,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -26,11 +23,12 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    attribute,
 )
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
-Attributes = tuple[tuple[str, Any], ...]
+Attributes = tuple[tuple[int, bytes], ...]
 
 IFF_UP: Final = 0x1
 IFF_LOOPBACK: Final = 0x8
@@ -48,7 +46,36 @@ RTM_F_CLONED: Final = 0x200
 RTNH_F_ONLINK: Final = 4
 ADDR_GEN_NONE: Final = 1
 
-MESSAGES: Final = ("ifinfmsg", "ifaddrmsg", "rtmsg")
+IFLA_ADDRESS: Final = 1
+IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
+IFLA_TXQLEN: Final = 13
+IFLA_AF_SPEC: Final = 26
+IFLA_EXT_MASK: Final = 29
+IFLA_INET6_ADDR_GEN_MODE: Final = 8
+IFA_ADDRESS: Final = 1
+IFA_LOCAL: Final = 2
+IFA_BROADCAST: Final = 4
+IFA_CACHEINFO: Final = 6
+IFA_FLAGS: Final = 8
+RTA_DST: Final = 1
+RTA_OIF: Final = 4
+RTA_GATEWAY: Final = 5
+RTA_PREFSRC: Final = 7
+RTA_MULTIPATH: Final = 9
+RTA_CACHEINFO: Final = 12
+RTA_TABLE: Final = 15
+RTA_EXPIRES: Final = 23
+RTA_NH_ID: Final = 30
+NLA_F_NESTED: Final = 0x8000
+NLA_TYPE_MASK: Final = 0x3FFF
+
+IFINFOMSG: Final = struct.Struct("=BxHiII")  # family, type, index, flags, change
+IFADDRMSG: Final = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+# family, destination and source length, TOS, table, protocol, scope, type, flags
+RTMSG: Final = struct.Struct("=BBBBBBBBI")
+_NUMBER: Final = struct.Struct("=I")
+_LIFETIMES: Final = struct.Struct("=4I")  # preferred, valid, and two times unused here
 _FOREVER: Final = 0xFFFFFFFF
 
 
@@ -84,9 +111,8 @@ class LinkAddress:
 class Route:
     """A unicast route of the main table.
 
-    `attributes` are the kernel's, without those that only make sense on the interface
-    the route was read from: they travel to the guest unchanged. What is nested in
-    them is frozen, so that routes can be compared.
+    `attributes` are the kernel's, by number, without those that only make sense on the
+    interface the route was read from: they travel to the guest unchanged.
     """
 
     family: int
@@ -105,60 +131,40 @@ class Route:
         return self.destination.prefixlen == 0
 
 
-def load(module: str) -> Any:
-    """Import a part of pyroute2 without running its package's front door."""
-    if "pyroute2" not in sys.modules:
-        spec = importlib.machinery.PathFinder.find_spec("pyroute2")
-        if spec is None or spec.submodule_search_locations is None:
-            raise SetupError("Python package pyroute2 is not installed")
-        package = types.ModuleType("pyroute2")
-        package.__path__ = list(spec.submodule_search_locations)
-        package.__spec__ = spec
-        sys.modules["pyroute2"] = package
-    return importlib.import_module(f"pyroute2.netlink.rtnl.{module}")
-
-
-def new_message(module: str) -> Any:
-    """Return an empty message: ifinfmsg, ifaddrmsg or rtmsg."""
-    return getattr(load(module), module)()
-
-
 class Request(NamedTuple):
     """One question or order to the kernel."""
 
     kind: int
     flags: int
-    message: Any
+    message: bytes
 
     def encode(self, sequence: int) -> bytes:
         """Return the bytes to send."""
-        message = self.message
-        message["header"]["type"] = self.kind
-        message["header"]["flags"] = self.flags | NLM_F_REQUEST
-        message["header"]["sequence_number"] = sequence
-        message.reset()
-        message.encode()
-        return bytes(message.data)
+        length = HEADER.size + len(self.message)
+        flags = self.flags | NLM_F_REQUEST
+        return HEADER.pack(length, self.kind, flags, sequence, 0) + self.message
 
 
-def set_link(index: int, *, up: bool, **attributes: Any) -> Request:
-    """Change an interface: `attributes` are IFLA_* names in lower case."""
-    message = new_message("ifinfmsg")
-    message["index"] = index
-    if up:
-        message["flags"] = message["change"] = IFF_UP
-    message["attrs"] = [(f"IFLA_{k.upper()}", v) for k, v in attributes.items()]
+def number(kind: int, value: int) -> bytes:
+    """Return an attribute that is a number of 32 bits."""
+    return attribute(kind, _NUMBER.pack(value))
+
+
+def set_link(index: int, *, up: bool, attributes: bytes = b"") -> Request:
+    """Change an interface."""
+    flags = IFF_UP if up else 0
+    message = IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, flags) + attributes
     return Request(RTM_NEWLINK, NLM_F_ACK, message)
 
 
 def prepare_tap(index: int, mac: Mac | None, mtu: int, queue: int) -> Request:
     """Set up a new tap, still down; 0 leaves the MTU as it is."""
-    attributes: dict[str, Any] = {"txqlen": queue}
+    attributes = number(IFLA_TXQLEN, queue)
     if mac is not None:
-        attributes["address"] = show_mac(mac)
+        attributes += attribute(IFLA_ADDRESS, mac)
     if mtu:
-        attributes["mtu"] = mtu
-    return set_link(index, up=False, **attributes)
+        attributes += number(IFLA_MTU, mtu)
+    return set_link(index, up=False, attributes=attributes)
 
 
 def no_automatic_link_local(index: int) -> Request:
@@ -166,8 +172,10 @@ def no_automatic_link_local(index: int) -> Request:
 
     A kernel without IPv6 refuses: then there is nothing to keep it from.
     """
-    mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", ADDR_GEN_NONE)]}
-    return set_link(index, up=False, af_spec={"attrs": [("AF_INET6", mode)]})
+    mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes((ADDR_GEN_NONE,)))
+    family = attribute(socket.AF_INET6 | NLA_F_NESTED, mode)
+    spec = attribute(IFLA_AF_SPEC | NLA_F_NESTED, family)
+    return set_link(index, up=False, attributes=spec)
 
 
 def add_address(index: int, new: LinkAddress) -> Request:
@@ -180,11 +188,10 @@ def add_address(index: int, new: LinkAddress) -> Request:
     if new.address.version == 6:
         flags |= IFA_F_NODAD
     if new.broadcast is not None:
-        message["attrs"].append(("IFA_BROADCAST", new.broadcast))
+        message += attribute(IFA_BROADCAST, socket.inet_aton(new.broadcast))
     if new.flags & IFA_F_DEPRECATED:
-        lifetimes = {"ifa_preferred": 0, "ifa_valid": _FOREVER}
-        message["attrs"].append(("IFA_CACHEINFO", lifetimes))
-    message["attrs"].append(("IFA_FLAGS", flags))
+        message += attribute(IFA_CACHEINFO, _LIFETIMES.pack(0, _FOREVER, 0, 0))
+    message += number(IFA_FLAGS, flags)
     return Request(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, message)
 
 
@@ -193,16 +200,13 @@ def delete_address(index: int, old: LinkAddress) -> Request:
     return Request(RTM_DELADDR, NLM_F_ACK, _address(index, old))
 
 
-def _address(index: int, address: LinkAddress) -> Any:
-    message = new_message("ifaddrmsg")
-    v6 = address.address.version == 6
-    message["family"] = socket.AF_INET6 if v6 else socket.AF_INET
-    message["prefixlen"] = address.address.network.prefixlen
-    message["scope"] = address.scope
-    message["index"] = index
-    local = str(address.address.ip)
-    message["attrs"] = [("IFA_LOCAL", local), ("IFA_ADDRESS", address.peer or local)]
-    return message
+def _address(index: int, address: LinkAddress) -> bytes:
+    family = socket.AF_INET6 if address.address.version == 6 else socket.AF_INET
+    local = address.address.ip.packed
+    peer = local if address.peer is None else socket.inet_pton(family, address.peer)
+    length = address.address.network.prefixlen
+    head = IFADDRMSG.pack(family, length, 0, address.scope, index)
+    return head + attribute(IFA_LOCAL, local) + attribute(IFA_ADDRESS, peer)
 
 
 def add_route(index: int, route: Route) -> Request:
@@ -216,45 +220,24 @@ def delete_route(index: int, route: Route) -> Request:
     return Request(RTM_DELROUTE, NLM_F_ACK, _route(index, route))
 
 
-def _route(index: int, route: Route) -> Any:
-    message = new_message("rtmsg")
-    message["family"] = route.family
-    message["dst_len"] = route.destination.prefixlen
-    message["tos"] = route.tos
-    message["table"] = RT_TABLE_MAIN
-    message["proto"] = route.proto
-    message["scope"] = route.scope
-    message["type"] = RTN_UNICAST
-    message["flags"] = route.flags & RTNH_F_ONLINK
-    attrs = [(name, _thawed(value)) for name, value in route.attributes]
-    attrs.insert(0, ("RTA_OIF", index))
+def _route(index: int, route: Route) -> bytes:
+    message = RTMSG.pack(
+        route.family,
+        route.destination.prefixlen,
+        0,
+        route.tos,
+        RT_TABLE_MAIN,
+        route.proto,
+        route.scope,
+        RTN_UNICAST,
+        route.flags & RTNH_F_ONLINK,
+    )
+    message += number(RTA_OIF, index)
+    for kind, value in route.attributes:
+        message += attribute(kind, value)
     if not route.is_default:
-        attrs.append(("RTA_DST", str(route.destination.network_address)))
+        message += attribute(RTA_DST, route.destination.network_address.packed)
     if route.gateway is not None:
-        attrs.append(("RTA_GATEWAY", route.gateway))
-    message["attrs"] = attrs
+        gateway = socket.inet_pton(route.family, route.gateway)
+        message += attribute(RTA_GATEWAY, gateway)
     return message
-
-
-class Nested(tuple[tuple[str, Any], ...]):
-    """The fields of an attribute that has some: a mapping that can be compared."""
-
-    __slots__ = ()
-
-
-def frozen(value: Any) -> Any:
-    """Return the value of an attribute in a form that can be compared and sent."""
-    if isinstance(value, dict):
-        fields = ((k, frozen(v)) for k, v in value.items() if k != "header")
-        return Nested(fields)
-    if isinstance(value, list):
-        return tuple((name, frozen(inner)) for name, inner in value)
-    return value
-
-
-def _thawed(value: Any) -> Any:
-    if isinstance(value, Nested):
-        return {k: _thawed(v) for k, v in value}
-    if isinstance(value, tuple):
-        return [(name, _thawed(inner)) for name, inner in value]
-    return value

@@ -21,6 +21,7 @@ from passtpy.config.model import DEFAULT_MTU, Config
 from passtpy.errors import PasstpyError, SetupError
 from passtpy.net.host.template import HostNetwork, Plan, make_plan
 from passtpy.net.kernel import netlink, rtnl
+from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.netlink import Netlink
 from passtpy.net.kernel.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
 from passtpy.net.namespace import tap
@@ -117,12 +118,11 @@ def _loopback_up(netlink: Netlink) -> None:
 
 
 def _read_host(host_socket: socket.socket) -> HostNetwork:
-    host = Netlink(host_socket)
-    network = HostNetwork(
-        tuple(host.links()), tuple(host.addresses()), tuple(host.routes())
-    )
-    host.close()
-    return network
+    dump = Dump(host_socket)
+    for _ in dump.steps():
+        pass  # nobody waits for us yet
+    dump.close()
+    return HostNetwork(dump.links, dump.addresses, dump.routes)
 
 
 def _with_mac(host: HostInfo, link: Link) -> HostInfo:

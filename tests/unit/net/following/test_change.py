@@ -21,9 +21,7 @@ from passtpy.net.kernel.nlmsg import (
 from passtpy.net.kernel.rtnl import (
     IFA_F_DEPRECATED,
     LinkAddress,
-    Nested,
     Route,
-    frozen,
 )
 from passtpy.net.namespace.factory import MESSAGES_MAX
 from passtpy.net.namespace.factory_client import Factory
@@ -124,11 +122,3 @@ def test_an_address_that_fades_is_alone_and_deprecated() -> None:
     faded = fading(OLD)
     assert str(faded.address) == "192.0.2.5/32"
     assert faded.flags & IFA_F_DEPRECATED
-
-
-def test_attributes_of_routes_can_be_compared() -> None:
-    read = {"attrs": [("RTAX_MTU", 1400)], "header": {"length": 12}}
-    value = frozen(read)
-    assert isinstance(value, Nested)
-    assert value == frozen({"attrs": [("RTAX_MTU", 1400)]})
-    assert len({value, frozen(read)}) == 1
