@@ -6,37 +6,48 @@ Python must see: a miss goes to the decider, a punted frame to the services, and
 answers go straight back. Nothing here waits.
 """
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, Literal, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
-from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
 from passtpy.config.view import View
 from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     Action,
+    FlowWhy,
     MissLike,
     Pif,
     Verdict,
     describe_event,
+    flows_in,
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
 from passtpy.net.namespace.guest import Guest
 from passtpy.net.namespace.tap import QUEUE_FRAMES
-from passtpy.policy.rules import Rule, rules_from_view
-from passtpy.services.facts import Facts, facts_from_view
+from passtpy.policy.recheck import REFUSALS, recheck
+from passtpy.policy.rules import rules_from_view
+from passtpy.services.facts import facts_from_view
+
+if TYPE_CHECKING:
+    from passtpy.net.forwarding.multicast import Relay
+    from passtpy.net.namespace.factory_client import SocketStock
+    from passtpy.policy.decide import Decider
+    from passtpy.services.registry import Services
 
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
+FLOWS_PER_WAKE: Final = 128  # open flows decided about anew between turns
 _TICK_MIN_S: Final = 0.01
 
 _KINDS: Final = {
@@ -108,66 +119,18 @@ def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
     return "vhost" if config.vhost_user else "stream"
 
 
-class DeciderLike(Protocol):
-    """What the engine asks about a miss."""
-
-    def decide(self, miss: MissLike) -> Verdict: ...
-
-    def replace(self, rules: Sequence[Rule]) -> None: ...
-
-
-class ServicesLike(Protocol):
-    """What the engine asks about punted frames."""
-
-    def update(self, facts: Facts) -> None: ...
-
-    def welcome(self) -> None: ...
-
-    def handle(self, frame: bytes, now: int) -> Iterable[bytes]: ...
-
-    def tick(self, now: int) -> Iterable[bytes]: ...
-
-    def due(self) -> int | None: ...
-
-    def counters(self) -> dict[str, int]: ...
-
-
-class StockLike(Protocol):
-    """Where sockets of the namespace come from."""
-
-    def take(self, family: int, kind: int, use: Callable[[int], None]) -> None: ...
-
-    def fill(self, family: int, kind: int) -> None: ...
-
-    def counters(self) -> dict[str, int]: ...
-
-    def close(self) -> None: ...
-
-
-class RelayLike(Protocol):
-    """Who deals with groups, if anybody does."""
-
-    def take(self, frame: bytes, now: int) -> bool: ...
-
-    def update(self, host: HostInfo) -> None: ...
-
-    def counters(self) -> dict[str, int]: ...
-
-    def close(self) -> None: ...
-
-
 class Engine:
     """One datapath and its control plane."""
 
     def __init__(
         self,
         datapath: Datapath,
-        decider: DeciderLike,
-        services: ServicesLike,
+        decider: Decider,
+        services: Services,
         log: Log,
         clock: Callable[[], int] = time.monotonic_ns,
-        stock: StockLike | None = None,
-        relay: RelayLike | None = None,
+        stock: SocketStock | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self.datapath = datapath
         self._decider = decider
@@ -182,6 +145,8 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: int | None = None
         self._failures = {"decide_failed": 0, "open_failed": 0, "service_failed": 0}
+        self._closed_by_policy = 0
+        self._recheck_at: int | None = None  # where the walk over open flows goes on
         datapath.log_level = DATAPATH_LEVEL[log.level]
 
     def start(
@@ -233,9 +198,15 @@ class Engine:
         if turns > 1:
             self._schedule()
 
-    def tell(self, view: View) -> None:
-        """Decide and answer after this view from now on; flows stay as they are."""
+    def tell(self, view: View, open_flows: Literal["keep", "recheck"] = "keep") -> None:
+        """Decide and answer after this view from now on.
+
+        All new flows are decided about by its rules, at once. Open ones are kept, or
+        rechecked: those that it would not let in are closed, the others go on.
+        """
         self._decider.replace(rules_from_view(view))
+        if open_flows == "recheck":
+            self.recheck()
         self.tell_services(view)
         self.datapath.scope_id = _index_of(view.host.template6)
         if self._relay is not None:
@@ -245,6 +216,17 @@ class Engine:
         """Answer after this view; for facts that decide nothing about flows."""
         self._services.update(facts_from_view(view))
         self._schedule()
+
+    def recheck(self) -> None:
+        """Close every open flow that the policy of now would not let in.
+
+        A page at a time, between turns. Flows that were let in by this policy are not
+        looked at, so none is missed and none is closed that is opened meanwhile.
+        """
+        running = self._recheck_at is not None
+        self._recheck_at = 0
+        if not running:
+            self._recheck_page()
 
     def welcome(self) -> None:
         """A guest has come: tell it, and ask it, what every new one is."""
@@ -260,7 +242,27 @@ class Engine:
         if self._relay is not None:
             counters |= self._relay.counters()
         log = {"log_lost": self._log.lost, "log_failures": self._log.failures}
+        counters["closed_by_policy"] = self._closed_by_policy
         return counters | self._failures | log
+
+    def _recheck_page(self) -> None:
+        if self._loop is None or self._recheck_at is None:
+            self._recheck_at = None
+            return
+        page, following = self.datapath.flows(self._recheck_at, FLOWS_PER_WAKE)
+        closed = self._closed_by_policy
+        for flow_id, verdict in recheck(self._decider, flows_in(page)):
+            if verdict.action in REFUSALS:
+                self.datapath.close_flow(flow_id, FlowWhy.POLICY)
+                self._closed_by_policy += 1
+            else:
+                rule, generation = verdict.rule, verdict.generation
+                self.datapath.verdict(flow_id, rule=rule, generation=generation)
+        if self._closed_by_policy != closed:
+            self._again()  # what it said goes out
+        self._recheck_at = following or None
+        if following:
+            self._loop.call_soon(self._recheck_page)
 
     def _fill_stock(self) -> None:
         if self._loop is not None and self._stock is not None:
@@ -318,7 +320,11 @@ class Engine:
             return
 
         def use(fd: int) -> None:
-            if fd < 0 and verdict.pif == Pif.SPLICE:
+            if late and verdict.generation != self._decider.generation:
+                if fd >= 0:  # made for a flow of another policy
+                    os.close(fd)
+                self._on_miss(miss)
+            elif fd < 0 and verdict.pif == Pif.SPLICE:
                 self._open(miss, _refused(verdict))
             else:
                 self._open(miss, verdict, fd)

@@ -4,16 +4,19 @@
 Rules are compiled once. A miss picks a short list of candidates by pif, protocol,
 family and listener; networks become byte prefixes, which one startswith() tries all
 at once; the verdict is a template in which a few fields are filled in. Order is kept:
-the first candidate that matches is the first rule of the list that matches.
+the first candidate that matches is the first rule of the list that matches. Whoever
+wants to know what would be decided, and why, asks the same compiled list.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.flow import Action, MissLike, Pif, Verdict
+from passtpy.policy.listing import NO_RULE, Listed, RuleIds
 from passtpy.policy.rules import (
     Drop,
     Match,
@@ -33,10 +36,19 @@ from passtpy.policy.rules import (
 Prefixes = tuple[bytes, ...]
 Make = Callable[[MissLike], Verdict]
 
-NO_RULE = 0
 LOOPBACK4 = inany(IPv4Address("127.0.0.1"))
 LOOPBACK6 = inany(IPv6Address("::1"))
 _REFUSED = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, NO_RULE)
+_GENERATIONS: Final = 1 << 32  # then they start again; so many reloads take centuries
+
+# What a rule without one of its conditions lacks, to see whether that one is missed
+CONDITIONS: Final[dict[str, dict[str, Any]]] = {
+    "protocol": {"protos": frozenset()},
+    "source": {"sources": ()},
+    "destination": {"destinations": ()},
+    "port": {"port": None},
+    "listener": {"listeners": None},
+}
 
 
 class _Compiled(NamedTuple):
@@ -46,7 +58,14 @@ class _Compiled(NamedTuple):
     destinations: Prefixes | None
     port: int | None
     make: Make
-    rule: Rule
+    listed: Listed
+
+
+class Origin(NamedTuple):
+    """By what a verdict is: the id of a rule, and the generation of its policy."""
+
+    rule: int
+    generation: int
 
 
 def compile_network(network: Network) -> Prefixes:
@@ -91,12 +110,17 @@ def _optional(addr: Address | None) -> bytes:
     return UNSPECIFIED if addr is None else inany(addr)
 
 
-def _make_fixed(action: Action, number: int) -> Make:
-    verdict = _REFUSED._replace(action=action, rule=number)
+def _refusal(by: Origin) -> Verdict:
+    return _REFUSED._replace(rule=by.rule, generation=by.generation)
+
+
+def _make_fixed(action: Action, by: Origin) -> Make:
+    verdict = _refusal(by)._replace(action=action)
     return lambda _: verdict
 
 
-def _make_to_host(outcome: ToHost, number: int) -> Make:
+def _make_to_host(outcome: ToHost, by: Origin) -> Make:
+    rule, generation = by
     bind4, bind6 = _optional(outcome.bind4), _optional(outcome.bind6)
     forward, host = Action.FORWARD, Pif.HOST
     if outcome.destination is not None:
@@ -104,23 +128,24 @@ def _make_to_host(outcome: ToHost, number: int) -> Make:
         bind = bind4 if fixed.startswith(V4_PREFIX) else bind6
 
         def to_fixed(miss: MissLike) -> Verdict:
-            return Verdict(forward, host, fixed, miss.oport, bind, 0, number)
+            return Verdict(forward, host, fixed, miss.oport, bind, 0, rule, generation)
 
         return to_fixed
 
     def to_asked(miss: MissLike) -> Verdict:
         asked = miss.oaddr
         bind = bind4 if asked.startswith(V4_PREFIX) else bind6
-        return Verdict(forward, host, asked, miss.oport, bind, 0, number)
+        return Verdict(forward, host, asked, miss.oport, bind, 0, rule, generation)
 
     return to_asked
 
 
-def _make_to_guest(outcome: ToGuest, number: int, guest: GuestAddresses) -> Make:
+def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
+    rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
     delta = outcome.delta
     forward, tap = Action.FORWARD, Pif.TAP
-    refused = _REFUSED._replace(action=Action.REJECT, rule=number)
+    refused = _refusal(by)._replace(action=Action.REJECT)
 
     def to_guest(miss: MissLike) -> Verdict:
         source = translate(miss.eaddr)
@@ -130,42 +155,46 @@ def _make_to_guest(outcome: ToGuest, number: int, guest: GuestAddresses) -> Make
         if target == UNSPECIFIED:
             return refused
         port = miss.oport + delta
-        return Verdict(forward, tap, target, port, source, miss.eport, number)
+        return Verdict(forward, tap, target, port, source, miss.eport, rule, generation)
 
     return to_guest
 
 
-def _make_to_asker(outcome: ToAsker, number: int, guest: GuestAddresses) -> Make:
+def _make_to_asker(outcome: ToAsker, by: Origin, guest: GuestAddresses) -> Make:
+    rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
-    refused = _REFUSED._replace(rule=number)
+    refused = _refusal(by)
 
     def to_asker(miss: MissLike) -> Verdict:
         asker = guest.askers.get(miss.listener)
         source = translate(miss.eaddr)
         if asker is None or source == UNSPECIFIED:
             return refused
-        return Verdict(Action.FORWARD, Pif.TAP, *asker, source, miss.eport, number)
+        ends = *asker, source, miss.eport
+        return Verdict(Action.FORWARD, Pif.TAP, *ends, rule, generation)
 
     return to_asker
 
 
-def _make_to_group(outcome: ToGroup, number: int, guest: GuestAddresses) -> Make:
+def _make_to_group(outcome: ToGroup, by: Origin, guest: GuestAddresses) -> Make:
+    rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
-    refused = _REFUSED._replace(rule=number)
+    refused = _refusal(by)
 
     def to_group(miss: MissLike) -> Verdict:
         source = translate(miss.eaddr)
         if source == UNSPECIFIED:
             return refused
         ends = (miss.oaddr, miss.oport, source, miss.eport)
-        return Verdict(Action.FORWARD, Pif.TAP, *ends, number)
+        return Verdict(Action.FORWARD, Pif.TAP, *ends, rule, generation)
 
     return to_group
 
 
 def _make_splice_to_guest(
-    outcome: SpliceToGuest, number: int, guest: GuestAddresses
+    outcome: SpliceToGuest, by: Origin, guest: GuestAddresses
 ) -> Make:
+    rule, generation = by
     delta, loopback, keep = outcome.delta, outcome.loopback, outcome.keep_source
 
     def splice_to_guest(miss: MissLike) -> Verdict:
@@ -178,12 +207,15 @@ def _make_splice_to_guest(
             target = LOOPBACK4 if is_v4 else LOOPBACK6
         ours = source if keep else UNSPECIFIED
         port = miss.oport + delta
-        return Verdict(Action.SPLICE, Pif.SPLICE, target, port, ours, 0, number)
+        return Verdict(
+            Action.SPLICE, Pif.SPLICE, target, port, ours, 0, rule, generation
+        )
 
     return splice_to_guest
 
 
-def _make_splice_to_host(outcome: SpliceToHost, number: int) -> Make:
+def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
+    rule, generation = by
     delta, keep = outcome.delta, outcome.keep_source
 
     def splice_to_host(miss: MissLike) -> Verdict:
@@ -191,30 +223,30 @@ def _make_splice_to_host(outcome: SpliceToHost, number: int) -> Make:
         target = LOOPBACK4 if source.startswith(V4_PREFIX) else LOOPBACK6
         ours = source if keep else UNSPECIFIED
         port = miss.oport + delta
-        return Verdict(Action.SPLICE, Pif.HOST, target, port, ours, 0, number)
+        return Verdict(Action.SPLICE, Pif.HOST, target, port, ours, 0, rule, generation)
 
     return splice_to_host
 
 
-def _make(rule: Rule, guest: GuestAddresses) -> Make:
+def _make(rule: Rule, by: Origin, guest: GuestAddresses) -> Make:
     outcome = rule.outcome
     match outcome:
         case Drop():
-            return _make_fixed(Action.DROP, rule.number)
+            return _make_fixed(Action.DROP, by)
         case Reject():
-            return _make_fixed(Action.REJECT, rule.number)
+            return _make_fixed(Action.REJECT, by)
         case ToHost():
-            return _make_to_host(outcome, rule.number)
+            return _make_to_host(outcome, by)
         case ToGuest():
-            return _make_to_guest(outcome, rule.number, guest)
+            return _make_to_guest(outcome, by, guest)
         case ToAsker():
-            return _make_to_asker(outcome, rule.number, guest)
+            return _make_to_asker(outcome, by, guest)
         case ToGroup():
-            return _make_to_group(outcome, rule.number, guest)
+            return _make_to_group(outcome, by, guest)
         case SpliceToGuest():
-            return _make_splice_to_guest(outcome, rule.number, guest)
+            return _make_splice_to_guest(outcome, by, guest)
         case SpliceToHost():
-            return _make_splice_to_host(outcome, rule.number)
+            return _make_splice_to_host(outcome, by)
     assert_never(outcome)
 
 
@@ -233,26 +265,41 @@ Key = tuple[int, int, bool, int]  # pif, protocol, is IPv4, listener (-1: none)
 
 
 class Decider:
-    """Rules, compiled; hits are counted per rule number."""
+    """The policy of now, compiled; hits are counted by the ids of rules.
+
+    `generation` counts the policies: it tells a verdict of this one from an older.
+    """
 
     def __init__(
         self, rules: Sequence[Rule], guest: GuestAddresses | None = None
     ) -> None:
         self.guest = guest if guest is not None else GuestAddresses()
+        self.generation = 0
+        self.rules: tuple[Listed, ...] = ()
+        self._ids = RuleIds()
+        self._hits = {NO_RULE: 0}
         self.replace(rules)
 
     def replace(self, rules: Sequence[Rule]) -> None:
-        """Put other rules in place; their hits start at zero."""
-        self.rules = tuple(rules)
-        self._hits = {NO_RULE: 0} | {rule.number: 0 for rule in self.rules}
-        self._makers = {r.number: _make(r, self.guest) for r in self.rules}
+        """Decide after other rules from now on; those in both lists keep their hits.
+
+        The same list again is no other policy, and changes nothing.
+        """
+        if self.generation and tuple(rules) == tuple(each.rule for each in self.rules):
+            return
+        self.generation = self.generation % (_GENERATIONS - 1) + 1
+        self.rules = self._ids.list(rules)
+        ids = (NO_RULE, *(each.id for each in self.rules))
+        self._hits = {each: self._hits.get(each, 0) for each in ids}
+        self._no_rule = _refusal(Origin(NO_RULE, self.generation))
+        self._makers: dict[int, Make] = {}
         # Filled on demand: a rule for a thousand listeners costs nothing until
         # one of them is used, and there are never more keys than listeners.
         self._candidates: dict[Key, tuple[_Compiled, ...]] = {}
 
     @property
     def hits(self) -> dict[int, int]:
-        """Return how often each rule decided; number 0: none matched."""
+        """Return how often each rule decided, by its id; NO_RULE: none matched."""
         return dict(self._hits)
 
     def decide(self, miss: MissLike) -> Verdict:
@@ -262,37 +309,52 @@ class Decider:
         found = self._find(miss)
         if found is None:
             self._hits[NO_RULE] += 1
-            return _REFUSED
-        self._hits[found.rule.number] += 1
+            return self._no_rule
+        self._hits[found.listed.id] += 1
         return found.make(miss)
 
-    def find(self, miss: MissLike) -> Rule | None:
+    def judge(self, miss: MissLike) -> Verdict:
+        """Return what decide() would, without counting or remembering anything."""
+        found = self._find(miss)
+        return self._no_rule if found is None else found.make(miss)
+
+    def find(self, miss: MissLike) -> Listed | None:
         """Return the rule that `miss` would hit, without counting it."""
         found = self._find(miss)
-        return None if found is None else found.rule
+        return None if found is None else found.listed
+
+    def missed_by_one(self, miss: MissLike) -> Iterator[tuple[Listed, str]]:
+        """Yield the rules before the one that `miss` hits which all but match it.
+
+        Each with the name of the condition that fails while others hold. That is tried,
+        not looked up: a rule less one condition is compiled and matched as any other.
+        """
+        found = self.find(miss)
+        key = _key(miss)
+        for listed in self.rules[: None if found is None else found.number - 1]:
+            match = listed.rule.match
+            for name, without in CONDITIONS.items():
+                rest = replace(match, **without)
+                if rest in (match, Match(match.pif)):
+                    continue
+                rule = replace(listed.rule, match=rest)
+                compiled = self._compile(listed._replace(rule=rule), key)
+                if compiled is not None and _first((compiled,), miss):
+                    yield listed, name
+                    break
 
     def _find(self, miss: MissLike) -> _Compiled | None:
-        oaddr = miss.oaddr
-        key = (miss.pif, miss.proto, oaddr.startswith(V4_PREFIX), miss.listener)
+        key = _key(miss)
         candidates = self._candidates.get(key)
         if candidates is None:
             candidates = self._candidates[key] = self._select(key)
-        for candidate in candidates:
-            sources, destinations, port, _, _ = candidate
-            if port is not None and port != miss.oport:
-                continue
-            if destinations is not None and not oaddr.startswith(destinations):
-                continue
-            if sources is not None and not miss.eaddr.startswith(sources):
-                continue
-            return candidate
-        return None
+        return _first(candidates, miss)
 
     def _select(self, key: Key) -> tuple[_Compiled, ...]:
         """Return the rules that can match a miss with this key, in order."""
         selected = []
-        for rule in self.rules:
-            compiled = self._compile(rule, key)
+        for listed in self.rules:
+            compiled = self._compile(listed, key)
             if compiled is None:
                 continue
             selected.append(compiled)
@@ -300,9 +362,9 @@ class Decider:
                 break  # matches always: nothing behind it is reached
         return tuple(selected)
 
-    def _compile(self, rule: Rule, key: Key) -> _Compiled | None:
+    def _compile(self, listed: Listed, key: Key) -> _Compiled | None:
         pif, proto, is_v4, listener = key
-        match: Match = rule.match
+        match: Match = listed.rule.match
         if match.pif != pif or (match.protos and proto not in match.protos):
             return None
         if match.listeners is not None and listener not in match.listeners:
@@ -311,5 +373,31 @@ class Decider:
         destinations = _prefixes(match.destinations, is_v4)
         if isinstance(sources, bool) or isinstance(destinations, bool):
             return None
-        make = self._makers[rule.number]
-        return _Compiled(sources, destinations, match.port, make, rule)
+        return _Compiled(sources, destinations, match.port, self._maker(listed), listed)
+
+    def _maker(self, listed: Listed) -> Make:
+        """Return what makes the verdicts of a rule, made once."""
+        made = self._makers.get(listed.id)
+        if made is None:
+            by = Origin(listed.id, self.generation)
+            made = self._makers[listed.id] = _make(listed.rule, by, self.guest)
+        return made
+
+
+def _key(miss: MissLike) -> Key:
+    return miss.pif, miss.proto, miss.oaddr.startswith(V4_PREFIX), miss.listener
+
+
+def _first(candidates: tuple[_Compiled, ...], miss: MissLike) -> _Compiled | None:
+    """Return the first that matches a miss whose key all of them match."""
+    eaddr, oaddr, oport = miss.eaddr, miss.oaddr, miss.oport
+    for candidate in candidates:
+        sources, destinations, port, _, _ = candidate
+        if port is not None and port != oport:
+            continue
+        if destinations is not None and not oaddr.startswith(destinations):
+            continue
+        if sources is not None and not eaddr.startswith(sources):
+            continue
+        return candidate
+    return None

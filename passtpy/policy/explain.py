@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The policy as text: every rule on a line, and which of them a flow would hit."""
+"""The policy as text: every rule on a line, and what it would make of a flow."""
 
 from collections.abc import Iterator
-from typing import assert_never
+from dataclasses import dataclass
+from typing import NamedTuple, assert_never
 
-from passtpy.flow import PROTO_NAMES, MissLike
+from passtpy.addr import UNSPECIFIED, from_inany, show_endpoint
+from passtpy.flow import PROTO_NAMES, Action, MissLike, Pif
 from passtpy.policy.decide import Decider
+from passtpy.policy.listing import Listed
 from passtpy.policy.rules import (
     Drop,
     Match,
     Outcome,
     Reject,
-    Rule,
     SpliceToGuest,
     SpliceToHost,
     ToAsker,
@@ -73,26 +75,27 @@ def _show_splice(outcome: SpliceToGuest | SpliceToHost) -> str:
     return _show_delta(outcome.delta) + source
 
 
-def show_rule(rule: Rule, hits: int) -> str:
+def show_rule(listed: Listed, hits: int) -> str:
     """Return one rule on one line."""
+    rule = listed.rule
     what = f"{show_match(rule.match)} => {show_outcome(rule.outcome)}"
-    return f"{rule.number:>4} {hits:>8}  {what}  ({rule.why})"
+    return f"{listed.number:>4} {listed.id:>5} {hits:>8}  {what}  ({rule.why})"
 
 
 def explain(decider: Decider) -> Iterator[str]:
     """Yield the whole policy with its hits, then how inbound sources appear."""
     hits = decider.hits
-    yield "rule     hits  match => outcome"
-    for rule in decider.rules:
-        yield show_rule(rule, hits[rule.number])
+    yield "rule    id     hits  match => outcome"
+    for listed in decider.rules:
+        yield show_rule(listed, hits[listed.id])
     yield from _show_sources(decider)
 
 
 def _show_sources(decider: Decider) -> Iterator[str]:
     maps = dict.fromkeys(
-        rule.outcome.source
-        for rule in decider.rules
-        if isinstance(rule.outcome, ToGuest)
+        listed.rule.outcome.source
+        for listed in decider.rules
+        if isinstance(listed.rule.outcome, ToGuest)
     )
     for sources in maps:
         yield "sources of inbound flows, as the guest sees them:"
@@ -107,9 +110,63 @@ def _show_sources(decider: Decider) -> Iterator[str]:
         yield "    any other unchanged"
 
 
-def explain_miss(decider: Decider, miss: MissLike) -> str:
-    """Return the rule that a flow would hit, without counting it."""
-    rule = decider.find(miss)
-    if rule is None:
-        return "no rule: drop"
-    return show_rule(rule, decider.hits[rule.number])
+class Ends(NamedTuple):
+    """How a flow looks to one of those whom it joins; an inany and a port each."""
+
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+
+    def __str__(self) -> str:
+        ours = "[*]" if self.source == UNSPECIFIED else f"[{from_inany(self.source)}]"
+        source = f"{ours}:{self.source_port or '*'}"  # "*": of the kernel's choice
+        return f"{source} -> {show_endpoint(self.destination, self.destination_port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the policy says about a flow that there may not be.
+
+    `seen` tells how it looks on each pif that it touches; where it is refused, that is
+    the one it comes from. `nearly` are earlier rules, each with what it failed by.
+    """
+
+    listed: Listed | None
+    action: Action
+    seen: dict[Pif, Ends]
+    nearly: tuple[tuple[Listed, str], ...]
+
+
+def explain_miss(decider: Decider, miss: MissLike) -> Explanation:
+    """Ask the list that decides, without counting: what would become of this flow?"""
+    verdict = decider.judge(miss)
+    asked = Ends(miss.eaddr, miss.eport, miss.oaddr, miss.oport)
+    seen = {Pif(miss.pif): asked}
+    if verdict.action in (Action.FORWARD, Action.SPLICE):
+        ends = verdict.oaddr, verdict.oport, verdict.eaddr, verdict.eport
+        seen[Pif(verdict.pif)] = Ends(*ends)
+    return Explanation(
+        listed=decider.find(miss),
+        action=Action(verdict.action),
+        seen=seen,
+        nearly=tuple(decider.missed_by_one(miss)),
+    )
+
+
+_VIEWERS = {Pif.TAP: "guest", Pif.HOST: "host", Pif.SPLICE: "namespace"}
+
+
+def show_explanation(decider: Decider, found: Explanation) -> Iterator[str]:
+    """Yield the lines that tell it: the rule, who sees what, and what nearly hit."""
+    hits = decider.hits
+    if found.listed is None:
+        yield "no rule: drop"
+    else:
+        yield show_rule(found.listed, hits[found.listed.id]).strip()
+    for pif, ends in found.seen.items():
+        yield f"the {_VIEWERS[pif]} sees {ends}"
+    if len(found.seen) == 1:
+        yield f"nobody else sees it: {found.action.name.lower()}"
+    for listed, condition in found.nearly:
+        yield f"but for its {condition}: {show_rule(listed, hits[listed.id]).strip()}"

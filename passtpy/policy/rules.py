@@ -2,7 +2,8 @@
 """A view of configuration and host becomes one ordered list of rules; first match wins.
 
 The list is the explanation of what the program does: nothing decides about a flow that
-is not a rule here. A rule is a frozen value; hits are counted by the decider.
+is not a rule here. A rule is a frozen value: two that are equal are the same rule,
+whatever stands around them. Its id and its place are for policy/listing.py to know.
 """
 
 from collections.abc import Iterator
@@ -128,9 +129,8 @@ Outcome = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the policy."""
+    """One line of the policy, and what it is there for."""
 
-    number: int
     match: Match
     outcome: Outcome
     why: str
@@ -153,7 +153,7 @@ _ECHO = frozenset((IPPROTO_ICMP, IPPROTO_ICMPV6))
 _LOOPBACK4, _LOOPBACK6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
 LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
-Line = tuple[Match, Outcome, str]  # a rule that has no number yet
+Line = tuple[Match, Outcome, str]  # a rule, field by field
 
 
 def _switched_off(view: View) -> Iterator[Line]:
@@ -312,5 +312,4 @@ def _lines(view: View) -> Iterator[Line]:
 
 def rules_from_view(view: View) -> tuple[Rule, ...]:
     """Return the whole policy, in the order in which it is tried."""
-    lines = _lines(view)
-    return tuple(Rule(number, *line) for number, line in enumerate(lines, start=1))
+    return tuple(Rule(*line) for line in _lines(view))

@@ -3,23 +3,33 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
 from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
-from passtpy.addr import UNSPECIFIED
+from passtpy.addr import UNSPECIFIED, inany
 from passtpy.config.cli import parse_pasta
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
-from passtpy.flow import Action, MissLike, Pif, Verdict
+from passtpy.flow import (
+    FLOW_STRUCT,
+    Action,
+    FlowRecord,
+    FlowWhy,
+    MissLike,
+    Pif,
+    Verdict,
+)
 from passtpy.log import Log
-from passtpy.policy.rules import Rule, ToHost
+from passtpy.policy.decide import Decider
+from passtpy.policy.rules import ANY4, Drop, Match, Rule, ToHost
 from passtpy.services.facts import Facts
+from passtpy.services.registry import Services
 
 MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1))
 VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
@@ -39,6 +49,8 @@ class FakeDatapath:
         self.injected: list[bytes] = []
         self.closed = False
         self.fails = 0
+        self.table: list[FlowRecord] = []
+        self.verbs: list[tuple[int, ...]] = []
 
     def turn(self, **_: int) -> list[Any]:
         self.taken += 1
@@ -49,6 +61,17 @@ class FakeDatapath:
         if self.fails:
             raise OSError(self.fails, "no")
         return 1
+
+    def flows(self, cursor: int, limit: int) -> tuple[bytes, int]:
+        last = cursor + 2  # two in a page, whatever was asked for
+        page = b"".join(FLOW_STRUCT.pack(*flow) for flow in self.table[cursor:last])
+        return page, last if last < len(self.table) else 0
+
+    def close_flow(self, flow_id: int, why: int) -> None:
+        self.verbs.append((flow_id, why))
+
+    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None:
+        self.verbs.append((flow_id, rule, generation))
 
     def inject(self, frame: bytes) -> None:
         self.injected.append(frame)
@@ -127,13 +150,12 @@ class FakeTimer:
         pass
 
 
-class Decides:
-    def __init__(self, fails: bool = False) -> None:
-        self.fails = fails
-        self.rules: Sequence[Rule] = ()
+class Decides(Decider):
+    """Says the same about every miss, or fails."""
 
-    def replace(self, rules: Sequence[Rule]) -> None:
-        self.rules = rules
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__(())
+        self.fails = fails
 
     def decide(self, miss: MissLike) -> Verdict:
         if self.fails:
@@ -144,12 +166,12 @@ class Decides:
 def engine(
     datapath: FakeDatapath,
     services: FakeServices | None = None,
-    decider: Decides | None = None,
+    decider: Decider | None = None,
 ) -> tuple[Engine, FakeLoop]:
     made = Engine(
         cast(Datapath, datapath),
         decider or Decides(),
-        services or FakeServices(),
+        cast(Services, services or FakeServices()),
         Log(),
         clock=lambda: 1_000_000_000,
     )
@@ -282,7 +304,7 @@ def test_another_host_is_told_to_everybody() -> None:
     config = parse_pasta(["-4", "--dns-forward", "169.254.1.1"])
     host = HostInfo(ipv6=False, guest4=IPv4Address("192.0.2.7"), template6="lo")
     made.tell(View.of(config, host, Resolver((IPv4Address("192.0.2.53"),))))
-    outcomes = [rule.outcome for rule in decider.rules]
+    outcomes = [listed.rule.outcome for listed in decider.rules]
     assert ToHost(IPv4Address("192.0.2.53")) in outcomes
     assert services.facts is not None
     assert services.facts.guest4 == IPv4Address("192.0.2.7")
@@ -309,3 +331,91 @@ def test_a_new_guest_is_welcomed_at_once() -> None:
     assert delay <= 0.01
     tick()
     assert services.ticks
+
+
+def flow(flow_id: int, port: int, generation: int) -> FlowRecord:
+    """A TCP connection of the guest."""
+    fields = dict.fromkeys(FlowRecord._fields, 0)
+    guest, peer = inany(IPv4Address("192.0.2.5")), inany(IPv4Address("198.51.100.1"))
+    sides = {"eaddr0": guest, "oaddr0": peer, "eaddr1": peer, "oaddr1": UNSPECIFIED}
+    record = FlowRecord(**(fields | sides))  # type: ignore[arg-type]
+    return record._replace(
+        flow_id=flow_id,
+        proto=6,
+        pif0=Pif.TAP,
+        pif1=Pif.HOST,
+        oport0=port,
+        listener=-1,
+        generation=generation,
+    )
+
+
+def rules(*ports: int) -> list[Rule]:
+    """All but these ports."""
+    tcp = frozenset((6,))
+    dropped = [Rule(Match(Pif.TAP, tcp, port=p), Drop(), "no") for p in ports]
+    return [*dropped, Rule(Match(Pif.TAP, destinations=(ANY4,)), ToHost(), "yes")]
+
+
+def test_open_flows_are_rechecked_between_turns() -> None:
+    datapath = FakeDatapath()
+    decider = Decider(rules())
+    made, loop = engine(datapath, decider=decider)
+    datapath.table = [flow(n, 20 + n % 2, 1) for n in range(5)]
+    decider.replace(rules(21))
+    datapath.table += [flow(5, 21, 2), flow(6, 21, 1)]
+    made.recheck()
+    assert len(datapath.verbs) == 2  # one page; the rest lets packets pass first
+    while loop.soon:
+        loop.soon.pop(0)()
+    yes = decider.rules[-1].id
+    asked = FlowWhy.POLICY
+    assert datapath.verbs == [  # 5 is of this policy: not asked about again
+        (0, yes, 2),
+        (1, asked),
+        (2, yes, 2),
+        (3, asked),
+        (4, yes, 2),
+        (6, asked),
+    ]
+    assert made.statistics()["closed_by_policy"] == 3
+    assert sum(decider.hits.values()) == 0
+
+
+def test_a_second_recheck_starts_again() -> None:
+    datapath = FakeDatapath()
+    decider = Decider(rules())
+    made, loop = engine(datapath, decider=decider)
+    datapath.table = [flow(n, 20, 1) for n in range(3)]
+    decider.replace(rules(99))
+    made.recheck()
+    decider.replace(rules(20))
+    made.recheck()
+    while loop.soon:
+        loop.soon.pop(0)()
+    assert datapath.verbs[2:] == [(n, FlowWhy.POLICY) for n in range(3)]
+
+
+def test_a_recheck_ends_with_the_engine() -> None:
+    datapath = FakeDatapath()
+    decider = Decider(rules())
+    made, loop = engine(datapath, decider=decider)
+    datapath.table = [flow(n, 20, 1) for n in range(9)]
+    decider.replace(rules(20))
+    made.recheck()
+    made.stop()
+    for call in loop.soon:
+        call()
+    assert len(datapath.verbs) == 2
+
+
+@pytest.mark.parametrize("open_flows", ["keep", "recheck"])
+def test_whoever_tells_of_another_host_says_what_becomes_of_flows(
+    open_flows: Literal["keep", "recheck"],
+) -> None:
+    datapath, decider = FakeDatapath(), Decider(rules())
+    made, _ = engine(datapath, decider=decider)
+    datapath.table = [flow(3, 80, 1)]
+    view = View.of(parse_pasta(["-6"]), HostInfo(ipv4=False))
+    made.tell(view, open_flows)
+    assert datapath.verbs == ([(3, FlowWhy.POLICY)] if open_flows == "recheck" else [])

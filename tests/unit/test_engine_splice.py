@@ -2,8 +2,9 @@
 """A flow that ends in the namespace needs a socket from there: now, or later."""
 
 import asyncio
+import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -11,11 +12,14 @@ import pytest
 
 from passtpy._native import Datapath, Miss
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.engine import Engine, StockLike
+from passtpy.engine import Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
 from passtpy.log import Log
-from passtpy.policy.rules import Rule
+from passtpy.net.namespace.factory_client import SocketStock
+from passtpy.policy.decide import Decider
+from passtpy.policy.rules import Drop, Match, Rule
 from passtpy.services.facts import Facts
+from passtpy.services.registry import Services
 
 LO4, LO6 = inany(ip_address("127.0.0.1")), inany(ip_address("::1"))
 TCP, UDP = 6, 17
@@ -107,15 +111,17 @@ class FakeLoop:
         pass
 
 
-class Decides:
+class Decides(Decider):
+    """Says the same about every miss, in the name of the policy of now."""
+
     def __init__(self, verdict: Verdict) -> None:
+        super().__init__(())
         self.verdict = verdict
+        self.asked = 0
 
     def decide(self, miss: MissLike) -> Verdict:
-        return self.verdict
-
-    def replace(self, rules: Sequence[Rule]) -> None:
-        pass
+        self.asked += 1
+        return self.verdict._replace(generation=self.generation)
 
 
 def miss(proto: int = TCP) -> Miss:
@@ -123,18 +129,21 @@ def miss(proto: int = TCP) -> Miss:
 
 
 def inside(target: bytes = LO4) -> Verdict:
-    return Verdict(Action.SPLICE, Pif.SPLICE, target, 80, UNSPECIFIED, 0, 3)
+    return Verdict(Action.SPLICE, Pif.SPLICE, target, 80, UNSPECIFIED, 0, 3, 1)
 
 
 def engine(
-    datapath: FakeDatapath, verdict: Verdict, stock: FakeStock | None
+    datapath: FakeDatapath,
+    verdict: Verdict,
+    stock: FakeStock | None,
+    decider: Decider | None = None,
 ) -> tuple[Engine, FakeLoop]:
     made = Engine(
         cast(Datapath, datapath),
-        Decides(verdict),
-        NoServices(),
+        decider or Decides(verdict),
+        cast(Services, NoServices()),
         Log(),
-        stock=cast(StockLike, stock),
+        stock=cast(SocketStock, stock),
     )
     loop = FakeLoop()
     made.start(cast(asyncio.AbstractEventLoop, loop), lambda errno: None)
@@ -166,6 +175,21 @@ def test_a_verdict_waits_for_its_socket() -> None:
     stock.waiting[0](17)
     assert datapath.opened == [(5, inside(), 17)]
     assert len(loop.soon) == 1  # what it moved goes out with another turn
+
+
+def test_a_verdict_of_an_older_policy_is_not_carried_out() -> None:
+    datapath, stock = FakeDatapath(miss()), FakeStock()
+    decider = Decides(inside())
+    engine(datapath, inside(), stock, decider)[0].pump()
+    decider.verdict = inside()._replace(action=Action.REJECT, rule=4)
+    decider.replace([Rule(Match(Pif.HOST), Drop(), "no more")])
+    came = os.dup(0)
+    stock.waiting[0](came)
+    assert decider.asked == 2
+    refusal = decider.verdict._replace(generation=2)
+    assert datapath.opened == [(5, refusal, -1)]
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(came)
 
 
 def test_without_a_socket_the_flow_is_rejected() -> None:

@@ -240,16 +240,20 @@ def test_splice_rules_print_as_they_decide() -> None:
     host = HostInfo(guest4=IPv4Address("192.0.2.5"))
     assert list(explain(make(line, host)))[1:] == [
         (
-            "   1        0  host tcp from 127.0.0.0/8,::1/128,192.0.2.5/32"
+            "   1     1        0  host tcp from 127.0.0.0/8,::1/128,192.0.2.5/32"
             " listener 0 => splice namespace loopback port -8000 with its source"
             "  (*:8080-8080 => 80-80)"
         ),
         (
-            "   2        0  splice tcp from 127.0.0.0/8,::1/128 to 127.0.0.0/8,::1/128"
-            " listener 1-131070 => splice host loopback with its source  (-T auto)"
+            "   2     2        0  splice tcp from 127.0.0.0/8,::1/128"
+            " to 127.0.0.0/8,::1/128 listener 1-131070 => splice host loopback"
+            " with its source  (-T auto)"
         ),
-        "   3        0  host any => reject  (no rule for this listener)",
-        "   4        0  splice any => reject  (not from the namespace's loopback)",
+        "   3     3        0  host any => reject  (no rule for this listener)",
+        (
+            "   4     4        0  splice any => reject"
+            "  (not from the namespace's loopback)"
+        ),
     ]
 
 
