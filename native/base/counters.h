@@ -30,4 +30,11 @@ static inline void count_n(struct counters *c, enum counter i, uint64_t n)
 	c->n[i] += n;
 }
 
+/* count_max() - Keep the largest value seen */
+static inline void count_max(struct counters *c, enum counter i, uint64_t n)
+{
+	if (n > c->n[i])
+		c->n[i] = n;
+}
+
 #endif /* PASSTPY_BASE_COUNTERS_H */

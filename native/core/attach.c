@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "core/datapath.h"
+#include "core/dispatch.h"
 #include "core/gate.h"
 #include "core/vhost.h"
 
@@ -44,6 +45,7 @@ void datapath_detach(struct datapath *dp)
 	else if (c->tap.fd >= 0)
 		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
 	tap_detach(&c->tap);
+	dispatch_forget(dp);
 	gate_sync(dp);
 }
 

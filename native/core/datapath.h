@@ -3,6 +3,8 @@
 #ifndef PASSTPY_CORE_DATAPATH_H
 #define PASSTPY_CORE_DATAPATH_H
 
+#include <sys/epoll.h>
+
 #include "link/reassembly.h"
 #include "proto/ctx.h"
 #include "proto/handler.h"
@@ -43,8 +45,38 @@ struct datapath_config {
 	uint8_t secret[32];
 };
 
+/** struct batch - Frames of one read of the tap, sorted by flow
+ * @frame:	Checked frames
+ * @sidx:	Flow and side of each burst
+ * @burst:	Frames of one flow each, in order of their first frame
+ * @bursts:	Entries of @sidx and @burst
+ * @next:	First burst that is not wholly handed out
+ */
+struct batch {
+	struct frame frame[TAP_BATCH];
+	flow_sidx_t sidx[TAP_BATCH];
+	struct burst burst[TAP_BATCH];
+	unsigned bursts;
+	unsigned next;
+};
+
+#define EVENTS_MAX 128 /* events of one visit to epoll */
+
+/** struct events - What epoll told last; edges are told once, and kept here
+ * @ev:		Events
+ * @n:		How many
+ * @next:	First that was not handled
+ */
+struct events {
+	struct epoll_event ev[EVENTS_MAX];
+	unsigned n;
+	unsigned next;
+};
+
 /** struct datapath - A context, and what only the turn loop needs
  * @ctx:	What handlers see
+ * @batch:	Frames of the guest that are being handed out
+ * @events:	Events that are being handled
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
@@ -61,6 +93,8 @@ struct datapath_config {
  */
 struct datapath {
 	struct ctx ctx;
+	struct batch batch;
+	struct events events;
 	struct border_punts punts;
 	bool lift_groups;
 	struct reassembly reassembly;
@@ -117,8 +151,9 @@ struct turn_limits {
  * datapath_turn() - One bounded run: tap, sockets, timers, deferred scan
  *
  * Ends when nothing happened for limits->spin (adaptive: spinning that finds
- * nothing is soon given up), when the slice is used up, or when there is a
- * miss or a punt for Python. Afterwards misses wait in ctx.stage (untold),
+ * nothing is soon given up), when the slice or WORK_TURN is used up, or when
+ * there is a miss or a punt for Python. What is unfinished then makes fileno()
+ * readable at once. Afterwards misses wait in ctx.stage (untold),
  * punted frames in dp->punts.
  *
  * Return: 0, or -errno when the tap is gone

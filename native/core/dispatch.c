@@ -8,23 +8,11 @@
 
 #include "core/dispatch.h"
 
+#include <assert.h>
 #include <netinet/in.h>
 #include <string.h>
 
 #include "core/handlers.h"
-
-/** struct batch - One batch while it is sorted
- * @frame:	Checked frames
- * @sidx:	Flow and side of each burst
- * @burst:	Frames of one flow each, in order of their first frame
- * @bursts:	Entries of @sidx and @burst
- */
-struct batch {
-	struct frame frame[TAP_BATCH];
-	flow_sidx_t sidx[TAP_BATCH];
-	struct burst burst[TAP_BATCH];
-	unsigned bursts;
-};
 
 static bool sidx_equal(flow_sidx_t a, flow_sidx_t b)
 {
@@ -57,14 +45,23 @@ static void batch_add(struct batch *b, flow_sidx_t sidx, struct frame *frame)
 	burst_add(&b->burst[b->bursts++], frame);
 }
 
-static void batch_deliver(struct ctx *c, struct batch *b)
+/* burst_deliver() - Hand a burst to its flow
+ * Return: false if the handler left some of it for the next round */
+static bool burst_deliver(struct ctx *c, flow_sidx_t sidx, struct burst *b)
 {
-	for (unsigned i = 0; i < b->bursts; i++) {
-		struct flow *flow = flow_at(&c->ft, b->sidx[i]);
+	struct flow *flow = flow_at(&c->ft, sidx);
 
-		if (flow) /* a burst before this one may have closed it */
-			handlers[flow->f.type]->from_tap(c, flow, &b->burst[i]);
-	}
+	if (!flow) /* a burst before this one may have closed it */
+		return true;
+	handlers[flow->f.type]->from_tap(c, flow, b);
+	if (!b->rest)
+		return true;
+	b->head = b->rest;
+	b->rest = NULL;
+	b->count = 0;
+	for (const struct frame *f = b->head; f; f = f->next)
+		b->count++;
+	return false;
 }
 
 /* learn_guest_mac() - The guest is whoever sends frames to us */
@@ -230,24 +227,50 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		batch_add(b, sidx, frame);
 }
 
+void dispatch_rest(struct datapath *dp)
+{
+	struct batch *b = &dp->batch;
+	struct ctx *c = &dp->ctx;
+
+	while (b->next < b->bursts && budget_next(&c->budget)) {
+		if (burst_deliver(c, b->sidx[b->next], &b->burst[b->next]))
+			b->next++;
+	}
+	if (!dispatch_has_rest(dp))
+		reassembly_release(&dp->reassembly);
+}
+
+void dispatch_forget(struct datapath *dp)
+{
+	dp->batch.next = dp->batch.bursts = 0;
+	reassembly_release(&dp->reassembly);
+}
+
 int dispatch_tap(struct datapath *dp)
 {
 	struct tap *t = &dp->ctx.tap;
-	struct batch b;
+	struct batch *b = &dp->batch;
+	uint64_t bytes = 0;
 	int n;
 
+	assert(!dispatch_has_rest(dp));
 	n = tap_read(t);
-	b.bursts = 0;
-	for (int i = 0; i < n; i++)
-		dispatch_frame(dp, &b, &b.frame[i], &t->rx[i]);
-	batch_deliver(&dp->ctx, &b);
-	reassembly_release(&dp->reassembly);
+	b->next = b->bursts = 0;
+	for (int i = 0; i < n; i++) {
+		bytes += t->rx[i].len;
+		dispatch_frame(dp, b, &b->frame[i], &t->rx[i]);
+	}
+	budget_spend(&dp->ctx.budget,
+		     (uint64_t)MAX(n, 0) * (WORK_CALL + WORK_FRAME) +
+			     work_bytes(bytes));
+	dispatch_rest(dp);
 	return n;
 }
 
 void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
 {
 	struct frame frame[TAP_BATCH];
+	flow_sidx_t sidx = flow_sidx(&c->ft, flow, INISIDE);
 	struct stage_item *item = NULL;
 	uint32_t pos = 0;
 
@@ -262,7 +285,8 @@ void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
 					 &item->vh, &c->cnt) == EXTRACT_FLOW)
 				burst_add(&b, f);
 		}
-		if (b.count && !flow->f.closed)
-			handlers[flow->f.type]->from_tap(c, flow, &b);
+		/* What may be parked is bounded: all of it goes now */
+		while (b.count && !burst_deliver(c, sidx, &b))
+			;
 	} while (item);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* turn.c - One bounded run of the datapath
+/* turn.c - One bounded run of the datapath: rounds, until it is to end
  *
- * Each round of a turn fetches what epoll has, handles all of it once, lets
- * handlers send what they put off, and reads the clock once. No source can
- * starve another: the tap gives one batch a round, a socket one event.
+ * A turn fetches what epoll has and runs a round (round.c), again and again,
+ * and reads the clock once in between. It ends when nothing happens, when its
+ * slice of time or its work is used up, or when Python is wanted.
  */
 
 #include "core/turn.h"
@@ -11,14 +11,12 @@
 #include <sys/epoll.h>
 
 #include "base/macros.h"
-#include "core/dispatch.h"
 #include "core/gate.h"
 #include "core/handlers.h"
+#include "core/round.h"
 #include "link/tap_faults.h"
 
-#define EVENTS_MAX 128	/* events of one round */
-#define DEAD_BATCH 4	/* sockets closed before looking for events */
-#define TIMERS_MAX 1024 /* deadlines handled in one round */
+#define DEAD_BATCH 4 /* sockets closed before looking for events */
 
 /* Credit of spinning: found an event, gave up, woke from sleep. A round of
  * sleeps that no spin would have shortened brings one spin in four at most. */
@@ -36,99 +34,6 @@ static bool python_is_wanted(const struct datapath *dp)
 	const struct stage *s = &dp->ctx.stage;
 
 	return dp->gone || dp->punts.count || s->untold_head != s->untold_tail;
-}
-
-/* guest_gone() - The tap is at its end; another guest may come for some */
-static void guest_gone(struct datapath *dp, int err)
-{
-	struct ctx *c = &dp->ctx;
-
-	dp->gone = err;
-	if (c->tap.ops->detach)
-		datapath_detach(dp);
-	else
-		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
-}
-
-static void tap_ready(struct datapath *dp)
-{
-	int n = dispatch_tap(dp);
-
-	if (n < 0)
-		guest_gone(dp, -n);
-}
-
-/* tap_event() - Frames of the guest, or room for frames for it, or its end */
-static void tap_event(struct datapath *dp, union epoll_ref ref, uint32_t events)
-{
-	struct tap *t = &dp->ctx.tap;
-
-	if (t->fd != (int)ref.fd)
-		return; /* of a guest that left in this round */
-	if (events & EPOLLOUT)
-		tap_room(t);
-	if (events & ~(uint32_t)EPOLLOUT)
-		tap_ready(dp);
-}
-
-static void listener_ready(struct ctx *c, union epoll_ref ref)
-{
-	struct listener *l = listener_get(&c->listeners, ref.data);
-
-	if (l && l->fd == (int)ref.fd)
-		handlers[handlers_type(l->ipproto, false)]->listen(c, l,
-								   ref.data);
-}
-
-static void flow_ready(struct ctx *c, union epoll_ref ref, uint32_t events)
-{
-	struct flow *flow = flow_at(&c->ft, ref.sidx);
-	unsigned sidei = ref.sidx.side;
-
-	/* An event before this one may have closed the flow */
-	if (flow && flow->f.fd[sidei] == (int)ref.fd)
-		handlers[flow->f.type]->from_sock(c, flow, sidei, events);
-}
-
-static void event_handle(struct datapath *dp, const struct epoll_event *ev)
-{
-	union epoll_ref ref = { .u64 = ev->data.u64 };
-
-	switch (ref.type) {
-	case EPOLL_TAP:
-		tap_event(dp, ref, ev->events);
-		break;
-	case EPOLL_ROOM:
-		tap_room(&dp->ctx.tap);
-		break;
-	case EPOLL_TIMER:
-		timer_ack(&dp->ctx.timers); /* timers run anyway */
-		break;
-	case EPOLL_LISTEN:
-		listener_ready(&dp->ctx, ref);
-		break;
-	default:
-		flow_ready(&dp->ctx, ref, ev->events);
-		break;
-	}
-}
-
-/* run_timers() - Let flows know that their deadline passed */
-static void run_timers(struct ctx *c)
-{
-	for (unsigned i = 0; i < TIMERS_MAX; i++) {
-		struct flow *flow = timer_expire(&c->timers, c->now);
-
-		if (!flow)
-			return;
-		handlers[flow->f.type]->timer(c, flow);
-	}
-}
-
-static void run_deferred(struct ctx *c)
-{
-	if (flow_defer_due(&c->ft, c->now))
-		flow_defer_scan(&c->ft, handlers_defer, c, c->now);
 }
 
 /* fetch_gated() - Put what is behind the gate in the place of its event */
@@ -149,46 +54,35 @@ static int fetch_gated(const struct epoll_set *es, struct epoll_event *ev,
 	return n;
 }
 
-/* fetch() - Ask epoll, without waiting; edges are gone once they are told */
-static int fetch(struct datapath *dp, struct epoll_event *ev)
+/* fetch() - Ask epoll, without waiting, once everything it told is handled:
+ * edges are gone once they are told
+ * Return: is there anything to do? */
+static bool fetch(struct datapath *dp)
 {
 	const struct epoll_set *es = &dp->ctx.epoll;
-	int n = epoll_wait(es->fd[EPOLL_MAIN], ev, EVENTS_MAX, 0);
+	struct events *e = &dp->events;
+	int n;
 
-	if (es->fd[EPOLL_GATED] < 0)
-		return n;
-	return fetch_gated(es, ev, n);
+	if (e->next < e->n)
+		return true;
+	n = epoll_wait(es->fd[EPOLL_MAIN], e->ev, EVENTS_MAX, 0);
+	if (n > 0 && es->fd[EPOLL_GATED] >= 0)
+		n = fetch_gated(es, e->ev, n);
+	e->next = 0;
+	e->n = n > 0 ? (unsigned)n : 0;
+	return round_is_wanted(dp);
 }
 
 /* idle() - Nothing happens: close what waits for it, unless something does
- * Return: number of events */
-static int idle(struct datapath *dp, struct epoll_event *ev)
+ * Return: is there anything to do? */
+static bool idle(struct datapath *dp)
 {
-	int n = 0;
-
-	while (n <= 0 && dp->ctx.n_dead) {
+	while (dp->ctx.n_dead) {
 		ctx_close_dead(&dp->ctx, DEAD_BATCH);
-		n = fetch(dp, ev);
+		if (fetch(dp))
+			return true;
 	}
-	return n;
-}
-
-/* round_run() - Handle events once, and everything that follows from them */
-static void round_run(struct datapath *dp, const struct epoll_event *ev, int n)
-{
-	struct ctx *c = &dp->ctx;
-
-	if (c->tap.more)
-		tap_ready(dp);
-	for (int i = 0; i < n; i++)
-		event_handle(dp, &ev[i]);
-	run_timers(c);
-	handlers_flush(c, false);
-	tap_flush(&c->tap);
-	gate_sync(dp);
-	stage_expire(&c->stage, c->now);
-	reassembly_expire(&dp->reassembly, &c->tap, c->now);
-	run_deferred(c);
+	return false;
 }
 
 static void spin_earn(struct datapath *dp, uint32_t credit)
@@ -225,28 +119,26 @@ static bool spin_may(struct datapath *dp, const struct turn_limits *limits)
 }
 
 /* spin() - Poll for a while after the last event
- * Return: number of events; 0: frames, if tap.more, or it was in vain or not
- * worth trying */
-static int spin(struct datapath *dp, const struct turn_limits *limits,
-		struct epoll_event *ev)
+ * Return: is there anything to do? false: in vain, or not worth trying */
+static bool spin(struct datapath *dp, const struct turn_limits *limits)
 {
 	struct ctx *c = &dp->ctx;
 
 	if (!spin_may(dp, limits))
-		return 0;
+		return false;
 	while (c->now - dp->last_event < limits->spin) {
-		int n = fetch(dp, ev);
+		bool found = fetch(dp);
 
 		c->now = clock_now();
-		if (n > 0 || tap_poll(&c->tap)) {
+		if (found || tap_poll(&c->tap)) {
 			count(&c->cnt, CNT_SPINS_HIT);
 			spin_earn(dp, SPIN_HIT);
-			return n;
+			return true;
 		}
 	}
 	count(&c->cnt, CNT_SPINS_MISS);
 	dp->spin_credit -= SPIN_MISS;
-	return 0;
+	return false;
 }
 
 /* settle_faults() - Injected faults: frames held back go on before we sleep
@@ -261,42 +153,49 @@ static bool settle_faults(struct tap *t)
 #endif
 }
 
+/* look() - Find something to do, longer if it is worth it
+ * Return: false: nothing, go to sleep */
+static bool look(struct datapath *dp, const struct turn_limits *limits)
+{
+	struct tap *t = &dp->ctx.tap;
+
+	if (fetch(dp) || tap_poll(t) || idle(dp))
+		return true;
+	if (settle_faults(t)) {
+		t->more = true;
+		return true;
+	}
+	if (spin(dp, limits))
+		return true;
+	tap_settle(t);
+	return t->more;
+}
+
+/* is_used_up() - Has this turn taken what a turn may take? */
+static bool is_used_up(const struct ctx *c, uint64_t end)
+{
+	return c->now > end || c->budget.turn >= WORK_TURN;
+}
+
 /* turn_loop() - Rounds until idle, until Python is wanted, or out of slice */
 static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 {
-	struct epoll_event ev[EVENTS_MAX];
 	struct ctx *c = &dp->ctx;
 	uint64_t end = c->now + limits->slice;
-	int n = fetch(dp, ev);
+	bool busy = fetch(dp);
 
-	for (;;) {
-		bool busy = n > 0 || c->tap.more;
-
-		round_run(dp, ev, n);
+	do {
+		round_run(dp);
 		if (python_is_wanted(dp))
 			return;
 		if (!time_is_virtual(c))
 			c->now = clock_now();
-		if (c->now > end)
+		if (is_used_up(c, end))
 			return;
 		if (busy)
 			dp->last_event = c->now;
-		n = fetch(dp, ev);
-		if (n <= 0 && !tap_poll(&c->tap))
-			n = idle(dp, ev);
-		if (n > 0 || c->tap.more)
-			continue;
-		if (settle_faults(&c->tap)) {
-			tap_ready(dp);
-			continue;
-		}
-		n = spin(dp, limits, ev);
-		if (n > 0 || c->tap.more)
-			continue;
-		tap_settle(&c->tap);
-		if (!c->tap.more)
-			return;
-	}
+		busy = look(dp, limits);
+	} while (busy);
 }
 
 /* wake_at() - When the datapath must run again though nothing happens */
@@ -305,7 +204,7 @@ static uint64_t wake_at(const struct datapath *dp)
 	const struct ctx *c = &dp->ctx;
 	uint64_t at = UINT64_MAX;
 
-	if (c->tap.more)
+	if (round_is_wanted(dp))
 		return c->now;
 	if (c->ft.closing)
 		at = c->ft.closing_since + FLOW_DEFER_AGE;
@@ -336,13 +235,18 @@ static void before_sleep(struct datapath *dp)
 int datapath_turn(struct datapath *dp, const struct turn_limits *limits)
 {
 	struct ctx *c = &dp->ctx;
+	uint64_t begin;
 
 	count(&c->cnt, CNT_TURNS);
+	c->budget.turn = 0;
 	spin_earn(dp, SPIN_WAKE);
 	dp->punts.count = 0;
 	dp->punts.fill = 0;
 	c->now = limits->now ? limits->now : clock_now();
+	begin = c->now;
 	turn_loop(dp, limits);
 	before_sleep(dp);
+	count_max(&c->cnt, CNT_TURN_WORK_MAX, c->budget.turn);
+	count_max(&c->cnt, CNT_TURN_NS_MAX, c->now - begin);
 	return -dp->gone;
 }

@@ -58,11 +58,18 @@ struct frame {
 	struct frame *next;
 };
 
-/** struct burst - Frames of one flow from one read of the tap */
+/** struct burst - Frames of one flow from one read of the tap
+ * @head:	First frame
+ * @tail:	Last frame
+ * @count:	Frames
+ * @rest:	Set by a handler whose share of work is used up: the first frame
+ *		that it has not taken; NULL: it took all
+ */
 struct burst {
 	struct frame *head;
 	struct frame *tail;
 	unsigned count;
+	struct frame *rest;
 };
 
 enum extract {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
+#include "base/budget.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/macros.h"
@@ -19,6 +20,7 @@
 #include "table/flow_log.h"
 #include "table/flow_table.h"
 #include "table/listen.h"
+#include "table/ready.h"
 #include "table/stage.h"
 #include "table/timer.h"
 
@@ -29,6 +31,7 @@
 
 /** struct ctx
  * @now:	ns, read once a turn (CLOCK_MONOTONIC, or the test's)
+ * @budget:	Work that may still be done before somebody else's turn
  * @epoll:	The epoll instance everything is registered in
  * @ft:		Flow table
  * @timers:	Timing wheel
@@ -48,6 +51,7 @@
  */
 struct ctx {
 	uint64_t now;
+	struct budget budget;
 	struct epoll_set epoll;
 	struct flow_table ft;
 	struct timers timers;

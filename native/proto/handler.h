@@ -32,8 +32,11 @@
  *		initiator as a host would (RST, ICMP); may be NULL
  * @interest:	What the socket of a side waits for in the flow's state; see
  *		flow_interest_fn
- * @from_tap:	Frames of this flow from the guest
- * @from_sock:	Events of this flow's socket
+ * @from_tap:	Frames of this flow from the guest; may leave some for the next
+ *		round (burst.rest) once c->budget is spent
+ * @from_sock:	Events of this flow's socket. What it leaves undone once
+ *		c->budget is spent it is called for again: by epoll if the
+ *		socket is level-triggered, else after ready_add()
  * @timer:	The flow's deadline passed
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.

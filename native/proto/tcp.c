@@ -57,9 +57,9 @@ static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	if (events & EPOLLERR) {
 		if (tcp_has(flow, TCP_EV_ESTABLISHED))
 			tcp_to_tap(c, flow);
-		if (!flow->f.closed)
+		if (!flow->f.closed && !flow->f.ready)
 			sock_failed(c, flow);
-		if (flow->f.closed)
+		if (flow->f.closed || flow->f.ready)
 			return;
 	}
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED))

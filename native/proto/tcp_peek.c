@@ -77,6 +77,7 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 		else
 			conn->peek_at += (uint32_t)got;
 	}
+	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(got, 0)));
 	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
 		 got < 0 ? -got : 0, 0);
 	return got;

@@ -195,6 +195,9 @@ static void make_headers(struct ctx *c, struct flow *flow, uint8_t flags,
 static int segment_sent(struct ctx *c, struct flow *flow, uint8_t flags,
 			uint32_t seq, uint32_t len, int rc)
 {
+	budget_spend(&c->budget,
+		     WORK_CALL + work_bytes(len) +
+			     len / MAX(tcp_conn(flow)->mss, 1) * WORK_SEGMENT);
 	flow_log(&c->log, c->now, TCP_TO_TAP, flow, seq, tcp_ack_no(flow),
 		 flags, rc ? rc : (int64_t)len);
 	if (rc)

@@ -11,7 +11,7 @@
 
 #include "proto/tcp_conn.h"
 
-#define SOCK_IOV 256 /* entries of one sendmsg() */
+#define SOCK_IOV 16 /* entries of one sendmsg(): half a MiB at most */
 
 /* Return: bytes taken, 0 when the socket is full, or -errno */
 static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
@@ -25,6 +25,8 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 	} while (took < 0 && errno == EINTR);
 	if (took < 0)
 		took = -errno;
+	budget_spend(&c->budget,
+		     WORK_CALL + work_bytes((uint64_t)MAX(took, 0)));
 	flow_log(&c->log, c->now, TCP_SOCK_SEND, flow, len, MAX(took, 0),
 		 took < 0 ? -took : 0, 0);
 	return took == -EAGAIN || took == -ENOBUFS || took == -ENOMEM ? 0 :
@@ -47,6 +49,7 @@ static void sock_finish(struct ctx *c, struct flow *flow)
 /**
  * tcp_sock_drain() - Give the socket what is held for it
  *
+ * Bounded: what is more than the flow's share of work follows later.
  * The flow may be closed afterwards.
  */
 void tcp_sock_drain(struct ctx *c, struct flow *flow)
@@ -57,9 +60,15 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow)
 
 	while (held) {
 		struct iovec iov[SOCK_IOV];
-		unsigned n = tcp_rcvq_iov(c, conn, iov, SOCK_IOV);
-		ssize_t took = sock_send(c, flow, iov, n, held);
+		ssize_t took;
+		unsigned n;
 
+		if (moved && budget_is_spent(&c->budget)) {
+			ready_add(&c->ft, flow, tcp_sockside(flow));
+			break;
+		}
+		n = tcp_rcvq_iov(c, conn, iov, SOCK_IOV);
+		took = sock_send(c, flow, iov, n, held);
 		if (took < 0) {
 			tcp_reset(c, flow, WHY_RST_PEER, (int)-took);
 			return;

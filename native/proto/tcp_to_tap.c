@@ -10,8 +10,8 @@
 
 #include "proto/tcp_conn.h"
 
+#define PEEK_MIN     (64U << 10) /* of one recvmsg(), however small the share */
 #define PEEK_BYTES   (256U << 10) /* of one recvmsg() */
-#define EVENT_BYTES  (1U << 20)	  /* of one flow before others' turn */
 #define RESEND_BYTES (256U << 10) /* sent again at a time */
 #define OPTIONS_MAX  36		  /* SACK blocks on a data segment */
 #define SILLY_BYTES  16384U	  /* a window this large is never silly */
@@ -136,14 +136,13 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 /**
  * tcp_to_tap() - Send the guest what the socket has and the window allows
  *
- * Bounded: a flow with more to send asks epoll to tell it again, which it does
- * when others had their turn, or when a guest that was full has room. The flow
- * may be closed afterwards.
+ * Bounded: a flow with more to send than its share stands in the ready list
+ * then; one whose guest is full asks epoll to tell it again when there is room.
+ * The flow may be closed afterwards.
  */
 void tcp_to_tap(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
-	uint32_t total = 0;
 
 	while (conn->sock_ready) {
 		uint32_t wnd = sendable(c, flow), want;
@@ -151,12 +150,16 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 
 		if (!wnd)
 			break;
-		if (total >= EVENT_BYTES || c->tap.blocked) {
+		if (budget_is_spent(&c->budget)) {
+			ready_add(&c->ft, flow, tcp_sockside(flow));
+			break;
+		}
+		if (c->tap.blocked) {
 			(void)flow_epoll_set(&c->epoll, &c->ft, flow,
 					     tcp_sockside(flow), c->now);
 			break;
 		}
-		want = MIN(wnd, PEEK_BYTES);
+		want = MIN(wnd, budget_bytes(&c->budget, PEEK_MIN, PEEK_BYTES));
 		got = tcp_peek(c, flow, conn->snd_nxt, c->bufs, want);
 		if (got <= 0) {
 			if (!sock_empty(c, flow, got))
@@ -165,7 +168,6 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 		}
 		if (!send_peeked(c, flow, (uint32_t)got, want))
 			break;
-		total += (uint32_t)got;
 	}
 	if (conn->sock_eof && !conn->sock_ready)
 		send_fin(c, flow);

@@ -95,6 +95,7 @@ struct flowside {
  * @events:	What its handler has seen happen to it, bits of the handler's
  * @hashed:	The side can be found by flow_lookup()
  * @tcp_flags:	Union of TCP flags seen, per direction
+ * @ready:	Sides that wait in the ready list, a bit each; the list's own
  * @side:	Addresses
  * @fd:		Socket of each side, or -1
  * @interest:	EPOLL* that each @fd is registered for; 0: it is not
@@ -110,6 +111,8 @@ struct flowside {
  * @timer_slot:	Where the wheel keeps it, 0: nowhere; wheel's own
  * @timer_next:	Wheel's own
  * @timer_prev:	Wheel's own
+ * @ready_next:	The list's own
+ * @ready_prev:	The list's own
  */
 struct flow_common {
 	uint8_t state;
@@ -119,6 +122,7 @@ struct flow_common {
 	uint8_t epoll_id;
 	uint8_t why;
 	uint8_t tcp_flags[SIDES];
+	uint8_t ready;
 	uint16_t events;
 	bool hashed[SIDES];
 	struct flowside side[SIDES];
@@ -136,9 +140,11 @@ struct flow_common {
 	uint32_t timer_slot;
 	uint32_t timer_next;
 	uint32_t timer_prev;
+	uint32_t ready_next;
+	uint32_t ready_prev;
 };
 
-#define FLOW_PRIV_SIZE 384 /* bytes a handler may keep in an entry */
+#define FLOW_PRIV_SIZE 376 /* bytes a handler may keep in an entry */
 
 /** struct flow - Entry of the flow table; entries never move
  * @f:		Common part, as everybody reads it

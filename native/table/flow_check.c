@@ -10,6 +10,7 @@
 
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
+#include "table/ready.h"
 
 /* check_free() - Zeros, but for generation and the header of the run */
 static void check_free(const struct flow_table *ft, uint32_t i, bool first)
@@ -141,4 +142,5 @@ void flow_table_check(const struct flow_table *ft)
 	check_entries(ft);
 	check_hash(ft);
 	timers_check(ft->timers, ft->top);
+	ready_check(ft);
 }

@@ -22,6 +22,7 @@
 #include "base/macros.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
+#include "table/ready.h"
 
 #define MAP_BITS    64	 /* bits of a word of @closing_map */
 #define RANGE_ALIGN 4096 /* each part of the range starts on a page */
@@ -225,6 +226,7 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 		if (flow->f.hashed[i])
 			flow_hash_remove(ft, flow_sidx(ft, flow, i));
 	timer_set(ft->timers, flow, 0);
+	ready_remove(ft, flow);
 	flow->rw.closed = true;
 	flow->rw.why = (uint8_t)why;
 	if (!ft->closing++)

@@ -14,6 +14,15 @@
 
 struct flow_bucket;
 
+/** struct ready_list - Ends of the ready list (ready.h): index + 1, or 0
+ * @count:	Flows in it
+ */
+struct ready_list {
+	uint32_t head;
+	uint32_t tail;
+	uint32_t count;
+};
+
 /** struct flow_table - All flows of a datapath
  * @flows:	Entries, one reserved address range touched on demand
  * @max:	Entries at most
@@ -34,6 +43,7 @@ struct flow_bucket;
  * @key:	Secret of the hash
  * @log:	Where steps are logged
  * @cnt:	Counters
+ * @ready:	Flows with something left to do
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -58,6 +68,7 @@ struct flow_table {
 	struct siphash_key key;
 	struct flow_log *log;
 	struct counters *cnt;
+	struct ready_list ready;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;
