@@ -5,39 +5,68 @@ The daemon composes the requests; the process in the namespace sends them (facto
 Only what was put there by us is ever taken away: the guest may have added to it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import replace
 from errno import EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH
 from os import strerror
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
+from passtpy.net.following.pace import Pace
 from passtpy.net.kernel import rtnl
+from passtpy.net.kernel.nlmsg import HEADER
 from passtpy.net.kernel.rtnl import (
     IFA_F_DEPRECATED,
     IFA_F_NOPREFIXROUTE,
-    RTNH_F_ONLINK,
     LinkAddress,
     Request,
     Route,
 )
 from passtpy.net.namespace import factory
-from passtpy.net.namespace.factory import MESSAGES_LEN, MESSAGES_MAX
+from passtpy.net.namespace.factory import MESSAGES_LEN
 from passtpy.net.namespace.factory_client import Factory
 
 # Somebody else did it already, or the kernel did it by itself.
 _GONE: Final = frozenset((0, ESRCH, ENOENT, EADDRNOTAVAIL))
 _THERE: Final = frozenset((0, EEXIST))
+BATCH: Final = 64  # requests on their way: others want something of the namespace too
 
-Done = Callable[[list[str]], None]
+Item = TypeVar("Item", LinkAddress, Route)
 
 
 class _Order(NamedTuple):
     """A request, and what it is about."""
 
     request: Request
-    what: str
-    fine: frozenset[int] = _THERE
-    again: bool = False  # it may work once another one has
+    item: LinkAddress | Route
+    removes: bool = False
+
+    @property
+    def fine(self) -> frozenset[int]:
+        """Return the errors that are as good as none."""
+        return _GONE if self.removes else _THERE
+
+    @property
+    def may_come_later(self) -> bool:
+        """Tell whether it may work once another one has."""
+        return isinstance(self.item, Route) and not self.removes
+
+    def failed(self, error: int) -> str:
+        """Return what is to be said when it did not work."""
+        is_route = isinstance(self.item, Route)
+        of = (
+            self.item.destination if isinstance(self.item, Route) else self.item.address
+        )
+        kind = "route" if is_route else "address"
+        verb = "remove" if self.removes else "set"
+        return f"Couldn't {verb} {kind} {of}: {strerror(error)}"
 
 
 def plain_address(address: LinkAddress) -> LinkAddress:
@@ -48,17 +77,7 @@ def plain_address(address: LinkAddress) -> LinkAddress:
 
 def plain_route(route: Route) -> Route:
     """Return a route without what is true of the host's interface only."""
-    return replace(route, oif=0, flags=route.flags & RTNH_F_ONLINK)
-
-
-def plain_addresses(found: Iterable[LinkAddress]) -> tuple[LinkAddress, ...]:
-    """Return each of them once, in the form above."""
-    return tuple(dict.fromkeys(map(plain_address, found)))
-
-
-def plain_routes(found: Iterable[Route]) -> tuple[Route, ...]:
-    """Return each of them once, in the form above."""
-    return tuple(dict.fromkeys(map(plain_route, found)))
+    return replace(route, oif=0)
 
 
 def fading(address: LinkAddress) -> LinkAddress:
@@ -74,7 +93,10 @@ def fading(address: LinkAddress) -> LinkAddress:
 
 
 class GuestNetwork:
-    """What the interface was given, and how to give it something else."""
+    """What the interface was given, and how to give it something else.
+
+    There may be thousands of routes, so nothing here is done to all of them at once.
+    """
 
     def __init__(
         self,
@@ -82,101 +104,125 @@ class GuestNetwork:
         index: int,
         addresses: Iterable[LinkAddress],
         routes: Iterable[Route],
+        pace: Pace,
     ) -> None:
         self._factory = source
         self._index = index
-        self.addresses = plain_addresses(addresses)
-        self.routes = plain_routes(routes)
+        self._pace = pace
+        self.addresses = dict.fromkeys(map(plain_address, addresses))
+        self._routes = dict.fromkeys(map(plain_route, routes))
 
-    def has(self, addresses: Iterable[LinkAddress], routes: Iterable[Route]) -> bool:
-        """Tell whether the interface was given just these."""
-        same = self.addresses == plain_addresses(addresses)
-        return same and self.routes == plain_routes(routes)
+    async def change(
+        self, addresses: Iterable[LinkAddress], routes: Iterable[Route]
+    ) -> list[str] | None:
+        """Give the interface these; return what could not be done.
 
-    def change(
-        self, addresses: Iterable[LinkAddress], routes: Iterable[Route], done: Done
-    ) -> None:
-        """Give the interface these; `done` is told what could not be done.
-
-        Taking an address away takes others and routes with it, so afterwards all that
-        should be there is added, not only what is new.
+        None when it was given just these already.
+        What failed is tried again with the next change, if it is still wanted then.
         """
-        new_addresses, new_routes = plain_addresses(addresses), plain_routes(routes)
-        orders = list(self._orders(new_addresses, new_routes))
-        self.addresses, self.routes = new_addresses, new_routes
-        self._send(orders, done)
+        new_addresses = await self._each(plain_address, addresses)
+        new_routes = await self._each(plain_route, routes)
+        orders = [o async for o in self._orders(new_addresses, new_routes)]
+        self.addresses, self._routes = new_addresses, new_routes
+        if not orders:
+            return None
+        failed = await self._send(orders)
+        for order, _ in failed:
+            self._forget(order.item)
+        return [order.failed(error) for order, error in failed]
 
-    def _orders(
-        self, addresses: Sequence[LinkAddress], routes: Sequence[Route]
-    ) -> Iterator[_Order]:
+    def _forget(self, item: LinkAddress | Route) -> None:
+        """Take note that something is not there."""
+        if isinstance(item, Route):
+            self._routes.pop(item, None)
+        else:
+            self.addresses.pop(item, None)
+
+    async def _each(
+        self, plain: Callable[[Item], Item], items: Iterable[Item]
+    ) -> dict[Item, None]:
+        found: dict[Item, None] = {}
+        for item in items:
+            await self._pace.spend()
+            found[plain(item)] = None
+        return found
+
+    async def _without(
+        self, items: Iterable[Item], others: Collection[Item]
+    ) -> list[Item]:
+        found = []
+        for item in items:
+            await self._pace.spend()
+            if item not in others:
+                found.append(item)
+        return found
+
+    async def _orders(
+        self, addresses: Collection[LinkAddress], routes: Collection[Route]
+    ) -> AsyncIterator[_Order]:
+        """Yield what goes, and then what comes.
+
+        With an address the kernel takes away others of its network, and routes. So
+        all of that family that should be there is added, not only what is new.
+        """
         index = self._index
-        for route in self.routes:
-            if route not in routes:
-                what = f"remove route {route.destination}"
-                yield _Order(rtnl.delete_route(index, route), what, _GONE)
-        for address in self.addresses:
-            if address not in addresses:
-                what = f"remove address {address.address}"
-                yield _Order(rtnl.delete_address(index, address), what, _GONE)
+        for route in await self._without(self._routes, routes):
+            yield _Order(rtnl.delete_route(index, route), route, removes=True)
+        gone = await self._without(self.addresses, addresses)
+        for address in gone:
+            yield _Order(rtnl.delete_address(index, address), address, removes=True)
+        shaken = {address.address.version for address in gone}
         for address in addresses:
-            what = f"set address {address.address}"
-            yield _Order(rtnl.add_address(index, address), what)
+            await self._pace.spend()
+            if address.address.version in shaken or address not in self.addresses:
+                yield _Order(rtnl.add_address(index, address), address)
         for route in routes:
-            what = f"set route {route.destination}"
-            yield _Order(rtnl.add_route(index, route), what, again=True)
+            await self._pace.spend()
+            if route.destination.version in shaken or route not in self._routes:
+                yield _Order(rtnl.add_route(index, route), route)
 
-    def _send(self, orders: Sequence[_Order], done: Done) -> None:
-        """Send in batches; routes that failed once more, while that helps."""
+    async def _send(self, orders: Sequence[_Order]) -> list[tuple[_Order, int]]:
+        """Send all; routes that failed once more, while that helps.
+
+        Returns what failed for good. One route may need another one.
+        """
         failed: list[tuple[_Order, int]] = []
-        batches = list(_batches(orders))
-        left = len(batches)
+        while orders:
+            missed: list[tuple[_Order, int]] = []
+            for batch in _batches(orders):
+                await self._pace.spend(len(batch))
+                missed += await self._send_batch(batch)
+            later = [miss for miss in missed if miss[0].may_come_later]
+            failed += [miss for miss in missed if not miss[0].may_come_later]
+            if len(later) == len(orders) or self._factory.gone:
+                return failed + later
+            orders = [order for order, _ in later]
+        return failed
 
-        def answered(batch: Sequence[_Order], answer: bytes) -> None:
-            nonlocal left
-            left -= 1
-            errors = factory.read_errnos(answer, len(batch))
-            results = zip(batch, errors, strict=True)
-            failed.extend((o, error) for o, error in results if error not in o.fine)
-            if not left:
-                self._finish(len(orders), failed, done)
+    async def _send_batch(self, batch: Sequence[_Order]) -> list[tuple[_Order, int]]:
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-        if not batches:
-            done([])
-        for batch, request in batches:
-            self._factory.ask(request, _then(answered, batch))
+        def answered(text: bytes, _: list[int]) -> None:
+            if not answer.done():
+                answer.set_result(text)
 
-    def _finish(
-        self, tried: int, failed: Sequence[tuple[_Order, int]], done: Done
-    ) -> None:
-        again = [order for order, _ in failed if order.again]
-        if not again or len(again) == tried or self._factory.gone:
-            done([f"Couldn't {order.what}: {strerror(e)}" for order, e in failed])
-            return
-        lost = [f"Couldn't {o.what}: {strerror(e)}" for o, e in failed if not o.again]
-        self._send(again, lambda more: done(lost + more))
+        messages = [o.request.encode(number) for number, o in enumerate(batch, 1)]
+        self._factory.ask(factory.netlink_request(messages), answered)
+        errors = factory.read_errnos(await answer, len(batch))
+        results = zip(batch, errors, strict=True)
+        return [(order, error) for order, error in results if error not in order.fine]
 
 
-def _then(
-    answered: Callable[[Sequence[_Order], bytes], None], batch: Sequence[_Order]
-) -> Callable[[bytes, list[int]], None]:
-    return lambda text, _: answered(batch, text)
-
-
-def _batches(
-    orders: Sequence[_Order],
-) -> Iterator[tuple[Sequence[_Order], bytes]]:
-    """Yield pieces of `orders`, each with the request that fits them."""
+def _batches(orders: Sequence[_Order]) -> Iterator[Sequence[_Order]]:
+    """Yield pieces of `orders` that fit into one request."""
     batch: list[_Order] = []
-    messages: list[bytes] = []
     length = 0
-    for sequence, order in enumerate(orders, start=1):
-        message = order.request.encode(sequence)
-        full = len(batch) == MESSAGES_MAX or length + len(message) > MESSAGES_LEN
-        if batch and full:
-            yield batch, factory.netlink_request(messages)
-            batch, messages, length = [], [], 0
+    for order in orders:
+        size = HEADER.size + len(order.request.message) + 3
+        if len(batch) == BATCH or (batch and length + size > MESSAGES_LEN):
+            yield batch
+            batch, length = [], 0
         batch.append(order)
-        messages.append(message)
-        length += len(message)
+        length += size
     if batch:
-        yield batch, factory.netlink_request(messages)
+        yield batch

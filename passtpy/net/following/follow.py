@@ -13,7 +13,7 @@ flow may well live on.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Final, Protocol
 
@@ -26,14 +26,10 @@ from passtpy.config.view import View
 from passtpy.errors import ConfigError
 from passtpy.flow import Pif, flows_in
 from passtpy.log import Log
-from passtpy.net.following.change import (
-    GuestNetwork,
-    fading,
-    plain_addresses,
-    plain_routes,
-)
+from passtpy.net.following.change import GuestNetwork, fading, plain_address
 from passtpy.net.following.monitor import Monitor
 from passtpy.net.following.neighbours import Neighbours
+from passtpy.net.following.pace import Pace
 from passtpy.net.host.resolv import read_resolver
 from passtpy.net.host.template import (
     ABSENT,
@@ -52,7 +48,10 @@ from passtpy.net.namespace.guest import Guest, addresses_for, follows_namespace
 FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
 GRACE_S: Final = 5.0
 SWEEP_S: Final = 10.0  # for addresses that nothing uses any more
+RETRY_S: Final = 1.0  # after a change that failed; doubled each time
+RETRY_MAX_S: Final = 60.0
 _FLOWS: Final = 256  # flows looked at between turns
+_SHOWN: Final = 8  # addresses in one line
 
 
 class EngineLike(Protocol):
@@ -99,6 +98,9 @@ class Follow:
         self._seen = seen
         self._log = log
         self._dump = Dump(open_socket())  # for good: there may be no descriptor left
+        self._pace = Pace()
+        self._retry = RETRY_S
+        self._refused: frozenset[str] = frozenset()
         self._monitor = Monitor()
         self._neighbours = Neighbours()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,7 +120,7 @@ class Follow:
         if source is not None and follows_namespace(self._config):
             addresses = self._addresses(self._plan)
             index, routes = self._got.index, self._plan.routes
-            self._network = GuestNetwork(source, index, addresses, routes)
+            self._network = GuestNetwork(source, index, addresses, routes, self._pace)
         self._monitor.start(loop, self._update)
         self._neighbours.start(loop, self._meet)
         self._neighbours.look_at(_interfaces(self._plan))
@@ -135,12 +137,23 @@ class Follow:
         return addresses_for(plan, mac, self._got.mtu)
 
     async def _update(self) -> None:
+        """Look, and change what has to be; once more later when that failed."""
         try:
-            await self._follow(await read_host(self._dump))
+            done = await self._follow(await read_host(self._dump))
+        except OSError as error:  # no descriptor or memory left, just now
+            self._log.warning("follow.failed", reason=error.strerror or str(error))
+            done = False
         except Exception as error:  # as good as no change: flows must not suffer
             self._log.failure("follow.failed", error)
+            done = False
+        if done:
+            self._retry = RETRY_S
+            return
+        self._monitor.touch_later(self._retry)
+        self._retry = min(2 * self._retry, RETRY_MAX_S)
 
-    async def _follow(self, network: HostNetwork) -> None:
+    async def _follow(self, network: HostNetwork) -> bool:
+        """Do what follows from this; return whether all of it could be done."""
         resolver = read_resolver() or self._resolver
         plan = self._next_plan(network)
         host = replace(
@@ -148,7 +161,7 @@ class Follow:
             guest_mac=self._host.guest_mac,
             neighbours=self._host.neighbours,
         )
-        news = self._news(plan, host, resolver)
+        news = self._news(host, resolver) | await self._news_of(plan)
         before = self._host, self._resolver
         self._plan, self._host, self._resolver = plan, host, resolver
         self._neighbours.look_at(_interfaces(plan))
@@ -156,8 +169,7 @@ class Follow:
             self._log.info("host.changed", **news)
         if self._engine is not None and (host, resolver) != before:
             self._engine.tell(View.of(self._config, host, resolver))
-        if self._network is not None:
-            await self._change(self._network, plan)
+        return self._network is None or await self._change(self._network, plan)
 
     def _meet(self, neighbours: Mapping[Address, Mac]) -> None:
         """Know these neighbours of the host from now on, and no others."""
@@ -204,52 +216,73 @@ class Follow:
         same = new.link is not None and new.link.name == old.link.name
         return new if same else ABSENT
 
-    def _news(
-        self, plan: Plan, host: HostInfo, resolver: Resolver
-    ) -> dict[str, object]:
+    def _news(self, host: HostInfo, resolver: Resolver) -> dict[str, object]:
         """Return what has changed, for the log."""
         news: dict[str, object] = {}
         for each in fields(HostInfo):
             value = getattr(host, each.name)
             if value != getattr(self._host, each.name):
                 news[each.name] = value
-        old = self._plan
-        if plain_addresses(plan.addresses) != plain_addresses(old.addresses):
-            news["addresses"] = ",".join(str(a.address) for a in plan.addresses)
-        if plain_routes(plan.routes) != plain_routes(old.routes):
-            news["routes"] = len(plan.routes)
         if resolver.nameservers != self._resolver.nameservers:
             news["resolvers"] = ",".join(map(str, resolver.nameservers))
         if resolver.search != self._resolver.search:
             news["search"] = ",".join(resolver.search)
         return news
 
-    async def _change(self, network: GuestNetwork, plan: Plan) -> None:
+    async def _news_of(self, plan: Plan) -> dict[str, object]:
+        """Return what has changed of what there may be a lot of."""
+        news: dict[str, object] = {}
+        old = self._plan
+        if not await self._same(plan.addresses, old.addresses):
+            shown = ",".join(str(a.address) for a in plan.addresses[:_SHOWN])
+            more = len(plan.addresses) - _SHOWN
+            news["addresses"] = f"{shown} and {more} more" if more > 0 else shown
+        if plan.routes != old.routes:  # the same objects, nearly all of them
+            news["routes"] = len(plan.routes)
+        return news
+
+    async def _same(
+        self, new: Sequence[LinkAddress], old: Sequence[LinkAddress]
+    ) -> bool:
+        for one, other in zip(new, old, strict=False):
+            await self._pace.spend()
+            if one is not other and plain_address(one) != plain_address(other):
+                return False
+        return len(new) == len(old)
+
+    async def _change(self, network: GuestNetwork, plan: Plan) -> bool:
         """Give the guest's interface what is planned, and leave it what flows need."""
         addresses = self._addresses(plan)
-        wanted = {a.address.ip for a in addresses}
-        dropped = [a for a in network.addresses if a.address.ip not in wanted]
-        if dropped:
-            used = await self._used({inany(a.address.ip) for a in dropped})
-            kept = [fading(a) for a in dropped if inany(a.address.ip) in used]
-            addresses = (*addresses, *kept)
-            if kept:
-                self._monitor.touch_later(SWEEP_S)
-        loop = self._loop
-        if loop is None or network.has(addresses, plan.routes):
-            return
-        answer: asyncio.Future[list[str]] = loop.create_future()
-
-        def done(warnings: list[str]) -> None:
-            if not answer.done():
-                answer.set_result(warnings)
-
-        network.change(addresses, plan.routes, done)
-        for text in await answer:
-            self._log.warning("namespace", text=text)
+        kept = await self._kept(network, addresses)
+        if kept:
+            self._monitor.touch_later(SWEEP_S)
+        refused = await network.change((*addresses, *kept), plan.routes)
+        if refused is None:
+            return True
+        for text in refused:
+            if text not in self._refused:
+                self._log.warning("namespace", text=text)
+        self._refused = frozenset(refused)
         for addr in (plan.host.guest4, plan.host.guest6):
             if addr is not None:
                 self._seen.observe(inany(addr))
+        return not refused
+
+    async def _kept(
+        self, network: GuestNetwork, addresses: Sequence[LinkAddress]
+    ) -> list[LinkAddress]:
+        """Return what the guest has to keep of the addresses that it loses."""
+        wanted = set()
+        for each in addresses:
+            await self._pace.spend()
+            wanted.add(each.address.ip)
+        dropped: dict[bytes, LinkAddress] = {}
+        for each in network.addresses:
+            await self._pace.spend()
+            if each.address.ip not in wanted:
+                dropped[inany(each.address.ip)] = each
+        used = await self._used(set(dropped)) if dropped else set()
+        return [fading(dropped[raw]) for raw in used]
 
     async def _used(self, addresses: set[bytes]) -> set[bytes]:
         """Return which addresses of the guest have flows."""

@@ -37,6 +37,7 @@ from passtpy.net.kernel.rtnl import (
     RTM_F_CLONED,
     RTMSG,
     RTN_UNICAST,
+    RTNH_F_ONLINK,
     Attributes,
     Link,
     LinkAddress,
@@ -126,7 +127,7 @@ def read_route(message: bytes) -> Route | None:
         scope=scope,
         proto=proto,
         tos=tos,
-        flags=flags,
+        flags=flags & RTNH_F_ONLINK,
         attributes=_copied(found),
     )
 

@@ -44,8 +44,7 @@ from passtpy.policy.forward import LOOPBACK_DEVICE
 
 FDS_MAX: Final = 250  # the kernel takes 253 per message
 PORTS_MAX: Final = FDS_MAX // 2  # a port may need two sockets
-MESSAGES_MAX: Final = 250  # of rtnetlink, and altogether as long as
-MESSAGES_LEN: Final = 32768
+MESSAGES_LEN: Final = 32768  # of rtnetlink, altogether
 REQUEST_MAX: Final = 1 + MESSAGES_LEN
 
 IP_TRANSPARENT: Final = 19
@@ -84,7 +83,7 @@ def proc_request() -> bytes:
 
 
 def netlink_request(messages: Sequence[bytes]) -> bytes:
-    """Ask for changes to the namespace; MESSAGES_MAX at most."""
+    """Ask for changes to the namespace; MESSAGES_LEN bytes at most."""
     return b"N" + b"".join(m.ljust((len(m) + 3) & ~3, b"\0") for m in messages)
 
 
