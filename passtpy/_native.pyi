@@ -15,6 +15,7 @@ PIF: Final[tuple[str, ...]]
 FLOW_TYPES: Final[tuple[str, ...]]
 FLOW_STATES: Final[tuple[str, ...]]
 FLOW_WHYS: Final[tuple[str, ...]]
+PUNT_KINDS: Final[tuple[str, ...]]
 ACTIONS: Final[tuple[str, ...]]
 COUNTERS: Final[tuple[str, ...]]
 COUNTER_MEANINGS: Final[tuple[str, ...]]
@@ -59,9 +60,11 @@ class Miss(
     def listener(self) -> int: ...
 
 @final
-class Punt(structseq[Any], tuple[bytes]):
-    """An Ethernet frame lifted to a service."""
+class Punt(structseq[Any], tuple[int, bytes]):
+    """An Ethernet frame lifted to a service, and to which: an index of PUNT_KINDS."""
 
+    @property
+    def kind(self) -> int: ...
     @property
     def frame(self) -> bytes: ...
 

@@ -28,6 +28,7 @@ from passtpy.flow import (
     FlowWhy,
     MissLike,
     Pif,
+    PuntKind,
     Verdict,
     describe_event,
     flows_in,
@@ -61,6 +62,8 @@ _STOCK_DELAY_S: Final = 0.1  # a command that ends sooner has no use for it
 _WRONG_VERDICT: Final = frozenset(
     (errno.EBADF, errno.EDESTADDRREQ, errno.EINVAL, errno.EPROTONOSUPPORT)
 )
+
+_FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -282,7 +285,7 @@ class Engine:
             case Miss():
                 self._on_miss(record)
             case Punt():
-                self._on_punt(record.frame)
+                self._on_punt(record.kind, record.frame)
             case Gone():
                 self._on_gone(record.errno)
             case _:
@@ -335,11 +338,15 @@ class Engine:
         self._stock.take(_family(verdict.eaddr), _KINDS[miss.proto], use)
         late = True
 
-    def _on_punt(self, frame: bytes) -> None:
+    def _on_punt(self, kind: int, frame: bytes) -> None:
         now = self._clock()
         try:
-            if self._relay is None or not self._relay.take(frame, now):
-                self._inject(self._services.handle(frame, now))
+            if self._relay is not None:
+                self._relay.expire(now)
+            if self._relay is not None and kind in _FOR_RELAY:
+                self._relay.take(kind, frame, now)
+            else:
+                self._inject(self._services.handle(kind, frame, now))
         except Exception as error:  # as above: this frame only
             self._failures["service_failed"] += 1
             self._log.failure("service.failed", error)

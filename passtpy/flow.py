@@ -66,6 +66,18 @@ class Action(IntEnum):
     REJECT = 3
 
 
+class PuntKind(IntEnum):
+    """Whom a frame is for that the datapath lifts."""
+
+    NONE = 0
+    ARP = 1
+    ND = 2
+    DHCP4 = 3
+    DHCP6 = 4
+    MEMBERSHIP = 5  # IGMP, MLD
+    GROUP = 6  # another datagram for a group, or for everybody
+
+
 class FlowWhy(IntEnum):
     """Why a flow was closed."""
 

@@ -76,7 +76,8 @@ static void learn_guest_mac(struct tap *t, const uint8_t *eth)
 		memcpy(t->guest_mac, src, ETH_ALEN_);
 }
 
-static void punt(struct datapath *dp, const struct frame *frame)
+static void punt(struct datapath *dp, const struct frame *frame,
+		 enum punt_kind kind)
 {
 	struct border_punts *p = &dp->punts;
 
@@ -86,6 +87,7 @@ static void punt(struct datapath *dp, const struct frame *frame)
 		return;
 	}
 	memcpy(p->buf + p->fill, frame->eth, frame->len);
+	p->kind[p->count] = (uint8_t)kind;
 	p->off[p->count] = p->fill;
 	p->len[p->count++] = frame->len;
 	p->fill += frame->len;
@@ -177,7 +179,7 @@ static enum extract extract(struct datapath *dp, struct frame *frame,
 	what = flow_extract(frame, eth, len, NULL, &c->cnt);
 	/* Fragments within fragments; neighbour discovery (RFC 6980) */
 	if (what == EXTRACT_FRAGMENT || what == EXTRACT_GROUP ||
-	    (what == EXTRACT_PUNT && frame->ipproto == IPPROTO_ICMPV6)) {
+	    (what == EXTRACT_PUNT && frame->punt == PUNT_ND)) {
 		count(&c->cnt, CNT_DROP_FRAGMENT);
 		return EXTRACT_DROP;
 	}
@@ -210,13 +212,13 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		/* fall through */
 	case EXTRACT_PUNT:
 		learn_guest_mac(&c->tap, frame->eth);
-		punt(dp, frame);
+		punt(dp, frame, frame->punt);
 		return;
 	case EXTRACT_FLOW:
 		break;
 	}
 	if (dp->lift_groups && is_for_group(frame)) {
-		punt(dp, frame);
+		punt(dp, frame, PUNT_GROUP);
 		return;
 	}
 	learn_guest_mac(&c->tap, frame->eth);

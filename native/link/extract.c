@@ -44,8 +44,7 @@ _Static_assert(ETH_HLEN_ + 40 + EXT_HEADERS_MAX * 2048 + 60 < UINT16_MAX,
  * @end:	Offset of the end of the packet
  * @vh:		virtio-net header, or NULL
  * @cnt:	Counters
- * @punt:	A service wants it
- * @group:	It is about membership of groups
+ * @punt:	Who in Python wants it
  * @fragment:	It is a fragment
  * @next_at:	Offset of the byte that told the type of the header at @off
  */
@@ -55,8 +54,7 @@ struct parse {
 	uint32_t end;
 	const struct vnet_hdr *vh;
 	struct counters *cnt;
-	bool punt;
-	bool group;
+	enum punt_kind punt;
 	bool fragment;
 	uint32_t next_at;
 };
@@ -219,9 +217,9 @@ static bool extract_udp(struct parse *p, struct frame *frame)
 	if (!frame->key.eport || !frame->key.oport)
 		return drop(p, CNT_DROP_ADDRESS);
 
-	p->punt = frame->key.oport ==
-		  (v4 ? PORT_DHCP_SERVER : PORT_DHCPV6_SERVER);
-	if (!source_is_known(frame) && !(v4 && p->punt))
+	if (frame->key.oport == (v4 ? PORT_DHCP_SERVER : PORT_DHCPV6_SERVER))
+		p->punt = v4 ? PUNT_DHCP4 : PUNT_DHCP6;
+	if (!source_is_known(frame) && p->punt != PUNT_DHCP4)
 		return drop(p, CNT_DROP_ADDRESS);
 	if (!check_sum_udp(p, frame, uh, len))
 		return false;
@@ -243,9 +241,10 @@ static bool extract_icmp(struct parse *p, struct frame *frame)
 
 	if (!ih)
 		return drop(p, CNT_DROP_SHORT);
-	p->group = !v4 && is_mld(ih->type);
-	p->punt = p->group || (!v4 && ih->type >= ICMP6_ND_FIRST &&
-			       ih->type <= ICMP6_ND_LAST);
+	if (!v4 && is_mld(ih->type))
+		p->punt = PUNT_MEMBERSHIP;
+	else if (!v4 && ih->type >= ICMP6_ND_FIRST && ih->type <= ICMP6_ND_LAST)
+		p->punt = PUNT_ND;
 	if (!p->punt &&
 	    (ih->type != (v4 ? ICMP4_ECHO : ICMP6_ECHO) || ih->code))
 		return drop(p, CNT_DROP_ICMP_TYPE);
@@ -274,7 +273,7 @@ static bool extract_l4(struct parse *p, struct frame *frame, uint8_t ipproto)
 	if (ipproto == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return extract_icmp(p, frame) && check_gso(p, frame);
 	if (ipproto == IPPROTO_IGMP && v4) {
-		p->group = true;
+		p->punt = PUNT_MEMBERSHIP;
 		return true;
 	}
 	return drop(p, CNT_DROP_IP_PROTO);
@@ -491,7 +490,7 @@ static bool extract_l3(struct parse *p, struct frame *frame)
 	case ETHERTYPE_IPV6_:
 		return extract_ip6(p, frame);
 	case ETHERTYPE_ARP_:
-		p->punt = true;
+		p->punt = PUNT_ARP;
 		return true;
 	default:
 		return drop(p, CNT_DROP_ETHERTYPE);
@@ -510,7 +509,8 @@ enum extract flow_extract(struct frame *frame, uint8_t *eth, uint32_t len,
 		return EXTRACT_DROP;
 	if (p.fragment)
 		return EXTRACT_FRAGMENT;
-	if (p.group)
+	frame->punt = p.punt;
+	if (p.punt == PUNT_MEMBERSHIP)
 		return EXTRACT_GROUP;
 	return p.punt ? EXTRACT_PUNT : EXTRACT_FLOW;
 }

@@ -14,6 +14,7 @@
 
 #include "base/counters.h"
 #include "base/wire.h"
+#include "table/border.h"
 #include "table/flow.h"
 
 /** struct frame - One checked frame from the guest
@@ -29,6 +30,7 @@
  * @ttl:	TTL or hop limit
  * @tos:	TOS or traffic class
  * @tcp_flags:	TCP_FLAG_*, for TCP
+ * @punt:	Whom it is for in Python; PUNT_NONE: a flow's
  * @frag_more:	Of a fragment: it is not the last one
  * @frag_off:	Of a fragment: where it belongs in the datagram, bytes
  * @frag_next:	Of an IPv6 fragment: offset of the byte that announces its
@@ -50,6 +52,7 @@ struct frame {
 	uint8_t ttl;
 	uint8_t tos;
 	uint8_t tcp_flags;
+	enum punt_kind punt;
 	bool frag_more;
 	uint16_t frag_off;
 	uint16_t frag_next;
@@ -75,7 +78,7 @@ struct burst {
 enum extract {
 	EXTRACT_DROP, /* counted */
 	EXTRACT_FLOW, /* @frame is complete */
-	EXTRACT_PUNT, /* for a service: ARP, ND, DHCP; only @eth and @len set */
+	EXTRACT_PUNT, /* for a service: ARP, ND, DHCP; @eth, @len, @punt are set */
 	EXTRACT_FRAGMENT, /* for reassembly: see below */
 	EXTRACT_GROUP, /* IGMP, MLD: for a service, if anybody relays groups */
 };

@@ -140,6 +140,7 @@ int constants_add(PyObject *module)
 	    names_add(module, "FLOW_STATES", flow_state_names,
 		      FLOW_NUM_STATES) ||
 	    names_add(module, "FLOW_WHYS", flow_why_names, WHY_NUM) ||
+	    names_add(module, "PUNT_KINDS", punt_kind_names, PUNT_NUM) ||
 	    names_add(module, "ACTIONS", verdict_action_names, VERDICT_NUM) ||
 	    names_add(module, "COUNTERS", counter_names, CNT_NUM) ||
 	    names_add(module, "COUNTER_MEANINGS", counter_meanings, CNT_NUM))

@@ -20,6 +20,7 @@ static PyStructSequence_Field miss_fields[] = {
 };
 
 static PyStructSequence_Field punt_fields[] = {
+	{ "kind", "index of PUNT_KINDS" },
 	{ "frame", "Ethernet frame" },
 	{ NULL, NULL },
 };
@@ -44,7 +45,7 @@ static PyStructSequence_Desc miss_desc = { "passtpy._native.Miss",
 
 static PyStructSequence_Desc punt_desc = { "passtpy._native.Punt",
 					   "A frame lifted to a service",
-					   punt_fields, 1 };
+					   punt_fields, 2 };
 
 static PyStructSequence_Desc gone_desc = { "passtpy._native.Gone",
 					   "The tap is gone", gone_fields, 1 };
@@ -143,6 +144,7 @@ PyObject *record_from_punt(const struct module_state *state,
 {
 	struct filler f = fill_begin(state->punt);
 
+	fill_uint(&f, punts->kind[i]);
 	fill_bytes(&f, punts->buf + punts->off[i], punts->len[i]);
 	return fill_end(&f);
 }

@@ -5,6 +5,16 @@
 
 #include <string.h>
 
+#include "base/macros.h"
+
+const char *const punt_kind_names[] = {
+	[PUNT_NONE] = "NONE",	[PUNT_ARP] = "ARP",
+	[PUNT_ND] = "ND",	[PUNT_DHCP4] = "DHCP4",
+	[PUNT_DHCP6] = "DHCP6", [PUNT_MEMBERSHIP] = "MEMBERSHIP",
+	[PUNT_GROUP] = "GROUP",
+};
+_Static_assert(ARRAY_SIZE(punt_kind_names) == PUNT_NUM, "one name each");
+
 static void fill_sides(struct border_flow *r, const struct flowside *side)
 {
 	r->eaddr0 = side[INISIDE].eaddr;

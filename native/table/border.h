@@ -16,9 +16,32 @@
 #define BORDER_PUNTS	64 /* frames lifted to services per turn */
 #define BORDER_PUNT_BUF (128 * 1024)
 
+/** enum punt_kind - Whom in Python a frame is for; C found out already
+ * @PUNT_NONE:	Nobody: it is a flow's
+ * @PUNT_ARP:	ARP
+ * @PUNT_ND:	Neighbour and router discovery: ICMPv6 types 133 to 137
+ * @PUNT_DHCP4:	UDP over IPv4 to port 67
+ * @PUNT_DHCP6:	UDP over IPv6 to port 547
+ * @PUNT_MEMBERSHIP: IGMP or MLD
+ * @PUNT_GROUP:	Another datagram for a group, or for everybody
+ */
+enum punt_kind {
+	PUNT_NONE,
+	PUNT_ARP,
+	PUNT_ND,
+	PUNT_DHCP4,
+	PUNT_DHCP6,
+	PUNT_MEMBERSHIP,
+	PUNT_GROUP,
+	PUNT_NUM
+};
+
+extern const char *const punt_kind_names[PUNT_NUM];
+
 /** struct border_punts - Frames for services, of one turn
  * @count:	Frames
  * @fill:	Bytes used in @buf
+ * @kind:	enum punt_kind of each frame
  * @off:	Where each frame starts in @buf
  * @len:	Bytes of each frame
  * @buf:	BORDER_PUNT_BUF bytes
@@ -26,6 +49,7 @@
 struct border_punts {
 	uint32_t count;
 	uint32_t fill;
+	uint8_t kind[BORDER_PUNTS];
 	uint32_t off[BORDER_PUNTS];
 	uint32_t len[BORDER_PUNTS];
 	uint8_t *buf;

@@ -11,31 +11,19 @@ from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import AttachPath, Config, ServeSocket
 from passtpy.config.view import View
 from passtpy.errors import WireError
+from passtpy.flow import PuntKind
 from passtpy.services.arp import ArpService
 from passtpy.services.facts import Facts, facts_from_view
 from passtpy.services.ndp import NdpService
-from passtpy.wire.ethernet import (
-    ETHERTYPE_ARP,
-    ETHERTYPE_IPV4,
-    ETHERTYPE_IPV6,
-    HEADER_LEN,
-)
-from passtpy.wire.icmpv6 import PROTO as IPPROTO_ICMPV6
-from passtpy.wire.ndp import NdpType
 
 MAX_FRAME: Final = 9216  # no message for a service is nearly as long
-_PROTO: Final = HEADER_LEN + 9  # in an IPv4 header
-_NEXT_HEADER: Final = HEADER_LEN + 6
-_AFTER_IPV6: Final = HEADER_LEN + 40
-_UDP: Final = 17
-DHCP_PORT: Final = 67  # as wire/dhcp.py and dhcpv6.py know, which may not be loaded
-DHCPV6_PORT: Final = 547
-_NDP_TYPES: Final = frozenset(NdpType)
 
-ARP: Final = "arp"
-NDP: Final = "ndp"
-DHCP: Final = "dhcp"
-DHCPV6: Final = "dhcpv6"
+NAMES: Final = {
+    PuntKind.ARP: "arp",
+    PuntKind.ND: "ndp",
+    PuntKind.DHCP4: "dhcp",
+    PuntKind.DHCP6: "dhcpv6",
+}
 
 
 class Service(Protocol):
@@ -99,13 +87,13 @@ class OnDemand:
 
 
 class Services:
-    """All responders of one guest, by the kind of frame that each answers."""
+    """All responders of one guest, by the PuntKind of the frames that each answers."""
 
-    def __init__(self, services: Mapping[str, Service]) -> None:
+    def __init__(self, services: Mapping[int, Service]) -> None:
         self._services = dict(services)
         self._counters: dict[str, int] = {"unknown": 0, "oversized": 0}
-        for name in self._services:
-            self._counters |= {name: 0, f"{name}_malformed": 0}
+        for service in self._services.values():
+            self._counters |= {service.name: 0, f"{service.name}_malformed": 0}
 
     def update(self, facts: Facts) -> None:
         """Let every service tell this from now on; due() may be earlier afterwards."""
@@ -118,12 +106,12 @@ class Services:
             if isinstance(service, ArpService | NdpService):
                 service.ask_again()
 
-    def handle(self, frame: bytes, now: int) -> list[bytes]:
+    def handle(self, kind: int, frame: bytes, now: int) -> list[bytes]:
         """Return the answers to a punted frame; a bad one is only counted."""
         if len(frame) > MAX_FRAME:
             self._counters["oversized"] += 1
             return []
-        service = self._services.get(_kind(frame))
+        service = self._services.get(kind)
         if service is None:
             self._counters["unknown"] += 1
             return []
@@ -156,30 +144,6 @@ class Services:
         return counters
 
 
-def _kind(frame: bytes) -> str:
-    """Return which service a frame is for; "" if none."""
-    ethertype = int.from_bytes(frame[12:14], "big")
-    if ethertype == ETHERTYPE_ARP:
-        return ARP
-    if ethertype == ETHERTYPE_IPV4 and len(frame) > _PROTO:
-        header_len = (frame[HEADER_LEN] & 0x0F) * 4
-        port = _udp_port(frame, HEADER_LEN + header_len)
-        return DHCP if frame[_PROTO] == _UDP and port == DHCP_PORT else ""
-    if ethertype != ETHERTYPE_IPV6 or len(frame) <= _AFTER_IPV6:
-        return ""
-    # What services are asked comes without extension headers: no need to walk any.
-    if frame[_NEXT_HEADER] == IPPROTO_ICMPV6 and frame[_AFTER_IPV6] in _NDP_TYPES:
-        return NDP
-    if frame[_NEXT_HEADER] == _UDP:
-        port = _udp_port(frame, _AFTER_IPV6)
-        return DHCPV6 if port == DHCPV6_PORT else ""
-    return ""
-
-
-def _udp_port(frame: bytes, offset: int) -> int:
-    return int.from_bytes(frame[offset + 2 : offset + 4], "big")
-
-
 def random_between(low: int, high: int) -> int:
     """Roll the dice; their module is only loaded when a router is advertised."""
     from random import randint
@@ -198,22 +162,22 @@ def services_from_view(
     replaces the dice behind the times of router advertisements.
     """
     config, facts = view.config, facts_from_view(view)
-    services: dict[str, Service] = {}
+    services: dict[int, Service] = {}
     if config.ipv4:
-        services[ARP] = ArpService(facts, guest)
+        services[PuntKind.ARP] = ArpService(facts, guest)
     if config.ipv6 and config.ndp:
-        services[NDP] = NdpService(facts, guest, spread or random_between)
-    for name, make in _dhcp_services(config, guest):
-        service = OnDemand(name, facts, make)
+        services[PuntKind.ND] = NdpService(facts, guest, spread or random_between)
+    for kind, make in _dhcp_services(config, guest):
+        service = OnDemand(NAMES[kind], facts, make)
         if not config.config_net:  # somebody has to ask for an address
             service.load()
-        services[name] = service
+        services[kind] = service
     return Services(services)
 
 
 def _dhcp_services(
     config: Config, guest: GuestAddresses
-) -> Iterator[tuple[str, Callable[[Facts], Service]]]:
+) -> Iterator[tuple[PuntKind, Callable[[Facts], Service]]]:
     def make_dhcp(facts: Facts) -> Service:
         from passtpy.services.dhcp import DhcpService
 
@@ -226,9 +190,9 @@ def _dhcp_services(
         return Dhcpv6Service(facts, guest, server_duid(*_names_of_guest(config)))
 
     if config.ipv4 and config.dhcp:
-        yield DHCP, make_dhcp
+        yield PuntKind.DHCP4, make_dhcp
     if config.ipv6 and config.dhcpv6:
-        yield DHCPV6, make_dhcpv6
+        yield PuntKind.DHCP6, make_dhcpv6
 
 
 def _names_of_guest(config: Config) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from scapy.utils import checksum as internet_checksum
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
-from passtpy.flow import Action, FlowRecord, Pif, Verdict, flows_in
+from passtpy.flow import Action, FlowRecord, Pif, PuntKind, Verdict, flows_in
 from tests.datapath.link import Link, MessageLink, StreamLink
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
 from tests.datapath.vring import VringLink
@@ -153,6 +153,7 @@ class Guest:
         self.now = START_NS
         self.misses: list[_native.Miss] = []
         self.punts: list[bytes] = []
+        self.kinds: list[PuntKind] = []  # of these
         self.gone: list[int] = []
         self.opened: list[int] = []
         self.frames: deque[Frame] = deque()
@@ -236,6 +237,7 @@ class Guest:
                     self.opened.append(self.open(record.miss_id, verdict))
             case _native.Punt():
                 self.punts.append(record.frame)
+                self.kinds.append(PuntKind(record.kind))
             case _native.Gone():
                 self.gone.append(record.errno)
             case _:

@@ -7,12 +7,13 @@ from ipaddress import ip_address
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_RS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.flow import Action, Pif, Verdict
+from passtpy.flow import Action, Pif, PuntKind, Verdict
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import (
@@ -240,9 +241,20 @@ def test_frames_for_services_are_lifted_whole(any_guest: Guest) -> None:
         Ether(src=GUEST_MAC, dst="33:33:00:01:00:02")
         / udp(b"x", v6=True, sport=546, dport=547, src="fe80::1", dst="ff02::1:2")
     )
-    any_guest.send(arp, dhcp, dhcp6)
-    assert any_guest.punts == [arp, dhcp, dhcp6]
-    assert any_guest.counter("punt") == 3
+    nd = bytes(
+        Ether(src=GUEST_MAC, dst="33:33:00:00:00:02")
+        / IPv6(src="fe80::1", dst="ff02::2", hlim=255)
+        / ICMPv6ND_RS()
+    )
+    any_guest.send(arp, dhcp, dhcp6, nd)
+    assert any_guest.punts == [arp, dhcp, dhcp6, nd]
+    assert any_guest.kinds == [
+        PuntKind.ARP,
+        PuntKind.DHCP4,
+        PuntKind.DHCP6,
+        PuntKind.ND,
+    ]
+    assert any_guest.counter("punt") == 4
     assert not any_guest.misses
 
 

@@ -17,7 +17,7 @@ from scapy.packet import Packet, Raw
 
 from passtpy import _native
 from passtpy.addr import inany
-from passtpy.flow import Action, Pif, Verdict
+from passtpy.flow import Action, Pif, PuntKind, Verdict
 from tests.datapath.guest import Guest
 from tests.datapath.packets import GUEST4, GUEST_MAC, udp
 
@@ -41,6 +41,8 @@ def test_talk_of_groups_is_lifted_if_wanted(guest: Guest, name: str) -> None:
     guest.dp.lift_groups = True
     guest.send(frame)
     assert guest.punts == [bytes(frame)]
+    wanted = PuntKind.MEMBERSHIP if name in REPORTS else PuntKind.GROUP
+    assert guest.kinds == [wanted]
     assert not guest.misses
 
 

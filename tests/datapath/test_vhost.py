@@ -83,7 +83,9 @@ def serve(guest: Guest) -> None:
     """Let the services answer what was lifted out for them."""
     services, _ = conversation.make()
     while guest.punts:
-        for answer in services.handle(guest.punts.pop(0), guest.now):
+        for answer in services.handle(
+            guest.kinds.pop(0), guest.punts.pop(0), guest.now
+        ):
             guest.dp.inject(answer)
     guest.turn()
 

@@ -22,9 +22,10 @@ static inline void is_flow(void)
 	CHECK_EQ(extract(NULL), EXTRACT_FLOW);
 }
 
-static inline void is_punted(void)
+static inline void is_punted(enum punt_kind kind)
 {
 	CHECK_EQ(extract(NULL), EXTRACT_PUNT);
+	CHECK_EQ(frame.punt, kind);
 }
 
 /* is_dropped() - For this reason, counted once, and for no other */

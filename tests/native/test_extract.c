@@ -76,6 +76,7 @@ static void test_membership_reports_are_told_apart(void)
 		memset(sample_ip6(&s)->saddr, 0, 16); /* before DAD is over */
 		sample_fill(&s, 1, 1, types[i]);
 		CHECK_EQ(extract(NULL), EXTRACT_GROUP);
+		CHECK_EQ(frame.punt, PUNT_MEMBERSHIP);
 		s.data[s.len - 1] ^= 1;
 		is_dropped(CNT_DROP_CHECKSUM);
 	}
@@ -90,24 +91,24 @@ static void test_membership_reports_are_told_apart(void)
 static void test_services_get_their_frames(void)
 {
 	sample_arp(&s);
-	is_punted();
+	is_punted(PUNT_ARP);
 	CHECK(frame.eth == s.data);
 	CHECK_EQ(frame.len, s.len);
 	for (uint8_t type = 133; type <= 137; type++) {
 		sample_ip(&s, false, IPPROTO_ICMPV6, NULL, 0, 0, 32);
 		memset(sample_ip6(&s)->saddr, 0, 16); /* DAD asks so */
 		sample_fill(&s, 0, 0, type);
-		is_punted();
+		is_punted(PUNT_ND);
 	}
 	sample_ip(&s, true, IPPROTO_UDP, NULL, 0, 0, 300);
 	sample_ip4(&s)->saddr = 0;
 	sample_ip4(&s)->daddr = 0xffffffff;
 	sample_fill(&s, 68, 67, 0);
-	is_punted();
+	is_punted(PUNT_DHCP4);
 	sample_ip(&s, false, IPPROTO_UDP, NULL, 0, 0, 100);
 	sample_ip6(&s)->daddr[0] = 0xff;
 	sample_fill(&s, 546, 547, 0);
-	is_punted();
+	is_punted(PUNT_DHCP6);
 
 	/* The other family's port is a port like any */
 	sample_ip(&s, false, IPPROTO_UDP, NULL, 0, 0, 100);

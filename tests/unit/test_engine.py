@@ -23,6 +23,7 @@ from passtpy.flow import (
     FlowWhy,
     MissLike,
     Pif,
+    PuntKind,
     Verdict,
 )
 from passtpy.log import Log
@@ -32,6 +33,7 @@ from passtpy.services.facts import Facts
 from passtpy.services.registry import Services
 
 MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1))
+ARP, BAD = Punt((PuntKind.ARP, b"abc")), Punt((PuntKind.ARP, b"bad"))
 VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
 
 
@@ -105,7 +107,7 @@ class FakeServices:
     def welcome(self) -> None:
         self.next_due = 0
 
-    def handle(self, frame: bytes, now: int) -> list[bytes]:
+    def handle(self, kind: int, frame: bytes, now: int) -> list[bytes]:
         if frame == b"bad":
             raise RuntimeError("a bug")
         return [frame[::-1]]
@@ -187,7 +189,16 @@ def test_a_miss_is_opened_with_its_verdict() -> None:
 
 
 def test_a_punted_frame_is_answered() -> None:
-    datapath = FakeDatapath([Punt((b"abc",))])
+    datapath = FakeDatapath(
+        [
+            Punt(
+                (
+                    PuntKind.ARP,
+                    b"abc",
+                )
+            )
+        ]
+    )
     engine(datapath)[0].pump()
     assert datapath.injected == [b"cba"]
 
@@ -248,7 +259,22 @@ def test_what_a_verdict_cannot_be_is_told(error: int, told: int) -> None:
 
 
 def test_a_failing_service_costs_its_frame_only() -> None:
-    datapath = FakeDatapath([Punt((b"bad",)), Punt((b"abc",))])
+    datapath = FakeDatapath(
+        [
+            Punt(
+                (
+                    PuntKind.ARP,
+                    b"bad",
+                )
+            ),
+            Punt(
+                (
+                    PuntKind.ARP,
+                    b"abc",
+                )
+            ),
+        ]
+    )
     made, _ = engine(datapath)
     made.pump()
     assert datapath.injected == [b"cba"]
@@ -287,7 +313,20 @@ def test_stop_closes_the_datapath() -> None:
     assert datapath.closed
 
 
-@pytest.mark.parametrize("records", [[MISS], [Punt((b"abc",))]])
+@pytest.mark.parametrize(
+    "records",
+    [
+        [MISS],
+        [
+            Punt(
+                (
+                    PuntKind.ARP,
+                    b"abc",
+                )
+            )
+        ],
+    ],
+)
 def test_nothing_runs_after_stop(records: list[Any]) -> None:
     datapath = FakeDatapath(*([MISS] for _ in range(100)))
     made, loop = engine(datapath)

@@ -78,7 +78,7 @@ class NoServices:
     def welcome(self) -> None:
         pass
 
-    def handle(self, frame: bytes, now: int) -> list[bytes]:
+    def handle(self, kind: int, frame: bytes, now: int) -> list[bytes]:
         return []
 
     def tick(self, now: int) -> list[bytes]:

@@ -17,6 +17,7 @@ from passtpy.flow import (
     FlowType,
     FlowWhy,
     Pif,
+    PuntKind,
     describe_event,
     describe_flow,
     describe_step,
@@ -116,6 +117,7 @@ def test_event_without_flow_has_only_its_fields() -> None:
         (FlowState, "FLOW_STATES"),
         (FlowType, "FLOW_TYPES"),
         (FlowWhy, "FLOW_WHYS"),
+        (PuntKind, "PUNT_KINDS"),
         (Action, "ACTIONS"),
     ],
 )

@@ -25,15 +25,15 @@ from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config, RelayGroup
 from passtpy.errors import WireError
-from passtpy.flow import IPPROTO_ICMPV6, IPPROTO_UDP
+from passtpy.flow import IPPROTO_UDP, PuntKind
 from passtpy.log import Log
 from passtpy.net.forwarding.listeners import Listeners
 from passtpy.policy.forward import relay_numbers
-from passtpy.wire.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ethernet
+from passtpy.wire.ethernet import ETHERTYPE_IPV4, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ipv4 import Ipv4
 from passtpy.wire.ipv6 import Ipv6
-from passtpy.wire.membership import IPPROTO_IGMP, MLD_TYPES, Membership
+from passtpy.wire.membership import Membership
 from passtpy.wire.udp import Udp
 
 IDLE_NS: Final = 30_000_000_000  # nobody answers later than that
@@ -73,36 +73,27 @@ class _Group:
     joined: bool = False
 
 
-def read_frame(frame: bytes) -> Request | Membership | None:
-    """Return what a frame says to or about groups; None: it is for a service."""
+def read_report(frame: bytes) -> Membership:
+    """Return what a report of membership says (PuntKind.MEMBERSHIP)."""
     eth = Ethernet.parse(frame)
     if eth.ethertype == ETHERTYPE_IPV4:
-        ip4 = Ipv4.parse(eth.payload)
-        if ip4.proto == IPPROTO_IGMP:
-            return Membership.parse_igmp(ip4.payload)
-        if ip4.proto == IPPROTO_UDP:
-            return _request(ip4.source, ip4.destination, ip4.ttl, ip4.payload)
-    elif eth.ethertype == ETHERTYPE_IPV6:
-        ip6 = Ipv6.parse(eth.payload)
-        if (
-            ip6.proto == IPPROTO_ICMPV6
-            and ip6.payload[:1]
-            and (ip6.payload[0] in MLD_TYPES)
-        ):
-            icmp = Icmpv6.parse(ip6.payload, ip6.source, ip6.destination)
-            return Membership.parse_mld(icmp.type, icmp.body)
-        if ip6.proto == IPPROTO_UDP:
-            return _request(ip6.source, ip6.destination, ip6.hop_limit, ip6.payload)
-    return None
+        return Membership.parse_igmp(Ipv4.parse(eth.payload).payload)
+    packet = Ipv6.parse(eth.payload)
+    icmp = Icmpv6.parse(packet.payload, packet.source, packet.destination)
+    return Membership.parse_mld(icmp.type, icmp.body)
 
 
-def _request(
-    source: Address, group: Address, ttl: int, payload: bytes
-) -> Request | None:
-    udp = Udp.parse(payload)
-    if udp.destination in _DHCP_PORTS:
-        return None
-    return Request(source, group, ttl, udp)
+def read_request(frame: bytes) -> Request:
+    """Return what a datagram for a group asks (PuntKind.GROUP)."""
+    eth = Ethernet.parse(frame)
+    packet: Ipv4 | Ipv6
+    if eth.ethertype == ETHERTYPE_IPV4:
+        packet = Ipv4.parse(eth.payload)
+        ttl = packet.ttl
+    else:
+        packet = Ipv6.parse(eth.payload)
+        ttl = packet.hop_limit
+    return Request(packet.source, packet.destination, ttl, Udp.parse(packet.payload))
 
 
 class Relay:
@@ -129,22 +120,15 @@ class Relay:
             ("relay_requests", "relay_refused", "relay_failed", "relay_malformed"), 0
         )
 
-    def take(self, frame: bytes, now: int) -> bool:
-        """Deal with a punted frame; False when it is for a service."""
-        self._expire(now)
+    def take(self, kind: int, frame: bytes, now: int) -> None:
+        """Deal with what the guest says to a group, or about one."""
         try:
-            said = read_frame(frame)
+            if kind == PuntKind.GROUP:
+                self._relay(read_request(frame), now)
+            else:
+                self._mirror(read_report(frame))
         except WireError:
             self._counters["relay_malformed"] += 1
-            return True
-        match said:
-            case None:
-                return False
-            case Request():
-                self._relay(said, now)
-            case Membership():
-                self._mirror(said)
-        return True
 
     def update(self, host: HostInfo) -> None:
         """Go on at the host's other interface, if it has another one now."""
@@ -283,7 +267,8 @@ class Relay:
             raise
         return sock
 
-    def _expire(self, now: int) -> None:
+    def expire(self, now: int) -> None:
+        """Forget those who asked long ago."""
         for key, asker in list(self._askers.items()):
             if now - asker.last < IDLE_NS:
                 break  # those behind it are newer

@@ -8,6 +8,7 @@ from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
+from passtpy.flow import PuntKind
 from passtpy.services.facts import Facts, facts_from_view
 from passtpy.services.registry import Services, services_from_view
 from passtpy.wire.arp import Arp, ArpOp, Neighbour
@@ -68,6 +69,20 @@ def facts(
     line: str = "", host: HostInfo = HOST, resolver: Resolver = RESOLVER
 ) -> Facts:
     return facts_from_view(View.of(parse_pasta(line.split()), host, resolver))
+
+
+def kind_of(frame: bytes) -> PuntKind:
+    """What the datapath would say that a frame is."""
+    if len(frame) < 14 or frame[12:14] == b"\x08\x06":
+        return PuntKind.ARP
+    if frame[12:14] == b"\x08\x00":
+        return PuntKind.DHCP4
+    return PuntKind.ND if frame[20:21] == b"\x3a" else PuntKind.DHCP6
+
+
+def serve(services: Services, frame: bytes, now: int) -> list[bytes]:
+    """Return the answers to a frame that the datapath lifted."""
+    return services.handle(kind_of(frame), frame, now)
 
 
 # From the guest

@@ -24,6 +24,7 @@ from tests.unit.services.conversation import (
     facts,
     make,
     read_dhcp,
+    serve,
     udp4,
 )
 
@@ -48,7 +49,7 @@ def ask(
     """The answer to a frame, if there is one."""
     if services is None:
         services, _ = make(line, replace(HOST, **host))
-    answers = services.handle(frame, 0)
+    answers = serve(services, frame, 0)
     assert services.counters()["dhcp_malformed"] == 0
     return read_dhcp(answers[0])[2] if answers else None
 
@@ -61,7 +62,7 @@ def answer_to(kind: MessageType | None, line: str = "", **fields: Any) -> Dhcp:
 
 def test_discover_is_offered_the_guests_address() -> None:
     services, _ = make("-m 1400", replace(HOST, mtu=1400))
-    (frame,) = services.handle(message(DISCOVER), 0)
+    (frame,) = serve(services, message(DISCOVER), 0)
     eth, packet, offer = read_dhcp(frame)
     assert (eth.destination, eth.source) == (GUEST_MAC, OUR_MAC)
     assert (packet.source, packet.destination) == (GATEWAY4, GUEST4)
@@ -104,7 +105,7 @@ def test_request_to_another_server_is_left_to_it() -> None:
 )
 def test_request_for_another_address_is_refused_to_all(fields: dict[str, Any]) -> None:
     services, _ = make()
-    (frame,) = services.handle(message(REQUEST, **fields), 0)
+    (frame,) = serve(services, message(REQUEST, **fields), 0)
     eth, packet, refusal = read_dhcp(frame)
     assert (eth.destination, packet.destination) == (BROADCAST_MAC, BROADCAST4)
     assert (refusal.kind, refusal.yiaddr, refusal.ciaddr) == (
@@ -118,7 +119,7 @@ def test_request_for_another_address_is_refused_to_all(fields: dict[str, Any]) -
 
 def test_renewal_is_acknowledged_to_the_address_that_asks() -> None:
     services, _ = make()
-    (frame,) = services.handle(message(REQUEST, ciaddr=GUEST4, broadcast=True), 0)
+    (frame,) = serve(services, message(REQUEST, ciaddr=GUEST4, broadcast=True), 0)
     eth, packet, answer = read_dhcp(frame)
     assert (eth.destination, packet.destination) == (GUEST_MAC, GUEST4)
     assert (answer.kind, answer.ciaddr, answer.yiaddr) == (ACK, GUEST4, GUEST4)
@@ -131,7 +132,7 @@ def test_reboot_with_the_right_address_is_acknowledged() -> None:
 
 def test_broadcast_flag_is_obeyed_and_echoed() -> None:
     services, _ = make()
-    (frame,) = services.handle(message(DISCOVER, broadcast=True), 0)
+    (frame,) = serve(services, message(DISCOVER, broadcast=True), 0)
     eth, packet, answer = read_dhcp(frame)
     assert (eth.destination, packet.destination) == (BROADCAST_MAC, BROADCAST4)
     assert answer.broadcast
@@ -151,7 +152,7 @@ def test_inform_gets_everything_but_a_lease() -> None:
 
 def test_inform_is_answered_where_it_comes_from() -> None:
     services, _ = make()
-    (frame,) = services.handle(message(INFORM, ciaddr=PEER4), 0)
+    (frame,) = serve(services, message(INFORM, ciaddr=PEER4), 0)
     assert read_dhcp(frame)[1].destination == PEER4
 
 
@@ -161,7 +162,7 @@ def test_inform_is_answered_where_it_comes_from() -> None:
 def test_what_needs_no_answer_is_counted(kind: MessageType, counter: str) -> None:
     services, _ = make()
     asked = {Code.SERVER: SERVER, Code.REQUESTED_ADDRESS: GUEST4.packed}
-    assert services.handle(message(kind, options=asked), 0) == []
+    assert serve(services, message(kind, options=asked), 0) == []
     assert services.counters()[counter] == 1
 
 
@@ -175,13 +176,13 @@ def test_bootp_client_is_spared_what_it_cannot_know() -> None:
 
 def test_bootp_reply_has_the_length_of_bootp() -> None:
     services, _ = make(TELL_ALL)
-    (frame,) = services.handle(message(None), 0)
+    (frame,) = serve(services, message(None), 0)
     assert len(frame) == 14 + 28 + 300
 
 
 def test_relay_is_answered_at_its_address() -> None:
     services, _ = make()
-    (frame,) = services.handle(message(DISCOVER, giaddr=PEER4), 0)
+    (frame,) = serve(services, message(DISCOVER, giaddr=PEER4), 0)
     eth, packet, answer = read_dhcp(frame)
     assert (eth.destination, packet.destination) == (GUEST_MAC, PEER4)
     assert packet.payload[2:4] == (67).to_bytes(2, "big")
@@ -233,7 +234,7 @@ LONG = "-S " + " -S ".join(f"{'x' * 60}.{'y' * 60}{i}.example" for i in range(6)
 
 def test_what_does_not_fit_is_left_out() -> None:
     services, _ = make(f"{TELL_ALL} {LONG}")
-    (frame,) = services.handle(message(DISCOVER), 0)
+    (frame,) = serve(services, message(DISCOVER), 0)
     assert len(frame) <= 14 + 576
     options = read_dhcp(frame)[2].options
     assert Code.SEARCH not in options
@@ -261,7 +262,7 @@ def test_client_that_takes_more_is_told_more() -> None:
 )
 def test_nonsense_is_counted(frame: bytes) -> None:
     services, _ = make()
-    assert services.handle(frame, 0) == []
+    assert serve(services, frame, 0) == []
     assert services.counters()["dhcp_malformed"] == 1
 
 

@@ -33,6 +33,7 @@ from tests.unit.services.conversation import (
     facts,
     make,
     read_dhcpv6,
+    serve,
     udp6,
 )
 
@@ -62,7 +63,7 @@ def message(kind: MessageType, *options: Option, **frame: Any) -> bytes:
 def ask(frame: bytes, line: str = "") -> Dhcpv6 | None:
     """The answer to a frame, if there is one."""
     services, _ = make(line)
-    answers = services.handle(frame, 0)
+    answers = serve(services, frame, 0)
     assert services.counters()["dhcpv6_malformed"] == 0
     return read_dhcpv6(answers[0])[2] if answers else None
 
@@ -84,7 +85,7 @@ def refused(code: StatusCode, iaid: int = 7, kind: int = Code.IA_NA) -> Ia:
 
 def test_solicit_is_advertised_the_guests_address() -> None:
     services, guest = make()
-    (frame,) = services.handle(message(SOLICIT, CLIENT, ia()), 0)
+    (frame,) = serve(services, message(SOLICIT, CLIENT, ia()), 0)
     eth, packet, answer = read_dhcpv6(frame)
     assert (eth.destination, eth.source) == (GUEST_MAC, OUR_MAC)
     assert (packet.source, packet.destination) == (OUR_LL, GUEST_LL)
@@ -164,7 +165,7 @@ def test_address_given_up_is_acknowledged_and_counted(
 ) -> None:
     services, _ = make()
     asked = message(kind, CLIENT, SERVER, ia(GUEST6), ia(PEER6, iaid=8))
-    (frame,) = services.handle(asked, 0)
+    (frame,) = serve(services, asked, 0)
     answer = read_dhcpv6(frame)[2]
     assert answer.type is REPLY
     assert answer.options[2:] == (
@@ -242,21 +243,21 @@ def test_unicast_to_any_server_is_dropped(kind: MessageType) -> None:
 )
 def test_what_must_be_discarded_is_counted(frame: bytes) -> None:
     services, _ = make()
-    assert services.handle(frame, 0) == []
+    assert serve(services, frame, 0) == []
     assert services.counters()["dhcpv6_malformed"] == 1
 
 
 @pytest.mark.parametrize("host", [{"ipv6": False}, {"guest6": None}])
 def test_without_an_address_nothing_is_answered(host: dict[str, Any]) -> None:
     services, _ = make(host=replace(HOST, **host))
-    assert services.handle(message(SOLICIT, CLIENT, ia()), 0) == []
+    assert serve(services, message(SOLICIT, CLIENT, ia()), 0) == []
 
 
 def test_address_that_changes_is_told_to_who_renews() -> None:
     services, _ = make()
     moved = IPv6Address("2001:db8:f::5")
     services.update(facts(host=replace(HOST, guest6=moved)))
-    (frame,) = services.handle(message(RENEW, CLIENT, SERVER, ia(GUEST6)), 0)
+    (frame,) = serve(services, message(RENEW, CLIENT, SERVER, ia(GUEST6)), 0)
     (given,) = read_dhcpv6(frame)[2].associations
     assert given.addresses == (
         IaAddress(moved, INFINITE, INFINITE),

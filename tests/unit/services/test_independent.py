@@ -8,7 +8,7 @@ import pytest
 from passtpy.wire.dhcp import Dhcp, Op
 from passtpy.wire.dhcpv6 import Dhcpv6, Ia, MessageType, RawOption
 from passtpy.wire.ndp import RouterSolicitation
-from tests.unit.services.conversation import GUEST_MAC, icmpv6, make, udp4, udp6
+from tests.unit.services.conversation import GUEST_MAC, icmpv6, make, serve, udp4, udp6
 
 LINE = "--dhcp-dns --dhcp-search -H guest --fqdn guest.example.com -D 192.0.2.53 "
 LINE += "-D 2001:db8:1::53 -S lab.example.com -S example.com"
@@ -31,7 +31,7 @@ def scapy() -> Any:
 def answer(scapy: Any, question: bytes) -> Any:
     """The one answer, its checksums and lengths shown to be what scapy would send."""
     services, _ = make(LINE)
-    (frame,) = services.handle(question, 0)
+    (frame,) = serve(services, question, 0)
     packet = scapy.l2.Ether(frame)
     again = scapy.l2.Ether(frame)
     for layer in again.layers():

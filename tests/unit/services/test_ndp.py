@@ -37,6 +37,7 @@ from tests.unit.services.conversation import (
     icmpv6,
     make,
     read_icmpv6,
+    serve,
 )
 
 PREFIX = IPv6Address("2001:db8::")
@@ -51,14 +52,14 @@ def advertised(frame: bytes) -> RouterAdvertisement:
 def solicited(line: str = "", **changes: object) -> RouterAdvertisement:
     """What a router solicitation brings."""
     services, _ = make(line, replace(HOST, **changes))  # type: ignore[arg-type]
-    (frame,) = services.handle(icmpv6(RouterSolicitation().emit()), 0)
+    (frame,) = serve(services, icmpv6(RouterSolicitation().emit()), 0)
     return advertised(frame)
 
 
 def test_neighbour_solicitation_gets_our_mac() -> None:
     services, guest = make()
     asked = NeighbourSolicitation(PEER6, (LinkAddress(GUEST_MAC),)).emit()
-    (frame,) = services.handle(icmpv6(asked), 0)
+    (frame,) = serve(services, icmpv6(asked), 0)
     eth, packet, message = read_icmpv6(frame)
     assert (eth.destination, eth.source) == (GUEST_MAC, OUR_MAC)
     assert (packet.source, packet.destination) == (PEER6, GUEST_LL)
@@ -78,14 +79,14 @@ def test_guests_own_and_tentative_addresses_are_not_answered(
 ) -> None:
     services, _ = make()
     asked = icmpv6(NeighbourSolicitation(target).emit(), source)
-    assert services.handle(asked, 0) == []
+    assert serve(services, asked, 0) == []
 
 
 @pytest.mark.parametrize("ours", [OUR_LL, GATEWAY6])
 def test_our_own_addresses_are_defended(ours: IPv6Address) -> None:
     services, _ = make()
     asked = icmpv6(NeighbourSolicitation(ours).emit(), UNSPECIFIED6)
-    (frame,) = services.handle(asked, 0)
+    (frame,) = serve(services, asked, 0)
     _, packet, message = read_icmpv6(frame)
     answer = NeighbourAdvertisement.parse(message)
     assert (packet.destination, answer.target) == (ALL_NODES, ours)
@@ -95,12 +96,12 @@ def test_our_own_addresses_are_defended(ours: IPv6Address) -> None:
 def test_neighbours_of_the_host_keep_their_mac_and_are_announced() -> None:
     services, _ = make("-6 --no-ra")
     services.tick(0)
-    services.handle(icmpv6(NeighbourSolicitation(PEER6).emit()), 0)
+    serve(services, icmpv6(NeighbourSolicitation(PEER6).emit()), 0)
     services.update(facts("-6 --no-ra", replace(HOST, neighbours={PEER6: PEER_MAC})))
     (frame,) = services.tick(1)
     answer = NeighbourAdvertisement.parse(read_icmpv6(frame)[2])
     assert (answer.target, answer.options) == (PEER6, (LinkAddress(PEER_MAC, True),))
-    (frame,) = services.handle(icmpv6(NeighbourSolicitation(PEER6).emit()), 2)
+    (frame,) = serve(services, icmpv6(NeighbourSolicitation(PEER6).emit()), 2)
     answer = NeighbourAdvertisement.parse(read_icmpv6(frame)[2])
     assert answer.options == (LinkAddress(PEER_MAC, True),)
 
@@ -108,20 +109,20 @@ def test_neighbours_of_the_host_keep_their_mac_and_are_announced() -> None:
 def test_guests_address_is_learnt_from_its_announcement() -> None:
     services, guest = make()
     other = IPv6Address("2001:db8::77")
-    services.handle(icmpv6(NeighbourAdvertisement(other).emit()), 0)
+    serve(services, icmpv6(NeighbourAdvertisement(other).emit()), 0)
     assert guest.addr6 == inany(other)
 
 
 def test_solicitation_that_was_forwarded_is_forged() -> None:
     services, _ = make()
     frame = icmpv6(NeighbourSolicitation(PEER6).emit(), hop_limit=254)
-    assert services.handle(frame, 0) == []
+    assert serve(services, frame, 0) == []
     assert services.counters()["ndp_malformed"] == 1
 
 
 def test_router_solicitation_gets_what_the_guest_needs() -> None:
     services, _ = make()
-    (frame,) = services.handle(icmpv6(RouterSolicitation().emit()), 0)
+    (frame,) = serve(services, icmpv6(RouterSolicitation().emit()), 0)
     eth, packet, _ = read_icmpv6(frame)
     assert eth.destination == GUEST_MAC
     assert (packet.source, packet.destination) == (OUR_LL, GUEST_LL)
@@ -160,23 +161,23 @@ def test_prefix_of_another_length_is_only_on_link() -> None:
 def test_solicitation_without_address_is_answered_to_all_once_per_gap() -> None:
     services, _ = make()
     asked = icmpv6(RouterSolicitation().emit(), UNSPECIFIED6)
-    (frame,) = services.handle(asked, 10 * S)
+    (frame,) = serve(services, asked, 10 * S)
     assert read_icmpv6(frame)[1].destination == ALL_NODES
-    assert services.handle(asked, 12 * S) == []
-    assert len(services.handle(asked, 13 * S)) == 1
+    assert serve(services, asked, 12 * S) == []
+    assert len(serve(services, asked, 13 * S)) == 1
 
 
 def test_gateways_link_local_address_is_ours() -> None:
     gateway = IPv6Address("fe80::1")
     services, _ = make(host=replace(HOST, gateway6=gateway))
-    (frame,) = services.handle(icmpv6(RouterSolicitation().emit()), 0)
+    (frame,) = serve(services, icmpv6(RouterSolicitation().emit()), 0)
     assert read_icmpv6(frame)[1].source == gateway
 
 
 @pytest.mark.parametrize("line", ["--config-net", "--no-ra"])
 def test_no_router_is_advertised_with(line: str) -> None:
     services, _ = make(line)
-    assert services.handle(icmpv6(RouterSolicitation().emit()), 0) == []
+    assert serve(services, icmpv6(RouterSolicitation().emit()), 0) == []
     services.tick(0)
     assert services.due() is None
     services.update(facts(line, replace(HOST, mtu=9000)))
@@ -292,14 +293,14 @@ def test_host_that_loses_ipv6_is_no_router_any_more() -> None:
     assert (answer.lifetime, answer.managed) == (0, False)
     assert PrefixInfo(PREFIX, 64, valid=0, preferred=0) in answer.options
     asked = icmpv6(NeighbourSolicitation(PEER6).emit())
-    assert services.handle(asked, 2 * S) == []
+    assert serve(services, asked, 2 * S) == []
 
 
 def test_host_without_ipv6_is_silent_until_it_has_it() -> None:
     services, _ = make("-6", replace(HOST, ipv6=False))
     services.tick(0)
     assert services.due() is None
-    assert services.handle(icmpv6(RouterSolicitation().emit()), 0) == []
+    assert serve(services, icmpv6(RouterSolicitation().emit()), 0) == []
     services.update(facts("-6"))
     assert advertised(services.tick(S)[-1]).lifetime == 65535
 

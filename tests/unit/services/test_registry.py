@@ -5,14 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passtpy.flow import PuntKind
 from passtpy.services import registry
 from passtpy.services.registry import MAX_FRAME
-from passtpy.wire import dhcp, dhcpv6
 from passtpy.wire.arp import ArpOp
 from passtpy.wire.dhcp import Dhcp, Op
 from passtpy.wire.dhcpv6 import Dhcpv6, Ia, IaAddress, MessageType, RawOption
-from passtpy.wire.ethernet import Ethernet
-from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ndp import (
     LinkAddress,
     NeighbourAdvertisement,
@@ -30,6 +28,7 @@ from tests.unit.services.conversation import (
     icmpv6,
     make,
     read_dhcp,
+    serve,
     udp4,
     udp6,
 )
@@ -53,26 +52,27 @@ def test_disabled_service_does_not_exist(line: str, gone: str) -> None:
     assert gone not in services.counters()
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        b"",
-        bytes(14),
-        Ethernet(bytes(6), bytes(6), 0x0800, bytes(40)).emit(),
-        icmpv6(Icmpv6(128, 0, bytes(4))),
-        udp4(bytes(300), port=68),
-        udp6(bytes(300), port=546),
-    ],
-)
-def test_unknown_frames_are_counted(frame: bytes) -> None:
+def test_a_kind_that_nobody_serves_is_counted() -> None:
+    services, _ = make("--no-dhcp")
+    frame = udp4(DISCOVER.emit())
+    for kind in (PuntKind.NONE, PuntKind.DHCP4, PuntKind.GROUP, len(PuntKind)):
+        assert services.handle(kind, frame, 0) == []
+    assert services.counters()["unknown"] == 4
+
+
+@pytest.mark.parametrize("kind", registry.NAMES)
+@pytest.mark.parametrize("frame", [b"", bytes(14), bytes(60)])
+def test_what_is_not_what_it_is_said_to_be_is_malformed(
+    kind: PuntKind, frame: bytes
+) -> None:
     services, _ = make()
-    assert services.handle(frame, 0) == []
-    assert services.counters()["unknown"] == 1
+    assert services.handle(kind, frame, 0) == []
+    assert services.counters()[f"{registry.NAMES[kind]}_malformed"] == 1
 
 
 def test_oversized_frames_are_counted() -> None:
     services, _ = make()
-    assert services.handle(bytes(MAX_FRAME + 1), 0) == []
+    assert serve(services, bytes(MAX_FRAME + 1), 0) == []
     assert services.counters()["oversized"] == 1
 
 
@@ -81,16 +81,14 @@ def test_dhcp_is_loaded_at_the_latest_when_asked(line: str) -> None:
     services, _ = make(line)
     services.update(facts(line + " -H other"))
     assert ("dhcp_refused" in services.counters()) == (line == "")
-    (frame,) = services.handle(udp4(DISCOVER.emit()), 0)
+    (frame,) = serve(services, udp4(DISCOVER.emit()), 0)
     assert read_dhcp(frame)[2].options[12] == b"other"
     assert "dhcp_refused" in services.counters()
 
 
-def test_ports_are_those_of_the_protocols() -> None:
-    assert (registry.DHCP_PORT, registry.DHCPV6_PORT) == (
-        dhcp.SERVER_PORT,
-        dhcpv6.SERVER_PORT,
-    )
+def test_services_have_the_names_of_their_kinds() -> None:
+    services, _ = make()
+    assert {*registry.NAMES.values()} <= services.counters().keys()
 
 
 DISCOVER = Dhcp(
@@ -133,9 +131,10 @@ def test_mutated_frames_never_raise(
         if offset < len(data):
             data[offset] = value
     services, _ = make(LINE)
-    services.handle(bytes(data[:length]), 0)
-    services.handle(bytes(data), 0)
-    assert len(services.handle(GOOD[0], 0)) == 1
+    for kind in registry.NAMES:  # also what no datapath would say
+        services.handle(kind, bytes(data[:length]), 0)
+        services.handle(kind, bytes(data), 0)
+    assert len(serve(services, GOOD[0], 0)) == 1
 
 
 @pytest.mark.parametrize("offset", range(282, 320))
@@ -144,7 +143,7 @@ def test_every_value_of_every_byte_of_the_options_is_survived(offset: int) -> No
     data = bytearray(udp4(DISCOVER.emit()))
     for value in range(256):
         data[offset] = value
-        services.handle(bytes(data), 0)
+        services.handle(PuntKind.DHCP4, bytes(data), 0)
     assert services.counters()["dhcp"] == 256
 
 
