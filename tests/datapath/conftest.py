@@ -7,16 +7,21 @@
         guest.expect("SA", ack=1001)
         server.accept()
 
-`guest` has a virtio-net header with all offloads; `any_guest` runs the test four times,
-the second time on a tap without the header, then on the stream socket and on the rings
-of a virtual machine; `make_guest(mtu=1280)` makes odd ones. The packet language is in
-packets.py, Guest and Connection in guest.py.
+Each test that has a guest runs on every kind of tap (TAPS); `make_guest(mtu=1280)`
+makes odd guests on each. A test that only some kinds can have says so, and why:
+
+    @pytest.mark.taps("vnet", "vhost", why="only there the guest has offload")
+
+`make_on` makes guests of one named kind, for tests that are about that kind. The packet
+language is in packets.py, Guest and Connection in guest.py; each frame that a guest
+gets is checked by oracle.py.
 """
 
 import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,13 +59,35 @@ class Server:
         self.sock.close()
 
 
+# Kinds of tap: a device with a virtio-net header and all offloads, one without, the
+# stream socket and the rings of a virtual machine.
+TAPS: dict[str, dict[str, Any]] = {
+    "vnet": {},
+    "plain": {"vnet": False, "offloads": 0},
+    "stream": {"vnet": False, "offloads": 0, "backend": "stream"},
+    "vhost": {"backend": "vhost"},
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what has a guest on each kind of tap that it can have."""
+    if "tap" not in metafunc.fixturenames:
+        return
+    kinds = list(TAPS)
+    for mark in metafunc.definition.iter_markers("taps"):
+        assert mark.args, f"{metafunc.definition.nodeid}: on no tap"
+        assert mark.kwargs["why"]
+        kinds = [kind for kind in kinds if kind in mark.args]
+    metafunc.parametrize("tap", kinds)
+
+
 @pytest.fixture
-def make_guest() -> Iterator[Callable[..., Guest]]:
-    """Make guests with other options: `make_guest(vnet=False, mtu=1500)`."""
+def make_on() -> Iterator[Callable[..., Guest]]:
+    """Make guests of a named kind: `make_on("stream", mtu=1500)`."""
     made: list[Guest] = []
 
-    def make(**options: Any) -> Guest:
-        guest = Guest(**options)
+    def make(tap: str, **options: Any) -> Guest:
+        guest = Guest(**{**TAPS[tap], **options})
         made.append(guest)
         return guest
 
@@ -70,22 +97,15 @@ def make_guest() -> Iterator[Callable[..., Guest]]:
 
 
 @pytest.fixture
+def make_guest(make_on: Callable[..., Guest], tap: str) -> Callable[..., Guest]:
+    """Make guests with other options, on each kind of tap: `make_guest(mtu=1500)`."""
+    return partial(make_on, tap)
+
+
+@pytest.fixture
 def guest(make_guest: Callable[..., Guest]) -> Guest:
-    """A guest on a tap with virtio-net header and all offloads."""
+    """A guest, on each kind of tap."""
     return make_guest()
-
-
-@pytest.fixture(params=["vnet", "plain", "stream", "vhost"])
-def any_guest(
-    request: pytest.FixtureRequest, make_guest: Callable[..., Guest]
-) -> Guest:
-    """A guest on a tap with a virtio-net header, without, on a stream, on rings."""
-    if request.param == "vnet":
-        return make_guest()
-    if request.param == "vhost":
-        return make_guest(backend="vhost")
-    backend = "stream" if request.param == "stream" else "tun"
-    return make_guest(vnet=False, offloads=0, backend=backend)
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, FlowRecord, Pif, PuntKind, Verdict, flows_in
 from tests.datapath.link import Link, MessageLink, StreamLink
+from tests.datapath.oracle import Oracle
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
+from tests.datapath.receive import TCPV4, TCPV6, Receiver, Segment, segments
 from tests.datapath.vring import VringLink
 
 ALL_OFFLOADS = (
@@ -36,6 +38,13 @@ ALL_OFFLOADS = (
     | _native.OFFLOAD_USO4
     | _native.OFFLOAD_USO6
 )
+VHOST_BITS = {  # which feature of a driver says the same
+    _native.OFFLOAD_CSUM: 1,
+    _native.OFFLOAD_TSO4: 7,
+    _native.OFFLOAD_TSO6: 8,
+    _native.OFFLOAD_USO4: 54,
+    _native.OFFLOAD_USO6: 55,
+}
 SECRET = bytes(range(32))
 START_NS = 1_000_000_000_000
 WAIT_S = 2.0  # real time for a loopback event; reached only by a failing test
@@ -139,13 +148,15 @@ class Guest:
 
     `decide` is asked for each miss (None: left pending); `misses`, `punts`, `gone` and
     `opened` keep what turns returned and open() made of it. `send()` and `advance()`
-    run a turn themselves.
+    run a turn themselves. Segments that continue each other are received as one, or as
+    `single` ones.
     """
 
     vnet: bool = True
     offloads: int = ALL_OFFLOADS
     backend: Literal["tun", "stream", "vhost"] = "tun"
     mtu: int = 65520
+    single: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     decide: Decide = field(default_factory=lambda: answer(Action.DROP))
 
@@ -157,6 +168,8 @@ class Guest:
         self.gone: list[int] = []
         self.opened: list[int] = []
         self.frames: deque[Frame] = deque()
+        self.oracle = Oracle()
+        self._ahead: bytes | None = None
         self.link: Link
         self.sock: socket.socket  # the guest's end, where it is one
         if self.backend == "vhost":
@@ -183,7 +196,8 @@ class Guest:
 
     def _plug_in(self) -> Link:
         """Give a datapath of rings something to serve."""
-        link = VringLink()
+        missing = [bit for flag, bit in VHOST_BITS.items() if not self.offloads & flag]
+        link = VringLink(_native.VHOST_FEATURES & ~sum(1 << bit for bit in missing))
         link.start(self.dp)
         return link
 
@@ -258,8 +272,11 @@ class Guest:
         """Send one frame without running a turn."""
         if isinstance(packet, Packet) and not isinstance(packet, Ether):
             packet = Ether(src=GUEST_MAC, dst=OUR_MAC) / packet
+        assert self.vnet or vnet is None, "this tap has no virtio-net header"
         head = bytes(vnet or Vnet()) if self.vnet else b""
-        self.link.send(head + bytes(packet))
+        frame = bytes(packet)
+        self.oracle.sent(frame)
+        self.link.send(head + frame)
 
     def recv(self, timeout: float = WAIT_S) -> Frame:
         """Return the next frame for the guest, running turns until it is there."""
@@ -318,14 +335,23 @@ class Guest:
             self.turn()
             if self.frames:
                 return self.frames.popleft()
-            try:
-                return self._parse(self.link.recv())
-            except BlockingIOError:
-                left = deadline - time.monotonic()
+            if (raw := self._receive()) is not None:
+                return self._parse(raw)
+            left = deadline - time.monotonic()
             if left <= 0:
                 return None
             ready = [self.dp.fileno(), self.link.fileno()]
             select.select(ready, [], [], min(left, 0.005))
+
+    def _receive(self) -> bytes | None:
+        """Take the next frame from the link, or one that was looked at before."""
+        if self._ahead is not None:
+            raw, self._ahead = self._ahead, None
+            return raw
+        try:
+            return self.link.recv()
+        except BlockingIOError:
+            return None
 
     def _parse(self, raw: bytes) -> Frame:
         vnet = Vnet()
@@ -333,7 +359,26 @@ class Guest:
             vnet, raw = Vnet.parse(raw), raw[10:]
         if vnet.flags & NEEDS_CSUM:
             raw = complete_checksum(raw, vnet)
+        self.oracle.received(raw)
+        if self.single:
+            if vnet.gso_type in (TCPV4, TCPV6):
+                first, *rest = segments(raw, vnet.gso_size)
+                self.frames += [Frame(Ether(part), Vnet(), part) for part in rest]
+                vnet, raw = Vnet(), first
+        elif not self.vnet and (segment := Segment.of(raw)):
+            raw, kind, size = self._merge(Receiver(segment)).frame()
+            vnet = Vnet(gso_type=kind, gso_size=size)
         return Frame(Ether(raw), vnet, raw)
+
+    def _merge(self, receiver: Receiver) -> Receiver:
+        """Add what continues a segment, as far as it is there."""
+        while (raw := self._receive()) is not None:
+            segment = Segment.of(raw)
+            if segment is None or not receiver.takes(segment):
+                self._ahead = raw
+                break
+            self.oracle.received(raw)
+        return receiver
 
     # What the datapath says about itself
 

@@ -85,4 +85,6 @@ class StreamLink:
         frame = bytes(self._received[_PREFIX.size : end])
         del self._received[:end]
         assert len(frame) >= MIN_FRAME
-        return unpadded(frame)
+        packet = unpadded(frame)
+        assert not any(frame[len(packet) :]), "padding carries bytes"
+        return packet

@@ -256,17 +256,17 @@ def test_counters_have_a_name_and_a_meaning(guest: Guest) -> None:
     assert guest.counter("tap_rx_bytes") == 14 + 20 + 20 + 12
 
 
-def test_capture_holds_both_directions(any_guest: Guest, tmp_path: Path) -> None:
-    any_guest.decide = answer(Action.REJECT)
+def test_capture_holds_both_directions(guest: Guest, tmp_path: Path) -> None:
+    guest.decide = answer(Action.REJECT)
     path = tmp_path / "tap.pcap"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    any_guest.dp.pcap(fd)
-    any_guest.send(syn(sport=4444))
-    any_guest.expect("RA")
-    any_guest.dp.pcap(-1)
+    guest.dp.pcap(fd)
+    guest.send(syn(sport=4444))
+    guest.expect("RA")
+    guest.dp.pcap(-1)
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
-    any_guest.send(syn(sport=5555))
+    guest.send(syn(sport=5555))
     with RawPcapReader(str(path)) as reader:
         frames = [Ether(raw) for raw, _meta in reader]
     assert [str(frame["TCP"].flags) for frame in frames] == ["S", "RA"]
@@ -326,6 +326,7 @@ def test_turns_misses_and_listings_leak_nothing(guest: Guest) -> None:
                 guest.dp.open(0, (0, 1, b"", 0, UNSPECIFIED, 0, 0, 0))
             guest.misses.clear()
             guest.opened.clear()
+            guest.oracle.forget()
 
     work(50)
     gc.collect()

@@ -48,11 +48,11 @@ def to_loopback(port: int) -> Verdict:
     [(False, GUEST4, REMOTE4), (True, GUEST6, REMOTE6)],
 )
 def test_miss_tells_the_tuple(
-    any_guest: Guest, v6: bool, source: str, destination: str
+    guest: Guest, v6: bool, source: str, destination: str
 ) -> None:
-    any_guest.decide = later
-    any_guest.send(syn(v6=v6))
-    (miss,) = any_guest.misses
+    guest.decide = later
+    guest.send(syn(v6=v6))
+    (miss,) = guest.misses
     assert miss[1:] == (
         socket.IPPROTO_TCP,
         Pif.TAP,
@@ -62,7 +62,7 @@ def test_miss_tells_the_tuple(
         DPORT,
         -1,
     )
-    assert any_guest.counter("miss") == 1
+    assert guest.counter("miss") == 1
 
 
 def test_second_syn_joins_the_stage(guest: Guest) -> None:
@@ -74,13 +74,13 @@ def test_second_syn_joins_the_stage(guest: Guest) -> None:
 
 
 def test_parked_datagrams_reach_the_peer_in_order(
-    any_guest: Guest, udp_peer: socket.socket
+    guest: Guest, udp_peer: socket.socket
 ) -> None:
-    any_guest.decide = later
-    any_guest.send(udp(b"one"), udp(b"two"))
-    any_guest.send(udp(b"three"))
-    (miss,) = any_guest.misses
-    any_guest.dp.open(miss.miss_id, to_loopback(udp_peer.getsockname()[1]))
+    guest.decide = later
+    guest.send(udp(b"one"), udp(b"two"))
+    guest.send(udp(b"three"))
+    (miss,) = guest.misses
+    guest.dp.open(miss.miss_id, to_loopback(udp_peer.getsockname()[1]))
     assert [udp_peer.recv(99) for _ in range(3)] == [b"one", b"two", b"three"]
 
 
@@ -148,11 +148,11 @@ def test_drop_says_nothing(guest: Guest) -> None:
     assert guest.counter("drop_verdict") == 1
 
 
-def test_reject_resets(any_guest: Guest) -> None:
-    any_guest.decide = answer(Action.REJECT)
-    any_guest.send(syn(seq=5000))
-    any_guest.expect("RA", ack=5001, sport=DPORT, dport=SPORT)
-    assert any_guest.counter("reject_verdict") == 1
+def test_reject_resets(guest: Guest) -> None:
+    guest.decide = answer(Action.REJECT)
+    guest.send(syn(seq=5000))
+    guest.expect("RA", ack=5001, sport=DPORT, dport=SPORT)
+    assert guest.counter("reject_verdict") == 1
 
 
 def test_splice_is_not_for_the_tap(guest: Guest) -> None:
@@ -233,7 +233,7 @@ def test_multicast_source_mac_is_not_learned(guest: Guest) -> None:
 # Punts
 
 
-def test_frames_for_services_are_lifted_whole(any_guest: Guest) -> None:
+def test_frames_for_services_are_lifted_whole(guest: Guest) -> None:
     arp = bytes(Ether(src=GUEST_MAC, dst=BROADCAST) / ARP(pdst="192.0.2.1"))
     request = udp(b"\1" * 300, sport=68, dport=67, src="0.0.0.0", dst="255.255.255.255")
     dhcp = bytes(Ether(src=GUEST_MAC, dst=BROADCAST) / request)
@@ -246,16 +246,16 @@ def test_frames_for_services_are_lifted_whole(any_guest: Guest) -> None:
         / IPv6(src="fe80::1", dst="ff02::2", hlim=255)
         / ICMPv6ND_RS()
     )
-    any_guest.send(arp, dhcp, dhcp6, nd)
-    assert any_guest.punts == [arp, dhcp, dhcp6, nd]
-    assert any_guest.kinds == [
+    guest.send(arp, dhcp, dhcp6, nd)
+    assert guest.punts == [arp, dhcp, dhcp6, nd]
+    assert guest.kinds == [
         PuntKind.ARP,
         PuntKind.DHCP4,
         PuntKind.DHCP6,
         PuntKind.ND,
     ]
-    assert any_guest.counter("punt") == 4
-    assert not any_guest.misses
+    assert guest.counter("punt") == 4
+    assert not guest.misses
 
 
 def test_punts_are_bounded_per_turn(guest: Guest) -> None:
@@ -267,10 +267,10 @@ def test_punts_are_bounded_per_turn(guest: Guest) -> None:
     assert len(guest.punts) == 65
 
 
-def test_injected_frame_reaches_the_guest(any_guest: Guest) -> None:
+def test_injected_frame_reaches_the_guest(guest: Guest) -> None:
     frame = Ether(src=OUR_MAC, dst=GUEST_MAC) / ARP(op=2, psrc="192.0.2.1")
-    any_guest.dp.inject(bytes(frame))
-    assert any_guest.recv().raw == bytes(frame)
+    guest.dp.inject(bytes(frame))
+    assert guest.recv().raw == bytes(frame)
 
 
 # Malformed frames: counted by reason, and the next good one is served
@@ -303,29 +303,33 @@ MALFORMED = {
 
 @pytest.mark.parametrize(("frame", "counter"), MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed_frame_is_dropped_and_counted(
-    any_guest: Guest, frame: bytes, counter: str | None
+    guest: Guest, frame: bytes, counter: str | None
 ) -> None:
-    if frame == b"" and any_guest.backend == "tun" and not any_guest.vnet:
+    if frame == b"" and guest.backend == "tun" and not guest.vnet:
         pytest.skip("a socket cannot tell an empty message from its end")
-    if any_guest.backend == "stream" and len(frame) < 14:
+    if guest.backend == "stream" and len(frame) < 14:
         pytest.skip("such a length ends the connection: test_stream.py")
-    any_guest.decide = answer(Action.REJECT)
-    any_guest.send(frame)
-    counters = any_guest.dp.counters()
+    guest.decide = answer(Action.REJECT)
+    guest.send(frame)
+    counters = guest.dp.counters()
     dropped = {k for k, v in counters.items() if k.startswith("drop_") and v}
     assert len(dropped) == 1
     assert counter is None or dropped == {counter}
-    assert not any_guest.misses
-    any_guest.send(syn())
-    any_guest.expect("RA")
+    assert not guest.misses
+    guest.send(syn())
+    guest.expect("RA")
 
 
+@pytest.mark.taps("vnet", why="no other kind has the header within a message")
 def test_frame_shorter_than_vnet_header_is_dropped(guest: Guest) -> None:
     guest.link.send(b"1234")
     guest.turn()
     assert guest.counter("drop_short") == 1
 
 
+@pytest.mark.taps(
+    "vnet", "plain", "stream", why="rings end with their conversation: test_vhost.py"
+)
 def test_closed_tap_is_told_once(guest: Guest) -> None:
     guest.link.close()
     guest.turn()

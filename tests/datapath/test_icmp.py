@@ -14,6 +14,7 @@ from scapy.layers.inet6 import (
     ICMPv6EchoRequest,
     IPv6,
 )
+from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from passtpy import _native
@@ -189,6 +190,7 @@ def test_error_from_outside_quotes_the_guests_request(
         quoted = IP(src="127.0.0.1", dst="127.0.0.1") / ICMP(id=600, seq=2) / b"second"
         packet = IP(src="127.0.0.1", dst="127.0.0.1") / ICMP(type=11, code=0) / quoted
         kind = (socket.AF_INET, "127.0.0.1")
+    pinger.oracle.sent(bytes(Ether() / echo(600, 2, b"second", v6=v6)))
     with socket.socket(kind[0], socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(bytes(packet), (kind[1], 0))
         got = pinger.recv().packet

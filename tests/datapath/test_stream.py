@@ -22,9 +22,9 @@ MakeGuest = Callable[..., Guest]
 
 
 @pytest.fixture
-def vm(make_guest: MakeGuest) -> Guest:
+def vm(make_on: MakeGuest) -> Guest:
     """A guest on a stream socket, MTU as a virtual machine has it."""
-    return make_guest(vnet=False, offloads=0, backend="stream", mtu=1500)
+    return make_on("stream", mtu=1500)
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def test_detached_guest_is_not_told_as_gone(vm: Guest) -> None:
     vm.expect_nothing()
 
 
-def test_a_tun_device_is_not_attached(make_guest: MakeGuest) -> None:
-    guest = make_guest()
+def test_a_tun_device_is_not_attached(make_on: MakeGuest) -> None:
+    guest = make_on("vnet")
     with refused(errno.EOPNOTSUPP):
         guest.dp.attach(0)

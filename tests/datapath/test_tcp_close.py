@@ -23,27 +23,27 @@ HOUR = 3600
 # FIN
 
 
-def test_guest_ends_first(any_guest: Guest, server: Server) -> None:
-    conn, peer = established(any_guest, server)
+def test_guest_ends_first(guest: Guest, server: Server) -> None:
+    conn, peer = established(guest, server)
     conn.fin()
-    any_guest.expect("A", ack=conn.seq)
+    guest.expect("A", ack=conn.seq)
     assert peer.recv(1) == b""
     peer.close()
     conn.expect("FA", ack=conn.seq)
     conn.acknowledge()
-    any_guest.wait_for(lambda: not any_guest.flows(), "the flow's end")
-    any_guest.expect_nothing()
+    guest.wait_for(lambda: not guest.flows(), "the flow's end")
+    guest.expect_nothing()
 
 
-def test_peer_ends_first(any_guest: Guest, server: Server) -> None:
-    conn, peer = established(any_guest, server)
+def test_peer_ends_first(guest: Guest, server: Server) -> None:
+    conn, peer = established(guest, server)
     peer.shutdown(socket.SHUT_WR)
     conn.expect("FA")
     conn.acknowledge()
     conn.fin()
-    any_guest.expect("A", ack=conn.seq)
+    guest.expect("A", ack=conn.seq)
     assert peer.recv(1) == b""
-    assert not any_guest.flows()
+    assert not guest.flows()
 
 
 def test_both_end_over_ipv6(guest: Guest, server6: Server) -> None:

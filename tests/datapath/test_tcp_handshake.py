@@ -60,18 +60,18 @@ def open_now(guest: Guest, server: Server) -> None:
 
 
 def test_syn_is_answered_when_the_peer_has_accepted(
-    any_guest: Guest, server: Server
+    guest: Guest, server: Server
 ) -> None:
-    any_guest.decide = forward_to(server.port)
-    any_guest.send(syn())
-    any_guest.expect("SA", ack=ISN + 1)
+    guest.decide = forward_to(server.port)
+    guest.send(syn())
+    guest.expect("SA", ack=ISN + 1)
     server.accept()
 
 
-def test_syn_is_answered_over_ipv6(any_guest: Guest, server6: Server) -> None:
-    any_guest.decide = forward_to(server6.port)
-    any_guest.send(syn(v6=True))
-    any_guest.expect("SA", ack=ISN + 1)
+def test_syn_is_answered_over_ipv6(guest: Guest, server6: Server) -> None:
+    guest.decide = forward_to(server6.port)
+    guest.send(syn(v6=True))
+    guest.expect("SA", ack=ISN + 1)
     server6.accept()
 
 

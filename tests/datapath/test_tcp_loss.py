@@ -21,8 +21,8 @@ MakeGuest = Callable[..., Guest]
 
 @pytest.fixture
 def plain(make_guest: MakeGuest) -> Guest:
-    """A guest without offload: one frame is one segment."""
-    return make_guest(vnet=False, offloads=0)
+    """A guest that sees one segment in each frame."""
+    return make_guest(single=True)
 
 
 def sent_twenty(

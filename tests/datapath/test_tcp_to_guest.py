@@ -36,28 +36,28 @@ def random_bytes(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-def test_data_of_the_peer_reaches_the_guest(any_guest: Guest, server: Server) -> None:
-    conn, peer = established(any_guest, server)
+def test_data_of_the_peer_reaches_the_guest(guest: Guest, server: Server) -> None:
+    conn, peer = established(guest, server)
     peer.sendall(b"hello")
     conn.expect("PA", b"hello", ack=conn.seq)
 
 
-def test_data_of_the_peer_over_ipv6(any_guest: Guest, server6: Server) -> None:
-    conn, peer = established(any_guest, server6, v6=True)
+def test_data_of_the_peer_over_ipv6(guest: Guest, server6: Server) -> None:
+    conn, peer = established(guest, server6, v6=True)
     peer.sendall(b"hello")
     conn.expect("PA", b"hello", ack=conn.seq)
 
 
-def test_bulk_is_byte_exact(any_guest: Guest, server: Server) -> None:
-    conn, peer = established(any_guest, server)
+def test_bulk_is_byte_exact(guest: Guest, server: Server) -> None:
+    conn, peer = established(guest, server)
     stream = random_bytes(100_000)
     sender = in_thread(peer.sendall, stream)
     assert conn.read(len(stream)) == stream
     sender()
 
 
-def test_bulk_is_byte_exact_over_ipv6(any_guest: Guest, server6: Server) -> None:
-    conn, peer = established(any_guest, server6, v6=True)
+def test_bulk_is_byte_exact_over_ipv6(guest: Guest, server6: Server) -> None:
+    conn, peer = established(guest, server6, v6=True)
     stream = random_bytes(100_000)
     sender = in_thread(peer.sendall, stream)
     assert conn.read(len(stream)) == stream
@@ -92,7 +92,7 @@ def test_super_segment_names_the_guests_mss(
 def test_segments_without_offload_are_no_longer_than_the_mss(
     make_guest: MakeGuest, server: Server
 ) -> None:
-    guest = make_guest(vnet=False, offloads=0)
+    guest = make_guest(single=True)
     conn, peer = established(guest, server, options=[("MSS", 1000), ("SAckOK", b"")])
     conn.say("A", b"z", seq=conn.seq + 10)  # a gap: SACK blocks need room too
     guest.recv()
@@ -426,6 +426,7 @@ def empty_tap(guest: Guest) -> None:
             guest.link.recv()
 
 
+@pytest.mark.taps("vnet", "plain", why="a machine's tap blocks instead: test_stream.py")
 def test_full_tap_is_tried_again_soon(guest: Guest, server: Server) -> None:
     conn, peer = established(guest, server)
     fill_tap(guest)
@@ -437,6 +438,7 @@ def test_full_tap_is_tried_again_soon(guest: Guest, server: Server) -> None:
     conn.expect("PA", b"data")
 
 
+@pytest.mark.taps("vnet", "plain", why="a machine's tap blocks instead: test_stream.py")
 def test_refused_segment_does_not_make_others_lost(
     guest: Guest, server: Server
 ) -> None:
@@ -453,6 +455,7 @@ def test_refused_segment_does_not_make_others_lost(
     assert guest.counter("tcp_rto") == 0
 
 
+@pytest.mark.taps("vnet", "plain", why="a machine's tap blocks instead: test_stream.py")
 def test_tap_that_stays_full_is_not_tried_all_the_time(
     guest: Guest, server: Server
 ) -> None:

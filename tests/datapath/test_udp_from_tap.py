@@ -62,13 +62,13 @@ def peer_of(
 
 
 def test_first_datagram_opens_the_flow_and_is_delivered(
-    any_guest: Guest, peer_of: tuple[bool, socket.socket]
+    guest: Guest, peer_of: tuple[bool, socket.socket]
 ) -> None:
     v6, peer = peer_of
-    target(any_guest, peer)
-    any_guest.send(udp(b"hello", v6=v6))
+    target(guest, peer)
+    guest.send(udp(b"hello", v6=v6))
     assert received(peer, 1) == [b"hello"]
-    (flow,) = any_guest.flows()
+    (flow,) = guest.flows()
     assert (flow.packets0, flow.bytes0) == (1, 5)
     assert flow.oport1 == SPORT
     assert str(from_inany(flow.oaddr1)) == ("::1" if v6 else "127.0.0.1")
@@ -172,6 +172,9 @@ def test_mixed_sizes_keep_their_order(
     assert guest.flows()[0].bytes0 == sum(sizes)
 
 
+@pytest.mark.taps(
+    "vnet", "plain", "vhost", why="a frame on a stream has no more than 65535 bytes"
+)
 def test_largest_datagram_passes(guest: Guest, udp_peer: socket.socket) -> None:
     target(guest, udp_peer)
     payload = bytes(i % 251 for i in range(UDP_MAX4))
@@ -179,6 +182,7 @@ def test_largest_datagram_passes(guest: Guest, udp_peer: socket.socket) -> None:
     assert received(udp_peer, 1) == [payload]
 
 
+@pytest.mark.taps("vnet", "vhost", why="only there the guest has offload")
 @pytest.mark.parametrize("size", [1200, 1472, 1])
 def test_super_segment_arrives_as_datagrams(
     guest: Guest, peer_of: tuple[bool, socket.socket], size: int
@@ -193,6 +197,7 @@ def test_super_segment_arrives_as_datagrams(
     assert guest.flows()[0].packets0 == len(cut)
 
 
+@pytest.mark.taps("vnet", "vhost", why="only there the guest has offload")
 def test_a_super_segment_of_one_datagram_is_a_datagram(
     guest: Guest, udp_peer: socket.socket
 ) -> None:

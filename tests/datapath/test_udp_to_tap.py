@@ -60,35 +60,36 @@ def cut(frames: list[Frame]) -> list[bytes]:
 
 
 def test_answer_comes_from_the_address_the_guest_asked(
-    any_guest: Guest, family: Family
+    guest: Guest, family: Family
 ) -> None:
-    opened(any_guest, family)
+    opened(guest, family)
     v6, peer = family
     peer.send(b"answer")
-    packet = any_guest.expect(payload=b"answer", sport=DPORT, dport=SPORT).packet
+    packet = guest.expect(payload=b"answer", sport=DPORT, dport=SPORT).packet
     layer = packet[IPv6] if v6 else packet[IP]
     assert (layer.src, layer.dst) == ((REMOTE6, GUEST6) if v6 else (REMOTE4, GUEST4))
-    (flow,) = any_guest.flows()
+    (flow,) = guest.flows()
     assert (flow.packets1, flow.bytes1) == (1, 6)
 
 
-def test_checksum_is_right(any_guest: Guest, family: Family) -> None:
-    opened(any_guest, family)
+def test_checksum_is_right(guest: Guest, family: Family) -> None:
+    opened(guest, family)
     family[1].send(b"odd")
-    packet = any_guest.recv().packet
+    packet = guest.recv().packet
     said = packet[UDP].chksum
     del packet[UDP].chksum
     assert type(packet)(bytes(packet))[UDP].chksum == said
 
 
-def test_empty_datagram_passes(any_guest: Guest, family: Family) -> None:
-    opened(any_guest, family)
+def test_empty_datagram_passes(guest: Guest, family: Family) -> None:
+    opened(guest, family)
     family[1].send(b"")
-    frame = any_guest.recv()
+    frame = guest.recv()
     assert frame.packet[UDP].len == 8
     assert frame.payload == b""
 
 
+@pytest.mark.taps("vnet", "vhost", why="no other kind takes runs of datagrams")
 def test_equal_datagrams_become_one_frame(guest: Guest, family: Family) -> None:
     opened(guest, family)
     # The first batches are small: let it learn that there is more to come
@@ -104,16 +105,17 @@ def test_equal_datagrams_become_one_frame(guest: Guest, family: Family) -> None:
     assert joined.packet[UDP].len == 8 + len(joined.payload)
 
 
-def test_mixed_sizes_keep_their_order(any_guest: Guest, family: Family) -> None:
-    opened(any_guest, family)
+def test_mixed_sizes_keep_their_order(guest: Guest, family: Family) -> None:
+    opened(guest, family)
     sizes = [5, 5, 5, 9, 9, 1, 0, 0, 7, 7, 3, 4, 1400, 1400, 1400, 12, 12, 0, 12]
     sent = [bytes([i]) * size for i, size in enumerate(sizes)]
     for payload in sent:
         family[1].send(payload)
-    assert cut(any_guest.drain()) == sent
-    assert any_guest.flows()[0].packets1 == len(sent)
+    assert cut(guest.drain()) == sent
+    assert guest.flows()[0].packets1 == len(sent)
 
 
+@pytest.mark.taps("vnet", "vhost", why="no other kind takes runs of datagrams")
 def test_a_run_stops_at_64_datagrams(guest: Guest, udp_peer: socket.socket) -> None:
     opened(guest, (False, udp_peer))
     sent = [bytes([i]) for i in range(250)]
@@ -124,6 +126,7 @@ def test_a_run_stops_at_64_datagrams(guest: Guest, udp_peer: socket.socket) -> N
     assert max(len(frame.payload) for frame in frames) == RUN_SEGMENTS
 
 
+@pytest.mark.taps("vnet", "vhost", why="no other kind takes runs of datagrams")
 def test_a_run_stops_at_the_largest_packet(
     guest: Guest, udp_peer: socket.socket
 ) -> None:
@@ -138,6 +141,7 @@ def test_a_run_stops_at_the_largest_packet(
     assert max(len(frame.payload) for frame in got) == RUN_BYTES4 // 1472 * 1472
 
 
+@pytest.mark.taps("vnet", "vhost", why="no other kind takes runs of datagrams")
 def test_super_segment_of_the_socket_is_one_frame(guest: Guest, family: Family) -> None:
     opened(guest, family)
     payload = bytes(i % 253 for i in range(44 * 1400 + 17))

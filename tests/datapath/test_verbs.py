@@ -51,24 +51,22 @@ def why_closed(guest: Guest) -> list[str]:
 # Close
 
 
-def test_closing_a_connection_resets_both_ends(
-    any_guest: Guest, server: Server
-) -> None:
-    any_guest.dp.log_level = 1
-    any_guest.decide = forward_to(server.port)
-    conn = any_guest.connect()
+def test_closing_a_connection_resets_both_ends(guest: Guest, server: Server) -> None:
+    guest.dp.log_level = 1
+    guest.decide = forward_to(server.port)
+    conn = guest.connect()
     peer = server.accept()
     conn.send(b"x")
     assert peer.recv(9) == b"x"
-    any_guest.drain()
-    any_guest.dp.close_flow(only_flow(any_guest), ASKED)
-    any_guest.turn()
-    any_guest.expect("RA", seq=conn.ack, ack=conn.seq)
+    guest.drain()
+    guest.dp.close_flow(only_flow(guest), ASKED)
+    guest.turn()
+    guest.expect("RA", seq=conn.ack, ack=conn.seq)
     peer.settimeout(WAIT_S)
     with pytest.raises(ConnectionResetError):
         peer.recv(99)
-    assert not any_guest.flows()
-    assert why_closed(any_guest) == ["ASKED"]
+    assert not guest.flows()
+    assert why_closed(guest) == ["ASKED"]
 
 
 def test_closing_one_that_the_peer_has_not_accepted_resets_the_guest(

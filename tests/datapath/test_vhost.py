@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest on vhost-user rings: front-end, transport and datapath as they really are.
 
-What handlers do is tested on every kind of tap (`any_guest`); here is what only rings
+What handlers do is tested on every kind of tap (`guest`); here is what only rings
 can do: be enabled and stopped, move, run out of buffers, lie.
 """
 

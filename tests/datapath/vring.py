@@ -242,7 +242,9 @@ class VringLink:
         return self.rx.call_fd
 
     def close(self) -> None:
-        """Unplug."""
+        """Unplug, once."""
+        if self.ram.bytes.closed:
+            return
         self.rx.close()
         self.tx.close()
         self.ram.close()
