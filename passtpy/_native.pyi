@@ -103,6 +103,7 @@ class Datapath:
     log_level: int
     scope_id: int
     lift_groups: bool
+    udp_strict: bool
     guest_mac: bytes
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
-from passtpy.config.model import Config
+from passtpy.config.model import Config, UdpFilter
 from passtpy.config.view import View
 from passtpy.flow import (
     IPPROTO_TCP,
@@ -109,6 +109,7 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
         queue_frames=QUEUE_FRAMES,
     )
     datapath.scope_id = _index_of(got.host.template6)
+    datapath.udp_strict = config.udp_filter is UdpFilter.ENDPOINT
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
     if pcap_fd >= 0:

@@ -77,6 +77,13 @@ static void flow_ready(struct ctx *c, union epoll_ref ref, uint32_t events)
 		handlers[flow->f.type]->from_sock(c, flow, sidei, events);
 }
 
+static void shared_ready(struct ctx *c, union epoll_ref ref, uint32_t events)
+{
+	const struct handler *h = handlers[epoll_shared_type(ref)];
+
+	h->from_port(c, epoll_shared_index(ref), (int)ref.fd, events);
+}
+
 static void event_handle(struct datapath *dp, const struct epoll_event *ev)
 {
 	union epoll_ref ref = { .u64 = ev->data.u64 };
@@ -93,6 +100,9 @@ static void event_handle(struct datapath *dp, const struct epoll_event *ev)
 		break;
 	case EPOLL_LISTEN:
 		listener_ready(&dp->ctx, ref);
+		break;
+	case EPOLL_SHARED:
+		shared_ready(&dp->ctx, ref, ev->events);
 		break;
 	default:
 		flow_ready(&dp->ctx, ref, ev->events);

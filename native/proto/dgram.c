@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* dgram.c - Connected datagram sockets, as UDP and ping flows use them
+/* dgram.c - Datagram sockets, as UDP and ping flows use them
  *
  * IP_MTU_DISCOVER is left at the system's default, which is IP_PMTUDISC_WANT
  * unless the administrator wants otherwise. A guest sets DF on almost anything
@@ -21,6 +21,7 @@
 int dgram_socket(struct ctx *c, const struct flow *flow, uint8_t ipproto,
 		 bool v4)
 {
+	static const int on = 1;
 	int fd;
 
 	fd = socket(v4 ? AF_INET : AF_INET6,
@@ -36,6 +37,9 @@ int dgram_socket(struct ctx *c, const struct flow *flow, uint8_t ipproto,
 		return -err;
 	}
 
+	/* A wildcard would take the port in the other family, too */
+	if (!v4)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	icmp_error_keep(fd, v4, true);
 	return fd;
 }
@@ -77,6 +81,13 @@ int dgram_connect(const struct ctx *c, int fd, const union inany *addr,
 	socklen_t len = inany_to_sa(&sa, addr, port, c->scope_id);
 
 	return connect(fd, &sa.sa, len) ? -errno : 0;
+}
+
+void dgram_disconnect(int fd)
+{
+	static const struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	(void)connect(fd, &none, sizeof(none));
 }
 
 int dgram_name(int fd, union inany *addr, uint16_t *port)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* dgram.h - Connected datagram sockets, as UDP and ping flows use them */
+/* dgram.h - Datagram sockets, as UDP and ping flows use them */
 #ifndef PASSTPY_PROTO_DGRAM_H
 #define PASSTPY_PROTO_DGRAM_H
 
@@ -36,6 +36,10 @@ int dgram_bind(const struct ctx *c, int fd, bool v4, const union inany *addr,
 /* dgram_connect() - Connect to an address; 0 or -errno */
 int dgram_connect(const struct ctx *c, int fd, const union inany *addr,
 		  uint16_t port);
+
+/* dgram_disconnect() - Undo dgram_connect(), and the port and address that it
+ * chose; what was bound stays */
+void dgram_disconnect(int fd);
 
 /* dgram_name() - Local address and port of a socket; 0 or -errno */
 int dgram_name(int fd, union inany *addr, uint16_t *port);

@@ -37,6 +37,8 @@
  * @from_sock:	Events of this flow's socket. What it leaves undone once
  *		c->budget is spent it is called for again: by epoll if the
  *		socket is level-triggered, else after ready_add()
+ * @from_port: Events of a socket that several flows share, by the index that it
+ *		was registered with; NULL: there are none
  * @timer:	The flow's deadline passed
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
@@ -62,6 +64,7 @@ struct handler {
 	void (*from_tap)(struct ctx *c, struct flow *flow, struct burst *b);
 	void (*from_sock)(struct ctx *c, struct flow *flow, unsigned sidei,
 			  uint32_t events);
+	void (*from_port)(struct ctx *c, uint32_t i, int fd, uint32_t events);
 	void (*timer)(struct ctx *c, struct flow *flow);
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	void (*flush)(struct ctx *c, bool sleep);

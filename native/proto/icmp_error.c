@@ -180,7 +180,10 @@ int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e)
 			    CMSG_SPACE(sizeof(int))];
 	} ctl;
 	struct iovec iov = { .iov_base = buf, .iov_len = size };
+	union sockaddr_inany to = { 0 };
 	struct msghdr mh = {
+		.msg_name = &to,
+		.msg_namelen = sizeof(to),
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = &ctl,
@@ -194,6 +197,7 @@ int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e)
 		return -errno;
 
 	e.len = (uint32_t)n;
+	inany_from_sa(&e.to, &e.to_port, &to);
 	for (struct cmsghdr *cm = CMSG_FIRSTHDR(&mh); cm;
 	     cm = CMSG_NXTHDR(&mh, cm)) {
 		if ((cm->cmsg_level == IPPROTO_IP &&

@@ -16,6 +16,8 @@
  * @code:	Code
  * @info:	MTU, or pointer of a parameter problem
  * @offender:	Who reported it, or the unspecified address
+ * @to:		Whom our packet was for
+ * @to_port:	Its port; unspecified as @to for a socket without ports
  * @len:	Bytes of our packet that came back
  */
 struct sock_error {
@@ -25,6 +27,8 @@ struct sock_error {
 	uint8_t code;
 	uint32_t info;
 	union inany offender;
+	union inany to;
+	uint16_t to_port;
 	uint32_t len;
 };
 

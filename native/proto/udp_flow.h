@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* udp_flow.h - What the files of the UDP handler share
+/* udp_flow.h - What a UDP flow remembers, and runs of datagrams
  *
- * udp.c owns a flow's life, udp_from_tap.c and udp_to_tap.c its two
- * directions, udp_listen.c the sockets that flows start from; udp_splice.c is
- * the handler of flows without a tap, on the same parts. A run is a row
- * of datagrams of one size that crosses either border in one piece: as a
- * UDP_SEGMENT message to a socket, as a USO frame to the tap.
+ * A run is a row of datagrams of one size that crosses either border in one
+ * piece: as a UDP_SEGMENT message to a socket, as a USO frame to the tap.
+ *
+ * The files of UDP, each of which calls only those above it:
+ *
+ *   udp_sock	options and binding of sockets
+ *   udp_port	the host's port of a guest's socket
+ *   udp_error	ICMP errors from a socket to the guest
+ *   udp_rx, udp_tx	batches out of a socket, and into one
+ *   udp_pass	a batch of one side to the other: the tap, or a socket
+ *   udp_from_tap, udp_from_sock, udp_listen	where datagrams come from
+ *   udp, udp_splice	the handlers: life of flows over the tap, and past it
  */
 #ifndef PASSTPY_PROTO_UDP_FLOW_H
 #define PASSTPY_PROTO_UDP_FLOW_H
 
 #include "proto/ctx.h"
-#include "proto/handler.h"
 
 #define UDP_HLEN 8
 
@@ -24,13 +30,21 @@
 #define UDP_DATAGRAM_MAX4 UDP_RUN_MAX4
 #define UDP_DATAGRAM_MAX6 (65535 - UDP_HLEN)
 
-#define UDP_LISTENER_NONE (-1)
+/* What Linux' conntrack has as defaults, so that a guest behind us sees what it
+ * would see behind a router (nf_conntrack_udp_timeout, _timeout_stream) */
+#define UDP_TIMEOUT	   (30 * NSEC_PER_SEC)
+#define UDP_TIMEOUT_STREAM (120 * NSEC_PER_SEC)
 
-struct udp_rx;
+#define UDP_LISTENER_NONE (-1)
+#define UDP_INDEX_NONE	  UINT32_MAX
 
 /** struct udp_flow - What UDP remembers of a flow
  * @listener:	Number of the listening socket to send through, because the
  *		flow could not have a socket of its own; or UDP_LISTENER_NONE
+ * @port:	Index of the port it shares with other flows of the guest's
+ *		socket (udp_port.h), or UDP_INDEX_NONE
+ * @remote:	If it has one: index of the remote's address there
+ * @unasked:	If it has one: the remote began, from a port of its own choice
  * @gso_limit:	UDP_SEGMENT works for datagrams shorter than this
  * @batch:	Datagrams to ask for in the next recvmmsg(), by side
  * @large:	A datagram longer than a small slot was seen
@@ -38,8 +52,11 @@ struct udp_rx;
  */
 struct udp_flow {
 	int32_t listener;
+	uint32_t port;
+	uint32_t remote;
 	uint32_t gso_limit;
 	uint16_t batch[SIDES];
+	bool unasked;
 	bool large;
 	uint8_t ttl;
 };
@@ -49,6 +66,17 @@ _Static_assert(sizeof(struct udp_flow) <= FLOW_PRIV_SIZE, "udp_flow");
 static inline struct udp_flow *udp_flow_of(struct flow *flow)
 {
 	return (struct udp_flow *)(void *)flow->priv;
+}
+
+/* udp_flow_init() - A flow that has seen nothing yet */
+static inline void udp_flow_init(struct flow *flow)
+{
+	*udp_flow_of(flow) = (struct udp_flow){
+		.listener = UDP_LISTENER_NONE,
+		.port = UDP_INDEX_NONE,
+		.gso_limit = UINT16_MAX,
+		.batch = { 2, 2 },
+	};
 }
 
 /* udp_tapside() - Side of the guest; the other one is the host's */
@@ -120,121 +148,26 @@ static inline void udp_run_add(struct udp_run *r, uint32_t len, uint32_t size)
 	r->full = !len || len % r->size;
 }
 
-/* udp.c */
-
-/**
- * udp_errors() - Pass on what is in the error queue of a flow's socket
- *
- * @sidei:	Side of the socket
- *
- * Bounded; afterwards no error is pending, unless more are queued. Only a
- * guest can be told; whoever sent from a socket of this machine cannot.
- */
-void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei);
-
-/* udp_flow_init() - A flow that has seen nothing yet */
-void udp_flow_init(struct flow *flow);
-
-/* udp_setup() - Options of a flow's own socket; each may fail, none is vital */
-void udp_setup(int fd);
-
-/**
- * udp_watch() - Make a socket a flow's own
- * Return: 0, or -errno, and the socket is closed
- */
-int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd);
-
-/**
- * udp_connect_ini() - A socket of its own for a flow that began outside
- * @l:		Listener that it takes the peer's datagrams from, being the
- *		better match
- * @fd:		Socket to use, or -1: make one; taken over
- *
- * Return: the socket, or -errno: stay with the listener
- */
-int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,
-		    int fd);
-
-/* udp_timer() - Close the flow if it was idle for long, else look again */
-void udp_timer(struct ctx *c, struct flow *flow);
-/* udp_defer() - Close its sockets */
-bool udp_defer(struct ctx *c, struct flow *flow);
-
-/**
- * udp_bind_shared() - Bind to an address and port that a listener has
- * @l:		Our own listening socket
- *
- * Both sockets have to allow it, and the listener only does while we bind, so
- * that nobody else can slip in.
- *
- * Return: 0 or -errno
- */
-int udp_bind_shared(const struct ctx *c, int fd, const struct listener *l,
-		    bool v4, const union inany *addr, uint16_t port);
-
-/* udp_from_tap.c */
-void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b);
-
-/* udp_to_tap.c */
-void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
-		   uint32_t events);
-
-/* What becomes of a batch that was received on side @from */
-typedef void udp_deliver_fn(struct ctx *c, struct flow *flow, unsigned from,
-			    struct udp_rx *rx);
-
-/* udp_receive() - Hand a flow's next batch to @deliver, or take the errors that
- * keep it from being received */
-void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
-		 udp_deliver_fn *deliver);
-
-/* udp_rx_whole() - Did message @i fit its slot? Counted if not, and remembered
- * if it was long */
-bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
-		  unsigned i);
-
 /* udp_iov_cut() - Take @len bytes off the front of @src
- * Return: how many pieces they are in @dst */
-unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len);
+ * Return: how many pieces they are in @dst, at most 2 of what was received */
+static inline unsigned udp_iov_cut(struct iovec *dst, struct iovec **src,
+				   size_t len)
+{
+	unsigned n = 0;
 
-/* udp_to_tap() - Send a run to the guest, as one frame if the tap can do it
- * @b:		Batch that the frames belong to, and the payload is lent to */
-void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
-		struct tap_batch *b);
+	while (len) {
+		struct iovec *s = *src;
+		size_t piece = MIN(len, s->iov_len);
 
-/* udp_splice.c */
-
-/* udp_splice_datagram() - One datagram of the initiating side to the target */
-void udp_splice_datagram(struct ctx *c, struct flow *flow, void *data,
-			 uint32_t len);
-
-/* udp_listen.c */
-void udp_listen(struct ctx *c, struct listener *l, uint32_t number);
-
-/**
- * udp_datagram() - A datagram came to a socket that any peer may send to
- * @peer:	Its sender
- * @addr:	Local address it came to
- * @port:	Local port
- * @number:	The listener's number
- * @b:		Batch that it belongs to if it goes to the guest
- *
- * Goes to its flow, or joins or makes a miss.
- */
-void udp_datagram(struct ctx *c, const union sockaddr_inany *peer,
-		  const union inany *addr, uint16_t port, uint32_t number,
-		  void *data, uint32_t len, struct tap_batch *b);
-
-/**
- * udp_drain() - Empty a socket that was bound before it was connected
- * @flow:	Its flow, not active yet
- * @number:	Listener whose address and port it shares, or UDP_LISTENER_NONE
- *
- * Between bind() and connect() a socket takes datagrams from anybody, and
- * they stay in its queue. What the peer sent goes to the guest; the rest is
- * handled as if it had come to the listener. Without one all is forgotten:
- * nobody can have been asked anything yet. Call it before UDP_GRO is on.
- */
-void udp_drain(struct ctx *c, struct flow *flow, int fd, int32_t number);
+		if (piece)
+			dst[n++] = (struct iovec){ s->iov_base, piece };
+		s->iov_base = (uint8_t *)s->iov_base + piece;
+		s->iov_len -= piece;
+		len -= piece;
+		if (!s->iov_len)
+			(*src)++;
+	}
+	return n;
+}
 
 #endif /* PASSTPY_PROTO_UDP_FLOW_H */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* udp_from_tap.c - Datagrams from the guest: the frames of a burst */
 
-#include "proto/dgram.h"
+#include "proto/udp_from_tap.h"
+
 #include "proto/udp_tx.h"
 
 /* udp_add_frame() - Datagrams of a frame, whose headers lie before them */
@@ -13,20 +14,6 @@ static void udp_add_frame(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 
 	udp_tx_add(c, flow, tx, &iov, 1, len,
 		   f->gso_size ? MIN(f->gso_size, len) : len);
-}
-
-/* udp_tx_ttl() - The guest's TTL becomes the socket's (traceroute needs it) */
-static void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
-		       uint8_t ttl)
-{
-	struct udp_flow *u = udp_flow_of(flow);
-
-	if (u->ttl == ttl)
-		return;
-	udp_tx_flush(c, flow, tx);
-	u->ttl = ttl;
-	if (!tx->shared)
-		dgram_set_ttl(tx->fd, udp_is_v4(flow, tx->to), ttl);
 }
 
 void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)

@@ -59,6 +59,17 @@ unsigned udp_rx_next(unsigned asked, unsigned got, bool large)
 	return large ? UDP_RX_LARGE : UDP_RX_SMALL;
 }
 
+bool udp_rx_whole(struct ctx *c, const struct udp_rx *rx, unsigned i,
+		  bool *ret_large)
+{
+	bool cut = rx->mm[i].msg_hdr.msg_flags & MSG_TRUNC;
+
+	*ret_large |= cut || rx->mm[i].msg_len > UDP_RX_SMALL_SIZE;
+	if (cut)
+		count(&c->cnt, CNT_UDP_TRUNCATED);
+	return !cut;
+}
+
 uint32_t udp_rx_gro(struct udp_rx *rx, unsigned i)
 {
 	struct msghdr *mh = &rx->mm[i].msg_hdr;

@@ -65,6 +65,11 @@ int udp_rx_batch(struct ctx *c, int fd, struct udp_rx *rx, unsigned want,
  * @large: it had, or just got, a datagram longer than a small slot */
 unsigned udp_rx_next(unsigned asked, unsigned got, bool large);
 
+/* udp_rx_whole() - Did message @i fit its slot? Counted if not
+ * @ret_large:	Set if it is longer than a small slot */
+bool udp_rx_whole(struct ctx *c, const struct udp_rx *rx, unsigned i,
+		  bool *ret_large);
+
 /* udp_rx_gro() - Size of the datagrams that UDP_GRO joined, or 0 */
 uint32_t udp_rx_gro(struct udp_rx *rx, unsigned i);
 

@@ -2,9 +2,9 @@
 /* udp_splice.c - Datagrams from socket to socket, past the tap
  *
  * Each side has a connected socket: the initiator's shares its port with the
- * listener, the target's is bound to a port of its own. One batch crosses with
- * two system calls, received as UDP_GRO joined it, sent as UDP_SEGMENT lets it:
- * the parts are those of UDP over the tap, time-outs too.
+ * listener, the target's is bound to a port of its own. Everything else is that
+ * of UDP over the tap (udp_pass.c, udp_from_sock.c, udp_listen.c), time-outs
+ * too.
  *
  * An initiator inside the namespace needs a socket made there; without one the
  * flow lives on the listener. Errors (the target's port is closed) are counted
@@ -13,11 +13,14 @@
  */
 
 #include <errno.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #include "proto/dgram.h"
-#include "proto/udp_tx.h"
+#include "proto/handler.h"
+#include "proto/udp.h"
+#include "proto/udp_flow.h"
+#include "proto/udp_from_sock.h"
+#include "proto/udp_listen.h"
+#include "proto/udp_sock.h"
 
 /* take_ns_fd() - The namespace's socket, if this side is the one for it */
 static int take_ns_fd(const struct flow *flow, unsigned sidei, struct miss *m)
@@ -69,7 +72,7 @@ static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
 	rc = connect_target(c, flow, fd, &local);
 	if (rc)
 		return rc;
-	udp_drain(c, flow, fd, UDP_LISTENER_NONE);
+	udp_forget(fd);
 	udp_setup(fd);
 	rc = udp_watch(c, flow, TGTSIDE, fd);
 	if (!rc)
@@ -93,9 +96,7 @@ static int open_initiator(struct ctx *c, struct flow *flow,
 static int udp_splice_open(struct ctx *c, struct flow *flow,
 			   const struct verdict *v, struct miss *m)
 {
-	struct stage_item *item;
 	struct listener *l;
-	uint32_t pos = 0;
 	int fd, rc;
 
 	udp_flow_init(flow);
@@ -111,69 +112,11 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 		return rc;
 
 	fd = open_initiator(c, flow, l, m);
-	while ((item = stage_next(&c->stage, m, &pos)))
-		udp_splice_datagram(c, flow, stage_item_data(item), item->len);
-	if (fd >= 0) {
-		udp_drain(c, flow, fd, m->listener);
+	udp_catch_up(c, flow, l, m, fd);
+	if (fd >= 0)
 		udp_setup(fd);
-	}
 	udp_timer(c, flow);
 	return 0;
-}
-
-/* send_to() - Start messages to a side, or count what is lost */
-static bool send_to(struct ctx *c, struct flow *flow, struct udp_tx *tx,
-		    unsigned to, unsigned n)
-{
-	if (!udp_tx_start(c, flow, tx, to))
-		return true;
-	count_n(&c->cnt, CNT_UDP_DROP_SOCK_FULL, n);
-	return false;
-}
-
-void udp_splice_datagram(struct ctx *c, struct flow *flow, void *data,
-			 uint32_t len)
-{
-	struct iovec iov = { data, len };
-	struct udp_tx tx;
-
-	if (!send_to(c, flow, &tx, TGTSIDE, 1))
-		return;
-	udp_tx_add(c, flow, &tx, &iov, 1, len, len);
-	udp_tx_flush(c, flow, &tx);
-}
-
-/* pass() - A batch of one side to the other, in order */
-static void pass(struct ctx *c, struct flow *flow, unsigned from,
-		 struct udp_rx *rx)
-{
-	struct udp_flow *u = udp_flow_of(flow);
-	uint64_t packets = flow->f.packets[from];
-	uint64_t bytes = flow->f.bytes[from];
-	struct iovec iov[2];
-	struct udp_tx tx;
-
-	if (!send_to(c, flow, &tx, !from, rx->n))
-		return;
-	for (unsigned i = 0; i < rx->n; i++) {
-		if (!udp_rx_whole(c, u, rx, i))
-			continue;
-		udp_tx_add(c, flow, &tx, iov, udp_rx_pieces(rx, i, iov),
-			   rx->mm[i].msg_len, udp_rx_size(rx, i));
-	}
-	udp_tx_flush(c, flow, &tx);
-	flow_log(&c->log, c->now, UDP_SPLICE, flow, from,
-		 flow->f.packets[from] - packets, flow->f.bytes[from] - bytes,
-		 0);
-}
-
-static void udp_splice_from_sock(struct ctx *c, struct flow *flow,
-				 unsigned sidei, uint32_t events)
-{
-	if (events & EPOLLERR)
-		udp_errors(c, flow, sidei);
-	if (events & EPOLLIN)
-		udp_receive(c, flow, sidei, pass);
 }
 
 const struct handler udp_splice_handler = {
@@ -182,7 +125,7 @@ const struct handler udp_splice_handler = {
 	.splices = true,
 	.open = udp_splice_open,
 	.interest = dgram_interest,
-	.from_sock = udp_splice_from_sock,
+	.from_sock = udp_from_sock,
 	.timer = udp_timer,
 	.defer = udp_defer,
 };

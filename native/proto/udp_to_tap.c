@@ -9,13 +9,11 @@
  * Such datagrams never make a run, for a super-segment cannot be fragmented.
  */
 
+#include "proto/udp_to_tap.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
-#include <sys/epoll.h>
 
 #include "link/frame.h"
-#include "proto/udp_flow.h"
-#include "proto/udp_rx.h"
 
 /* udp_frame() - Send one frame: a datagram, or several as a super-segment */
 static int udp_frame(struct tap_batch *b, const struct flowside *guest,
@@ -37,25 +35,6 @@ static int udp_frame(struct tap_batch *b, const struct flowside *guest,
 	if (bytes > size)
 		frame_gso(&f, VNET_GSO_UDP_L4, (uint16_t)size);
 	return tap_batch_send(b, &f, iov, n, bytes);
-}
-
-unsigned udp_iov_cut(struct iovec *dst, struct iovec **src, size_t len)
-{
-	unsigned n = 0;
-
-	while (len) {
-		struct iovec *s = *src;
-		size_t piece = MIN(len, s->iov_len);
-
-		if (piece)
-			dst[n++] = (struct iovec){ s->iov_base, piece };
-		s->iov_base = (uint8_t *)s->iov_base + piece;
-		s->iov_len -= piece;
-		len -= piece;
-		if (!s->iov_len)
-			(*src)++;
-	}
-	return n;
 }
 
 /* udp_fits_mtu() - Does a datagram of @size bytes go without fragments? */
@@ -86,8 +65,8 @@ static unsigned udp_frames(struct tap_batch *b, const struct flowside *guest,
 	return lost;
 }
 
-void udp_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
-		struct tap_batch *b)
+void udp_run_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
+		    struct tap_batch *b)
 {
 	unsigned tapside = udp_tapside(flow), lost = 0;
 	const struct flowside *guest = &flow->f.side[tapside];
@@ -123,30 +102,17 @@ static bool udp_run_append(struct udp_run *run, struct udp_rx *rx, unsigned i,
 	return true;
 }
 
-bool udp_rx_whole(struct ctx *c, struct udp_flow *u, const struct udp_rx *rx,
-		  unsigned i)
+void udp_rx_to_tap(struct ctx *c, struct flow *flow, struct udp_rx *rx,
+		   unsigned first, unsigned end, bool *ret_large,
+		   struct tap_batch *b)
 {
-	bool cut = rx->mm[i].msg_hdr.msg_flags & MSG_TRUNC;
-
-	u->large |= cut || rx->mm[i].msg_len > UDP_RX_SMALL_SIZE;
-	if (cut)
-		count(&c->cnt, CNT_UDP_TRUNCATED);
-	return !cut;
-}
-
-/* udp_rx_deliver() - Send a batch of one flow to the guest, in order */
-static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
-			   struct udp_rx *rx)
-{
-	struct udp_flow *u = udp_flow_of(flow);
-	unsigned tapside = !from;
+	unsigned tapside = udp_tapside(flow);
 	uint32_t max = udp_run_max(flow, tapside), size;
 	struct iovec iov[2 * UDP_RX_SMALL];
 	struct udp_run run = { .iov = iov };
-	TAP_BATCH_SCOPE(batch, &c->tap);
 
-	for (unsigned i = 0; i < rx->n; i++) {
-		if (!udp_rx_whole(c, u, rx, i))
+	for (unsigned i = first; i < end; i++) {
+		if (!udp_rx_whole(c, rx, i, ret_large))
 			continue;
 		size = udp_rx_size(rx, i);
 		if (size > udp_datagram_max(flow, tapside)) {
@@ -155,41 +121,10 @@ static void udp_rx_deliver(struct ctx *c, struct flow *flow, unsigned from,
 		}
 		if (udp_run_append(&run, rx, i, size, max))
 			continue;
-		udp_to_tap(c, flow, &run, &batch);
+		udp_run_to_tap(c, flow, &run, b);
 		run = (struct udp_run){ .iov = iov };
 		udp_run_append(&run, rx, i, size, max);
 	}
 	if (run.segs)
-		udp_to_tap(c, flow, &run, &batch);
-}
-
-void udp_receive(struct ctx *c, struct flow *flow, unsigned sidei,
-		 udp_deliver_fn *deliver)
-{
-	struct udp_flow *u = udp_flow_of(flow);
-	struct udp_rx rx;
-	int rc;
-
-	/* One batch for each event: what is left is an event again, after the
-	 * other flows had their turn */
-	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
-	if (rc) {
-		if (rc != -EAGAIN)
-			udp_errors(c, flow, sidei);
-		return;
-	}
-	deliver(c, flow, sidei, &rx);
-	u->batch[sidei] =
-		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
-}
-
-void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
-		   uint32_t events)
-{
-	if (events & EPOLLERR)
-		udp_errors(c, flow, sidei);
-	/* A guest that is full lets them wait: epoll tells again */
-	if (!(events & EPOLLIN) || c->tap.blocked)
-		return;
-	udp_receive(c, flow, sidei, udp_rx_deliver);
+		udp_run_to_tap(c, flow, &run, b);
 }

@@ -8,52 +8,68 @@
  * one by one, and the flow remembers from which size on not to try.
  */
 
+#include "proto/udp_tx.h"
+
 #include <errno.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 
+#include "proto/dgram.h"
 #include "proto/icmp_error.h"
-#include "proto/udp_tx.h"
+#include "proto/udp_error.h"
 
-int udp_tx_start(struct ctx *c, struct flow *flow, struct udp_tx *tx,
-		 unsigned to)
+/* listener_start() - Messages through the listener of a flow that has nothing
+ * better; 0 or -errno */
+static int listener_start(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 {
-	const struct flowside *host = &flow->f.side[to];
+	const struct flowside *host = &flow->f.side[tx->to];
 	int32_t number = udp_flow_of(flow)->listener;
 	const struct listener *l;
 	socklen_t len = sizeof(int);
 	int domain;
 
-	tx->n = tx->iovs = 0;
-	tx->to = to;
-	tx->fd = flow->f.fd[to];
-	tx->shared = tx->fd < 0;
-	if (!tx->shared)
-		return 0;
-
 	/* The number may be another listener's by now */
 	l = number < 0 ? NULL : listener_get(&c->listeners, (uint32_t)number);
 	if (!l || l->ipproto != IPPROTO_UDP || l->port != host->oport ||
-	    l->pif != flow->f.pif[to])
+	    l->pif != flow->f.pif[tx->to])
 		return -ENOTCONN;
 
 	tx->fd = l->fd;
-	tx->peer_len =
-		inany_to_sa(&tx->peer, &host->eaddr, host->eport, c->scope_id);
+	tx->sourced = true;
 	if (getsockopt(l->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
 		return -errno;
 	if (domain == AF_INET6 && inany_is_v4(&host->eaddr)) {
-		tx->peer =
-			(union sockaddr_inany){ .sa6 = {
-							.sin6_family = AF_INET6,
-							.sin6_port = htons(
-								host->eport),
-							.sin6_addr =
-								host->eaddr.a6,
-						} };
+		tx->peer.sa6 = (struct sockaddr_in6){
+			.sin6_family = AF_INET6,
+			.sin6_port = htons(host->eport),
+			.sin6_addr = host->eaddr.a6,
+		};
 		tx->peer_len = sizeof(tx->peer.sa6);
 	}
+	return 0;
+}
+
+int udp_tx_start(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+		 unsigned to)
+{
+	const struct flowside *host = &flow->f.side[to];
+
+	tx->n = tx->iovs = 0;
+	tx->to = to;
+	tx->fd = flow->f.fd[to];
+	tx->port = NULL;
+	tx->sourced = false;
+	tx->named = tx->fd < 0;
+	if (!tx->named)
+		return 0;
+
+	tx->peer_len =
+		inany_to_sa(&tx->peer, &host->eaddr, host->eport, c->scope_id);
+	tx->port = udp_port_of(c, flow);
+	if (!tx->port)
+		return listener_start(c, flow, tx);
+	tx->fd = tx->port->fd;
 	return 0;
 }
 
@@ -72,15 +88,10 @@ static void ctl_put(struct msghdr *mh, int level, int type, const void *data,
 	mh->msg_controllen += CMSG_SPACE(len);
 }
 
-/* udp_tx_addresses() - What a connected socket would know by itself */
-static void udp_tx_addresses(struct ctx *c, struct flow *flow,
-			     struct udp_tx *tx, struct msghdr *mh)
+/* ctl_put_source() - The address that a message through a listener is from */
+static void ctl_put_source(const struct ctx *c, const struct udp_tx *tx,
+			   const union inany *src, struct msghdr *mh)
 {
-	const union inany *src = &flow->f.side[tx->to].oaddr;
-	int ttl = udp_flow_of(flow)->ttl;
-
-	mh->msg_name = &tx->peer;
-	mh->msg_namelen = tx->peer_len;
 	if (tx->peer.sa.sa_family == AF_INET) {
 		struct in_pktinfo pi = { .ipi_spec_dst = src->v4.a4 };
 
@@ -92,7 +103,20 @@ static void udp_tx_addresses(struct ctx *c, struct flow *flow,
 			pi.ipi6_ifindex = c->scope_id;
 		ctl_put(mh, IPPROTO_IPV6, IPV6_PKTINFO, &pi, sizeof(pi));
 	}
-	if (!ttl)
+}
+
+/* udp_tx_name() - What a connected socket of the flow's own would know */
+static void udp_tx_name(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+			struct msghdr *mh)
+{
+	const union inany *src = &flow->f.side[tx->to].oaddr;
+	int ttl = udp_flow_of(flow)->ttl;
+
+	mh->msg_name = &tx->peer;
+	mh->msg_namelen = tx->peer_len;
+	if (tx->sourced)
+		ctl_put_source(c, tx, src, mh);
+	if (!ttl || (tx->port && tx->port->ttl == ttl))
 		return;
 	if (inany_is_v4(src))
 		ctl_put(mh, IPPROTO_IP, IP_TTL, &ttl, sizeof(ttl));
@@ -110,8 +134,8 @@ static void udp_tx_message(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		.msg_iovlen = run->n,
 		.msg_control = ctl,
 	};
-	if (tx->shared)
-		udp_tx_addresses(c, flow, tx, mh);
+	if (tx->named)
+		udp_tx_name(c, flow, tx, mh);
 	if (run->segs > 1) {
 		uint16_t size = (uint16_t)run->size;
 
@@ -123,6 +147,21 @@ static void udp_tx_done(struct ctx *c, struct flow *flow, unsigned to,
 			unsigned segs, uint32_t bytes)
 {
 	flow_touch(flow, !to, segs, bytes, c->now);
+}
+
+/* udp_tx_mtu() - MTU towards the peer, or -errno */
+static int udp_tx_mtu(struct ctx *c, struct flow *flow, const struct udp_tx *tx)
+{
+	bool v4 = udp_is_v4(flow, tx->to);
+	socklen_t len = sizeof(int);
+	int mtu;
+
+	if (tx->named) /* only a connected socket knows */
+		return udp_path_mtu(c, flow, tx->to);
+	return getsockopt(tx->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
+			  v4 ? IP_MTU : IPV6_MTU, &mtu, &len) ?
+		       -errno :
+		       mtu;
 }
 
 /* udp_tx_lost() - A datagram that could not be sent: tell the guest why; a
@@ -142,13 +181,11 @@ static void udp_tx_lost(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	if (flow->f.pif[!tx->to] != PIF_TAP)
 		return;
 	if (err == EMSGSIZE) {
-		socklen_t optlen = sizeof(mtu);
-
+		mtu = udp_tx_mtu(c, flow, tx);
+		if (mtu < 0)
+			return;
 		type = v4 ? ICMP_DEST_UNREACH : ICMP6_PACKET_TOO_BIG;
 		code = v4 ? ICMP_FRAG_NEEDED : 0;
-		if (getsockopt(tx->fd, sock_v4 ? IPPROTO_IP : IPPROTO_IPV6,
-			       sock_v4 ? IP_MTU : IPV6_MTU, &mtu, &optlen))
-			return;
 		mtu = icmp_error_mtu(mtu, sock_v4, v4);
 	} else if (!icmp_error_from_errno(err, v4, &type, &code)) {
 		return;
@@ -176,6 +213,15 @@ static int udp_tx_one(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 static bool is_full(int err)
 {
 	return err == EAGAIN || err == ENOBUFS || err == ENOMEM;
+}
+
+/* is_source_gone() - May it be that our address is no longer the host's?
+ *
+ * A port stays bound to it, and the guest may send for ever. What it sends next
+ * begins a flow anew, from the address of today. */
+static bool is_source_gone(int err)
+{
+	return err == EINVAL || err == ENETUNREACH || err == EADDRNOTAVAIL;
 }
 
 /* udp_tx_split() - Send the datagrams of a run one by one */
@@ -259,12 +305,14 @@ static unsigned udp_tx_failed(struct ctx *c, struct flow *flow,
 	}
 	/* More often than not it is the answer to an earlier datagram: taking
 	 * it off the socket is all that is needed to go on */
-	if (!*retry && !tx->shared) {
+	if (!*retry && !tx->sourced) {
 		udp_errors(c, flow, tx->to);
 		*retry = true;
 		return 0;
 	}
 	udp_tx_lost(c, flow, tx, run->iov, err);
+	if (tx->port && is_source_gone(err) && !flow->f.closed)
+		flow_mark_closed(&c->ft, flow, WHY_UNREACHABLE, err, c->now);
 	*retry = false;
 	return 1;
 }
@@ -300,6 +348,25 @@ void udp_tx_flush(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 				   &retry);
 	}
 	tx->n = tx->iovs = 0;
+}
+
+void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+		uint8_t ttl)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	bool v4 = udp_is_v4(flow, tx->to);
+
+	if (u->ttl == ttl)
+		return;
+	udp_tx_flush(c, flow, tx);
+	u->ttl = ttl;
+	if (!tx->named)
+		dgram_set_ttl(tx->fd, v4, ttl);
+	if (!tx->port || tx->port->ttl)
+		return;
+	/* What most flows of a guest have, the port has: it need not be said */
+	dgram_set_ttl(tx->fd, v4, ttl);
+	tx->port->ttl = ttl;
 }
 
 void udp_tx_add(struct ctx *c, struct flow *flow, struct udp_tx *tx,

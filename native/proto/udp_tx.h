@@ -4,6 +4,7 @@
 #define PASSTPY_PROTO_UDP_TX_H
 
 #include "proto/udp_flow.h"
+#include "proto/udp_port.h"
 #include "proto/udp_rx.h"
 
 /* Pieces, and so messages, at a time: a batch from the tap, or of the slots and
@@ -12,7 +13,7 @@
 
 /** union udp_tx_ctl - Control data of one message
  *
- * UDP_SEGMENT, and through a listener also source address and TTL.
+ * UDP_SEGMENT, and through a socket that others use too, source address and TTL.
  */
 union udp_tx_ctl {
 	struct cmsghdr align;
@@ -23,11 +24,13 @@ union udp_tx_ctl {
 
 /** struct udp_tx - Messages being put together for one sendmmsg()
  * @to:		Side that they go to
- * @fd:		Its socket, or the listener's
- * @shared:	@fd is the listener's: every message carries its addresses
+ * @fd:		Its socket, or its port's, or its listener's
+ * @port:	The port, or NULL
+ * @named:	@fd is not the flow's own: messages carry where they go to
+ * @sourced:	@fd is a listener's: they carry where they come from as well
  * @n:		Messages
  * @iovs:	Entries used in @iov
- * @peer:	Destination if @shared
+ * @peer:	Destination if @named
  * @peer_len:	Bytes of @peer
  * @run:	Datagrams of each message
  * @mm:		Messages; filled when sent
@@ -37,7 +40,9 @@ union udp_tx_ctl {
 struct udp_tx {
 	unsigned to;
 	int fd;
-	bool shared;
+	struct udp_port *port;
+	bool named;
+	bool sourced;
 	unsigned n;
 	unsigned iovs;
 	union sockaddr_inany peer;
@@ -58,6 +63,10 @@ struct udp_tx {
  */
 int udp_tx_start(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		 unsigned to);
+
+/* udp_tx_ttl() - What is added from now on has this TTL (traceroute needs it) */
+void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+		uint8_t ttl);
 
 /**
  * udp_tx_add() - Append datagrams to the last run, or begin one

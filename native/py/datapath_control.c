@@ -384,20 +384,41 @@ static PyObject *get_lift_groups(struct py_datapath *self, void *unused)
 	return dp ? PyBool_FromLong(dp->lift_groups) : NULL;
 }
 
+/* set_bool() - 0; -1 and an exception if @value has no truth, or is to go */
+static int set_bool(bool *to, PyObject *value)
+{
+	int on = no_delete(value) ? PyObject_IsTrue(value) : -1;
+
+	if (on < 0)
+		return -1;
+	*to = on;
+	return 0;
+}
+
 static int set_lift_groups(struct py_datapath *self, PyObject *value,
 			   void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
-	int on;
 
 	(void)unused;
-	if (!dp || !no_delete(value))
-		return -1;
-	on = PyObject_IsTrue(value);
-	if (on < 0)
-		return -1;
-	dp->lift_groups = on;
-	return 0;
+	return dp ? set_bool(&dp->lift_groups, value) : -1;
+}
+
+static PyObject *get_udp_strict(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyBool_FromLong(dp->ctx.udp_strict) : NULL;
+}
+
+static int set_udp_strict(struct py_datapath *self, PyObject *value,
+			  void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? set_bool(&dp->ctx.udp_strict, value) : -1;
 }
 
 static PyObject *get_pcap_error(struct py_datapath *self, void *unused)
@@ -421,6 +442,9 @@ PyGetSetDef py_datapath_getset[] = {
 	  "Host interface of link-local destinations, or 0", NULL },
 	{ "lift_groups", GETTER(get_lift_groups), SETTER(set_lift_groups),
 	  "Punt datagrams for groups, and reports of membership", NULL },
+	{ "udp_strict", GETTER(get_udp_strict), SETTER(set_udp_strict),
+	  "A remote may answer a UDP port from no port but the one asked",
+	  NULL },
 	{ "pcap_error", GETTER(get_pcap_error), NULL,
 	  "errno of the write that ended the capture, or 0", NULL },
 	{ NULL, NULL, NULL, NULL, NULL },

@@ -20,7 +20,7 @@ const char *const epoll_type_names[] = {
 	[EPOLL_NONE] = "NONE",	 [EPOLL_TAP] = "TAP",
 	[EPOLL_ROOM] = "ROOM",	 [EPOLL_GATE] = "GATE",
 	[EPOLL_TIMER] = "TIMER", [EPOLL_LISTEN] = "LISTEN",
-	[EPOLL_FLOW] = "FLOW",
+	[EPOLL_FLOW] = "FLOW",	 [EPOLL_SHARED] = "SHARED",
 };
 _Static_assert(ARRAY_SIZE(epoll_type_names) == EPOLL_NUM_TYPES,
 	       "a name for each type");
@@ -83,7 +83,9 @@ void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 /* instance_of() - Where something that is no flow belongs */
 static int instance_of(const struct epoll_set *es, enum epoll_type type)
 {
-	return es->fd[type == EPOLL_LISTEN ? epoll_sockets(es) : EPOLL_MAIN];
+	bool feeds_guest = type == EPOLL_LISTEN || type == EPOLL_SHARED;
+
+	return es->fd[feeds_guest ? epoll_sockets(es) : EPOLL_MAIN];
 }
 
 static int fixed_ctl(const struct epoll_set *es, int op, enum epoll_type type,

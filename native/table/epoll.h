@@ -16,6 +16,7 @@ enum epoll_type {
 	EPOLL_TIMER,
 	EPOLL_LISTEN,
 	EPOLL_FLOW,
+	EPOLL_SHARED,
 	EPOLL_NUM_TYPES
 };
 
@@ -25,7 +26,8 @@ extern const char *const epoll_type_names[EPOLL_NUM_TYPES];
  * @fd:		File descriptor (24 bits: RLIMIT_NOFILE is far below)
  * @type:	enum epoll_type
  * @sidx:	Flow and side, for flow sockets
- * @data:	Listener number, for listening sockets
+ * @data:	Listener number, for listening sockets; of a socket that several
+ *		flows share, their type and its index: epoll_shared()
  */
 union epoll_ref {
 	struct {
@@ -38,6 +40,23 @@ union epoll_ref {
 	};
 	uint64_t u64;
 };
+
+/* epoll_shared() - @data of a socket that flows of a type share, the handler's
+ * own @index of it (24 bits) */
+static inline uint32_t epoll_shared(enum flow_type type, uint32_t index)
+{
+	return (uint32_t)type << 24 | index;
+}
+
+static inline enum flow_type epoll_shared_type(union epoll_ref ref)
+{
+	return (enum flow_type)(ref.data >> 24);
+}
+
+static inline uint32_t epoll_shared_index(union epoll_ref ref)
+{
+	return ref.data & 0xffffff;
+}
 
 _Static_assert(sizeof(union epoll_ref) == sizeof(uint64_t), "epoll_ref");
 

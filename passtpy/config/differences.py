@@ -85,6 +85,11 @@ NOTES: Final[dict[str, Note]] = {
     ),
     "outbound-if6": Note(_DIFFERS, "as for --outbound-if4"),
     "no-icmp": Note(_DIFFERS, "error messages about TCP and UDP flows still arrive"),
+    "udp-filter": Note(
+        _NEW,
+        "pasta lets in the endpoint only, and has a port for each remote; here one port"
+        " serves all remotes of a socket (RFC 4787)",
+    ),
     "multicast-relay": Note(_NEW, "mDNS, SSDP and the like, for those who want them"),
     "map-host-loopback": Note(
         _BETTER, "the default is the gateway as it is now, when the host moves"

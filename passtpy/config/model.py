@@ -6,6 +6,7 @@ None means "the user did not say".
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac
@@ -52,6 +53,13 @@ class ServeFd:
 
 Machine = ServeSocket | ServeFd
 Target = SpawnCommand | AttachPid | AttachPath | Machine
+
+
+class UdpFilter(StrEnum):
+    """Who may answer a UDP socket of the guest: RFC 4787 section 5."""
+
+    ADDRESS = "address"  # any port of an address that it has sent to
+    ENDPOINT = "endpoint"  # the very address and port that it has sent to
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,7 @@ class Config:
     outbound_if4: str | None = None
     outbound_if6: str | None = None
 
+    udp_filter: UdpFilter = UdpFilter.ADDRESS
     multicast_relay: tuple[RelayGroup, ...] = ()
     map_gateway: bool = True  # gateway -> host loopback unless mapped explicitly
     map_host_loopback4: IPv4Address | None = None

@@ -107,6 +107,15 @@ ROWS: tuple[Option, ...] = (
         "drop echo requests from the guest; implies --no-ndp",
     ),
     Option(
+        ("--udp-filter",),
+        G_MAP,
+        do.field("udp_filter", values.read_udp_filter),
+        "who may answer the guest's UDP sockets: any port of an address that they have"
+        " sent to (address), or that port only (endpoint)",
+        "WHO",
+        "address",
+    ),
+    Option(
         ("--multicast-relay",),
         G_MAP,
         do.field("multicast_relay", values.read_groups),

@@ -6,7 +6,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address, Mac, parse_mac
-from passtpy.config.model import RelayGroup, RunAs
+from passtpy.config.model import RelayGroup, RunAs, UdpFilter
 from passtpy.config.resolver import read_domain
 from passtpy.errors import ConfigError
 from passtpy.log import LogFormat
@@ -312,6 +312,14 @@ def read_log_format(text: str) -> LogFormat:
         return LogFormat(text)
     except ValueError:
         raise ConfigError(f"Invalid --log-format: {text}") from None
+
+
+def read_udp_filter(text: str) -> UdpFilter:
+    """Read --udp-filter."""
+    try:
+        return UdpFilter(text)
+    except ValueError:
+        raise ConfigError(f"Invalid --udp-filter: {text}") from None
 
 
 def read_pid(text: str) -> int:

@@ -20,17 +20,6 @@ OBJECTS = Path("build/debug-native/CMakeFiles")
 KNOWN_CIRCLES: tuple[frozenset[str], ...] = (
     frozenset({"link/tap_vhost.c", "link/vhost_place.c"}),
     frozenset({"py/datapath_control.c", "py/datapath_type.c", "py/datapath_vhost.c"}),
-    frozenset(
-        f"proto/{name}.c"
-        for name in (
-            "udp",
-            "udp_from_tap",
-            "udp_listen",
-            "udp_splice",
-            "udp_to_tap",
-            "udp_tx",
-        )
-    ),
 )
 
 Uses = dict[str, dict[str, set[str]]]

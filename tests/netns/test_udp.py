@@ -98,6 +98,63 @@ def next_error(sock: socket.socket) -> tuple[int, int, int, int, bytes]:
     return number, kind, code, info, sockaddr[8:24] if v6 else sockaddr[4:8]
 
 
+@contextmanager
+def unconnected(where: Namespace, remote: str) -> Iterator[socket.socket]:
+    """A UDP socket that speaks to whom it likes, as a STUN client's does."""
+    with where.new_socket(family_of(remote), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(8)
+        sock.bind(("", 0))
+        yield sock
+
+
+@BOTH
+def test_all_remotes_see_one_port(lab: Lab, guest: Namespace, remote: str) -> None:
+    with (
+        UdpEcho(lab.remote, remote) as one,
+        UdpEcho(lab.remote, remote) as two,
+        unconnected(guest, remote) as sock,
+    ):
+        for server in (one, two):
+            sock.sendto(b"who am I?", (remote, server.port))
+            assert sock.recv(99) == b"who am I?"
+        assert one.peers == two.peers
+
+
+@BOTH
+def test_a_server_may_answer_from_another_port(
+    lab: Lab, guest: Namespace, remote: str
+) -> None:
+    """As TFTP does: 20 blocks, each acknowledged to the port that it came from."""
+    with (
+        lab.remote.udp(remote) as server,
+        lab.remote.udp(remote) as transfer,
+        unconnected(guest, remote) as sock,
+    ):
+        sock.sendto(b"read", server.getsockname()[:2])
+        _, ours = server.recvfrom(99)
+        for block in range(20):
+            transfer.sendto(b"%d" % block, ours)
+            data, sender = sock.recvfrom(99)
+            assert (data, sender[1]) == (b"%d" % block, transfer.getsockname()[1])
+            sock.sendto(data, sender)
+            assert transfer.recvfrom(99) == (data, ours)
+
+
+def test_only_the_port_that_was_asked_answers_if_so_wanted(lab: Lab) -> None:
+    strict = Attachment(extra=("--udp-filter", "endpoint"))
+    with (
+        lab.attach(TRANSLATORS["passtpy"], strict) as made,
+        lab.remote.udp(REMOTE4) as server,
+        lab.remote.udp(REMOTE4) as transfer,
+        unconnected(made.guest, REMOTE4) as sock,
+    ):
+        sock.sendto(b"read", server.getsockname())
+        _, ours = server.recvfrom(99)
+        transfer.sendto(b"block", ours)
+        server.sendto(b"answer", ours)
+        assert sock.recv(99) == b"answer"
+
+
 @BOTH
 @pytest.mark.parametrize("size", [0, 1, 1472, 9000, 60000])
 def test_datagram_is_echoed(lab: Lab, guest: Namespace, remote: str, size: int) -> None:

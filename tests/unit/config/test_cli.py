@@ -21,6 +21,7 @@ from passtpy.config.model import (
     PortRule,
     RunAs,
     SpawnCommand,
+    UdpFilter,
 )
 from passtpy.config.options import OPTIONS, options_of
 from passtpy.errors import ConfigError, InformationRequest, UsageError
@@ -73,6 +74,9 @@ def parse(line: str) -> Config:
             "-l f --log-size 0x10000 --log-format=json 1",
             {"log_file": "f", "log_size": 65536, "log_format": LogFormat.JSON},
         ),
+        ("1", {"udp_filter": UdpFilter.ADDRESS}),
+        ("--udp-filter endpoint 1", {"udp_filter": UdpFilter.ENDPOINT}),
+        ("--udp-filter=address 1", {"udp_filter": UdpFilter.ADDRESS}),
         ("-4 1", {"ipv4": True, "ipv6": False}),
         ("-4 -6 1", {"ipv4": False, "ipv6": True}),
         ("--no-tcp --no-udp 1", {"tcp": False, "udp": False, "icmp": True}),
@@ -251,6 +255,7 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("--log-size 40959", "Invalid --log-size: 40959"),
         ("--log-size 50000k", "Invalid --log-size: 50000k"),
         ("--log-format xml", "Invalid --log-format: xml"),
+        ("--udp-filter port", "Invalid --udp-filter: port"),
         ("--runas no-such-user", "Invalid --runas option: no-such-user"),
         ("--runas root", "Invalid --runas option: root"),
         ("--runas 1:no-such-group", "Invalid --runas option: 1:no-such-group"),

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* udp_from_sock.c - Events of UDP sockets: a flow's own, and a port's
+ *
+ * One batch for each event: what is left is an event again, after the other
+ * flows had their turn. A guest that is full lets datagrams wait in the socket:
+ * epoll tells again.
+ */
+
+#include "proto/udp_from_sock.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "proto/udp_error.h"
+#include "proto/udp_pass.h"
+
+void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
+		   uint32_t events)
+{
+	struct udp_flow *u = udp_flow_of(flow);
+	bool for_tap = flow->f.pif[!sidei] == PIF_TAP;
+	struct udp_rx rx;
+	int rc;
+
+	if (events & EPOLLERR)
+		udp_errors(c, flow, sidei);
+	if (!(events & EPOLLIN) || (for_tap && c->tap.blocked))
+		return;
+	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
+	if (rc) {
+		if (rc != -EAGAIN)
+			udp_errors(c, flow, sidei);
+		return;
+	}
+
+	TAP_BATCH_SCOPE(batch, &c->tap);
+	udp_pass(c, flow, sidei, &rx, 0, rx.n, &u->large, &batch);
+	u->batch[sidei] =
+		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+}
+
+/* same_sender() - Did datagrams @i and @j come from one endpoint? */
+static bool same_sender(const struct udp_rx *rx, unsigned i, unsigned j)
+{
+	socklen_t len = rx->mm[i].msg_hdr.msg_namelen;
+
+	return len == rx->mm[j].msg_hdr.msg_namelen &&
+	       !memcmp(&rx->peer[i], &rx->peer[j], len);
+}
+
+/* sort() - Datagrams of a port to their flows, those in a row together */
+static void sort(struct ctx *c, struct udp_port *p, struct udp_rx *rx)
+{
+	TAP_BATCH_SCOPE(batch, &c->tap);
+	unsigned end;
+
+	for (unsigned i = 0; i < rx->n; i = end) {
+		struct flow *flow = udp_port_admit(c, p, &rx->peer[i]);
+
+		for (end = i + 1; end < rx->n && same_sender(rx, i, end); end++)
+			if (!flow)
+				count(&c->cnt, CNT_UDP_FILTERED);
+		if (flow)
+			udp_pass(c, flow, !udp_tapside(flow), rx, i, end,
+				 &p->large, &batch);
+	}
+}
+
+void udp_from_port(struct ctx *c, uint32_t i, int fd, uint32_t events)
+{
+	struct udp_port *p = udp_port_at(c, i);
+	struct udp_rx rx;
+	int rc;
+
+	if (!p || p->fd != fd)
+		return; /* closed by an event before this one */
+	if (events & EPOLLERR)
+		udp_port_errors(c, p);
+	if (!(events & EPOLLIN) || c->tap.blocked)
+		return;
+	rc = udp_rx_batch(c, fd, &rx, p->batch, true);
+	if (rc) {
+		if (rc != -EAGAIN)
+			udp_port_errors(c, p);
+		return;
+	}
+	sort(c, p, &rx);
+	p->batch = (uint16_t)udp_rx_next(p->batch, rx.n, p->large);
+}
