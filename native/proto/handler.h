@@ -13,7 +13,6 @@
 #include "table/stage.h"
 
 /** struct handler
- * @name:	For logs
  * @ipproto:	IPPROTO_*
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
  * @repeats:	Until it is answered the guest sends the first frame of a flow
@@ -50,7 +49,6 @@
  *		true: free the entry
  */
 struct handler {
-	const char *name;
 	uint8_t ipproto;
 	bool splices;
 	bool repeats;

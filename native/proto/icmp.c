@@ -338,7 +338,6 @@ static bool ping_defer(struct ctx *c, struct flow *flow)
 }
 
 const struct handler ping4_handler = {
-	.name = "ICMP echo",
 	.ipproto = IPPROTO_ICMP,
 	.open = ping_open,
 	.reject = ping_reject,
@@ -350,7 +349,6 @@ const struct handler ping4_handler = {
 };
 
 const struct handler ping6_handler = {
-	.name = "ICMPv6 echo",
 	.ipproto = IPPROTO_ICMPV6,
 	.open = ping_open,
 	.reject = ping_reject,

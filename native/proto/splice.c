@@ -346,7 +346,6 @@ static bool splice_defer(struct ctx *c, struct flow *flow)
 }
 
 const struct handler splice_handler = {
-	.name = "spliced TCP",
 	.ipproto = IPPROTO_TCP,
 	.splices = true,
 	.open = splice_open,

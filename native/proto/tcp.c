@@ -169,7 +169,6 @@ static bool tcp_stray(struct ctx *c, const struct frame *f)
 }
 
 const struct handler tcp_handler = {
-	.name = "tcp",
 	.ipproto = IPPROTO_TCP,
 	.repeats = true,
 	.init = tcp_init,

@@ -199,7 +199,6 @@ bool udp_defer(struct ctx *c, struct flow *flow)
 }
 
 const struct handler udp_handler = {
-	.name = "UDP",
 	.ipproto = IPPROTO_UDP,
 	.init = udp_ports_init,
 	.fini = udp_ports_fini,

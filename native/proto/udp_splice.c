@@ -120,7 +120,6 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 }
 
 const struct handler udp_splice_handler = {
-	.name = "spliced UDP",
 	.ipproto = IPPROTO_UDP,
 	.splices = true,
 	.open = udp_splice_open,

@@ -102,13 +102,6 @@ void flow_table_free(struct flow_table *ft);
 struct flow *flow_alloc(struct flow_table *ft, uint64_t now);
 void flow_initiate(struct flow_table *ft, struct flow *flow, enum pif pif,
 		   const struct flowside *side, uint64_t now);
-/* flow_initiate_af(), _sa(): the same from a frame's or a socket's addresses */
-int flow_initiate_af(struct flow_table *ft, struct flow *flow, enum pif pif,
-		     int af, const void *eaddr, uint16_t eport,
-		     const void *oaddr, uint16_t oport, uint64_t now);
-int flow_initiate_sa(struct flow_table *ft, struct flow *flow, enum pif pif,
-		     const union sockaddr_inany *peer, const union inany *oaddr,
-		     uint16_t oport, uint64_t now);
 void flow_target(struct flow_table *ft, struct flow *flow,
 		 const struct verdict *v, uint64_t now);
 void flow_set_type(struct flow_table *ft, struct flow *flow,
@@ -190,12 +183,6 @@ void flow_hash_insert(struct flow_table *ft, flow_sidx_t sidx);
 void flow_hash_remove(struct flow_table *ft, flow_sidx_t sidx);
 flow_sidx_t flow_lookup(const struct flow_table *ft, uint8_t ipproto,
 			enum pif pif, const struct flowside *side);
-flow_sidx_t flow_lookup_af(const struct flow_table *ft, uint8_t ipproto,
-			   enum pif pif, int af, const void *eaddr,
-			   uint16_t eport, const void *oaddr, uint16_t oport);
-flow_sidx_t flow_lookup_sa(const struct flow_table *ft, uint8_t ipproto,
-			   enum pif pif, const union sockaddr_inany *peer,
-			   const union inany *oaddr, uint16_t oport);
 
 /* flow_touch() - Count packets in a direction (0: INISIDE to TGTSIDE) */
 static inline void flow_touch(struct flow *flow, unsigned dir, uint64_t packets,

@@ -105,61 +105,6 @@ static void test_both_sides_are_found_until_closed(void)
 	table_teardown(&t);
 }
 
-static void test_lookup_by_family_and_by_socket_address(void)
-{
-	struct flowside side = { .eport = 1, .oport = 2 };
-	union sockaddr_inany peer;
-	struct in6_addr a, b;
-	struct flow *flow;
-	flow_sidx_t sidx;
-
-	table_setup(&t, MAX_FLOWS);
-	memset(&a, 0x20, sizeof(a));
-	memset(&b, 0x21, sizeof(b));
-	inany_from_v6(&side.eaddr, &a);
-	inany_from_v6(&side.oaddr, &b);
-	flow = table_open(&t, &side, &side, 0);
-	sidx = flow_lookup_af(&t.ft, IPPROTO_TCP, PIF_TAP, AF_INET6, &a, 1, &b,
-			      2);
-	CHECK(flow_at(&t.ft, sidx) == flow && sidx.side == INISIDE);
-	inany_to_sa(&peer, &side.eaddr, 1, 0);
-	sidx = flow_lookup_sa(&t.ft, IPPROTO_TCP, PIF_HOST, &peer, &side.oaddr,
-			      2);
-	CHECK(flow_at(&t.ft, sidx) == flow && sidx.side == TGTSIDE);
-	CHECK(flow_sidx_is_none(flow_lookup_af(&t.ft, IPPROTO_TCP, PIF_TAP,
-					       AF_UNIX, &a, 1, &b, 2)));
-	table_teardown(&t);
-}
-
-static void test_initiate_by_family_and_by_socket_address(void)
-{
-	union sockaddr_inany peer;
-	struct flowside want = table_side(1);
-	struct flow *flow;
-
-	table_setup(&t, MAX_FLOWS);
-	flow = flow_alloc(&t.ft, 0);
-	CHECK(flow_initiate_af(&t.ft, flow, PIF_TAP, AF_UNIX, &want, 1, &want,
-			       1, 0) == -EAFNOSUPPORT);
-	CHECK_EQ(flow->f.state, FLOW_NEW);
-	CHECK_EQ(flow_initiate_af(&t.ft, flow, PIF_TAP, AF_INET,
-				  &want.eaddr.v4.a4, want.eport,
-				  &want.oaddr.v4.a4, want.oport, 0),
-		 0);
-	CHECK(!memcmp(&flow->f.side[INISIDE], &want, 36));
-	flow_alloc_cancel(&t.ft, flow, 0);
-
-	flow = flow_alloc(&t.ft, 0);
-	inany_to_sa(&peer, &want.eaddr, want.eport, 0);
-	CHECK_EQ(flow_initiate_sa(&t.ft, flow, PIF_HOST, &peer, &want.oaddr,
-				  want.oport, 0),
-		 0);
-	CHECK(!memcmp(&flow->f.side[INISIDE], &want, 36));
-	flow_alloc_cancel(&t.ft, flow, 0);
-	flow_table_check(&t.ft);
-	table_teardown(&t);
-}
-
 static void test_incomplete_side_is_not_hashed(void)
 {
 	struct flowside ini = table_side(1), tgt = table_side(2);
@@ -367,8 +312,6 @@ int main(void)
 {
 	RUN(test_steps_fill_and_log_the_entry);
 	RUN(test_both_sides_are_found_until_closed);
-	RUN(test_lookup_by_family_and_by_socket_address);
-	RUN(test_initiate_by_family_and_by_socket_address);
 	RUN(test_incomplete_side_is_not_hashed);
 	RUN(test_allocation_takes_the_lowest_free_entry);
 	RUN(test_full_table_refuses_and_counts);
