@@ -75,6 +75,7 @@ class Session:
         from passtpy.engine import Engine, open_datapath
         from passtpy.net.forwarding.listeners import Forwarding
         from passtpy.net.host.resolv import read_resolver
+        from passtpy.net.kernel.source import SourceLookup
         from passtpy.net.namespace.factory_client import Factory, SocketStock
         from passtpy.policy.decide import Decider
         from passtpy.policy.rules import rules_from_view
@@ -86,7 +87,8 @@ class Session:
         seen = self._seen = GuestAddresses.from_host(got.host)
         resolver = self._resolver = read_resolver() or NO_RESOLVER
         view = View.of(config, got.host, resolver)
-        decider = Decider(rules_from_view(view), seen)
+        source_towards = SourceLookup(config.outbound_if4, config.outbound_if6)
+        decider = Decider(rules_from_view(view), seen, source_towards)
         services = services_from_view(view, seen)
         datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
         if sockets is not None:

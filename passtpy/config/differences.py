@@ -80,10 +80,15 @@ NOTES: Final[dict[str, Note]] = {
         _BETTER, "may come back later: while it is gone the guest keeps what it has"
     ),
     "address": Note(_BETTER, "the length of an IPv6 prefix is honoured, not always 64"),
-    "outbound-if4": Note(
-        _DIFFERS, "the interface is looked at when the guest's is made, not before"
+    "outbound": Note(
+        _BETTER,
+        "without it a source that a program of the guest chose is kept, if it is a"
+        " further address of the interface that its own resembles",
     ),
-    "outbound-if6": Note(_DIFFERS, "as for --outbound-if4"),
+    "outbound-if4": Note(
+        _BETTER, "may come later, or again; without a usable address: local mode"
+    ),
+    "outbound-if6": Note(_BETTER, "as for --outbound-if4"),
     "no-icmp": Note(_DIFFERS, "error messages about TCP and UDP flows still arrive"),
     "udp-filter": Note(
         _NEW,

@@ -1,21 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The addresses that the guest was last seen to use.
+"""Remembers which addresses the guest has.
 
-They start as the configured ones and follow the guest, which may have chosen others.
-Written by whoever sees guest packets (the decider, the services), read when an inbound
-flow needs a destination.
+They start as the planned ones and follow the guest, which may have chosen others: an
+address is known from packets (the decider and the services see them), or, where the
+guest is a namespace that we may ask, from its kernel. Read when an inbound flow needs a
+destination, and when a source would be the guest's own address.
 """
+
+from typing import Final
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
 from passtpy.config.host import HostInfo
 
+MAX_SEEN: Final = 32  # addresses; who uses more of them forgets the oldest
 _LOOPBACK6 = bytes(15) + b"\x01"
 
 
 class GuestAddresses:
-    """One address per family and the link-local one; UNSPECIFIED until known."""
+    """The address last seen of each kind, UNSPECIFIED until known; and all others.
 
-    __slots__ = ("addr4", "addr6", "askers", "link_local6")
+    `present` is what the guest's kernel says, None where nobody can ask it.
+    """
+
+    __slots__ = (
+        "_planned",
+        "_seen",
+        "addr4",
+        "addr6",
+        "askers",
+        "link_local6",
+        "present",
+    )
 
     def __init__(
         self,
@@ -26,6 +41,9 @@ class GuestAddresses:
         self.addr4 = addr4
         self.addr6 = addr6
         self.link_local6 = link_local6
+        self.present: tuple[bytes, ...] | None = None
+        self._planned: frozenset[bytes] = frozenset()
+        self._seen: dict[bytes, None] = {}  # the latest at the end
         # Who waits for answers at a relay's socket, by its listener number
         self.askers: dict[int, tuple[bytes, int]] = {}
 
@@ -33,20 +51,37 @@ class GuestAddresses:
     def from_host(cls, host: HostInfo) -> "GuestAddresses":
         """Start with the addresses that the guest is meant to take."""
         guest = cls()
-        for addr in (host.guest4, host.guest6):
-            if addr is not None:
-                guest.observe(inany(addr))
+        guest.plan(host)
+        guest.addr4 = UNSPECIFIED if host.guest4 is None else inany(host.guest4)
+        guest.addr6 = UNSPECIFIED if host.guest6 is None else inany(host.guest6)
         return guest
+
+    def plan(self, host: HostInfo) -> None:
+        """Take note of all the addresses that the guest is meant to have."""
+        main = (host.guest4, host.guest6)
+        planned = {*host.guests, *(addr for addr in main if addr is not None)}
+        self._planned = frozenset(map(inany, planned))
 
     def observe(self, raw: bytes) -> None:
         """Remember the source of a guest packet, if a peer could answer to it."""
         if raw.startswith(V4_PREFIX):
-            if raw[12] not in (0, 127) and raw[12] < 224:
-                self.addr4 = raw
+            if raw[12] in (0, 127) or raw[12] >= 224:
+                return
+            known, self.addr4 = self.addr4, raw
         elif raw[0] == 0xFE and raw[1] & 0xC0 == 0x80:
-            self.link_local6 = raw
+            known, self.link_local6 = self.link_local6, raw
         elif raw[0] != 0xFF and raw not in (UNSPECIFIED, _LOOPBACK6):
-            self.addr6 = raw
+            known, self.addr6 = self.addr6, raw
+        else:
+            return
+        if known != raw or raw not in self._seen:
+            self._remember(raw)
+
+    def _remember(self, raw: bytes) -> None:
+        self._seen.pop(raw, None)
+        self._seen[raw] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
 
     def observe_address(self, addr: Address) -> None:
         """Do the same for an address object."""
@@ -55,12 +90,28 @@ class GuestAddresses:
     def towards(self, source: bytes) -> bytes:
         """Return the address at which the guest is reached from `source`."""
         if source.startswith(V4_PREFIX):
-            return self.addr4
+            return self.inside(True)
         local = source[0] == 0xFE and source[1] & 0xC0 == 0x80
         if local and self.link_local6 != UNSPECIFIED:
             return self.link_local6
-        return self.addr6 if self.addr6 != UNSPECIFIED else self.link_local6
+        addr6 = self.inside(False)
+        return addr6 if addr6 != UNSPECIFIED else self.link_local6
+
+    def inside(self, is_v4: bool) -> bytes:
+        """Return the guest's address of a family; UNSPECIFIED if it has none.
+
+        That last seen, if its kernel says that it has it still; else any that it has.
+        """
+        last = self.addr4 if is_v4 else self.addr6
+        if self.present is None or last in self.present:
+            return last
+        for raw in self.present:
+            if raw.startswith(V4_PREFIX) == is_v4:
+                return raw
+        return UNSPECIFIED
 
     def owns(self, raw: bytes) -> bool:
-        """Tell whether `raw` is one of the guest's addresses."""
-        return raw in (self.addr4, self.addr6, self.link_local6) and raw != UNSPECIFIED
+        """Tell whether `raw` is an address of the guest's, as far as we know."""
+        if self.present is not None:
+            return raw in self.present or raw == self.link_local6 != UNSPECIFIED
+        return raw in self._planned or raw in self._seen

@@ -20,7 +20,9 @@ class HostInfo:
     A family without a guest address and without a gateway is absent. `gateway*` is
     the default router as the guest sees it; `our4` and `our6` are the sources we use
     towards the guest when the real one is unusable there (None: the gateway, and the
-    link-local address made from `our_mac`).
+    link-local address made from `our_mac`). `guests` are more addresses that the guest
+    was given; `choices` are those of the host's interfaces that the guest's resembles,
+    the usual one of each family first: a program may choose another one as its source.
     """
 
     ipv4: bool = True
@@ -34,6 +36,8 @@ class HostInfo:
     our4: IPv4Address | None = None
     our6: IPv6Address | None = None
     our_mac: Mac = DEFAULT_MAC
+    guests: frozenset[Address] = frozenset()
+    choices: tuple[Address, ...] = ()
     guest_mac: Mac | None = None
     mtu: int = DEFAULT_MTU
     neighbours: Mapping[Address, Mac] = field(default_factory=dict)  # of the host

@@ -166,7 +166,6 @@ ROWS: tuple[Option, ...] = (
         G_GUEST,
         do.switch(dhcp=False),
         "do not answer DHCP",
-        default="implied without an IPv4 gateway",
     ),
     Option(
         ("--no-dhcpv6",),

@@ -51,10 +51,11 @@ def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
     names = _by_family(host.template4, host.template6)
     if names:
         yield f"Template interface: {names}"
-    elif host.ipv4:
-        yield "IPv4: no external interface as template, use local mode"
-    else:
-        yield "IPv6: no external interface as template, use local mode"
+    local4 = host.ipv4 and host.template4 is None
+    local6 = host.ipv6 and host.template6 is None
+    for family, local in (("IPv4", local4), ("IPv6", local6)):
+        if local:
+            yield f"{family}: no external interface as template, use local mode"
     outbound = _by_family(config.outbound_if4, config.outbound_if6)
     if outbound:
         yield f"Outbound interface: {outbound}"

@@ -35,9 +35,12 @@ from passtpy.policy.rules import (
 # Whole-byte prefixes of an inany; one network is at most 128 of them.
 Prefixes = tuple[bytes, ...]
 Make = Callable[[MissLike], Verdict]
+# Tells from which address the host itself would talk to another one.
+SourceTowards = Callable[[bytes], bytes]
 
 LOOPBACK4 = inany(IPv4Address("127.0.0.1"))
 LOOPBACK6 = inany(IPv6Address("::1"))
+_LOOPBACKS = (V4_PREFIX + b"\x7f", LOOPBACK6)
 _REFUSED = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, NO_RULE)
 _GENERATIONS: Final = 1 << 32  # then they start again; so many reloads take centuries
 
@@ -119,7 +122,30 @@ def _make_fixed(action: Action, by: Origin) -> Make:
     return lambda _: verdict
 
 
-def _make_to_host(outcome: ToHost, by: Origin) -> Make:
+class _OwnChoice:
+    """Finds out whether a guest that uses an address of the host chose it itself.
+
+    It may also be its kernel's idea, which knows one interface of the host only: where
+    the host would use another interface (a VPN), the address must be of that one.
+    """
+
+    def __init__(
+        self, choices: Sequence[Address], source_towards: SourceTowards
+    ) -> None:
+        raw = [inany(addr) for addr in choices]
+        usual4 = [each for each in raw if each.startswith(V4_PREFIX)][:1]
+        usual6 = [each for each in raw if not each.startswith(V4_PREFIX)][:1]
+        self._all = frozenset(raw)
+        self.unusual = self._all.difference(usual4, usual6)
+        self._source_towards = source_towards
+
+    def bind(self, miss: MissLike) -> bytes:
+        """Return what to bind to for a guest with an unusual source."""
+        hosts = self._source_towards(miss.oaddr)
+        return miss.eaddr if hosts in self._all else UNSPECIFIED
+
+
+def _make_to_host(outcome: ToHost, by: Origin, source_towards: SourceTowards) -> Make:
     rule, generation = by
     bind4, bind6 = _optional(outcome.bind4), _optional(outcome.bind6)
     forward, host = Action.FORWARD, Pif.HOST
@@ -132,9 +158,14 @@ def _make_to_host(outcome: ToHost, by: Origin) -> Make:
 
         return to_fixed
 
+    choice = _OwnChoice(outcome.choices, source_towards)
+    unusual = choice.unusual
+
     def to_asked(miss: MissLike) -> Verdict:
         asked = miss.oaddr
         bind = bind4 if asked.startswith(V4_PREFIX) else bind6
+        if miss.eaddr in unusual and bind == UNSPECIFIED:
+            bind = choice.bind(miss)
         return Verdict(forward, host, asked, miss.oport, bind, 0, rule, generation)
 
     return to_asked
@@ -196,13 +227,19 @@ def _make_splice_to_guest(
 ) -> Make:
     rule, generation = by
     delta, loopback, keep = outcome.delta, outcome.loopback, outcome.keep_source
+    over_tap: Make | None = None
+    if outcome.source is not None:
+        over_tap = _make_to_guest(ToGuest(delta, outcome.source), by, guest)
 
     def splice_to_guest(miss: MissLike) -> Verdict:
         source = miss.eaddr
         is_v4 = source.startswith(V4_PREFIX)
+        is_local = source.startswith(_LOOPBACKS) or guest.owns(source)
+        if over_tap is not None and not is_local:
+            return over_tap(miss)
         target = UNSPECIFIED
         if not loopback:
-            target = guest.addr4 if is_v4 else guest.addr6
+            target = guest.inside(is_v4)
         if target == UNSPECIFIED:
             target = LOOPBACK4 if is_v4 else LOOPBACK6
         ours = source if keep else UNSPECIFIED
@@ -228,7 +265,9 @@ def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
     return splice_to_host
 
 
-def _make(rule: Rule, by: Origin, guest: GuestAddresses) -> Make:
+def _make(
+    rule: Rule, by: Origin, guest: GuestAddresses, source_towards: SourceTowards
+) -> Make:
     outcome = rule.outcome
     match outcome:
         case Drop():
@@ -236,7 +275,7 @@ def _make(rule: Rule, by: Origin, guest: GuestAddresses) -> Make:
         case Reject():
             return _make_fixed(Action.REJECT, by)
         case ToHost():
-            return _make_to_host(outcome, by)
+            return _make_to_host(outcome, by, source_towards)
         case ToGuest():
             return _make_to_guest(outcome, by, guest)
         case ToAsker():
@@ -271,9 +310,13 @@ class Decider:
     """
 
     def __init__(
-        self, rules: Sequence[Rule], guest: GuestAddresses | None = None
+        self,
+        rules: Sequence[Rule],
+        guest: GuestAddresses | None = None,
+        source_towards: SourceTowards = lambda _: UNSPECIFIED,
     ) -> None:
         self.guest = guest if guest is not None else GuestAddresses()
+        self._source_towards = source_towards
         self.generation = 0
         self.rules: tuple[Listed, ...] = ()
         self._ids = RuleIds()
@@ -380,7 +423,9 @@ class Decider:
         made = self._makers.get(listed.id)
         if made is None:
             by = Origin(listed.id, self.generation)
-            made = self._makers[listed.id] = _make(listed.rule, by, self.guest)
+            made = self._makers[listed.id] = _make(
+                listed.rule, by, self.guest, self._source_towards
+            )
         return made
 
 

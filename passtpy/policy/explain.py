@@ -51,6 +51,8 @@ def show_outcome(outcome: Outcome) -> str:
             where = outcome.destination or "as asked"
             binds = [str(b) for b in (outcome.bind4, outcome.bind6) if b is not None]
             source = f" from {','.join(binds)}" if binds else ""
+            if len(outcome.choices) > 1:
+                source += f" (or the guest's, if one of {len(outcome.choices)} known)"
             return f"host {where}{source}"
         case ToGuest():
             return f"guest{_show_delta(outcome.delta)}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from passtpy.addr import Address
+from passtpy.addr import Address, inany
 from passtpy.config.dns import DNS_PORTS
 from passtpy.config.model import Config
 from passtpy.config.view import View
@@ -57,11 +57,17 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class ToHost:
-    """Open a host socket to `destination` (None: the one the guest asked for)."""
+    """Open a host socket to `destination` (None: the one the guest asked for).
+
+    Bound to `bind*` if given. Otherwise a guest that uses one of the host's `choices`,
+    and not the usual (first) one of the family, keeps it as its source, wherever the
+    host's own choice would be another of them.
+    """
 
     destination: Address | None = None
     bind4: IPv4Address | None = None
     bind6: IPv6Address | None = None
+    choices: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,14 @@ class ToGuest:
 class SpliceToGuest:
     """Connect inside the namespace: to its outer address, or to its loopback.
 
-    `keep_source`: from the client's own address instead of the kernel's choice.
+    `keep_source`: from the client's own address instead of the kernel's choice. Where
+    the namespace does not have that address, it goes over the tap: see `source`.
     """
 
     delta: int = 0
     loopback: bool = False
     keep_source: bool = False
+    source: SourceMap | None = None  # None: nothing is to be kept, or there is no tap
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +184,21 @@ def _switched_off(view: View) -> Iterator[Line]:
 def _mapped_destinations(view: View) -> Iterator[Line]:
     config, host = view.config, view.host
     bind4, bind6 = config.outbound4, config.outbound6
+    own4: Address | None = host.guest4
+    own6: Address | None = host.guest6
+    # Where the host has one family only, its address of that one is as good.
+    if host.template4 is None and host.template6 is not None:
+        own4 = host.guest6
+    elif host.template6 is None and host.template4 is not None:
+        own6 = host.guest4
     loopbacks: tuple[Address, Address] = (_LOOPBACK4, _LOOPBACK6)
     for mapped, target in zip(view.loopbacks, loopbacks, strict=True):
         if mapped is not None:
             # No -o source here: an outer address cannot talk to the loopback.
             yield _to_one(mapped), ToHost(target), "host loopback, mapped"
     for mapped_guest, own in (
-        (config.map_guest_addr4, host.guest4),
-        (config.map_guest_addr6, host.guest6),
+        (config.map_guest_addr4, own4),
+        (config.map_guest_addr6, own6),
     ):
         if mapped_guest is not None and own is not None:
             outcome = ToHost(own, bind4, bind6)
@@ -239,7 +254,8 @@ def _spliced_sources(view: View) -> tuple[Network, ...]:
         return ()
     if not view.config.preserve_source:
         return LOOPBACK
-    own = (view.host.guest4, view.host.guest6)
+    host = view.host
+    own = dict.fromkeys((host.guest4, host.guest6, *sorted(host.guests, key=inany)))
     return LOOPBACK + tuple(_one(addr) for addr in own if addr is not None)
 
 
@@ -249,9 +265,10 @@ def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]
     spliced = _spliced_sources(view)
     if spliced:
         match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
-        outcome = SpliceToGuest(
-            forward.delta, config.host_lo_to_ns_lo, config.preserve_source
-        )
+        keep = config.preserve_source
+        over_tap = sources if keep and not config.splice_only else None
+        loopback = config.host_lo_to_ns_lo
+        outcome = SpliceToGuest(forward.delta, loopback, keep, over_tap)
         yield match, outcome, forward.why
     if not config.splice_only:
         match = Match(Pif.HOST, protos, listeners=numbers)
@@ -300,7 +317,8 @@ def _from_guest(view: View) -> Iterator[Line]:
     for proto in (IPPROTO_TCP, IPPROTO_UDP):
         match = Match(Pif.TAP, frozenset((proto,)), port=0)
         yield match, Drop(), "port 0"
-    outcome = ToHost(None, view.config.outbound4, view.config.outbound6)
+    bind4, bind6 = view.config.outbound4, view.config.outbound6
+    outcome = ToHost(None, bind4, bind6, view.host.choices)
     yield Match(Pif.TAP), outcome, "the outside"
 
 

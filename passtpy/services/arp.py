@@ -42,7 +42,9 @@ class ArpService:
         if arp.op is not ArpOp.REQUEST or not self._facts.ipv4:
             return []
         target = arp.target.addr
-        if target == self._facts.guest4 or arp.is_announcement:
+        if arp.is_announcement:
+            return []
+        if target == self._facts.guest4 and self._guest.owns(inany(target)):
             return []
         # A probe (RFC 5227) asks whether an address is free: the guest may have any
         # that nobody uses, although we would answer for it afterwards.

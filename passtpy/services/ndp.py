@@ -115,7 +115,9 @@ class NdpService:
         self, eth: Ethernet, packet: Ipv6, asked: NeighbourSolicitation
     ) -> list[bytes]:
         target = asked.target
-        if not self._facts.ipv6 or target in (self._facts.guest6, packet.source):
+        if not self._facts.ipv6 or target == packet.source:
+            return []
+        if target == self._facts.guest6 and self._guest.owns(inany(target)):
             return []
         mac = self._facts.mac_of(target)
         if packet.source == UNSPECIFIED6:

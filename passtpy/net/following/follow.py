@@ -27,6 +27,7 @@ from passtpy.errors import ConfigError
 from passtpy.flow import Pif, flows_in
 from passtpy.log import Log
 from passtpy.net.following.change import GuestNetwork, fading, plain_address
+from passtpy.net.following.inside import NamespaceAddresses
 from passtpy.net.following.monitor import Monitor
 from passtpy.net.following.neighbours import Neighbours
 from passtpy.net.following.pace import Pace
@@ -38,8 +39,10 @@ from passtpy.net.host.template import (
     Plan,
     assemble,
     choose,
+    with_local,
 )
 from passtpy.net.kernel.dump import Dump
+from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.kernel.netlink import open_socket
 from passtpy.net.kernel.rtnl import LinkAddress
 from passtpy.net.namespace.factory_client import Factory
@@ -52,6 +55,7 @@ RETRY_S: Final = 1.0  # after a change that failed; doubled each time
 RETRY_MAX_S: Final = 60.0
 _FLOWS: Final = 256  # flows looked at between turns
 _SHOWN: Final = 8  # addresses in one line
+_UNTOLD: Final = ("guests", "choices")  # `addresses` in the log has them already
 
 
 class EngineLike(Protocol):
@@ -75,7 +79,8 @@ async def read_host(dump: Dump) -> HostNetwork:
     """Read the host's network, letting packets pass in between."""
     for _ in dump.steps():
         await asyncio.sleep(0)
-    return HostNetwork(dump.links, dump.addresses, dump.routes)
+    ipv6 = kernel_has_ipv6()
+    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6)
 
 
 class Follow:
@@ -103,6 +108,7 @@ class Follow:
         self._refused: frozenset[str] = frozenset()
         self._monitor = Monitor()
         self._neighbours = Neighbours()
+        self._inside = NamespaceAddresses(seen)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._network: GuestNetwork | None = None
         self._engine: EngineLike | None = None
@@ -117,6 +123,8 @@ class Follow:
     ) -> None:
         """Follow from now on; `source` leads into the namespace, to change it."""
         self._loop, self._engine = loop, engine
+        if source is not None:
+            self._inside.start(loop, source)
         if source is not None and follows_namespace(self._config):
             addresses = self._addresses(self._plan)
             index, routes = self._got.index, self._plan.routes
@@ -131,6 +139,7 @@ class Follow:
         self._monitor.close()
         self._neighbours.close()
         self._dump.close()
+        self._inside.close()
 
     def _addresses(self, plan: Plan) -> tuple[LinkAddress, ...]:
         mac = self._got.host.guest_mac or bytes(6)
@@ -167,6 +176,7 @@ class Follow:
         self._neighbours.look_at(_interfaces(plan))
         if news:
             self._log.info("host.changed", **news)
+        self._seen.plan(host)
         if self._engine is not None and (host, resolver) != before:
             self._engine.tell(View.of(self._config, host, resolver))
         return self._network is None or await self._change(self._network, plan)
@@ -181,7 +191,7 @@ class Follow:
     def _next_plan(self, network: HostNetwork) -> Plan:
         old = self._plan
         try:
-            v4, v6 = choose(self._config, network)
+            v4, v6 = choose(self._config, network, old)
         except ConfigError:  # the interface named with -i is gone
             v4 = v6 = ABSENT
         had_template = old.v4.link is not None or old.v6.link is not None
@@ -197,9 +207,8 @@ class Follow:
         self._lost = False
         v4 = self._with_patience("4", old.v4, v4)
         v6 = self._with_patience("6", old.v6, v6)
-        if not v4.present and not v6.present:
-            return old
-        return assemble(self._config, v4, v6)
+        families = with_local(self._config, network, v4, v6)
+        return assemble(self._config, *families)
 
     def _with_patience(self, key: str, old: Family, new: Family) -> Family:
         """Return `new`, but `old` for a while when the family seems to be lost."""
@@ -220,6 +229,8 @@ class Follow:
         """Return what has changed, for the log."""
         news: dict[str, object] = {}
         for each in fields(HostInfo):
+            if each.name in _UNTOLD:
+                continue
             value = getattr(host, each.name)
             if value != getattr(self._host, each.name):
                 news[each.name] = value

@@ -4,6 +4,10 @@
 Pure functions over what netlink told, so that every choice can be tested without a
 kernel. The answer has two parts: `HostInfo`, which policy and services read, and a
 `Plan` of what to put on the guest's interface.
+
+An IP version that the host does not have, the guest has all the same (local mode): with
+a link-local address and a gateway that stands for the host. What a program sends to
+either of them reaches the host.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +32,7 @@ from passtpy.net.kernel.rtnl import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
     IFA_F_NOPREFIXROUTE,
+    IFA_F_TEMPORARY,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RTNH_F_ONLINK,
@@ -38,7 +43,7 @@ from passtpy.net.kernel.rtnl import (
 )
 
 FALLBACK_IFNAME: Final = "tap0"
-# Without any interface to resemble, the guest still gets a way to its host.
+# Local mode, and the gateway of a host that has none: a point-to-point link, say.
 LOCAL_GUEST4: Final = IPv4Interface("169.254.2.1/16")
 LOCAL_GATEWAY4: Final = IPv4Address("169.254.2.2")
 LOCAL_GATEWAY6: Final = IPv6Address("fe80::1")
@@ -56,13 +61,15 @@ class HostNetwork:
     links: tuple[Link, ...]
     addresses: tuple[LinkAddress, ...]
     routes: tuple[Route, ...]
+    knows_ipv6: bool = True  # its kernel does
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """The outcome for one address family; without guest and gateway it is absent.
 
-    `default`: the host's own default route is on `link`.
+    `default`: the host's own default route is on `link`. `choices`: the addresses of
+    `link`, its usual one first.
     """
 
     link: Link | None = None
@@ -70,6 +77,7 @@ class Family:
     routes: tuple[Route, ...] = ()
     gateway: Address | None = None
     default: bool = False
+    choices: tuple[Address, ...] = ()
 
     @property
     def guest(self) -> LinkAddress | None:
@@ -108,18 +116,32 @@ class Plan:
 def make_plan(config: Config, network: HostNetwork) -> Plan:
     """Decide everything about the guest's interface; ConfigError for a bad -i."""
     v4, v6 = choose(config, network)
-    if not v4.present and not v6.present:
-        if config.interface is not None:
-            raise ConfigError("External interface not usable")
-        v4 = _local4() if config.ipv4 else ABSENT
-        v6 = _local6() if config.ipv6 else ABSENT
-    return assemble(config, v4, v6)
+    if not v4.present and not v6.present and config.interface is not None:
+        raise ConfigError("External interface not usable")
+    return assemble(config, *with_local(config, network, v4, v6))
 
 
-def choose(config: Config, network: HostNetwork) -> tuple[Family, Family]:
-    """Return what the host has to offer for IPv4 and IPv6; ConfigError as above."""
-    v4 = _family(AF_INET, config, network) if config.ipv4 else ABSENT
-    v6 = _family(AF_INET6, config, network) if config.ipv6 else ABSENT
+def choose(
+    config: Config, network: HostNetwork, before: Plan | None = None
+) -> tuple[Family, Family]:
+    """Return what the host has to offer for IPv4 and IPv6; ConfigError as above.
+
+    The address that the guest had `before` stays its address while the host has it.
+    """
+    old4, old6 = (before.v4, before.v6) if before is not None else (ABSENT, ABSENT)
+    v4 = _family(AF_INET, config, network, old4) if config.ipv4 else ABSENT
+    v6 = _family(AF_INET6, config, network, old6) if config.ipv6 else ABSENT
+    return v4, v6
+
+
+def with_local(
+    config: Config, network: HostNetwork, v4: Family, v6: Family
+) -> tuple[Family, Family]:
+    """Return both families; one that the host does not have is in local mode."""
+    if config.ipv4 and not v4.present:
+        v4 = _local4(config.gateway4)
+    if config.ipv6 and not v6.present and network.knows_ipv6:
+        v6 = _local6(config.gateway6)
     return v4, v6
 
 
@@ -133,6 +155,7 @@ def assemble(config: Config, v4: Family, v6: Family) -> Plan:
 def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:
     guest4 = v4.guest.address if v4.guest else None
     guest6 = v6.guest.address if v6.guest else None
+    given = [a.address.ip for a in (*v4.addresses, *v6.addresses)]
     return HostInfo(
         ipv4=v4.present,
         ipv6=v6.present,
@@ -145,12 +168,16 @@ def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:
         our_mac=config.our_mac,
         guest_mac=config.ns_mac,
         mtu=config.mtu,
+        guests=frozenset(given if config.config_net else ()),
+        choices=v4.choices + v6.choices,
         template4=v4.link.name if v4.link else None,
         template6=v6.link.name if v6.link else None,
     )
 
 
-def _family(family: int, config: Config, network: HostNetwork) -> Family:
+def _family(
+    family: int, config: Config, network: HostNetwork, before: Family
+) -> Family:
     v4 = family == AF_INET
     asked = _asked_address(family, config)
     asked_gateway: Address | None = config.gateway4 if v4 else config.gateway6
@@ -162,7 +189,8 @@ def _family(family: int, config: Config, network: HostNetwork) -> Family:
         routes = _default_route(family, asked_gateway, (asked,))
         return Family(None, (asked,), routes, asked_gateway)
 
-    copied = _usable(family, link, network.addresses)
+    copied = _usable(family, link, network.addresses, before)
+    choices = tuple(a.address.ip for a in copied)
     if v4 and config.prefix4 is not None:
         copied = tuple(_with_prefix(a, config.prefix4) for a in copied)
     if not config.copy_addrs:
@@ -173,12 +201,15 @@ def _family(family: int, config: Config, network: HostNetwork) -> Family:
     own = tuple(r for r in network.routes if r.family == family and r.oif == link.index)
     routes = _copyable(own if config.copy_routes else _only_default(own))
     gateway = asked_gateway or _gateway(own)
+    if v4 and gateway is None:
+        gateway = LOCAL_GATEWAY4
+        routes = _with_way_to(gateway, routes)
     if asked_gateway is not None:
         routes = _default_route(family, asked_gateway, addresses)
     if asked_gateway is not None or not routes or not config.copy_routes:
         addresses = tuple(_with_prefix_route(a) for a in addresses)
     default = any(route.is_default for route in own)
-    return Family(link, addresses, routes, gateway, default)
+    return Family(link, addresses, routes, gateway, default, choices)
 
 
 def _template(family: int, config: Config, network: HostNetwork) -> Link | None:
@@ -189,6 +220,8 @@ def _template(family: int, config: Config, network: HostNetwork) -> Link | None:
         for link in network.links:
             if link.name == name:
                 return link
+        if config.interface is None:
+            return None  # it may come: flows are bound to it by name, each anew
         raise ConfigError(f"Invalid interface name {name}: No such device")
     links = {link.index: link for link in network.links if not link.is_loopback}
     routes = [r for r in network.routes if r.family == family and r.oif in links]
@@ -202,19 +235,29 @@ def _template(family: int, config: Config, network: HostNetwork) -> Link | None:
 
 
 def _usable(
-    family: int, link: Link, addresses: Sequence[LinkAddress]
+    family: int, link: Link, addresses: Sequence[LinkAddress], before: Family
 ) -> tuple[LinkAddress, ...]:
-    """Return what of the template's addresses is worth copying, all permanent."""
+    """Return what of the template's addresses is worth copying, all permanent.
+
+    The kernel lists its newest IPv6 address first. The guest's own one comes first here
+    (it may be deprecated by now), and temporary ones (RFC 8981) last: they will go.
+    """
     version = 4 if family == AF_INET else 6
-    bad = IFA_F_DEPRECATED | IFA_F_DADFAILED
-    return tuple(
-        a
-        for a in addresses
-        if a.index == link.index
-        and a.address.version == version
-        and a.scope < RT_SCOPE_LINK
-        and not a.flags & bad
-    )
+    kept = before.guest.address.ip if before.link is not None and before.guest else None
+    found: list[tuple[bool, bool, LinkAddress]] = []
+    for each in addresses:
+        ip = each.address.ip
+        if each.index != link.index or ip.version != version:
+            continue
+        if each.scope >= RT_SCOPE_LINK or each.flags & IFA_F_DADFAILED:
+            continue
+        if ip == kept:
+            plain = replace(each, flags=each.flags & ~IFA_F_DEPRECATED)
+            found.append((False, False, plain))
+        elif not each.flags & IFA_F_DEPRECATED:
+            temporary = version == 6 and bool(each.flags & IFA_F_TEMPORARY)
+            found.append((True, temporary, each))
+    return tuple(a for *_, a in sorted(found, key=lambda rank: rank[:2]))
 
 
 def _asked_address(family: int, config: Config) -> LinkAddress | None:
@@ -284,14 +327,24 @@ def _default_route(
     return (Route(family, _ANYWHERE[family], 0, str(gateway), flags=flags),)
 
 
-def _local4() -> Family:
-    """Return the family of a guest whose host has no network to resemble."""
+def _with_way_to(gateway: IPv4Address, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Return `routes` with one to a gateway that the host does not have."""
+    if any(gateway in route.destination for route in routes):
+        return routes
+    alone = IPv4Network((gateway, 32))
+    return (*routes, Route(AF_INET, alone, 0, scope=RT_SCOPE_LINK))
+
+
+def _local4(asked: IPv4Address | None) -> Family:
+    """Return IPv4 as a guest has it whose host has none."""
+    gateway = asked or LOCAL_GATEWAY4
     address = LinkAddress(0, LOCAL_GUEST4, RT_SCOPE_UNIVERSE, 0)
-    routes = _default_route(AF_INET, LOCAL_GATEWAY4, (address,))
-    return Family(None, (address,), routes, LOCAL_GATEWAY4)
+    routes = _default_route(AF_INET, gateway, (address,))
+    return Family(None, (address,), routes, gateway)
 
 
-def _local6() -> Family:
+def _local6(asked: IPv6Address | None) -> Family:
     """Do the same for IPv6, where the guest chooses its own address."""
-    routes = _default_route(AF_INET6, LOCAL_GATEWAY6, ())
-    return Family(None, (), routes, LOCAL_GATEWAY6)
+    gateway = asked or LOCAL_GATEWAY6
+    routes = _default_route(AF_INET6, gateway, ())
+    return Family(None, (), routes, gateway)

@@ -32,9 +32,11 @@ Attributes = tuple[tuple[int, bytes], ...]
 
 IFF_UP: Final = 0x1
 IFF_LOOPBACK: Final = 0x8
+IFA_F_TEMPORARY: Final = 0x01  # of IPv6; the kernel uses the bit twice
 IFA_F_NODAD: Final = 0x02
 IFA_F_DADFAILED: Final = 0x08
 IFA_F_DEPRECATED: Final = 0x20
+IFA_F_TENTATIVE: Final = 0x40
 IFA_F_PERMANENT: Final = 0x80
 IFA_F_NOPREFIXROUTE: Final = 0x200
 RT_TABLE_MAIN: Final = 254

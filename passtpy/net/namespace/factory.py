@@ -12,6 +12,7 @@ Requests begin with a byte that tells their kind:
     L proto families port…            listeners on the device lo; an errno for each port
     D                                 a socket for sock_diag; the answer is an errno
     P                                 the tables below /proc; the answer is an errno
+    R                                 a socket for rtnetlink; the answer is an errno
     N message…                        rtnetlink requests that change addresses and
                                       routes; an errno for each
 
@@ -82,6 +83,11 @@ def proc_request() -> bytes:
     return b"P"
 
 
+def route_request() -> bytes:
+    """Ask for a socket that tells which addresses the namespace has."""
+    return b"R"
+
+
 def netlink_request(messages: Sequence[bytes]) -> bytes:
     """Ask for changes to the namespace; MESSAGES_LEN bytes at most."""
     return b"N" + b"".join(m.ljust((len(m) + 3) & ~3, b"\0") for m in messages)
@@ -129,6 +135,8 @@ class _Maker:
                 return _counted(lambda: [open_diag().detach()])
             case b"P":
                 return _counted(open_proc)
+            case b"R":
+                return _counted(lambda: [netlink.open_socket().detach()])
             case b"N":
                 return self._change_network(request[1:])
         return errno_answer(EINVAL), ()

@@ -22,6 +22,7 @@ from passtpy.errors import PasstpyError, SetupError
 from passtpy.net.host.template import HostNetwork, Plan, make_plan
 from passtpy.net.kernel import netlink, rtnl
 from passtpy.net.kernel.dump import Dump
+from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.kernel.netlink import Netlink
 from passtpy.net.kernel.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
 from passtpy.net.namespace import tap
@@ -122,7 +123,8 @@ def _read_host(host_socket: socket.socket) -> HostNetwork:
     for _ in dump.steps():
         pass  # nobody waits for us yet
     dump.close()
-    return HostNetwork(dump.links, dump.addresses, dump.routes)
+    ipv6 = kernel_has_ipv6()
+    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6)
 
 
 def _with_mac(host: HostInfo, link: Link) -> HostInfo:

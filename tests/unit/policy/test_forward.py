@@ -275,3 +275,25 @@ def test_nothing_bypasses_the_socket_of_a_machine(peer: str, seen: str) -> None:
     assert (verdict.action, verdict.pif) == (Action.FORWARD, Pif.TAP)
     assert str(from_inany(verdict.oaddr)) == seen
     assert not needs_namespace_sockets(config)
+
+
+@pytest.mark.parametrize(
+    ("line", "source", "expected"),
+    [
+        ("-t 80", "::1", "splice splice 2001:db8:7::aa 80 from any"),
+        ("-t 80", "2001:db8::5", "forward tap 2001:db8:7::aa 80 from 2001:db8::5"),
+        (
+            "-t 80 --preserve-source",
+            "2001:db8::5",
+            "forward tap 2001:db8:7::aa 80 from 2001:db8::5",
+        ),
+        ("-t 80", "127.0.0.1", "splice splice 127.0.0.1 80 from any"),
+    ],
+)
+def test_a_namespace_that_configured_itself_is_reached_where_it_is(
+    line: str, source: str, expected: str
+) -> None:
+    """It has none of the addresses that were planned for it, and no IPv4 at all."""
+    decider = make(line)
+    decider.guest.present = (inany(ip_address("2001:db8:7::aa")),)
+    assert outcome(decider, miss(Pif.HOST, source, 80, 0)) == expected

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which rule decides about which flow, and what the verdict says."""
 
+from dataclasses import replace
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -394,3 +395,70 @@ def test_networks_become_byte_prefixes(network: Network, count: int) -> None:
     assert inany(last).startswith(prefixes)
     assert not inany(first - 1).startswith(prefixes)
     assert not inany(last + 1).startswith(prefixes)
+
+
+# Sources that the guest's programs choose
+
+CHOICES = ("192.0.2.5", "192.0.2.6", "2001:db8::5", "2001:db8::6")
+CHOOSING = replace(HOST, choices=tuple(map(ip_address, CHOICES)))
+
+
+def choosing(line: str, hosts_own: str) -> Decider:
+    """A policy for a host that would talk from `hosts_own` to anybody."""
+    rules = rules_from_view(View.of(parse_pasta(line.split()), CHOOSING))
+    guest = GuestAddresses.from_host(CHOOSING)
+    return Decider(rules, guest, lambda _: raw(hosts_own))
+
+
+@pytest.mark.parametrize("proto", [TCP, UDP, ICMP])
+@pytest.mark.parametrize(
+    ("line", "hosts_own", "source", "bound"),
+    [
+        ("", "192.0.2.5", "192.0.2.6", "192.0.2.6"),  # chosen
+        ("", "192.0.2.6", "192.0.2.5", "any"),  # the usual one: maybe not chosen
+        ("", "10.8.0.2", "192.0.2.6", "any"),  # through another interface: a VPN
+        ("", "192.0.2.5", "192.0.2.7", "any"),  # not the host's
+        ("-o 203.0.113.1", "192.0.2.5", "192.0.2.6", "203.0.113.1"),
+    ],
+)
+def test_a_source_that_a_program_chose_is_kept(
+    proto: int, line: str, hosts_own: str, source: str, bound: str
+) -> None:
+    decider = choosing(line, hosts_own)
+    miss = from_guest("198.51.100.1", 80, proto, source)
+    assert outcome(decider, miss) == f"host 198.51.100.1 80 from {bound} 0"
+
+
+def test_an_ipv6_source_that_a_program_chose_is_kept() -> None:
+    decider = choosing("", "2001:db8::5")
+    miss = from_guest("2001:db8:1::1", source="2001:db8::6")
+    assert outcome(decider, miss) == "host 2001:db8:1::1 80 from 2001:db8::6 0"
+
+
+def test_a_client_on_the_host_may_come_from_any_address_that_the_guest_has() -> None:
+    """Or the guest would hear from itself."""
+    host = replace(HOST, guests=frozenset(map(ip_address, CHOICES)))
+    decider = make("-t 80", host)
+    for source, seen in (("192.0.2.6", "192.0.2.1"), ("2001:db8::6", OUR_LL)):
+        [target] = [
+            t for t in ("192.0.2.5", "2001:db8::5") if (":" in t) == (":" in source)
+        ]
+        shown = outcome(decider, from_host(source, 80))
+        assert shown == f"tap {target} 80 from {seen} 50000"
+
+
+@pytest.mark.parametrize(
+    ("template4", "template6", "mapped", "reached"),
+    [
+        (None, "eth0", "203.0.113.9", "2001:db8::5"),
+        ("eth0", None, "2001:db8::9", "192.0.2.5"),
+        ("eth0", "eth0", "203.0.113.9", "192.0.2.5"),
+    ],
+)
+def test_the_host_is_reached_by_the_family_that_it_has(
+    template4: str | None, template6: str | None, mapped: str, reached: str
+) -> None:
+    host = replace(HOST, template4=template4, template6=template6)
+    decider = make(f"--map-guest-addr {mapped}", host)
+    shown = outcome(decider, from_guest(mapped))
+    assert shown == f"host {reached} 80 from any 0"

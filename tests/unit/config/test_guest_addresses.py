@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which addresses are the guest's."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from passtpy.addr import UNSPECIFIED, inany
+from passtpy.config.guest_addresses import MAX_SEEN, GuestAddresses
+from passtpy.config.host import HostInfo
+
+HOST = HostInfo(
+    guest4=IPv4Address("192.0.2.5"),
+    guest6=IPv6Address("2001:db8::5"),
+    guests=frozenset((IPv6Address("2001:db8::5"), IPv6Address("2001:db8::6"))),
+)
+
+
+def raw(text: str) -> bytes:
+    return inany(ip_address(text))
+
+
+def made() -> GuestAddresses:
+    return GuestAddresses.from_host(HOST)
+
+
+def test_every_planned_address_is_its_own() -> None:
+    guest = made()
+    for text in ("192.0.2.5", "2001:db8::5", "2001:db8::6"):
+        assert guest.owns(raw(text))
+    assert not guest.owns(raw("2001:db8::7"))
+    assert not guest.owns(UNSPECIFIED)
+
+
+def test_a_second_address_does_not_take_the_first_away() -> None:
+    """A machine that has one from DHCPv6, and made one from the prefix."""
+    guest = made()
+    guest.observe(raw("2001:db8::aaaa"))
+    guest.observe(raw("2001:db8::5"))
+    guest.observe(raw("fe80::1"))
+    for text in ("2001:db8::5", "2001:db8::aaaa", "fe80::1"):
+        assert guest.owns(raw(text))
+    assert guest.towards(raw("2001:db8:1::1")) == raw("2001:db8::5")
+
+
+def test_who_uses_thousands_of_addresses_is_believed_some() -> None:
+    guest = made()
+    for number in range(5000):
+        guest.observe(raw(f"2001:db8:1::{number:x}"))
+    owned = [n for n in range(5000) if guest.owns(raw(f"2001:db8:1::{n:x}"))]
+    assert owned == list(range(5000 - MAX_SEEN, 5000))
+    assert guest.owns(raw("2001:db8::5"))
+
+
+def test_another_plan_replaces_the_first() -> None:
+    guest = made()
+    guest.plan(HostInfo(guest4=IPv4Address("192.0.2.77")))
+    assert guest.owns(raw("192.0.2.77"))
+    assert not guest.owns(raw("192.0.2.5"))
+
+
+def test_its_kernel_knows_better() -> None:
+    guest = made()
+    guest.present = (raw("198.51.100.3"), raw("2001:db8::aaaa"))
+    assert guest.inside(True) == raw("198.51.100.3")
+    assert guest.towards(raw("2001:db8:1::1")) == raw("2001:db8::aaaa")
+    assert guest.owns(raw("2001:db8::aaaa"))
+    assert not guest.owns(raw("2001:db8::5"))
+
+
+def test_of_what_it_has_it_was_last_seen_to_use_one() -> None:
+    guest = made()
+    guest.present = (raw("192.0.2.5"), raw("192.0.2.6"))
+    guest.observe(raw("192.0.2.6"))
+    assert guest.inside(True) == raw("192.0.2.6")
+    assert guest.inside(False) == UNSPECIFIED
