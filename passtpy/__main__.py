@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
-from passtpy import __version__
+from passtpy import __version__, limits
 from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
 from passtpy.config.model import Config
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
@@ -17,6 +18,9 @@ from passtpy.errors import InformationRequest, PasstpyError, UsageError
 PROGRAMS = ("pasta", "passt")
 EXIT_OK = 0
 EXIT_FAILURE = 1
+STDOUT = 1
+STDERR = 2
+FIRST_FREE_FD = 3
 START_THRESHOLD = 50_000  # new objects between two collections
 PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 USAGE = """\
@@ -65,22 +69,53 @@ def _be(program: str, words: Sequence[str]) -> int:
 
 def _guarded(prog: str, program: Program, words: Sequence[str]) -> int:
     """Run a program; whatever goes wrong becomes one line and exit status 1."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C
+    _stand_on_own_feet()
     try:
         return program(words)
     except InformationRequest as request:
-        sys.stdout.write(request.text)
+        _say(STDOUT, request.text)
         return EXIT_OK
     except UsageError as error:  # in the words of getopt, which has the name in it
-        sys.stderr.write(f"{error}\n{error.usage}")
+        _say(STDERR, f"{error}\n{error.usage}")
     except PasstpyError as error:
-        sys.stderr.write(f"{prog}: {error}\n")
+        _say(STDERR, f"{prog}: {error}\n")
     except Exception as error:
-        if "--trace" in words:
-            raise
-        sys.stderr.write(f"{prog}: internal error: {error!r}\n")
+        _say(STDERR, f"{prog}: {limits.reached(error) or _internal(error, words)}\n")
     return EXIT_FAILURE
+
+
+def _stand_on_own_feet() -> None:
+    """Undo what a careless parent may have left us with.
+
+    A descriptor below 3 that is closed would be given to the next file we open, which
+    would then be written to as standard error. Who ignores SIGCHLD never learns how its
+    children ended.
+    """
+    for fd in range(FIRST_FREE_FD):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C
+
+
+def _say(fd: int, text: str) -> None:
+    """Write all of `text`, names in the bytes they came in, if anybody reads it.
+
+    Python's own streams do not exist where a descriptor was closed when we started.
+    """
+    data = text.encode(errors="surrogateescape")
+    with suppress(OSError):
+        while data:
+            data = data[os.write(fd, data) :]
+
+
+def _internal(error: Exception, words: Sequence[str]) -> str:
+    if "--trace" in words:
+        raise error
+    return f"internal error: {error!r}"
 
 
 def _pasta(words: Sequence[str]) -> int:
@@ -101,8 +136,6 @@ def _run(config: Config) -> int:
 
 def _leave(status: int) -> NoReturn:
     """End here: to take a large interpreter apart takes as long as to serve."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 

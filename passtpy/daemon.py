@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
 
-from passtpy import isolation
+from passtpy import isolation, limits
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
@@ -34,8 +34,6 @@ from passtpy.policy.forward import needs_namespace_sockets
 from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
 
 Attach = AttachPid | AttachPath
-Ready = Callable[[Log], None]
-
 STOP_GRACE_S: Final = 5.0  # how long a command may take to obey a SIGTERM
 
 
@@ -53,21 +51,58 @@ def run(config: Config) -> int:
             assert_never(target)
 
 
-def _serve(config: Config, serve: Callable[[Ready], int]) -> int:
+class Caller:
+    """Who started us, and has nothing to be told: we are in the foreground."""
+
+    def names_are_open(self) -> None:
+        """Tell that everything the command line names has been opened."""
+
+    def ready(self, log: Log) -> None:
+        """Tell that we serve."""
+
+
+class WaitingCaller(Caller):
+    """Who waits until we serve from the background.
+
+    What it left open is closed once the names are: one may be /proc/self/fd/5.
+    """
+
+    def __init__(self, inherited: list[int], write_end: int) -> None:
+        self._inherited = inherited
+        self._write_end = write_end
+
+    def names_are_open(self) -> None:
+        """Close what the caller left open."""
+        isolation.close_inherited(self._inherited)
+
+    def ready(self, log: Log) -> None:
+        """Leave its terminal and its folder, and let it go on."""
+        isolation.end_with_parent(0)
+        log.leave_terminal()
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.close(null)
+        os.chdir("/")
+        os.write(self._write_end, b"1")
+        os.close(self._write_end)
+
+
+def _serve(config: Config, serve: Callable[[Caller], int]) -> int:
     """Serve from here, or from a process in the background."""
     if config.foreground:
-        return serve(lambda log: None)
+        return serve(Caller())
     return _daemonise(config, serve)
 
 
 def _run_command(config: Config, argv: tuple[str, ...]) -> int:
     """Serve a command in new namespaces; return its exit status."""
-    limits = isolation.raise_limits()
+    open_files = limits.raise_files()
     files = Files(config)
     terminal = command.Terminal()
     ours, theirs = _factory_pair(config)
     own_userns = not config.netns_only
-    spec = command.Command(argv, limits, own_userns, theirs, config.hostname)
+    spec = command.Command(argv, open_files, own_userns, theirs, config.hostname)
     with netlink.open_socket() as host:
         process = command.start(config, spec, host)
     if theirs is not None:
@@ -123,14 +158,16 @@ def _serve_command(
     return session.run()
 
 
-def _attach(config: Config, target: Attach, ready: Ready) -> int:
+def _attach(config: Config, target: Attach, caller: Caller) -> int:
     """Serve an existing namespace until it is gone or a signal says stop."""
-    isolation.raise_limits()
+    limits.raise_files()
     files = Files(config)
-    watch = netns.NetnsWatch(netns.netns_path(target)) if config.netns_quit else None
+    watch = _watch(target) if config.netns_quit else None
     try:
+        namespaces = netns.open_namespaces(config, target)
+        caller.names_are_open()
         ours, theirs = _factory_pair(config)
-        child, control = _start_configuring(config, target, theirs)
+        child, control = _start_configuring(config, namespaces, theirs)
         session = Session(config, files)
         got = guest.receive(control)
         session.open(got, ours)
@@ -143,7 +180,7 @@ def _attach(config: Config, target: Attach, ready: Ready) -> int:
         files.write_pid()
         session.announce(got)
         session.isolate(got)
-        ready(files.log)
+        caller.ready(files.log)
         try:
             return session.run()
         finally:
@@ -152,16 +189,20 @@ def _attach(config: Config, target: Attach, ready: Ready) -> int:
         files.close()
 
 
+def _watch(target: Attach) -> netns.NetnsWatch | None:
+    name = netns.name_to_watch(netns.netns_path(target))
+    return None if name is None else netns.NetnsWatch(name)
+
+
 def _netns_gone(session: Session, log: Log) -> None:
     log.info("namespace.gone")
     session.stop(EXIT_OK)
 
 
 def _start_configuring(
-    config: Config, target: Attach, sockets: socket.socket | None
+    config: Config, namespaces: netns.Namespaces, sockets: socket.socket | None
 ) -> tuple[int, socket.socket]:
     """Fork the child that joins the namespace; return where its report will come."""
-    namespaces = netns.open_namespaces(config, target)
     ours, theirs = guest.control_pair()
     with netlink.open_socket() as host:
         child = os.fork()
@@ -202,15 +243,16 @@ def _configure(
         os._exit(status)  # even with a traceback under way: the parent tells
 
 
-def _await(config: Config, machine: Machine, ready: Ready) -> int:
+def _await(config: Config, machine: Machine, caller: Caller) -> int:
     """Serve virtual machines until a signal says stop, or the first one has left."""
     from passtpy.net.machine.unix_socket import open_socket
 
-    isolation.raise_limits()
+    limits.raise_files()
     files = Files(config)
     try:
         session = Session(config, files)
         machine_socket = open_socket(machine, session.user)
+        caller.names_are_open()
         try:
             got = guest.for_machine(config)
             session.open(got, None)
@@ -219,7 +261,7 @@ def _await(config: Config, machine: Machine, ready: Ready) -> int:
             files.write_pid()
             session.announce(got)
             session.isolate(got)
-            ready(files.log)
+            caller.ready(files.log)
             return session.run()
         finally:
             session.close()
@@ -228,10 +270,10 @@ def _await(config: Config, machine: Machine, ready: Ready) -> int:
         files.close()
 
 
-def _daemonise(config: Config, serve: Callable[[Ready], int]) -> int:
+def _daemonise(config: Config, serve: Callable[[Caller], int]) -> int:
     """Serve from a background process; return once it is ready, or has failed."""
     target = config.target
-    isolation.close_inherited(target.fd if isinstance(target, ServeFd) else -1)
+    inherited = isolation.inherited(target.fd if isinstance(target, ServeFd) else -1)
     read_end, write_end = os.pipe()
     if os.fork():
         os.close(write_end)
@@ -239,16 +281,4 @@ def _daemonise(config: Config, serve: Callable[[Ready], int]) -> int:
     os.close(read_end)
     os.setsid()
     isolation.end_with_parent(signal.SIGTERM)  # who waits for us may lose patience
-
-    def ready(log: Log) -> None:
-        isolation.end_with_parent(0)
-        log.leave_terminal()
-        null = os.open(os.devnull, os.O_RDWR)
-        for fd in range(3):
-            os.dup2(null, fd)
-        os.close(null)
-        os.chdir("/")
-        os.write(write_end, b"1")
-        os.close(write_end)
-
-    return serve(ready)
+    return serve(WaitingCaller(inherited, write_end))

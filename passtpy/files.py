@@ -19,7 +19,6 @@ class Files:
 
     def __init__(self, config: Config) -> None:
         self.log = _open_log(config)
-        self._pid_path = os.path.abspath(config.pid_file) if config.pid_file else None
         self._pid_fd = _create("PID file", config.pid_file)
         self.pcap_fd = _create("capture file", config.pcap)
         self._stats: Writer | None = None
@@ -27,9 +26,16 @@ class Files:
             self.log.warning("config", text=text)
 
     def write_pid(self) -> None:
-        """Tell our PID: this is the process that serves the guest."""
-        if self._pid_fd >= 0:
+        """Tell our PID: this is the process that serves the guest.
+
+        The file stays when we end: callers look then which process it was (podman).
+        """
+        if self._pid_fd < 0:
+            return
+        with suppress(OSError):  # whoever had it to read from it may have left
             os.write(self._pid_fd, f"{os.getpid()}\n".encode())
+        os.close(self._pid_fd)
+        self._pid_fd = -1
 
     def start_writing(self) -> None:
         """Write what was said until now, and everything from now on, by threads."""
@@ -43,26 +49,15 @@ class Files:
         return self._stats
 
     def close(self) -> None:
-        """Put the capture on the disk, remove the PID file, close the log."""
+        """Put the capture on the disk, close the log."""
         if self.pcap_fd >= 0:
             with suppress(OSError):  # a pipe has no disk
                 os.fsync(self.pcap_fd)
             os.close(self.pcap_fd)
             self.pcap_fd = -1
-        if self._pid_path is not None:
-            self._forget_pid(self._pid_path)
         if self._stats is not None:
             self._stats.close()
         self.log.close()
-
-    def _forget_pid(self, path: str) -> None:
-        """Remove the PID file; empty it where we lost the right to remove it."""
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(self._pid_fd)):
-                os.unlink(path)
-        except OSError:
-            os.ftruncate(self._pid_fd, 0)
-        os.close(self._pid_fd)
 
 
 def _open_log(config: Config) -> Log:

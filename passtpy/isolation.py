@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Gives up, in numbered stages, everything that the daemon no longer needs.
 
-1. close_inherited: descriptors that a careless parent left open (daemons only)
-2. raise_limits: every flow needs a descriptor
+1. limits.raise_files: every flow needs a descriptor
+2. close_inherited: descriptors that a careless parent left open (daemons only)
 3. preload: whatever Python would still import later, while its files are readable
 4. become: another user, when started by root
 5. lock: no capabilities, no way to gain any, no debugger
@@ -13,7 +13,6 @@ privileges over anything; what it did in its namespaces was done by a child.
 
 import importlib
 import os
-import resource
 import signal
 import stat
 import sys
@@ -44,13 +43,26 @@ _ON_DEMAND: Final = (
 _NOBODY: Final = RunAs(65534, 65534)
 
 
-def close_inherited(keep_fd: int = -1) -> None:
-    """Close every descriptor but the standard ones; nothing of ours is open yet."""
-    open_now = [int(name) for name in os.listdir("/proc/self/fd")]
-    for fd in open_now:
-        if fd >= _FIRST_FREE_FD and fd != keep_fd:
-            with suppress(OSError):  # the one that listed the others
-                os.close(fd)
+def inherited(keep_fd: int = -1) -> list[int]:
+    """Return every descriptor but the standard ones, while nothing of ours is open."""
+    found = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [
+        fd for fd in found if fd >= _FIRST_FREE_FD and fd != keep_fd and _is_open(fd)
+    ]
+
+
+def _is_open(fd: int) -> bool:
+    """Tell whether it is; the one that listed the others is not."""
+    with suppress(OSError):
+        os.fstat(fd)
+        return True
+    return False
+
+
+def close_inherited(fds: list[int]) -> None:
+    """Close what a parent left open, once the names that lead there are used."""
+    for fd in fds:
+        os.close(fd)
 
 
 def stay_in_namespace(keep_fd: int) -> None:
@@ -72,14 +84,6 @@ def stay_in_namespace(keep_fd: int) -> None:
     _native.keep_capabilities(CAP_NET_BIND_SERVICE | CAP_NET_ADMIN | CAP_NET_RAW)
     _native.no_new_privs()
     _native.set_dumpable(0)
-
-
-def raise_limits() -> tuple[int, int]:
-    """Raise the limit of open files as far as allowed; return what it was."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    return before
 
 
 def preload(enough: Callable[[], bool]) -> None:

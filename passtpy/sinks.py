@@ -12,6 +12,8 @@ privileges of its own. Until then lines wait in the queue.
 import os
 import select
 import signal
+import stat
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -193,7 +195,9 @@ class FileOutlet:
             raise SetupError(
                 f"Couldn't open log file {path}: {error.strerror}"
             ) from error
-        self._limit = size
+        # A pipe or a device has no oldest part that could be forgotten.
+        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._limit = size if is_file else sys.maxsize
         self._header = header.encode(errors="replace") + b"\n"
         self._used = 0
         self._append(self._header)

@@ -53,6 +53,8 @@ int datapath_take_gone(struct datapath *dp)
 {
 	int err = dp->gone;
 
+	if (!err)
+		return 0;
 	/* Without a next guest every turn ends at once: nothing can follow */
 	if (dp->ctx.tap.ops->detach)
 		dp->gone = 0;

@@ -9,6 +9,7 @@
 
 #include "core/round.h"
 
+#include <errno.h>
 #include <sys/epoll.h>
 
 #include "core/dispatch.h"
@@ -56,6 +57,9 @@ static void tap_event(struct datapath *dp, union epoll_ref ref, uint32_t events)
 		tap_room(t);
 	if (events & ~(uint32_t)EPOLLOUT)
 		tap_ready(dp);
+	/* A device that is deleted tells it once, before its reads fail */
+	if (events & EPOLLERR && !dp->gone)
+		guest_gone(dp, ENODEV);
 }
 
 static void listener_ready(struct ctx *c, union epoll_ref ref)

@@ -236,21 +236,28 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 {
 	static char *names[] = { "v4", "v6", NULL };
 	struct datapath *dp = py_datapath_get(self);
-	const char *name[2];
+	PyObject *name[2], *result = NULL;
 
-	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "ss", names,
-						&name[0], &name[1]))
+	/* A name of the kernel is bytes, which Python may show as surrogates */
+	if (!dp || !PyArg_ParseTupleAndKeywords(
+			   args, kwargs, "O&O&", names, PyUnicode_FSConverter,
+			   &name[0], PyUnicode_FSConverter, &name[1]))
 		return NULL;
 	for (unsigned i = 0; i < 2; i++) {
-		if (strlen(name[i]) >= sizeof(dp->ctx.outbound_if[i])) {
+		if ((size_t)PyBytes_GET_SIZE(name[i]) >=
+		    sizeof(dp->ctx.outbound_if[i])) {
 			PyErr_SetString(PyExc_ValueError,
 					"interface name: too long");
-			return NULL;
+			goto out;
 		}
 	}
 	for (unsigned i = 0; i < 2; i++)
-		strcpy(dp->ctx.outbound_if[i], name[i]);
-	Py_RETURN_NONE;
+		strcpy(dp->ctx.outbound_if[i], PyBytes_AS_STRING(name[i]));
+	result = Py_NewRef(Py_None);
+out:
+	Py_DECREF(name[0]);
+	Py_DECREF(name[1]);
+	return result;
 }
 
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd)

@@ -45,7 +45,7 @@ NOTES: Final[dict[str, Note]] = {
     "log-file": Note(_DIFFERS, "lines are events with fields; the first names us"),
     "log-size": Note(_BETTER, "junk behind the number is refused"),
     "log-format": Note(_NEW, "json for log collectors"),
-    "pid": Note(_BETTER, "removed (or emptied) at the end; written once ready"),
+    "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
     "pcap": Note(
         _BETTER, "flushed by every signal that ends us, SIGINT and SIGHUP too"
     ),

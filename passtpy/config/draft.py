@@ -27,7 +27,6 @@ from passtpy.config.resolver import MAX_SEARCH
 from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
-MIN_MTU4 = 68
 MIN_MTU6 = 1280
 NO_MIGRATION = "option {} has no effect: flows do not migrate"
 
@@ -103,8 +102,6 @@ class Draft:
         mtu = self.fields.get("mtu")
         if not mtu:
             return
-        if self.fields.get("ipv4", True) and mtu < MIN_MTU4:
-            self.warnings.append(f"MTU {mtu} is too small for IPv4 (minimum 68)")
         if self.fields.get("ipv6", True) and mtu < MIN_MTU6:
             self.warnings.append(f"MTU {mtu} is too small for IPv6 (minimum 1280)")
 

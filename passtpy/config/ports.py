@@ -111,7 +111,7 @@ def _parse_address(text: str) -> Address | None:
 
 def _parse_where(text: str) -> tuple[Address | None, str | None]:
     addr, percent, ifname = text.partition("%")
-    if percent and not 0 < len(ifname.encode()) <= IFNAME_LEN:
+    if percent and not 0 < len(ifname.encode(errors="surrogateescape")) <= IFNAME_LEN:
         raise _SpecError
     return _parse_address(addr), ifname if percent else None
 

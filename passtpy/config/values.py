@@ -12,6 +12,7 @@ from passtpy.errors import ConfigError
 from passtpy.log import LogFormat
 
 MAX_MTU: Final = 65521  # the longest L2 frame less its header
+MIN_MTU: Final = 68  # of IPv4, whose least is the less: RFC 791; IPv6 needs 1280
 MIN_LOG_SIZE: Final = 40960
 MAX_PATH: Final = 4095
 MAX_SOCKET_PATH: Final = 107  # sun_path, less the byte that ends it
@@ -51,6 +52,11 @@ def parse_decimal(text: str, limit: int) -> int | None:
     return number if number <= limit else None
 
 
+def name_len(name: str) -> int:
+    """Return how many bytes the kernel gets: a name need not be UTF-8."""
+    return len(name.encode(errors="surrogateescape"))
+
+
 def parse_any_address(text: str) -> Address | None:
     """Read an address of either family; None when it is neither."""
     for family in (IPv4Address, IPv6Address):
@@ -77,6 +83,11 @@ def read_mtu(text: str) -> int:
         mtu = parse_integer(text) if text else 0
     except ValueError:
         raise ConfigError(f"Invalid MTU: {text}") from None
+    if 0 < mtu < MIN_MTU:
+        raise ConfigError(
+            f"MTU {mtu} too small"
+            f" (min {MIN_MTU} for IPv4, 1280 for IPv6; max {MAX_MTU})"
+        )
     if mtu > MAX_MTU:
         raise ConfigError(f"MTU {mtu} too large (max {MAX_MTU})")
     return mtu
@@ -247,14 +258,14 @@ def read_mac(text: str) -> Mac:
 
 def read_ifname(text: str) -> str:
     """Read the name of an interface, which need not exist here."""
-    if not 0 < len(text.encode()) <= IFNAME_LEN:
+    if not 0 < name_len(text) <= IFNAME_LEN:
         raise ConfigError(f"Invalid interface name: {text}")
     return text
 
 
 def read_path(text: str, what: str) -> str:
     """Read a path; `what` is how the message begins."""
-    if not 0 < len(text.encode()) <= MAX_PATH:
+    if not 0 < name_len(text) <= MAX_PATH:
         raise ConfigError(f"{what}: {text}")
     return text
 
@@ -262,14 +273,14 @@ def read_path(text: str, what: str) -> str:
 def read_netns(text: str) -> str:
     """Read --netns: a path, or a name as `ip netns` uses it."""
     path = text if "/" in text else f"{NETNS_DIR}/{text}"
-    if not text or len(path.encode()) > MAX_PATH:
+    if not text or name_len(path) > MAX_PATH:
         raise ConfigError(f"Invalid network namespace: {text}")
     return path
 
 
 def read_socket_path(text: str) -> str:
     """Read -s: what fits into a socket address."""
-    if not 0 < len(text.encode()) <= MAX_SOCKET_PATH:
+    if not 0 < name_len(text) <= MAX_SOCKET_PATH:
         raise ConfigError(f"Invalid socket path: {text}")
     return text
 

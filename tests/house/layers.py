@@ -16,7 +16,7 @@ from tests.house.rules import c_code, sources
 C_FLOORS = ("base", "table", "link", "proto", "core", "py")
 
 PYTHON_FLOORS = (
-    {"", "addr", "errors", "log", "sinks", "traces", "failures", "_native"},
+    {"", "addr", "errors", "log", "sinks", "traces", "failures", "limits", "_native"},
     {"flow", "wire"},
     {"config"},
     {"policy", "services"},

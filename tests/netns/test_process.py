@@ -100,6 +100,22 @@ def test_without_config_net_the_interface_is_bare() -> None:
     assert done.stdout.split() == ["lo", "UNKNOWN", "127.0.0.1/8"]
 
 
+def test_without_config_net_the_interface_is_down() -> None:
+    done = run(pasta("root", "-I", "net0", "--", "ip", "-br", "link", "show", "net0"))
+    assert done.stdout.split()[:2] == ["net0", "DOWN"]
+
+
+def test_an_mtu_below_that_of_ipv6_leaves_ipv4_and_says_nothing_more() -> None:
+    words = ["--config-net", "-m", "1279", "-I", "net0", "--", "ip", "-br", "addr"]
+    done = run(pasta("root", *words))
+    lines = done.stdout.splitlines()
+    (warning,) = [line for line in lines if " warning " in line]
+    assert "MTU 1279 is too small for IPv6 (minimum 1280)" in warning
+    (net0,) = [line.split()[2:] for line in lines if line.startswith("net0")]
+    assert net0
+    assert not any(":" in address for address in net0)
+
+
 # Signals
 
 
@@ -210,12 +226,32 @@ def test_the_parent_returns_when_the_interface_is_ready(
     terminate(pid)
 
 
-def test_sigterm_removes_interface_and_pid(guest: Namespace, tmp_path: Path) -> None:
+def test_sigterm_removes_the_interface(guest: Namespace, tmp_path: Path) -> None:
     pid = _start_daemon(guest, tmp_path)
     terminate(pid)
     wait_for(lambda: "net0" not in guest.ip("link"), "the interface goes")
+
+
+def test_the_pid_file_stays_after_the_end(guest: Namespace, tmp_path: Path) -> None:
+    pid = _start_daemon(guest, tmp_path)
+    terminate(pid)
+    assert (tmp_path / "pid").read_text() == f"{pid}\n"
+
+
+def test_the_pid_file_stays_after_the_command(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    assert not pid_file.exists() or pid_file.read_text() == ""
+    assert run(pasta("root", "-P", str(pid_file), "--", "true")).returncode == 0
+    assert ended(int(pid_file.read_text()))
+
+
+def test_a_deleted_tap_ends_the_daemon_with_a_line(
+    guest: Namespace, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    pid = _start_daemon(guest, tmp_path, "-l", str(log))
+    guest.ip("link", "del", "net0")
+    wait_for(lambda: ended(pid), "the daemon quits")
+    assert [w for w in log.read_text().splitlines() if "tap.gone" in w]
 
 
 def test_deleting_the_namespace_ends_the_daemon(
@@ -277,12 +313,13 @@ def test_root_of_another_user_namespace_stays_root() -> None:
         "mount -t tmpfs none /run && ip netns add inner || exit 9; "
         f"{Passtpy().program} -q --config-net -I net0 -P /run/pid "
         "--netns /run/netns/inner && ip -n inner -br link && "
-        "ip netns del inner; sleep 1; cat /run/pid 2>&1"
+        "ip netns del inner; sleep 1; "
+        "cat /proc/$(cat /run/pid)/cmdline 2>/dev/null | wc -c"
     )
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c"]
     done = run(command_line("user", *argv, script))
     assert "net0" in done.stdout, done.stdout
-    assert "No such file" in done.stdout.splitlines()[-1]  # quit, PID file removed
+    assert done.stdout.splitlines()[-1] == "0"  # it has quit
 
 
 # Errors: one line, status 1, never a traceback

@@ -44,9 +44,14 @@ from passtpy.net.host.template import (
 from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.kernel.netlink import open_socket
-from passtpy.net.kernel.rtnl import LinkAddress
+from passtpy.net.kernel.rtnl import LinkAddress, Route
 from passtpy.net.namespace.factory_client import Factory
-from passtpy.net.namespace.guest import Guest, addresses_for, follows_namespace
+from passtpy.net.namespace.guest import (
+    Guest,
+    addresses_for,
+    follows_namespace,
+    routes_for,
+)
 
 FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
 GRACE_S: Final = 5.0
@@ -127,7 +132,7 @@ class Follow:
             self._inside.start(loop, source)
         if source is not None and follows_namespace(self._config):
             addresses = self._addresses(self._plan)
-            index, routes = self._got.index, self._plan.routes
+            index, routes = self._got.index, self._routes(self._plan)
             self._network = GuestNetwork(source, index, addresses, routes, self._pace)
         self._monitor.start(loop, self._update)
         self._neighbours.start(loop, self._meet)
@@ -144,6 +149,9 @@ class Follow:
     def _addresses(self, plan: Plan) -> tuple[LinkAddress, ...]:
         mac = self._got.host.guest_mac or bytes(6)
         return addresses_for(plan, mac, self._got.mtu)
+
+    def _routes(self, plan: Plan) -> tuple[Route, ...]:
+        return routes_for(plan, self._got.mtu)
 
     async def _update(self) -> None:
         """Look, and change what has to be; once more later when that failed."""
@@ -267,7 +275,7 @@ class Follow:
         kept = await self._kept(network, addresses)
         if kept:
             self._monitor.touch_later(SWEEP_S)
-        refused = await network.change((*addresses, *kept), plan.routes)
+        refused = await network.change((*addresses, *kept), self._routes(plan))
         if refused is None:
             return True
         for text in refused:

@@ -5,6 +5,7 @@ A place is everything about a listening socket but its port. What is the same fo
 ports is worked out once per place: there may be 65 000 ports to open at start.
 """
 
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def _options(place: Place, tcp: bool) -> list[Option]:
 
 
 def _bind_to_device(sock: socket.socket, ifname: str) -> None:
-    device = ifname.encode() + b"\0"
+    device = os.fsencode(ifname) + b"\0"
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
     except PermissionError as error:

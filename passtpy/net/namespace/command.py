@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from errno import ENOENT
 from typing import TYPE_CHECKING, Final
 
-from passtpy import _native
+from passtpy import _native, limits
 from passtpy.config.model import Config
 from passtpy.net.kernel.signals import FORWARDED, TERMINAL, read_signals, take_signals
 from passtpy.net.namespace import guest, netns
@@ -157,10 +157,11 @@ def start(
             return guest.prepare(config, host_socket)
 
         status = _run_init(theirs, command, prepare)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         pass  # the daemon ended meanwhile
     except Exception as error:
-        os.write(2, f"pasta: Namespace process failed: {error!r}\n".encode())
+        reason = limits.reached(error) or repr(error)
+        os.write(2, f"pasta: Namespace process failed: {reason}\n".encode())
     finally:
         os._exit(status)
 

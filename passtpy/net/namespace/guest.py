@@ -15,6 +15,7 @@ from errno import EEXIST
 from ipaddress import IPv6Interface
 from typing import Final
 
+from passtpy import limits
 from passtpy.addr import Mac, link_local_from_mac
 from passtpy.config.host import HostInfo
 from passtpy.config.model import DEFAULT_MTU, Config
@@ -30,6 +31,7 @@ from passtpy.net.namespace import tap
 _FD_MAX: Final = 8
 _REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
 _ETHERNET_MTU: Final = 1500
+IPV4: Final = 4
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
 
 
@@ -134,28 +136,37 @@ def _with_mac(host: HostInfo, link: Link) -> HostInfo:
 def _configure(
     netlink: Netlink, config: Config, plan: Plan, ifname: str
 ) -> tuple[Link, tuple[str, ...]]:
-    """Bring up `lo` and the tap; give the tap what `plan` says with --config-net."""
+    """Bring up `lo`; with --config-net the tap too, with what `plan` says."""
     _loopback_up(netlink)
     link = netlink.link(ifname)
     mtu = config.mtu if config.config_net else 0
     netlink.configure_tap(link, config.ns_mac, mtu, tap.QUEUE_FRAMES)
     if config.config_net:
         netlink.no_automatic_link_local(link)
-    netlink.set_up(link)
+        netlink.set_up(link)
     link = netlink.link(ifname)  # the MAC address may be the kernel's choice
     if not config.config_net:
-        return link, ()
+        return link, ()  # whoever configures it brings it up
     warnings = _add_addresses(netlink, link, plan)
-    warnings += _add_routes(netlink, link, plan.routes)
+    warnings += _add_routes(netlink, link, routes_for(plan, link.mtu))
     return link, tuple(warnings)
 
 
 def addresses_for(plan: Plan, mac: Mac, mtu: int) -> tuple[LinkAddress, ...]:
     """Return the addresses of an interface, its link-local one among them."""
-    if not plan.host.ipv6 or mtu < _MIN_MTU_V6:
+    if mtu < _MIN_MTU_V6:
+        return tuple(a for a in plan.addresses if a.address.version == IPV4)
+    if not plan.host.ipv6:
         return plan.addresses
     local = IPv6Interface((link_local_from_mac(mac), 64))
     return (*plan.addresses, LinkAddress(0, local, RT_SCOPE_LINK, 0))
+
+
+def routes_for(plan: Plan, mtu: int) -> tuple[Route, ...]:
+    """Return the routes that an interface of this MTU can have."""
+    if mtu >= _MIN_MTU_V6:
+        return plan.routes
+    return tuple(r for r in plan.routes if r.destination.version == IPV4)
 
 
 def _add_addresses(netlink: Netlink, link: Link, plan: Plan) -> list[str]:
@@ -202,7 +213,8 @@ def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
     except PasstpyError as error:
         result = str(error)
     except Exception as error:  # whatever it is, the daemon is the one to tell it
-        result = f"Couldn't set up the namespace: {error!r}"
+        reason = limits.reached(error) or repr(error)
+        result = f"Couldn't set up the namespace: {reason}"
     fds = [os.memfd_create("report")]
     with open(fds[0], "wb", closefd=False) as file:
         pickle.dump(result, file)

@@ -53,6 +53,23 @@ def netns_path(target: AttachPid | AttachPath) -> str:
     return target.path if "/" in target.path else f"{NETNS_DIR}/{target.path}"
 
 
+def name_to_watch(path: str) -> str | None:
+    """Return the name whose end is that of the namespace; None: it has none.
+
+    A descriptor of ours, or of the caller that started us in the background, is only a
+    way to the name: it is closed while the namespace lives.
+    """
+    folder, number = os.path.split(os.path.abspath(path))
+    ours = [f"/proc/{pid}/fd" for pid in (os.getpid(), os.getppid())]
+    if os.path.realpath(folder) not in ours or not number.isdecimal():
+        return path
+    with suppress(OSError):
+        name = os.readlink(path)
+        if os.path.samefile(name, path):
+            return name
+    return None
+
+
 def userns_path(config: Config) -> str | None:
     """Return the user namespace to join first, if any.
 

@@ -70,7 +70,7 @@ def open_tap(name: str) -> Tap:
         raise SetupError(f"Couldn't open {DEVICE}: {reason}") from error
     try:
         flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR
-        granted = ioctl(fd, TUNSETIFF, pack("16sH22x", name.encode(), flags))
+        granted = ioctl(fd, TUNSETIFF, pack("16sH22x", os.fsencode(name), flags))
         ioctl(fd, TUNSETVNETHDRSZ, pack("=i", VNET_HEADER_LEN))
     except OSError as error:
         os.close(fd)
@@ -78,7 +78,7 @@ def open_tap(name: str) -> Tap:
         if error.errno == EBUSY:
             reason = "an interface of that name is in use"
         raise SetupError(f"Failed to create tap interface {name}: {reason}") from error
-    real_name = granted[:16].rstrip(b"\0").decode(errors="replace")
+    real_name = os.fsdecode(granted[:16].rstrip(b"\0"))
     return Tap(fd, real_name, _set_offloads(fd))
 
 

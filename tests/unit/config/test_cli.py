@@ -203,6 +203,11 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("-m -1", "Invalid MTU: -1"),
         ("-m 08", "Invalid MTU: 08"),
         ("-m 65522", "MTU 65522 too large (max 65521)"),
+        (
+            "-m 67",
+            "MTU 67 too small (min 68 for IPv4, 1280 for IPv6; max 65521)",
+        ),
+        ("-6 -m 1", "MTU 1 too small (min 68 for IPv4, 1280 for IPv6; max 65521)"),
         ("-a 0.0.0.0", "Invalid address: 0.0.0.0"),
         ("-a 127.0.0.1", "Invalid address: 127.0.0.1"),
         ("-a 224.0.0.1", "Invalid address: 224.0.0.1"),
@@ -343,7 +348,7 @@ def test_stderr_is_accepted_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "count"), [("-m 67 1", 2), ("-m 1000 1", 1), ("-4 -m 1000 1", 0)]
+    ("line", "count"), [("-m 68 1", 1), ("-m 1279 1", 1), ("-4 -m 1000 1", 0)]
 )
 def test_tiny_mtu_is_warned_about(line: str, count: int) -> None:
     assert len(parse(line).warnings) == count

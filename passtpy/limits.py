@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tells which limit of the process stands in our way, in the words of `ulimit`.
+
+Python meets a limit as an OSError, a MemoryError or an import that failed, anywhere in
+the start; the user set a number, and wants to read that one.
+"""
+
+import resource
+from contextlib import suppress
+from errno import EAGAIN, EMFILE, ENOMEM
+from typing import Final, NamedTuple
+
+from passtpy.errors import SetupError
+
+# The start holds about 25 at once; what is left over is for the guest's flows.
+FILES_NEEDED: Final = 32
+
+
+class _Limit(NamedTuple):
+    """A limit of the process as users know it."""
+
+    what: str
+    letter: str  # of ulimit
+    resource: int
+    unit: int
+
+
+_LIMITS: Final[dict[int | None, _Limit]] = {
+    EMFILE: _Limit("open files", "-n", resource.RLIMIT_NOFILE, 1),
+    ENOMEM: _Limit("memory", "-v, in KiB", resource.RLIMIT_AS, 1024),
+    EAGAIN: _Limit("processes", "-u", resource.RLIMIT_NPROC, 1),
+}
+
+
+def raise_files() -> tuple[int, int]:
+    """Raise the limit of open files as far as allowed; return what it was.
+
+    SetupError when so few are allowed that nothing could be served.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    if before[1] != resource.RLIM_INFINITY and before[1] < FILES_NEEDED:
+        raise SetupError(
+            f"Limit of open files (ulimit -n) is {before[1]}, {FILES_NEEDED} are needed"
+        )
+    return before
+
+
+def reached(error: BaseException) -> str | None:
+    """Return the line about the limit behind `error`; None: it was another reason."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or _found_no_room(error):
+        number = ENOMEM
+    limit = _LIMITS.get(number)
+    if limit is None:
+        return None
+    soft = resource.getrlimit(limit.resource)[0]
+    if soft == resource.RLIM_INFINITY:
+        return f"Out of {limit.what}"
+    return f"Limit of {limit.what} (ulimit {limit.letter}) is {soft // limit.unit}"
+
+
+def _found_no_room(error: BaseException) -> bool:
+    """Tell whether a library or a thread lacked address space: two texts, no number."""
+    text = str(error)
+    return ("failed to map" in text and isinstance(error, ImportError)) or (
+        "start new thread" in text and isinstance(error, RuntimeError)
+    )
