@@ -245,7 +245,7 @@ class Engine:
             counters |= self._stock.counters()
         if self._relay is not None:
             counters |= self._relay.counters()
-        log = {"log_lost": self._log.lost, "log_failures": self._log.failures}
+        log = {"log_lines_lost": self._log.lost, "log_failures": self._log.failures}
         counters["closed_by_policy"] = self._closed_by_policy
         return counters | self._failures | log
 

@@ -214,6 +214,22 @@ static uint64_t wake_at(const struct datapath *dp)
 	return at;
 }
 
+/* capture_flush() - Have captured frames written, and tell what went wrong */
+static void capture_flush(struct ctx *c)
+{
+	struct pcap *pcap = &c->tap.pcap;
+	bool on = pcap->fd >= 0;
+	uint64_t lost;
+
+	pcap_flush(pcap);
+	lost = pcap_lost(pcap);
+	if (lost)
+		flow_log(&c->log, c->now, PCAP_LOST, NULL, lost, 0, 0, 0);
+	if (on && pcap->fd < 0)
+		flow_log(&c->log, c->now, PCAP_FAILED, NULL, pcap->error, 0, 0,
+			 0);
+}
+
 /* before_sleep() - Do what must not wait for the next event; but when Python
  * is wanted the next turn follows at once, and nobody sleeps */
 static void before_sleep(struct datapath *dp)
@@ -227,7 +243,7 @@ static void before_sleep(struct datapath *dp)
 		ctx_close_dead(c, CTX_DEAD_MAX);
 	tap_flush(&c->tap);
 	gate_sync(dp);
-	pcap_flush(&c->tap.pcap);
+	capture_flush(c);
 	if (!time_is_virtual(c))
 		timer_arm(&c->timers, wake_at(dp));
 }

@@ -4,13 +4,20 @@
 #include "link/pcap.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PCAP_BUF      (256 * 1024) /* several frames of 64 KiB */
-#define PCAP_MAGIC    0xa1b23c4dU  /* time stamps in nanoseconds */
+#include "base/macros.h"
+
+#define PCAP_CHUNK    (256U * 1024) /* of one write, and before a wake-up */
+#define PCAP_PATIENCE 1000
+#define PCAP_STACK    (256U * 1024)
+#define PCAP_MAGIC    0xa1b23c4dU /* time stamps in nanoseconds */
 #define PCAP_SNAPLEN  262144
 #define PCAP_ETHERNET 1
 
@@ -31,23 +38,159 @@ struct pcap_record_hdr {
 	uint32_t length;
 };
 
-int pcap_init(struct pcap *p)
+static uint64_t pcap_tail(const struct pcap *p)
 {
+	return __atomic_load_n(&p->tail, __ATOMIC_ACQUIRE);
+}
+
+static size_t pcap_room(const struct pcap *p)
+{
+	return PCAP_RING - (size_t)(p->head - pcap_tail(p));
+}
+
+static void pcap_put(struct pcap *p, const void *data, size_t len)
+{
+	size_t at = p->head & (PCAP_RING - 1), first = MIN(len, PCAP_RING - at);
+
+	memcpy(p->ring + at, data, first);
+	memcpy(p->ring, (const uint8_t *)data + first, len - first);
+	__atomic_store_n(&p->head, p->head + len, __ATOMIC_RELEASE);
+}
+
+/* pcap_write() - Write some of what is in the ring; the one place that waits
+ *
+ * Only here may the thread be cancelled: it holds nothing.
+ */
+static int pcap_write(struct pcap *p, uint64_t head)
+{
+	size_t at = p->tail & (PCAP_RING - 1);
+	size_t len = MIN((size_t)(head - p->tail), PCAP_RING - at);
+	struct pollfd wait = { .fd = p->fd, .events = POLLOUT };
+	ssize_t n;
+	int error;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	n = write(p->fd, p->ring + at, MIN(len, PCAP_CHUNK));
+	error = n < 0 ? errno : ENOSPC;
+	if (n < 0 && error == EAGAIN) /* somebody shares the description */
+		poll(&wait, 1, -1);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+
+	if (n > 0)
+		__atomic_store_n(&p->tail, p->tail + (size_t)n,
+				 __ATOMIC_RELEASE);
+	return n > 0 || error == EINTR || error == EAGAIN ? 0 : error;
+}
+
+static void *pcap_writer(void *arg)
+{
+	struct pcap *p = arg;
+	bool stop = false;
+	uint64_t head;
+	int err = 0;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	while (!err) {
+		pthread_mutex_lock(&p->lock);
+		while ((head = __atomic_load_n(&p->head, __ATOMIC_ACQUIRE)) ==
+			       p->tail &&
+		       !p->stop)
+			pthread_cond_wait(&p->more, &p->lock);
+		stop = p->stop;
+		pthread_mutex_unlock(&p->lock);
+		if (head == p->tail && stop)
+			return NULL;
+		while (head != p->tail && !err)
+			err = pcap_write(p, head);
+	}
+	__atomic_store_n(&p->failed, err, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static int pcap_run(struct pcap *p)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int err;
+
+	sigfillset(&all);
+	err = pthread_attr_init(&attr);
+	if (err)
+		return err;
+	pthread_attr_setstacksize(&attr, PCAP_STACK);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&p->writer, &attr, pcap_writer, p);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	p->running = !err;
+	return err;
+}
+
+/* pcap_wake() - Tell the writer that there is more, or that this was all */
+static void pcap_wake(struct pcap *p, bool stop)
+{
+	pthread_mutex_lock(&p->lock);
+	p->stop = stop;
+	pthread_cond_signal(&p->more);
+	pthread_mutex_unlock(&p->lock);
+	p->woken = p->head;
+}
+
+/* pcap_join() - Wait for the writer's end, as long as it gets anywhere */
+static void pcap_join(struct pcap *p)
+{
+	uint64_t seen;
+	int err;
+
+	do {
+		struct timespec until;
+
+		seen = pcap_tail(p);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += p->patience_ms / 1000;
+		until.tv_nsec += p->patience_ms % 1000 * 1000000L;
+		if (until.tv_nsec >= 1000000000L) {
+			until.tv_nsec -= 1000000000L;
+			until.tv_sec++;
+		}
+		err = pthread_timedjoin_np(p->writer, NULL, &until);
+	} while (err == ETIMEDOUT && pcap_tail(p) != seen);
+	if (err) {
+		pthread_cancel(p->writer);
+		pthread_join(p->writer, NULL);
+	}
+	p->running = false;
+}
+
+static void pcap_close(struct pcap *p)
+{
+	if (p->fd >= 0)
+		close(p->fd);
 	p->fd = -1;
-	p->error = 0;
-	p->fill = 0;
-	p->buf = malloc(PCAP_BUF);
-	return p->buf ? 0 : -ENOMEM;
+	if (p->ring)
+		munmap(p->ring, PCAP_RING);
+	p->ring = NULL;
+}
+
+void pcap_init(struct pcap *p)
+{
+	memset(p, 0, sizeof(*p));
+	p->fd = -1;
+	p->patience_ms = PCAP_PATIENCE;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->more, NULL);
 }
 
 void pcap_free(struct pcap *p)
 {
 	pcap_stop(p);
-	free(p->buf);
-	p->buf = NULL;
+	pthread_cond_destroy(&p->more);
+	pthread_mutex_destroy(&p->lock);
 }
 
-int pcap_start(struct pcap *p, int fd)
+/* pcap_header() - Write the file's header now if it can be taken: most of what
+ * can be wrong with a file is found out by the one who named it */
+static int pcap_header(struct pcap *p)
 {
 	static const struct pcap_file_hdr hdr = {
 		.magic = PCAP_MAGIC,
@@ -56,73 +199,97 @@ int pcap_start(struct pcap *p, int fd)
 		.snaplen = PCAP_SNAPLEN,
 		.linktype = PCAP_ETHERNET,
 	};
+	struct pollfd ready = { .fd = p->fd, .events = POLLOUT };
 
-	pcap_stop(p);
-	p->fd = fd;
-	p->error = 0;
-	memcpy(p->buf, &hdr, sizeof(hdr));
-	p->fill = sizeof(hdr);
-	pcap_flush(p);
-	return -p->error;
+	pcap_put(p, &hdr, sizeof(hdr));
+	return poll(&ready, 1, 0) == 1 ? pcap_write(p, p->head) : 0;
 }
 
-static void pcap_close(struct pcap *p)
+int pcap_start(struct pcap *p, int fd)
 {
-	if (p->fd >= 0)
-		close(p->fd);
-	p->fd = -1;
-	p->fill = 0;
+	pcap_stop(p);
+	p->fd = fd;
+	p->head = p->tail = p->woken = 0;
+	p->untold = 0;
+	p->failed = 0;
+	p->stop = false;
+	p->ring = mmap(NULL, PCAP_RING, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p->ring == MAP_FAILED) {
+		p->ring = NULL;
+		p->error = ENOMEM;
+	} else {
+		p->error = pcap_header(p);
+	}
+	if (p->error)
+		pcap_close(p);
+	return -p->error;
 }
 
 void pcap_stop(struct pcap *p)
 {
-	pcap_flush(p);
+	if (p->fd < 0)
+		return;
+	if (!p->running && p->head != p->tail)
+		p->error = pcap_run(p);
+	if (p->running) {
+		pcap_wake(p, true);
+		pcap_join(p);
+		p->error = p->failed;
+	}
 	pcap_close(p);
 }
 
 void pcap_flush(struct pcap *p)
 {
-	uint32_t done = 0;
-
-	while (p->fd >= 0 && done < p->fill) {
-		ssize_t n = write(p->fd, p->buf + done, p->fill - done);
-
-		if (n > 0) {
-			done += (uint32_t)n;
-		} else if (n == 0 || errno != EINTR) {
-			p->error = n ? errno : ENOSPC;
-			pcap_close(p);
-		}
+	if (p->fd < 0)
+		return;
+	if (p->running)
+		p->error = __atomic_load_n(&p->failed, __ATOMIC_ACQUIRE);
+	else if (p->head != p->woken)
+		p->error = pcap_run(p);
+	if (p->error) {
+		if (p->running)
+			pcap_join(p);
+		pcap_close(p);
+	} else if (p->head != p->woken) {
+		pcap_wake(p, false);
 	}
-	p->fill = 0;
 }
 
-void pcap_frame(struct pcap *p, const struct iovec *iov, unsigned n)
+uint64_t pcap_lost(struct pcap *p)
+{
+	uint64_t lost = p->untold;
+
+	if (!lost || (p->ring && pcap_room(p) < PCAP_RING / 2))
+		return 0;
+	p->untold = 0;
+	return lost;
+}
+
+bool pcap_frame(struct pcap *p, const struct iovec *iov, unsigned n)
 {
 	struct pcap_record_hdr hdr;
 	struct timespec ts;
 	size_t len = 0;
 
 	if (p->fd < 0)
-		return;
+		return true;
 	for (unsigned i = 0; i < n; i++)
 		len += iov[i].iov_len;
-	if (sizeof(hdr) + len > PCAP_BUF)
-		return;
-	if (p->fill + sizeof(hdr) + len > PCAP_BUF) {
-		pcap_flush(p);
-		if (p->fd < 0)
-			return;
+	if (sizeof(hdr) + len > pcap_room(p)) {
+		p->untold++;
+		return false;
 	}
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	hdr.seconds = (uint32_t)ts.tv_sec;
 	hdr.nanoseconds = (uint32_t)ts.tv_nsec;
 	hdr.captured = hdr.length = (uint32_t)len;
-	memcpy(p->buf + p->fill, &hdr, sizeof(hdr));
-	p->fill += sizeof(hdr);
-	for (unsigned i = 0; i < n; i++) {
-		memcpy(p->buf + p->fill, iov[i].iov_base, iov[i].iov_len);
-		p->fill += (uint32_t)iov[i].iov_len;
-	}
+	pcap_put(p, &hdr, sizeof(hdr));
+	for (unsigned i = 0; i < n; i++)
+		pcap_put(p, iov[i].iov_base, iov[i].iov_len);
+	if (p->running && p->head - p->woken >= PCAP_CHUNK)
+		pcap_wake(p, false);
+	return true;
 }

@@ -24,8 +24,7 @@ int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
 	t->fd = fd;
 	t->ops = ops;
 	t->cnt = cnt;
-	if (pcap_init(&t->pcap))
-		return -ENOMEM;
+	pcap_init(&t->pcap);
 	t->rx_buf = aligned_alloc(TAP_RX_ALIGN,
 				  ROUND_DOWN(rx_size + TAP_RX_ALIGN - 1,
 					     TAP_RX_ALIGN));
@@ -72,7 +71,8 @@ static void tap_count_read(struct tap *t, int n)
 	for (int i = 0; i < n; i++) {
 		struct iovec iov = { t->rx[i].data, t->rx[i].len };
 
-		pcap_frame(&t->pcap, &iov, 1);
+		if (!pcap_frame(&t->pcap, &iov, 1))
+			count(t->cnt, CNT_PCAP_LOST);
 	}
 }
 
@@ -102,7 +102,8 @@ static void tap_capture_sent(struct tap *t, const struct frame_out *f,
 	iov[0].iov_len = f->hdr_len;
 	for (unsigned i = 0; i < n; i++)
 		iov[1 + i] = payload[i];
-	pcap_frame(&t->pcap, iov, 1 + n);
+	if (!pcap_frame(&t->pcap, iov, 1 + n))
+		count(t->cnt, CNT_PCAP_LOST);
 }
 
 /* tap_put() - Hand one frame to the backend, count and capture it */

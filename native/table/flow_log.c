@@ -57,6 +57,7 @@ int flow_log_init(struct flow_log *log, uint32_t size, struct counters *cnt)
 	log->size = size;
 	log->head = 0;
 	log->tail = 0;
+	log->lost = 0;
 	log->level = 0;
 	log->cnt = cnt;
 	return 0;
@@ -70,16 +71,31 @@ void flow_log_free(struct flow_log *log)
 	log->level = 0;
 }
 
+/* flow_log_tell_lost() - Let an event stand where others found no room */
+static void flow_log_tell_lost(struct flow_log *log)
+{
+	uint64_t lost = log->lost;
+
+	log->lost = 0;
+	if (lost)
+		flow_log_put_(log, log->lost_at, LOG_EVENTS_LOST, NULL,
+			      (int64_t)lost, 0, 0, 0);
+}
+
 void flow_log_put_(struct flow_log *log, uint64_t now, enum log_event ev,
 		   const struct flow *flow, int64_t a0, int64_t a1, int64_t a2,
 		   int64_t a3)
 {
+	uint32_t room = log->size - (log->head - log->tail);
 	struct log_record *r;
 
-	if (log->head - log->tail == log->size) {
+	if (room < 1 + !!log->lost) {
 		count(log->cnt, CNT_LOG_LOST);
+		log->lost++;
+		log->lost_at = now;
 		return;
 	}
+	flow_log_tell_lost(log);
 	r = &log->ring[log->head++ & (log->size - 1)];
 
 	r->time = now;
@@ -106,6 +122,8 @@ void flow_log_put_(struct flow_log *log, uint64_t now, enum log_event ev,
 
 bool flow_log_get(struct flow_log *log, struct log_record *ret_record)
 {
+	if (log->head == log->tail)
+		flow_log_tell_lost(log);
 	if (log->head == log->tail)
 		return false;
 	*ret_record = log->ring[log->tail++ & (log->size - 1)];

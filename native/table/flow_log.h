@@ -2,7 +2,8 @@
 /* flow_log.h - Ring of log events on their way to Python
  *
  * A record is fixed in size and carries a copy of the flow's addresses, since
- * the flow may be gone when Python formats it. A full ring drops and counts.
+ * the flow may be gone when Python formats it. A full ring drops and counts; an
+ * event in their place tells how many were dropped.
  */
 #ifndef PASSTPY_TABLE_FLOW_LOG_H
 #define PASSTPY_TABLE_FLOW_LOG_H
@@ -46,6 +47,8 @@ struct log_record {
  * @size:	Power of two
  * @head:	Next to write
  * @tail:	Next to read
+ * @lost:	Found no room since there was last some
+ * @lost_at:	When the last of these was, ns
  * @level:	0 off, 1 life of flows, 2 events, 3 packets
  * @cnt:	LOG_LOST is counted here
  * @base:	First entry of the flow table, to tell indexes
@@ -55,6 +58,8 @@ struct flow_log {
 	uint32_t size;
 	uint32_t head;
 	uint32_t tail;
+	uint64_t lost;
+	uint64_t lost_at;
 	uint8_t level;
 	struct counters *cnt;
 	const struct flow *base;

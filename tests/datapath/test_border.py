@@ -245,7 +245,10 @@ def test_log_ring_is_off_by_default_and_bounded(guest: Guest) -> None:
         if port % 100 == 0:
             guest.turn()
     assert guest.counter("log_lost") > 0
-    assert len(guest.dp.events(100_000)) == 4096
+    events = guest.dp.events(100_000)
+    assert len(events) == 4096 + 1
+    assert _native.EVENTS[events[-1].event][0] == "events_lost"
+    assert events[-1].args[0] == guest.counter("log_lost")
 
 
 def test_counters_have_a_name_and_a_meaning(guest: Guest) -> None:

@@ -103,6 +103,35 @@ static void test_full_ring_drops_the_newest_and_counts(void)
 		CHECK(flow_log_get(&t.log, &r));
 		CHECK_EQ(r.arg[0], i);
 	}
+	CHECK(flow_log_get(&t.log, &r));
+	CHECK_EQ(r.event, LOG_EVENTS_LOST);
+	CHECK_EQ(r.arg[0], 3);
+	CHECK_EQ(r.time, TABLE_LOG + 2);
+	CHECK(!flow_log_get(&t.log, &r));
+	table_teardown(&t);
+}
+
+static void test_the_loss_is_told_where_events_are_missing(void)
+{
+	struct log_record r;
+	struct table t;
+
+	table_setup(&t, 1);
+	t.log.level = 3;
+	for (int i = 0; i < TABLE_LOG + 2; i++)
+		flow_log(&t.log, (uint64_t)i, SOCK_ERROR, NULL, i, 0, 0, 0);
+	CHECK(flow_log_get(&t.log, &r)); /* no room yet for both */
+	flow_log(&t.log, 90, SOCK_ERROR, NULL, 90, 0, 0, 0);
+	CHECK(flow_log_get(&t.log, &r));
+	flow_log(&t.log, 91, SOCK_ERROR, NULL, 91, 0, 0, 0);
+	CHECK_EQ(t.cnt.n[CNT_LOG_LOST], 3);
+	for (int i = 2; i < TABLE_LOG; i++)
+		CHECK(flow_log_get(&t.log, &r));
+	CHECK(flow_log_get(&t.log, &r));
+	CHECK_EQ(r.event, LOG_EVENTS_LOST);
+	CHECK_EQ(r.arg[0], 3);
+	CHECK(flow_log_get(&t.log, &r));
+	CHECK_EQ(r.arg[0], 91);
 	CHECK(!flow_log_get(&t.log, &r));
 	table_teardown(&t);
 }
@@ -112,6 +141,7 @@ int main(void)
 	RUN(test_every_number_has_a_name);
 	RUN(test_level_decides_what_is_recorded);
 	RUN(test_record_outlives_its_flow);
+	RUN(test_the_loss_is_told_where_events_are_missing);
 	RUN(test_full_ring_drops_the_newest_and_counts);
 	return 0;
 }

@@ -138,3 +138,14 @@ def test_an_exception_in_the_background_reaches_the_log_file(
     text = log.read_text()
     assert "KeyError: 'nobody expects this'" in text
     assert "in fail" in text
+
+
+def test_a_capture_that_nobody_reads_does_not_stop_traffic(echo: int) -> None:
+    client = [sys.executable, "-c", CLIENT, str(echo), str(FLOWS)]
+    unread, capture = os.pipe()
+    path = f"/proc/{os.getpid()}/fd/{capture}"
+    argv = pasta("root", "-q", "-p", path, *NETWORK, "-t", "none", "--", *client)
+    done = run(argv)
+    os.close(capture)
+    os.close(unread)
+    assert (done.returncode, done.stdout) == (0, "all there\n")
