@@ -157,13 +157,12 @@ static int stream_read(struct tap *t)
 
 	if (t->fd < 0)
 		return 0;
-	if (!t->more) {
-		t->drained = true;
-		n = stream_fill(t);
-		if (n <= 0)
-			return (int)n;
-	}
-	return stream_parse(t);
+	n = stream_parse(t); /* what the last batch had no room for */
+	if (n)
+		return (int)n;
+	t->drained = true;
+	n = stream_fill(t);
+	return n > 0 ? stream_parse(t) : (int)n;
 }
 
 /* To the guest */

@@ -139,8 +139,8 @@ class Oracle:
     def _check_quote(self, error: Packet) -> None:
         quote = Packet(error.l4[8:], quoted=True)
         assert quote.src == error.dst, f"{error}: quotes a packet of another host"
-        if self._parts or quote.fragment:
-            return  # put together from parts, which were not kept
+        if self._parts and not quote.fragment:
+            return  # put together from parts: the tests of fragments look
         size = 8 if quote.proto == TCP else len(quote.l4)
         wanted = _blank(quote.proto, quote.l4[:size])
         known = [
@@ -149,6 +149,6 @@ class Oracle:
             if l4[:size] == wanted
         ]
         assert known, f"{error}: quotes what was never sent: {quote.l4.hex()}"
-        if quote.proto == UDP:
+        if quote.proto == UDP and not quote.fragment:
             length = int.from_bytes(quote.l4[4:6], "big")
             assert length in (size, *known), f"{error}: length of the quoted datagram"

@@ -25,7 +25,7 @@ from scapy.packet import Packet
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
-from tests.datapath.guest import Guest
+from tests.datapath.guest import Guest, forward_to
 from tests.datapath.packets import (
     DPORT,
     GUEST4,
@@ -229,6 +229,26 @@ def decide_otherwise(miss: _native.Miss) -> Verdict:
     target = TARGET6 if is_v4(miss.oaddr) else TARGET4
     eaddr = inany(ip_address(target))
     return Verdict(Action.FORWARD, Pif.HOST, eaddr, miss.oport, UNSPECIFIED, 0, 1)
+
+
+def test_errors_amid_a_burst_quote_what_was_sent(lost: Guest, wire: Wire) -> None:
+    """traceroute by ping, beside a download: both wait for the same flush."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind((HOST4, 0))
+        heard = forward_to(peer.getsockname()[1], HOST4)
+        lost.decide = lambda miss: heard(miss) if miss.oport == 9 else decide(miss)
+        lost.send(udp(b"open", dport=9))
+        peer.connect(peer.recvfrom(9)[1])
+        for number in range(40):
+            lost.put(echo(200 + number, 7, b"ping %d " % number * 9))
+        lost.turn()
+        for number in range(40):
+            wire.answer(11, 0, wire.next(False))
+            peer.send(b"burst %d " % number * 100)
+        frames = lost.drain()
+    errors = [frame for frame in frames if ICMP in frame.packet]
+    assert len(errors) == 40  # what they quote is the oracle's to tell
+    assert sum(len(frame.payload) for frame in frames if frame not in errors) > 40 * 800
 
 
 @pytest.mark.parametrize("what", ["udp", "tcp"])

@@ -63,6 +63,19 @@ static void a_copy_is_made_at_once(void)
 	teardown();
 }
 
+static void a_frame_needs_no_payload(void)
+{
+	struct frame_out f = { .hdr_len = 60, .hdr = { 7 } };
+	uint8_t frame[60];
+
+	setup();
+	CHECK_EQ(tap_send(&tap, &f, NULL, 0), 0);
+	tap_flush(&tap);
+	take(frame, sizeof(frame));
+	CHECK_EQ(frame[0], 7);
+	teardown();
+}
+
 static void a_batch_goes_with_its_scope_and_in_order(void)
 {
 	static uint8_t big[30000], frame[ETH_HLEN_ + sizeof(big)];
@@ -173,6 +186,7 @@ static void misuse_is_deadly(void)
 int main(void)
 {
 	RUN(a_copy_is_made_at_once);
+	RUN(a_frame_needs_no_payload);
 	RUN(a_batch_goes_with_its_scope_and_in_order);
 	RUN(misuse_is_deadly);
 	return 0;
