@@ -63,10 +63,11 @@ unit: .venv/.ready-unit build native-debug ## Run the tests that need no root an
 	@$(PYTEST) $(wildcard tests/unit tests/datapath tests/house) $(ARGS)
 
 .PHONY: lint
-lint: .venv/.ready-lint ## Check style, types and what static analysis sees
+lint: .venv/.ready-lint native-debug ## Check style, types and what static analysis sees
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	cd build/debug && MYPYPATH=. $(BIN)/python -m mypy.stubtest passtpy._native
 	$(if $(SOURCES_C),$(BIN)/clang-format --dry-run -Werror $(SOURCES_C))
 	@mkdir -p build/cppcheck
 	cppcheck $(CPPCHECK) native tests/native tests/bench/load tests/qemu/guest

@@ -7,7 +7,7 @@ fields also have names.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, Self, final
 
 from _typeshed import structseq
 
@@ -42,6 +42,17 @@ class Miss(
 ):
     """A frame, socket or datagram without a flow, parked until its verdict."""
 
+    __match_args__: Final = (
+        "miss_id",
+        "proto",
+        "pif",
+        "eaddr",
+        "eport",
+        "oaddr",
+        "oport",
+        "listener",
+    )
+
     @property
     def miss_id(self) -> int: ...
     @property
@@ -63,6 +74,8 @@ class Miss(
 class Punt(structseq[Any], tuple[int, bytes]):
     """An Ethernet frame lifted to a service, and to which: an index of PUNT_KINDS."""
 
+    __match_args__: Final = ("kind", "frame")
+
     @property
     def kind(self) -> int: ...
     @property
@@ -71,6 +84,8 @@ class Punt(structseq[Any], tuple[int, bytes]):
 @final
 class Gone(structseq[Any], tuple[int]):
     """The tap is gone, or its guest: with a backend that attaches, another may come."""
+
+    __match_args__: Final = ("errno",)
 
     @property
     def errno(self) -> int: ...
@@ -84,6 +99,8 @@ class Event(
 
     `flow` is packed as in flows(), with what was known of it at that time.
     """
+
+    __match_args__: Final = ("time_ns", "event", "flow_id", "flow", "args")
 
     @property
     def time_ns(self) -> int: ...
@@ -106,13 +123,13 @@ class Datapath:
     udp_strict: bool
     guest_mac: bytes
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         tap_fd: int,
         *,
         mtu: int,
         our_mac: bytes,
-        guest_mac: bytes = ...,
+        guest_mac: bytes | None = None,
         max_flows: int = 131072,
         vnet_hdr: bool = True,
         offloads: int = 0,
@@ -120,7 +137,7 @@ class Datapath:
         virtual_time: bool = False,
         secret: bytes | None = None,
         backend: Literal["tun", "stream", "vhost"] = "tun",
-    ) -> None: ...
+    ) -> Self: ...
     # stream: a guest came, and goes; flows stay. A guest that leaves by itself is told
     # by Gone each time.
     def attach(self, fd: int, /) -> None: ...
@@ -169,6 +186,7 @@ class Datapath:
         self,
         miss_id: int,
         verdict: tuple[int, int, bytes, int, bytes, int, int, int],
+        /,
         fd: int = -1,
     ) -> int | None: ...
     # why: FLOW_WHYS.index("ASKED") or ("POLICY"). OSError ESTALE: the flow is gone. The
@@ -178,14 +196,14 @@ class Datapath:
     def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
     # pif: 1 (HOST), or 3 (SPLICE) for a socket of the namespace
     def listen(self, fd: int, proto: int, listener: int, pif: int = 1) -> None: ...
-    def unlisten(self, listener: int) -> None: ...
-    def inject(self, frame: bytes) -> None: ...
+    def unlisten(self, listener: int, /) -> None: ...
+    def inject(self, frame: bytes, /) -> None: ...
     def events(self, limit: int = 256) -> list[Event]: ...
     # A page of flows, each as FLOW_RECORD tells, and where to go on; 0: that was all
     def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]: ...
     def counters(self) -> dict[str, int]: ...
     def outbound_if(self, v4: str, v6: str) -> None: ...
-    def pcap(self, fd: int) -> None: ...
+    def pcap(self, fd: int, /) -> None: ...
     # Only in builds with PASSTPY_FAULTS.
     def faults(
         self, *, drop_ppm: int = 0, reorder_ppm: int = 0, seed: int = 1

@@ -367,59 +367,82 @@ static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
 
 static PyMethodDef methods[] = {
 	{ "close", METHOD(py_close), METH_NOARGS,
-	  "Close every socket and the tap" },
+	  SIGNATURE("close($self, /)") "Close every socket and the tap" },
 	{ "fileno", METHOD(py_fileno), METH_NOARGS,
-	  "The epoll file descriptor: readable when turn() has work" },
+	  SIGNATURE(
+		  "fileno($self, /)") "The epoll file descriptor: readable when turn() has work" },
 	{ "turn", METHOD(py_turn), METH_FASTCALL | METH_KEYWORDS,
-	  "turn(now=None, slice_us=1000, spin_us=60): one bounded run" },
+	  SIGNATURE(
+		  "turn($self, now=None, slice_us=1000, spin_us=60)") "Run once, within bounds; return what Python must see" },
 	{ "open", METHOD(py_open), METH_FASTCALL | METH_KEYWORDS,
-	  "open(miss_id, verdict, fd=-1): flow_id, or None: it said no" },
+	  SIGNATURE(
+		  "open($self, miss_id, verdict, /, fd=-1)") "Carry out a verdict; return flow_id, or None: it said no" },
 	{ "close_flow", METHOD(py_close_flow), METH_KW,
-	  "close_flow(flow_id, why): reset both ends of an open flow" },
+	  SIGNATURE(
+		  "close_flow($self, flow_id, why)") "Reset both ends of an open flow" },
 	{ "verdict", METHOD(py_verdict), METH_KW,
-	  "verdict(flow_id, rule=, generation=): put it under another rule" },
+	  SIGNATURE(
+		  "verdict($self, flow_id, *, rule, generation)") "Put an open flow under another rule" },
 	{ "attach", METHOD(py_attach), METH_O,
-	  "attach(fd): a guest came; its socket is taken over" },
+	  SIGNATURE(
+		  "attach($self, fd, /)") "A guest came; its socket is taken over" },
 	{ "detach", METHOD(py_detach), METH_NOARGS,
-	  "detach(): let go of the guest; flows wait for the next one" },
+	  SIGNATURE(
+		  "detach($self, /)") "Let go of the guest; flows wait for the next one" },
 	{ "vhost_features", METHOD(py_vhost_features), METH_O,
-	  "vhost_features(features): virtio features that were negotiated" },
+	  SIGNATURE(
+		  "vhost_features($self, features, /)") "Virtio features that were negotiated" },
 	{ "vhost_memory", METHOD(py_vhost_memory), METH_O,
-	  "vhost_memory(regions): map a guest's memory in place of the old" },
+	  SIGNATURE(
+		  "vhost_memory($self, regions, /)") "Map a guest's memory in place of the old" },
 	{ "vhost_ring", METHOD(py_vhost_ring), METH_KW,
-	  "vhost_ring(index, size=, desc=, used=, avail=, base=, kick_fd=, "
-	  "call_fd=): start a ring, disabled" },
+	  SIGNATURE("vhost_ring($self, index, *, size, desc, used, avail, "
+		    "base, kick_fd, call_fd)") "Start a ring, disabled" },
 	{ "vhost_call", METHOD(py_vhost_call), METH_VARARGS,
-	  "vhost_call(index, call_fd): notify elsewhere from now on" },
+	  SIGNATURE(
+		  "vhost_call($self, index, call_fd, /)") "Notify elsewhere from now on" },
 	{ "vhost_enable", METHOD(py_vhost_enable), METH_VARARGS,
-	  "vhost_enable(index, enabled): let frames pass, or not" },
+	  SIGNATURE(
+		  "vhost_enable($self, index, enabled, /)") "Let frames pass, or not" },
 	{ "vhost_stop", METHOD(py_vhost_stop), METH_O,
-	  "vhost_stop(index): stop a ring; returns where it would go on" },
+	  SIGNATURE(
+		  "vhost_stop($self, index, /)") "Stop a ring; return where it would go on" },
 	{ "listen", METHOD(py_listen), METH_KW,
-	  "listen(fd, proto, listener, pif=PIF_HOST): take over a bound socket" },
+	  SIGNATURE(
+		  "listen($self, fd, proto, listener, pif=1)") "Take over a bound socket" },
 	{ "unlisten", METHOD(py_unlisten), METH_O,
-	  "unlisten(listener): close a listening socket" },
+	  SIGNATURE("unlisten($self, listener, /)") "Close a listening socket" },
 	{ "inject", METHOD(py_inject), METH_O,
-	  "inject(frame): put an Ethernet frame on the tap" },
+	  SIGNATURE(
+		  "inject($self, frame, /)") "Put an Ethernet frame on the tap" },
 	{ "events", METHOD(py_events), METH_KW,
-	  "events(limit=256): drain the log ring" },
+	  SIGNATURE("events($self, limit=256)") "Drain the log ring" },
 	{ "flows", METHOD(py_flows), METH_KW,
-	  "flows(cursor=0, limit=256): flows, and where to go on" },
+	  SIGNATURE(
+		  "flows($self, cursor=0, limit=256)") "A page of packed flows, and where to go on" },
 	{ "counters", METHOD(py_counters), METH_NOARGS,
-	  "All counters by name" },
+	  SIGNATURE("counters($self, /)") "All counters by name" },
 	{ "outbound_if", METHOD(py_outbound_if), METH_KW,
-	  "outbound_if(v4, v6): bind outbound sockets to interfaces" },
+	  SIGNATURE(
+		  "outbound_if($self, v4, v6)") "Bind outbound sockets to interfaces" },
 	{ "pcap", METHOD(py_pcap), METH_O,
-	  "pcap(fd): capture to a file, which is taken over; -1 stops" },
+	  SIGNATURE(
+		  "pcap($self, fd, /)") "Capture to a file, which is taken over; -1 stops" },
 #ifdef PASSTPY_FAULTS
 	{ "faults", METHOD(py_faults), METH_KW,
-	  "faults(drop_ppm=0, reorder_ppm=0, seed=1): mistreat frames" },
+	  SIGNATURE(
+		  "faults($self, *, drop_ppm=0, reorder_ppm=0, seed=1)") "Mistreat frames" },
 #endif
 	{ NULL, NULL, 0, NULL },
 };
 
 static PyType_Slot slots[] = {
-	{ Py_tp_doc, "The C half: tap, flow table and every flow's sockets" },
+	{ Py_tp_doc,
+	  SIGNATURE(
+		  "Datapath(tap_fd, *, mtu, our_mac, guest_mac=None, "
+		  "max_flows=131072, vnet_hdr=True, offloads=0, "
+		  "queue_frames=500, virtual_time=False, secret=None, "
+		  "backend='tun')") "The C half: tap, flow table and every flow's sockets" },
 	{ Py_tp_new, py_datapath_new },
 	{ Py_tp_dealloc, py_datapath_dealloc },
 	{ Py_tp_methods, methods },

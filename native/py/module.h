@@ -18,6 +18,10 @@ struct module_state {
 	PyTypeObject *event;
 };
 
+/* SIGNATURE() - Begins a docstring: what inspect.signature(), and the check of
+ * the stub file, read; the text is Python's */
+#define SIGNATURE(text) text "\n--\n\n"
+
 /* datapath_type.c */
 extern PyType_Spec datapath_spec;
 

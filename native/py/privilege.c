@@ -11,6 +11,8 @@
 
 #include "py/privilege.h"
 
+#include "py/module.h"
+
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -253,24 +255,33 @@ static PyObject *priv_inotify_watch(PyObject *self, PyObject *args)
 
 PyMethodDef passtpy_privilege_methods[] = {
 	{ "setns", priv_setns, METH_VARARGS,
-	  "setns(fd, nstype=0): join the namespace behind a descriptor" },
+	  SIGNATURE(
+		  "setns($module, fd, nstype=0, /)") "Join the namespace behind a descriptor" },
 	{ "unshare", priv_unshare, METH_VARARGS,
-	  "unshare(flags): move into new namespaces" },
+	  SIGNATURE("unshare($module, flags, /)") "Move into new namespaces" },
 	{ "clone_namespaces", priv_clone_namespaces, METH_VARARGS,
-	  "clone_namespaces(flags) -> pid: fork into new namespaces" },
+	  SIGNATURE(
+		  "clone_namespaces($module, flags, /)") "Fork into new namespaces; return the PID, or 0" },
 	{ "keep_capabilities", priv_keep_capabilities, METH_VARARGS,
-	  "keep_capabilities(mask): drop the others, and all beyond execve()" },
+	  SIGNATURE(
+		  "keep_capabilities($module, mask, /)") "Drop the others, and all beyond execve()" },
 	{ "no_new_privs", priv_no_new_privs, METH_NOARGS,
-	  "no_new_privs(): execve() shall never add privileges again" },
+	  SIGNATURE(
+		  "no_new_privs($module, /)") "execve() shall never add privileges again" },
 	{ "set_pdeathsig", priv_set_pdeathsig, METH_O,
-	  "set_pdeathsig(signal): sent to us when our parent ends; 0 = none" },
+	  SIGNATURE(
+		  "set_pdeathsig($module, signal, /)") "Sent to us when our parent ends; 0: none" },
 	{ "set_dumpable", priv_set_dumpable, METH_O,
-	  "set_dumpable(flag): whether we can be dumped and traced" },
+	  SIGNATURE(
+		  "set_dumpable($module, flag, /)") "Whether we can be dumped and traced" },
 	{ "mount", priv_mount, METH_VARARGS,
-	  "mount(source, target, fstype, flags, data=None)" },
+	  SIGNATURE("mount($module, source, target, fstype, flags, "
+		    "data=None, /)") "mount(2)" },
 	{ "signalfd", priv_signalfd, METH_VARARGS,
-	  "signalfd(signals) -> fd for a tuple of blocked signals" },
+	  SIGNATURE(
+		  "signalfd($module, signals, /)") "A descriptor for a tuple of blocked signals" },
 	{ "inotify_watch", priv_inotify_watch, METH_VARARGS,
-	  "inotify_watch(path, mask, fd=-1) -> fd: watch a path, -1: with a new fd" },
+	  SIGNATURE(
+		  "inotify_watch($module, path, mask, fd=-1, /)") "Watch a path; -1: with a new descriptor" },
 	{ NULL, NULL, 0, NULL },
 };
