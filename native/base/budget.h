@@ -23,12 +23,14 @@
 #define WORK_SEGMENT  100  /* each segment of a TCP super-segment */
 #define WORK_FRAME    250  /* a frame looked at */
 #define WORK_TIMER    250  /* a deadline looked at */
+#define WORK_CLOSE    5000 /* what a closed flow costs when it is freed */
+#define WORK_LOOK     50   /* a flow looked at, in a list of those that wait */
 
 #define WORK_SHARE     250000 /* of one source, if it is alone or nearly */
 #define WORK_SHARE_MIN 20000  /* of one of many */
 #define WORK_ROUND     500000 /* of all sources of a kind in a round */
 /* Of a turn, whatever the clock says: a turn of virtual time ends by it */
-#define WORK_TURN 4000000
+#define WORK_TURN 2000000
 
 /** struct budget - Work that is left
  * @share:	For the source that is served now; below zero: it did more
@@ -49,15 +51,20 @@ static inline uint64_t work_bytes(uint64_t bytes)
 	return bytes / 4;
 }
 
+/* budget_divide() - Share what is left among so many sources */
+static inline void budget_divide(struct budget *b, uint32_t sources)
+{
+	b->each = MIN(b->left / (int64_t)MAX(sources, 1U), (int64_t)WORK_SHARE);
+	b->each = MAX(b->each, (int64_t)WORK_SHARE_MIN);
+}
+
 /* budget_open() - Sources of another kind are served from now on
  * @sources:	How many want to be; each may come again in other rounds */
 static inline void budget_open(struct budget *b, int64_t allowance,
 			       uint32_t sources)
 {
 	b->left = allowance;
-	b->each =
-		MIN(allowance / (int64_t)MAX(sources, 1U), (int64_t)WORK_SHARE);
-	b->each = MAX(b->each, (int64_t)WORK_SHARE_MIN);
+	budget_divide(b, sources);
 }
 
 /* budget_next() - Begin with a source; false if its kind used up everything */

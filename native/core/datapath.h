@@ -50,7 +50,9 @@ struct datapath_config {
  * @sidx:	Flow and side of each burst
  * @burst:	Frames of one flow each, in order of their first frame
  * @bursts:	Entries of @sidx and @burst
- * @next:	First burst that is not wholly handed out
+ * @next:	First burst that is not wholly handed out; after the last entry
+ *		comes the first one again
+ * @left:	How many are not
  */
 struct batch {
 	struct frame frame[TAP_BATCH];
@@ -58,6 +60,7 @@ struct batch {
 	struct burst burst[TAP_BATCH];
 	unsigned bursts;
 	unsigned next;
+	unsigned left;
 };
 
 #define EVENTS_MAX 128 /* events of one visit to epoll */
@@ -77,6 +80,7 @@ struct events {
  * @ctx:	What handlers see
  * @batch:	Frames of the guest that are being handed out
  * @events:	Events that are being handled
+ * @flush_more:	Handlers have more to send that they had put off
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
@@ -95,6 +99,7 @@ struct datapath {
 	struct ctx ctx;
 	struct batch batch;
 	struct events events;
+	bool flush_more;
 	struct border_punts punts;
 	bool lift_groups;
 	struct reassembly reassembly;

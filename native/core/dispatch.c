@@ -229,14 +229,30 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		batch_add(b, sidx, frame);
 }
 
+/* burst_put_back() - What is left of the burst that was served last goes to the
+ * end of the line, which is a ring */
+static void burst_put_back(struct batch *b, unsigned i)
+{
+	unsigned end = (b->next + b->left++) % TAP_BATCH;
+
+	b->sidx[end] = b->sidx[i];
+	b->burst[end] = b->burst[i];
+}
+
 void dispatch_rest(struct datapath *dp)
 {
 	struct batch *b = &dp->batch;
 	struct ctx *c = &dp->ctx;
+	unsigned n = b->left;
 
-	while (b->next < b->bursts && budget_next(&c->budget)) {
-		if (burst_deliver(c, b->sidx[b->next], &b->burst[b->next]))
-			b->next++;
+	budget_divide(&c->budget, n);
+	for (; n && budget_next(&c->budget); n--) {
+		unsigned i = b->next;
+
+		b->next = (i + 1) % TAP_BATCH;
+		b->left--;
+		if (!burst_deliver(c, b->sidx[i], &b->burst[i]))
+			burst_put_back(b, i);
 	}
 	if (!dispatch_has_rest(dp))
 		reassembly_release(&dp->reassembly);
@@ -244,7 +260,7 @@ void dispatch_rest(struct datapath *dp)
 
 void dispatch_forget(struct datapath *dp)
 {
-	dp->batch.next = dp->batch.bursts = 0;
+	dp->batch.left = 0;
 	reassembly_release(&dp->reassembly);
 }
 
@@ -265,6 +281,7 @@ int dispatch_tap(struct datapath *dp)
 	budget_spend(&dp->ctx.budget,
 		     (uint64_t)MAX(n, 0) * (WORK_CALL + WORK_FRAME) +
 			     work_bytes(bytes));
+	b->left = b->bursts;
 	dispatch_rest(dp);
 	return n;
 }

@@ -25,7 +25,7 @@ int dispatch_tap(struct datapath *dp);
 /* dispatch_has_rest() - Is something left of the last batch? */
 static inline bool dispatch_has_rest(const struct datapath *dp)
 {
-	return dp->batch.next < dp->batch.bursts;
+	return dp->batch.left;
 }
 
 /* dispatch_rest() - Hand out what is left of the last batch, within bounds */

@@ -44,12 +44,17 @@ void handlers_fini(struct ctx *c)
 	}
 }
 
-void handlers_flush(struct ctx *c, bool sleep)
+bool handlers_flush(struct ctx *c, bool sleep)
 {
+	bool more = false;
+
+	budget_open(&c->budget, WORK_ROUND, 1);
 	for (unsigned i = 0; i < FLOW_NUM_TYPES; i++) {
-		if (handlers[i] && handlers[i]->flush)
-			handlers[i]->flush(c, sleep);
+		if (handlers[i] && handlers[i]->flush &&
+		    budget_next(&c->budget))
+			more |= handlers[i]->flush(c, sleep);
 	}
+	return more;
 }
 
 bool handlers_defer(void *ctx, struct flow *flow)

@@ -22,8 +22,9 @@ int handlers_init(struct ctx *c, const uint8_t secret[16]);
 void handlers_fini(struct ctx *c);
 
 /* handlers_flush() - End of a batch: let each handler send what it put off
- * @sleep:	The datapath is about to wait for events */
-void handlers_flush(struct ctx *c, bool sleep);
+ * @sleep:	The datapath is about to wait for events
+ * Return: true when there is more, for which the budget did not suffice */
+bool handlers_flush(struct ctx *c, bool sleep);
 
 /* handlers_defer() - A flow_defer_fn: ask the flow's handler to let go of it */
 bool handlers_defer(void *ctx, struct flow *flow);

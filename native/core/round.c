@@ -166,6 +166,8 @@ static void serve_timers(struct ctx *c)
 			return;
 		budget_spend(&c->budget, WORK_TIMER);
 		handlers[flow->f.type]->timer(c, flow);
+		if (flow->f.closed)
+			budget_spend(&c->budget, WORK_CLOSE);
 	}
 }
 
@@ -199,7 +201,7 @@ bool round_is_wanted(const struct datapath *dp)
 	const struct ctx *c = &dp->ctx;
 
 	return dp->events.next < dp->events.n || c->tap.more ||
-	       dispatch_has_rest(dp) || c->ft.ready.count ||
+	       dispatch_has_rest(dp) || dp->flush_more || c->ft.ready.count ||
 	       c->timers.due != TIMER_NONE;
 }
 
@@ -211,7 +213,7 @@ void round_run(struct datapath *dp)
 	serve_ready(c);
 	serve_events(dp);
 	serve_timers(c);
-	handlers_flush(c, false);
+	dp->flush_more = handlers_flush(c, false);
 	tap_flush(&c->tap);
 	gate_sync(dp);
 	stage_expire(&c->stage, c->now);

@@ -238,7 +238,7 @@ static void before_sleep(struct datapath *dp)
 	bool sleep = !python_is_wanted(dp);
 
 	tap_settle(&c->tap);
-	handlers_flush(c, sleep);
+	dp->flush_more = handlers_flush(c, sleep);
 	if (sleep)
 		ctx_close_dead(c, CTX_DEAD_MAX);
 	tap_flush(&c->tap);

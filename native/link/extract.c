@@ -110,10 +110,17 @@ static bool check_sum(struct parse *p, uint64_t sum, uint32_t len,
 	return true;
 }
 
+/* Segments of one frame at most. No stack makes more: for UDP it is what Linux
+ * allows (UDP_MAX_SEGMENTS since 6.9), each being a datagram that we have to
+ * send; for TCP its smallest segment size (TCP_MIN_GSO_SIZE, 8 bytes) */
+#define USO_SEGMENTS_MAX 128
+#define TSO_SEGMENTS_MAX (65536 / 8)
+
 /* check_gso() - Do segment type and size fit the packet? */
 static bool check_gso(struct parse *p, struct frame *frame)
 {
 	bool v4 = inany_is_v4(&frame->key.eaddr);
+	uint32_t most = TSO_SEGMENTS_MAX;
 	bool fits;
 
 	frame->gso_type = VNET_GSO_NONE;
@@ -131,12 +138,15 @@ static bool check_gso(struct parse *p, struct frame *frame)
 	case VNET_GSO_UDP_L4:
 		fits = frame->ipproto == IPPROTO_UDP &&
 		       p->vh->gso_type == VNET_GSO_UDP_L4;
+		most = USO_SEGMENTS_MAX;
 		break;
 	default:
 		fits = false;
 	}
 	if (!fits || !p->vh->gso_size || !frame->payload_len)
 		return drop(p, CNT_DROP_VNET_HDR);
+	if (frame->payload_len > (uint32_t)p->vh->gso_size * most)
+		return drop(p, CNT_DROP_SEGMENTS);
 	frame->gso_type = p->vh->gso_type & (uint8_t)~VNET_GSO_ECN;
 	frame->gso_size = p->vh->gso_size;
 	return true;

@@ -41,7 +41,8 @@
  * @timer:	The flow's deadline passed
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
- *		@sleep: the datapath is about to wait for events
+ *		@sleep: the datapath is about to wait for events. Return: true
+ *		if c->budget did not suffice, and there is more
  * @close:	Somebody wants the flow closed, for @why: tell both ends as if
  *		the other one had reset it, and mark it closed. NULL: no end
  *		can be told, and core/ marks it
@@ -65,7 +66,7 @@ struct handler {
 	void (*from_port)(struct ctx *c, uint32_t i, int fd, uint32_t events);
 	void (*timer)(struct ctx *c, struct flow *flow);
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
-	void (*flush)(struct ctx *c, bool sleep);
+	bool (*flush)(struct ctx *c, bool sleep);
 	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };

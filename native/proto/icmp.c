@@ -26,7 +26,6 @@
 /* After the last request or answer: twice what conntrack gives, so that a ping
  * every half minute keeps its identifier */
 #define PING_TIMEOUT	(60 * NSEC_PER_SEC)
-#define PING_BATCH	8  /* answers taken in one event */
 #define PING_ERRORS_MAX 16 /* errors taken in one event */
 
 /** struct ping_flow - What a flow of echo requests remembers
@@ -156,6 +155,7 @@ static void ping_errors(struct ctx *c, struct flow *flow)
 	for (n = 0; n < PING_ERRORS_MAX; n++) {
 		if (icmp_error_next(fd, l4, sizeof(l4), &e))
 			break;
+		budget_spend(&c->budget, 2 * WORK_CALL);
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, e.err, 0, 0, 0);
 		if (e.len < ECHO_HLEN)
 			continue;
@@ -190,32 +190,42 @@ static void ping_lost(struct ctx *c, struct flow *flow, const struct frame *f,
 				 type, code, 0, f->eth + f->l4, len, len);
 }
 
-static void ping_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
+/* ping_frame() - One request of the guest */
+static void ping_frame(struct ctx *c, struct flow *flow, const struct frame *f)
 {
 	struct ping_flow *p = ping_flow_of(flow);
 	struct icmp_hdr echo;
 	int err;
 
-	for (const struct frame *f = b->head; f; f = f->next) {
-		if (f->ttl != p->ttl) {
-			p->ttl = f->ttl;
-			dgram_set_ttl(flow->f.fd[TGTSIDE], ping_is_v4(flow),
-				      f->ttl);
-		}
+	if (f->ttl != p->ttl) {
+		p->ttl = f->ttl;
+		dgram_set_ttl(flow->f.fd[TGTSIDE], ping_is_v4(flow), f->ttl);
+	}
+	budget_spend(&c->budget, WORK_CALL + work_bytes(f->payload_len));
+	err = ping_send(flow, f);
+	if (err && err != EAGAIN) {
+		/* The answer to an earlier request, most likely */
+		ping_errors(c, flow);
 		err = ping_send(flow, f);
-		if (err && err != EAGAIN) {
-			/* The answer to an earlier request, most likely */
-			ping_errors(c, flow);
-			err = ping_send(flow, f);
+	}
+	if (err) {
+		ping_lost(c, flow, f, err);
+		return;
+	}
+	flow_touch(flow, INISIDE, 1, f->payload_len, c->now);
+	memcpy(&echo, f->eth + f->l4, sizeof(echo));
+	flow_log(&c->log, c->now, PING_FROM_TAP, flow, ntohs(echo.id),
+		 ntohs(echo.seq), f->payload_len, 0);
+}
+
+static void ping_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
+{
+	for (const struct frame *f = b->head; f; f = f->next) {
+		ping_frame(c, flow, f);
+		if (budget_is_spent(&c->budget)) {
+			b->rest = f->next;
+			return;
 		}
-		if (err) {
-			ping_lost(c, flow, f, err);
-			continue;
-		}
-		flow_touch(flow, INISIDE, 1, f->payload_len, c->now);
-		memcpy(&echo, f->eth + f->l4, sizeof(echo));
-		flow_log(&c->log, c->now, PING_FROM_TAP, flow, ntohs(echo.id),
-			 ntohs(echo.seq), f->payload_len, 0);
 	}
 }
 
@@ -297,6 +307,8 @@ static bool ping_receive(struct ctx *c, struct flow *flow)
 	};
 	ssize_t n = recvmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT);
 
+	budget_spend(&c->budget,
+		     2 * (WORK_CALL + work_bytes((uint64_t)MAX(n, 0))));
 	if (n < 0)
 		return false;
 	if (n >= ECHO_HLEN && is_from_target(flow, &peer))
@@ -314,9 +326,9 @@ static void ping_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	if (!(events & EPOLLIN))
 		return;
 	/* A guest that is full lets them wait: epoll tells again */
-	for (unsigned i = 0; i < PING_BATCH && !c->tap.blocked; i++)
-		if (!ping_receive(c, flow))
-			return;
+	while (!c->tap.blocked && ping_receive(c, flow) &&
+	       !budget_is_spent(&c->budget))
+		;
 }
 
 static void ping_timer(struct ctx *c, struct flow *flow)

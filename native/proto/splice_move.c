@@ -47,6 +47,7 @@ static uint32_t splice_send(struct ctx *c, struct flow *flow, unsigned to,
 		err = errno;
 		took = 0;
 	}
+	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)took));
 	flow_log(&c->log, c->now, SPLICE_SEND, flow, to, len, took, err);
 	if (took < len &&
 	    (!err || err == EAGAIN || err == ENOBUFS || err == ENOMEM))
@@ -116,6 +117,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	ssize_t n;
 
 	n = recv(fd, c->bufs, want, MSG_DONTWAIT | (peek ? MSG_PEEK : 0));
+	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(n, 0)));
 	if (n <= 0) {
 		splice_read_failed(c, flow, from, n, errno);
 		return false;
@@ -163,6 +165,10 @@ void splice_move(struct ctx *c, struct flow *flow, unsigned from)
 			return;
 		if (splice_is(flow, SPLICE_EV_IN_DONE, from))
 			return;
-	} while (splice_pass(c, flow, from) &&
-		 splice_is(flow, SPLICE_EV_OVER, from));
+		if (!splice_pass(c, flow, from) ||
+		    !splice_is(flow, SPLICE_EV_OVER, from))
+			return;
+	} while (!budget_is_spent(&c->budget));
+	/* Its socket has left epoll, which will not tell of the rest */
+	ready_add(&c->ft, flow, from);
 }

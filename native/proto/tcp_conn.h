@@ -365,7 +365,7 @@ void tcp_send_rst(struct ctx *c, const struct flowside *side, uint32_t seq,
 		  uint32_t ack, uint8_t flags);
 void tcp_ack_later(struct ctx *c, struct flow *flow);
 void tcp_ack_at_flush(struct ctx *c, struct flow *flow);
-void tcp_flush(struct ctx *c, bool sleep);
+bool tcp_flush(struct ctx *c, bool sleep);
 
 /* tcp_timer.c: callers tell what happened, only tcp_timer.c arms */
 void tcp_timer_started(struct ctx *c, struct flow *flow);

@@ -12,8 +12,6 @@
 
 #include "proto/tcp_conn.h"
 
-#define ACCEPT_BATCH 64 /* connections of one event */
-
 static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
 		     int fd, const union sockaddr_inany *peer)
 {
@@ -66,12 +64,13 @@ static int refuse_one(struct ctx *c, const struct listener *l)
 /* tcp_listen() - The handler's listen() */
 void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
-	for (int i = 0; i < ACCEPT_BATCH; i++) {
+	do {
 		union sockaddr_inany sa;
 		socklen_t len = sizeof(sa);
 		int fd = accept4(l->fd, &sa.sa, &len,
 				 SOCK_NONBLOCK | SOCK_CLOEXEC);
 
+		budget_spend(&c->budget, 4 * WORK_CALL);
 		if (fd >= 0) {
 			accepted(c, l, number, fd, &sa);
 			continue;
@@ -84,5 +83,5 @@ void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 		flow_log(&c->log, c->now, SOCK_LIMIT, NULL, errno, 0, 0, 0);
 		if ((errno != EMFILE && errno != ENFILE) || refuse_one(c, l))
 			return;
-	}
+	} while (!budget_is_spent(&c->budget));
 }

@@ -329,27 +329,51 @@ static bool ack_due(const struct ctx *c, struct flow *flow)
 	       unacked >= (conn->rcv_adv - conn->rcv_nxt) / 3;
 }
 
-/* tcp_flush() - Send the acknowledgements that are due; all, before sleeping */
-void tcp_flush(struct ctx *c, bool sleep)
+/* ack_settle() - Acknowledge if it is due; true if the flow stays in the list:
+ * it is not due, or the tap refused it */
+static bool ack_settle(struct ctx *c, struct flow *flow, bool sleep)
 {
-	uint32_t n = tcp_shared(c)->ack_count, kept = 0;
+	struct tcp_conn *conn = tcp_conn(flow);
 
-	for (uint32_t i = 0; i < n; i++) {
-		struct flow *flow = flow_at(&c->ft, tcp_shared(c)->ack_list[i]);
-		struct tcp_conn *conn;
+	budget_spend(&c->budget, WORK_LOOK);
+	if (!conn->ack_now && conn->rcv_acked == tcp_ack_no(flow))
+		conn->ack_queued = false;
+	else if (sleep || ack_due(c, flow))
+		conn->ack_queued =
+			tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt, NULL, 0);
+	return conn->ack_queued;
+}
 
-		if (!flow)
-			continue;
-		conn = tcp_conn(flow);
-		if (!conn->ack_now && conn->rcv_acked == tcp_ack_no(flow)) {
-			conn->ack_queued = false;
-		} else if (sleep || ack_due(c, flow)) {
-			conn->ack_queued = tcp_send(c, flow, TCP_FLAG_ACK,
-						    conn->snd_nxt, NULL, 0);
-		}
-		if (conn->ack_queued) /* not due, or the tap refused it */
-			tcp_shared(c)->ack_list[kept++] =
-				tcp_shared(c)->ack_list[i];
+static void reverse(flow_sidx_t *list, uint32_t n)
+{
+	for (uint32_t i = 0; i < n / 2; i++) {
+		flow_sidx_t swap = list[i];
+
+		list[i] = list[n - 1 - i];
+		list[n - 1 - i] = swap;
 	}
-	tcp_shared(c)->ack_count = kept;
+}
+
+/* tcp_flush() - Send the acknowledgements that are due; all, before sleeping
+ * Return: true when the budget did not suffice */
+bool tcp_flush(struct ctx *c, bool sleep)
+{
+	flow_sidx_t *list = tcp_shared(c)->ack_list;
+	uint32_t n = tcp_shared(c)->ack_count, kept = 0, i;
+
+	for (i = 0; i < n && !budget_is_spent(&c->budget); i++) {
+		struct flow *flow = flow_at(&c->ft, list[i]);
+
+		if (flow && ack_settle(c, flow, sleep))
+			list[kept++] = list[i];
+	}
+	/* Those not looked at come first the next time: [kept] gap [rest] */
+	memmove(list + kept, list + i, (n - i) * sizeof(*list));
+	tcp_shared(c)->ack_count = kept + n - i;
+	if (i == n)
+		return false;
+	reverse(list, kept);
+	reverse(list + kept, n - i);
+	reverse(list, kept + n - i);
+	return true;
 }

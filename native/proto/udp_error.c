@@ -54,6 +54,7 @@ static void errors_take(struct ctx *c, int fd, struct flow *flow,
 		if (icmp_error_next(fd, l4 + UDP_HLEN, sizeof(l4) - UDP_HLEN,
 				    &e))
 			break;
+		budget_spend(&c->budget, 2 * WORK_CALL);
 		if (p)
 			flow = udp_port_flow(c, p, &e.to, e.to_port);
 		if (flow) /* else it has ended since */

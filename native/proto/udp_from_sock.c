@@ -14,6 +14,16 @@
 #include "proto/udp_error.h"
 #include "proto/udp_pass.h"
 
+/* next_batch() - How many to ask for next; fewer when these were too much work,
+ * because they had been joined and went out one by one */
+static uint16_t next_batch(const struct ctx *c, unsigned asked,
+			   const struct udp_rx *rx, bool large)
+{
+	if (budget_is_spent(&c->budget))
+		return (uint16_t)((rx->n + 1) / 2);
+	return (uint16_t)udp_rx_next(asked, rx->n, large);
+}
+
 void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		   uint32_t events)
 {
@@ -35,8 +45,7 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 
 	TAP_BATCH_SCOPE(batch, &c->tap);
 	udp_pass(c, flow, sidei, &rx, 0, rx.n, &u->large, &batch);
-	u->batch[sidei] =
-		(uint16_t)udp_rx_next(u->batch[sidei], rx.n, u->large);
+	u->batch[sidei] = next_batch(c, u->batch[sidei], &rx, u->large);
 }
 
 /* same_sender() - Did datagrams @i and @j come from one endpoint? */
@@ -85,5 +94,5 @@ void udp_from_port(struct ctx *c, uint32_t i, int fd, uint32_t events)
 		return;
 	}
 	sort(c, p, &rx);
-	p->batch = (uint16_t)udp_rx_next(p->batch, rx.n, p->large);
+	p->batch = next_batch(c, p->batch, &rx, p->large);
 }

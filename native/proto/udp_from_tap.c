@@ -10,10 +10,15 @@ static void udp_add_frame(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 			  const struct frame *f)
 {
 	uint32_t len = f->payload_len;
+	uint32_t size = f->gso_size ? MIN(f->gso_size, len) : len;
+	uint32_t segs = len ? (len + size - 1) / size : 1;
 	struct iovec iov = { f->eth + f->payload, len };
+	/* From that size on each is sent by itself */
+	bool each = size >= udp_flow_of(flow)->gso_limit;
 
-	udp_tx_add(c, flow, tx, &iov, 1, len,
-		   f->gso_size ? MIN(f->gso_size, len) : len);
+	budget_spend(&c->budget, segs * (each ? WORK_CALL : WORK_DATAGRAM) +
+					 work_bytes(len));
+	udp_tx_add(c, flow, tx, &iov, 1, len, size);
 }
 
 void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
@@ -31,6 +36,10 @@ void udp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 	for (const struct frame *f = b->head; f; f = f->next) {
 		udp_tx_ttl(c, flow, &tx, f->ttl);
 		udp_add_frame(c, flow, &tx, f);
+		if (budget_is_spent(&c->budget)) {
+			b->rest = f->next;
+			break;
+		}
 	}
 	udp_tx_flush(c, flow, &tx);
 

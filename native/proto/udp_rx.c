@@ -26,6 +26,15 @@ static unsigned rx_slot(uint8_t *bufs, unsigned i, bool small,
 	return 2;
 }
 
+static uint64_t udp_rx_price(const struct udp_rx *rx)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < rx->n; i++)
+		bytes += rx->mm[i].msg_len;
+	return WORK_CALL + rx->n * WORK_FRAME + work_bytes(bytes);
+}
+
 int udp_rx_batch(struct ctx *c, int fd, struct udp_rx *rx, unsigned want,
 		 bool names)
 {
@@ -45,6 +54,7 @@ int udp_rx_batch(struct ctx *c, int fd, struct udp_rx *rx, unsigned want,
 	}
 	n = recvmmsg(fd, rx->mm, want, MSG_DONTWAIT, NULL);
 	rx->n = n < 0 ? 0 : (unsigned)n;
+	budget_spend(&c->budget, udp_rx_price(rx));
 	if (n < 0)
 		return -errno;
 	return n ? 0 : -EAGAIN;

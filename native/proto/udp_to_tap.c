@@ -65,6 +65,13 @@ static unsigned udp_frames(struct tap_batch *b, const struct flowside *guest,
 	return lost;
 }
 
+/* udp_tap_price() - Work of sending a run, as one frame or as many */
+static uint64_t udp_tap_price(const struct ctx *c, const struct udp_run *run)
+{
+	return WORK_CALL + work_bytes(run->bytes) +
+	       (run->segs - 1) * (c->tap.uso ? WORK_DATAGRAM : WORK_CALL);
+}
+
 void udp_run_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
 		    struct tap_batch *b)
 {
@@ -83,6 +90,7 @@ void udp_run_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
 	}
 	if (lost)
 		count_n(&c->cnt, CNT_UDP_DROP_TAP, lost);
+	budget_spend(&c->budget, udp_tap_price(c, run));
 
 	flow_touch(flow, !tapside, run->segs, run->bytes, c->now);
 	flow_log(&c->log, c->now, UDP_TO_TAP, flow, run->segs, run->bytes, 0,

@@ -337,6 +337,7 @@ void udp_tx_flush(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 		}
 		sent = sendmmsg(tx->fd, tx->mm + i, n - i,
 				MSG_DONTWAIT | MSG_NOSIGNAL);
+		budget_spend(&c->budget, (uint64_t)MAX(sent, 1) * WORK_CALL);
 		if (sent > 0) {
 			retry = false;
 			for (; sent--; i++)

@@ -16,10 +16,11 @@
 
 #include "base/macros.h"
 
-#define HASH_SIZE  (STAGE_MAX * 2)
-#define HASH_MASK  (HASH_SIZE - 1)
-#define RING_MASK  (STAGE_MAX - 1)
-#define ITEM_ALIGN 8 /* items start where struct stage_item may */
+#define HASH_SIZE	 (STAGE_MAX * 2)
+#define HASH_MASK	 (HASH_SIZE - 1)
+#define RING_MASK	 (STAGE_MAX - 1)
+#define STAGE_EXPIRE_MAX 64 /* misses released at a time: sockets are closed */
+#define ITEM_ALIGN	 8  /* items start where struct stage_item may */
 
 _Static_assert(!(STAGE_MAX & RING_MASK), "STAGE_MAX: a power of two");
 _Static_assert(STAGE_MAX < UINT16_MAX, "a slot fits into a bucket");
@@ -296,6 +297,10 @@ unsigned stage_expire(struct stage *s, uint64_t now)
 		if (now < m->deadline) {
 			next = MIN(next, m->deadline);
 			continue;
+		}
+		if (n == STAGE_EXPIRE_MAX) {
+			next = now; /* the rest at the next call */
+			break;
 		}
 		stage_release(s, m);
 		n++;

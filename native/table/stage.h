@@ -135,7 +135,7 @@ struct miss *stage_take_untold(struct stage *s);	   /* or NULL */
 /* stage_release() - Free slot and buffer; closes @fd unless it is -1 */
 void stage_release(struct stage *s, struct miss *m);
 
-/* stage_expire() - Release misses past their deadline, count them
+/* stage_expire() - Release misses past their deadline, some at a time; count
  * Return: how many. Costs one compare while none is due. */
 unsigned stage_expire(struct stage *s, uint64_t now);
 

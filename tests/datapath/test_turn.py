@@ -6,17 +6,33 @@ did, in nominal nanoseconds (native/base/budget.h).
 """
 
 import socket
+from typing import Any
 
+import pytest
+from scapy.layers.l2 import Ether
+
+from passtpy import _native
 from tests.datapath.conftest import Server
-from tests.datapath.guest import Connection, Guest
+from tests.datapath.guest import NEEDS_CSUM, Connection, Guest, Vnet, forward_to, later
+from tests.datapath.packets import GUEST_MAC, OUR_MAC, udp
 from tests.datapath.tcp_peer import established, inbound
 
-WORK_TURN = 4_000_000  # budget.h
+WORK_TURN = 2_000_000  # budget.h
 WORK_ROUND = 500_000
 KINDS = 5  # of sources that a round serves, each within WORK_ROUND
 WORK_MAX = WORK_TURN + KINDS * WORK_ROUND  # the round that used up the turn
 
+super_segments = pytest.mark.taps("vnet", "vhost", why="others carry no such frame")
 SCALED = [("MSS", 1460), ("WScale", 10)]
+GSO_TCPV4, GSO_UDP_L4 = 1, 5
+
+
+def super_segment(payload: bytes, size: int, **fields: Any) -> tuple[bytes, Vnet]:
+    """A frame of many datagrams, as a guest with UDP segmentation offload sends it."""
+    packet = udp(payload, **fields)
+    start = 14 + len(packet) - len(payload) - 8
+    framed = bytes(Ether(src=GUEST_MAC, dst=OUR_MAC) / packet)
+    return framed, Vnet(NEEDS_CSUM, GSO_UDP_L4, start + 8, size, start, 6)
 
 
 def test_a_bulk_flow_waits_for_the_others(guest: Guest, server: Server) -> None:
@@ -34,3 +50,86 @@ def test_a_bulk_flow_waits_for_the_others(guest: Guest, server: Server) -> None:
     assert before < sent
     assert before <= 640 << 10
     assert small.guest.counter("turn_work_max") <= WORK_MAX
+
+
+def order(guest: Guest, event: str) -> list[tuple[int, int]]:
+    """Flow and first argument of each log event of that name, in order."""
+    names = [name for name, *_ in _native.EVENTS]
+    return [
+        (happened.flow_id, happened.args[0])
+        for happened in guest.dp.events(4096)
+        if names[happened.event] == event
+    ]
+
+
+@super_segments
+def test_tiny_datagrams_of_large_frames_wait_for_the_others(
+    guest: Guest, udp_peer: socket.socket
+) -> None:
+    guest.decide = forward_to(udp_peer.getsockname()[1])
+    guest.send(udp(b"first", sport=1111), udp(b"first", sport=2222))
+    many, few = (flow.flow_id for flow in guest.flows())
+    guest.dp.log_level = 3
+    for _ in range(100):
+        guest.put(*super_segment(bytes(128), 1, sport=1111))
+    guest.send(udp(b"hello", sport=2222))
+    guest.expect_nothing()
+    told = order(guest, "udp_from_tap")
+    assert sum(count for flow, count in told if flow == many) == 12_800
+    before = told.index((few, 1))
+    assert sum(count for flow, count in told[:before] if flow == many) <= 2000
+
+
+@super_segments
+@pytest.mark.parametrize(("size", "dropped"), [(1, 30), (508, 30), (512, 0)])
+def test_super_segment_of_too_many_datagrams_is_dropped(
+    guest: Guest, udp_peer: socket.socket, size: int, dropped: int
+) -> None:
+    guest.decide = forward_to(udp_peer.getsockname()[1])
+    guest.send(udp(b"first"))
+    packet, vnet = super_segment(bytes(128 * 508 + 1), size)
+    for _ in range(30):
+        guest.send(packet, vnet=vnet)
+    assert guest.counter("drop_segments") == dropped
+    assert guest.counter("turn_work_max") <= WORK_MAX
+
+
+@super_segments
+def test_super_segment_of_tcp_names_a_possible_size(
+    guest: Guest, server: Server
+) -> None:
+    conn, _ = established(guest, server)
+    payload = bytes(60_000)
+    for size, dropped in ((7, 1), (8, 1), (1460, 1)):
+        packet = conn.segment("PA", payload)
+        guest.send(packet, vnet=Vnet(NEEDS_CSUM, GSO_TCPV4, 54, size, 34, 16))
+        assert guest.counter("drop_segments") == dropped, size
+
+
+def test_a_listener_waits_for_the_others(guest: Guest, server: Server) -> None:
+    guest.decide = later
+    server.sock.listen(512)
+    listener = server.sock.dup()
+    listener.setblocking(False)
+    clients = [socket.create_connection(server.sock.getsockname()) for _ in range(400)]
+    guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, 1)
+    guest.dp.turn(now=guest.now)
+    assert 0 < guest.counter("miss") <= 100
+    assert guest.counter("turn_work_max") <= WORK_ROUND
+    guest.wait_for(lambda: guest.counter("miss") == 400)
+    for client in clients:
+        client.close()
+
+
+def test_flows_that_end_at_once_do_not_end_in_one_turn(
+    guest: Guest, udp_peer: socket.socket
+) -> None:
+    guest.decide = forward_to(udp_peer.getsockname()[1])
+    for first in range(1000, 2000, 100):
+        guest.send(*(udp(b"x", sport=first + i) for i in range(100)))
+    assert len(guest.flows()) == 1000
+    guest.now += 31_000_000_000
+    guest.dp.turn(now=guest.now)
+    assert 0 < len(guest.flows()) < 1000
+    assert guest.counter("turn_work_max") <= WORK_MAX
+    guest.wait_for(lambda: not guest.flows())
