@@ -12,7 +12,7 @@ from typing import NoReturn
 from passtpy import __version__, limits
 from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
 from passtpy.config.model import Config
-from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
+from passtpy.config.ports import ephemeral_ports
 from passtpy.errors import InformationRequest, PasstpyError, UsageError
 
 PROGRAMS = ("pasta", "passt")
@@ -22,7 +22,6 @@ STDOUT = 1
 STDERR = 2
 FIRST_FREE_FD = 3
 START_THRESHOLD = 50_000  # new objects between two collections
-PORT_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 USAGE = """\
 Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... PID
@@ -119,11 +118,11 @@ def _internal(error: Exception, words: Sequence[str]) -> str:
 
 
 def _pasta(words: Sequence[str]) -> int:
-    return _run(parse_pasta(words, "pasta", _ephemeral_ports()))
+    return _run(parse_pasta(words, "pasta", ephemeral_ports()))
 
 
 def _passt(words: Sequence[str]) -> int:
-    return _run(parse_passt(words, "passt", _ephemeral_ports()))
+    return _run(parse_passt(words, "passt", ephemeral_ports()))
 
 
 def _run(config: Config) -> int:
@@ -149,15 +148,6 @@ def _passtpy(words: Sequence[str]) -> int:
             raise UsageError(f"passtpy: unknown subcommand '{unknown}'", USAGE)
         case _:
             raise UsageError("passtpy: a subcommand is needed", USAGE)
-
-
-def _ephemeral_ports() -> Span:
-    try:
-        with open(PORT_RANGE_FILE, encoding="ascii") as file:
-            first, last = file.read().split()
-            return int(first), int(last)
-    except (OSError, ValueError):
-        return DEFAULT_EPHEMERAL
 
 
 if __name__ == "__main__":

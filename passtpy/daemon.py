@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, assert_never
 
 from passtpy import isolation, limits
+from passtpy.config.forwards import needs_namespace_sockets
 from passtpy.config.model import (
     AttachPath,
     AttachPid,
@@ -30,7 +31,6 @@ from passtpy.log import Log
 from passtpy.net.kernel import netlink
 from passtpy.net.kernel.signals import FORWARDED, STOPPING, TERMINAL, Signal
 from passtpy.net.namespace import command, guest, netns, tap
-from passtpy.policy.forward import needs_namespace_sockets
 from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
 
 Attach = AttachPid | AttachPath

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from passtpy import isolation
 from passtpy.addr import show_mac
+from passtpy.config.forwards import needs_namespace_sockets, tables_from_config
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER
@@ -23,7 +24,6 @@ from passtpy.files import Files
 from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals, take_signals
 from passtpy.net.namespace import guest, tap
-from passtpy.policy.forward import needs_namespace_sockets
 
 if TYPE_CHECKING:
     import asyncio
@@ -103,7 +103,8 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, log, stock=stock, relay=relay
         )
-        self._forwarding = Forwarding(config, datapath, self._factory, log)
+        tables = tables_from_config(config)
+        self._forwarding = Forwarding(config, tables, datapath, self._factory, log)
         self._forwarding.open()
 
     def accept_machines(self, machine_socket: MachineSocket) -> None:

@@ -91,6 +91,24 @@ PyObject *py_unlisten(struct py_datapath *self, PyObject *number)
 	Py_RETURN_NONE;
 }
 
+PyObject *py_renumber(struct py_datapath *self, PyObject *args)
+{
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *from, *to;
+	uint64_t old, number;
+	int err;
+
+	if (!dp || !PyArg_ParseTuple(args, "OO", &from, &to) ||
+	    !parse_uint(from, "old", LISTEN_MAX - 1, &old) ||
+	    !parse_uint(to, "new", LISTEN_MAX - 1, &number))
+		return NULL;
+	err = listener_renumber(&dp->ctx.listeners, &dp->ctx.epoll,
+				(uint32_t)old, (uint32_t)number);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
 PyObject *py_inject(struct py_datapath *self, PyObject *frame)
 {
 	struct datapath *dp = py_datapath_get(self);

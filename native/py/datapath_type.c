@@ -412,6 +412,9 @@ static PyMethodDef methods[] = {
 		  "listen($self, fd, proto, listener, pif=1)") "Take over a bound socket" },
 	{ "unlisten", METHOD(py_unlisten), METH_O,
 	  SIGNATURE("unlisten($self, listener, /)") "Close a listening socket" },
+	{ "renumber", METHOD(py_renumber), METH_VARARGS,
+	  SIGNATURE(
+		  "renumber($self, old, new, /)") "Let a listening socket have another number" },
 	{ "inject", METHOD(py_inject), METH_O,
 	  SIGNATURE(
 		  "inject($self, frame, /)") "Put an Ethernet frame on the tap" },

@@ -24,6 +24,7 @@ PyObject *py_attach(struct py_datapath *self, PyObject *number);
 PyObject *py_detach(struct py_datapath *self, PyObject *unused);
 PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
+PyObject *py_renumber(struct py_datapath *self, PyObject *args);
 PyObject *py_inject(struct py_datapath *self, PyObject *frame);
 PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_close_flow(struct py_datapath *self, PyObject *args,

@@ -156,6 +156,27 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 	return 0;
 }
 
+int listener_renumber(struct listeners *ls, const struct epoll_set *es,
+		      uint32_t old, uint32_t number)
+{
+	struct listener *l = listener_get(ls, old);
+
+	if (!l)
+		return -ENOENT;
+	if (number >= LISTEN_MAX)
+		return -ERANGE;
+	if (listener_get(ls, number))
+		return -EEXIST;
+	epoll_mod_fixed(es, EPOLL_LISTEN, l->fd, number, EPOLLIN);
+	chain_del(ls, l);
+	if (ls->top <= number)
+		ls->top = number + 1;
+	ls->slot[number] = *l;
+	*l = (struct listener){ .fd = -1 };
+	chain_add(ls, &ls->slot[number]);
+	return 0;
+}
+
 /* listener_get() - Listener of a number, or NULL */
 struct listener *listener_get(struct listeners *ls, uint32_t number)
 {

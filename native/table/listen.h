@@ -57,6 +57,15 @@ int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 		 uint8_t ipproto, enum pif pif, uint32_t number);
 int listener_del(struct listeners *ls, const struct epoll_set *es,
 		 uint32_t number);
+/**
+ * listener_renumber() - Let a listening socket have another number
+ *
+ * It goes on listening meanwhile: nothing that waits in it is lost.
+ *
+ * Return: 0; -ENOENT, -EEXIST, -ERANGE
+ */
+int listener_renumber(struct listeners *ls, const struct epoll_set *es,
+		      uint32_t old, uint32_t number);
 struct listener *listener_get(struct listeners *ls, uint32_t number);
 
 /* listener_on_port() - First listener of a port, whatever its address, or NULL;

@@ -1,22 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Options that are read once all the others are known, in the order given.
 
-First -t, -u and -D, then -T and -U, as pasta reads them: which of several mistakes is
-told depends on it. All of it happens before anything is touched.
+They are -D and the ports, whose meaning depends on the families, and whose mistakes
+are told last. All of it happens before anything is touched.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from passtpy.addr import Address
 from passtpy.config import values
-from passtpy.config.ports import PortContext, PortMode, PortTable, Span
+from passtpy.config.portrule import Able, PortTable, RuleError, Side
+from passtpy.config.ports import NONE, PortContext, Span, read_ports
 from passtpy.errors import ConfigError
+from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
 
 MAX_RESOLVERS = 3  # per family; what a C library asks
-PORT_OPTIONS = {"tcp-ports": "-t", "udp-ports": "-u", "tcp-ns": "-T", "udp-ns": "-U"}
-PHASES = (("tcp-ports", "udp-ports", "dns"), ("tcp-ns", "udp-ns"))
-_ADDRESSED = ("tcp-ports", "udp-ports")
+
+
+@dataclass(frozen=True, slots=True)
+class PortOption:
+    """What one of the four port options is about."""
+
+    name: str
+    proto: int
+    side: Side
+    enabled: str  # the field that says whether the protocol is
+
+
+PORT_OPTIONS = {
+    "tcp-ports": PortOption("-t", IPPROTO_TCP, Side.HOST, "tcp"),
+    "udp-ports": PortOption("-u", IPPROTO_UDP, Side.HOST, "udp"),
+    "tcp-ns": PortOption("-T", IPPROTO_TCP, Side.SPLICE, "tcp"),
+    "udp-ns": PortOption("-U", IPPROTO_UDP, Side.SPLICE, "udp"),
+}
 _DNS_FIELDS = ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6")
 
 
@@ -28,44 +46,57 @@ def read_late(
 ) -> dict[str, Any]:
     """Return the fields that these options say; `fields` are those known by now."""
     reader = _Reader(fields, ephemeral, mode)
-    for phase in PHASES:
-        for option, text in words:
-            if option in phase:
-                reader.read(option, text)
+    for option, text in words:
+        reader.read(option, text)
     return reader.result()
 
 
 class _Reader:
     def __init__(self, fields: Mapping[str, Any], ephemeral: Span, mode: str) -> None:
         self._fields = fields
-        self._default = PortMode.AUTO if mode == "pasta" else PortMode.NONE
+        self._ephemeral = ephemeral
+        self._scans = mode == "pasta"
         self._dns: list[Address] | None = None
         self._forget_dns = False
-        self._tables = {
-            option: PortTable(
-                PortContext(
-                    option=name,
-                    prog_mode=mode,
-                    ipv4=fields.get("ipv4", True),
-                    ipv6=fields.get("ipv6", True),
-                    takes_address=option in _ADDRESSED,
-                    ephemeral=ephemeral,
-                )
-            )
-            for option, name in PORT_OPTIONS.items()
-        }
+        self._said: set[str] = set()
+        able = _able(fields, self._scans)
+        self._tables = {side: PortTable(side, able) for side in Side}
 
     def read(self, option: str, text: str) -> None:
         if option == "dns":
             self._read_dns(text)
-            return
-        table = self._tables[option]
-        table.add(text)
-        if table.mode is not PortMode.NONE and not self._enabled(option):
-            proto = _proto(option)
-            raise ConfigError(
-                f"{proto} port forwarding requested but {proto} is disabled"
-            )
+        elif text == NONE:
+            if self._has_rules(option):
+                name = PORT_OPTIONS[option].name
+                raise ConfigError(f"{name} none conflicts with previous options")
+            self._said.add(option)
+        else:
+            self._said.add(option)
+            self._add_ports(option, text)
+
+    def _has_rules(self, option: str) -> bool:
+        each = PORT_OPTIONS[option]
+        rules = self._tables[each.side].rules
+        return any(rule.proto == each.proto for rule in rules)
+
+    def _add_ports(self, option: str, text: str) -> None:
+        each, get = PORT_OPTIONS[option], self._fields.get
+        context = PortContext(
+            option=each.name,
+            proto=each.proto,
+            side=each.side,
+            ipv4=get("ipv4", True),
+            ipv6=get("ipv6", True),
+            scans=self._scans,
+            ephemeral=self._ephemeral,
+        )
+        table = self._tables[each.side]
+        for rule in read_ports(text, context):
+            try:
+                table = table.add(rule)
+            except RuleError as error:
+                raise ConfigError(str(error)) from None
+        self._tables[each.side] = table
 
     def _read_dns(self, text: str) -> None:
         """Read one -D; `none` takes back what came before, and the forwarding."""
@@ -79,17 +110,15 @@ class _Reader:
         if known < MAX_RESOLVERS and addr not in dns:
             dns.append(addr)
 
-    def _enabled(self, option: str) -> bool:
-        return bool(self._fields.get(_proto(option).lower(), True))
-
     def result(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for option, table in self._tables.items():
-            if table.mode is None and self._enabled(option):
-                table.add(self._default)
-            key = option.replace("-", "_")
-            found[key] = tuple(table.rules)
-            found[f"{key}_auto"] = table.mode is PortMode.AUTO
+        if self._scans:
+            for option, each in PORT_OPTIONS.items():
+                if option not in self._said and self._fields.get(each.enabled, True):
+                    self._add_ports(option, "auto")
+        found: dict[str, Any] = {
+            "host_ports": self._tables[Side.HOST].rules,
+            "ns_ports": self._tables[Side.SPLICE].rules,
+        }
         if self._dns is not None:
             found.update(dns=tuple(self._dns), dns_enabled=bool(self._dns))
         if self._forget_dns:
@@ -97,5 +126,15 @@ class _Reader:
         return found
 
 
-def _proto(option: str) -> str:
-    return option.partition("-")[0].upper()
+def _able(fields: Mapping[str, Any], scans: bool) -> Able:
+    """Return what the tables of a daemon with these options can hold."""
+    able = Able.IFNAME | (Able.SCAN if scans else Able(0))
+    for name, flag in (
+        ("ipv4", Able.IPV4),
+        ("ipv6", Able.IPV6),
+        ("tcp", Able.TCP),
+        ("udp", Able.UDP),
+    ):
+        if fields.get(name, True):
+            able |= flag
+    return able

@@ -10,6 +10,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac
+from passtpy.config.portrule import PortRule
 from passtpy.log import DEFAULT_LOG_SIZE, LogFormat, LogLevel
 
 DEFAULT_MTU = 65520
@@ -68,34 +69,6 @@ class RunAs:
 
     uid: int
     gid: int
-
-
-@dataclass(frozen=True, slots=True)
-class PortRule:
-    """Listen on the ports `first`..`last` of one side; deliver to port + `delta`.
-
-    `host_addr` None is any address of the enabled families. `weak`: a port that
-    cannot be bound is only worth a warning.
-    """
-
-    host_addr: Address | None
-    ifname: str | None
-    first: int
-    last: int
-    delta: int = 0
-    weak: bool = False
-
-    @property
-    def ports(self) -> int:
-        """Return how many ports the rule listens on."""
-        return self.last - self.first + 1
-
-    def __str__(self) -> str:
-        where = "*" if self.host_addr is None else f"[{self.host_addr}]"
-        device = f"%{self.ifname}" if self.ifname else ""
-        span = f"{self.first}-{self.last}"
-        guest = f"{self.first + self.delta}-{self.last + self.delta}"
-        return f"{where}{device}:{span} => {guest}" + (" (weak)" if self.weak else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +158,8 @@ class Config:
     hostname: str | None = None
     fqdn: str | None = None
 
-    # *_ports: from the host to the guest; *_ns: from the namespace to the host.
-    # *_auto: the ports follow what listens on the other side.
-    tcp_ports: tuple[PortRule, ...] = ()
-    udp_ports: tuple[PortRule, ...] = ()
-    tcp_ns: tuple[PortRule, ...] = ()
-    udp_ns: tuple[PortRule, ...] = ()
-    tcp_ports_auto: bool = True
-    udp_ports_auto: bool = True
-    tcp_ns_auto: bool = True
-    udp_ns_auto: bool = True
+    host_ports: tuple[PortRule, ...] = ()  # sockets on the host, to the guest
+    ns_ports: tuple[PortRule, ...] = ()  # in the namespace, to the host's loopback
     splice: bool = True  # loopback flows bypass the tap
     splice_only: bool = False  # there is no tap
     host_lo_to_ns_lo: bool = False

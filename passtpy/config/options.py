@@ -12,19 +12,27 @@ OPTIONS: tuple[Option, ...] = options_run.ROWS + options_net.ROWS
 
 _PORT_LISTS = """\
 [ADDR][%IFNAME]/ and a comma-separated list of
-    22            port 22, to the same port of the guest
-    22:23         port 22, to port 23 of the guest
-    22-80:32-90   a range of ports, to a range of the same length
-    ~25-30        not these; alone: all but these and the ephemeral ones"""
+    22                port 22, to the same port of the guest
+    22:23             port 22, to port 23 of the guest
+    22-80:32-90       a range of ports, to a range of the same length
+    22:ADDR           port 22, to port 22 of another address, by the guest
+    22:ADDR/23        port 22, to port 23 of that address
+    ~25-30            not these
+    all               every port that is not ephemeral, as far as it is free
+    all:ADDR          the same, to another address"""
 PORT_HELP = {
-    "pasta": """\
-SPEC is none, auto (the ports on which the other side listens, followed every
-second), or """
-    + _PORT_LISTS,
-    "passt": """\
-SPEC is none, all (every port that is not ephemeral, as far as it is free), or
-"""
-    + _PORT_LISTS,
+    "pasta": f"""\
+SPEC is none, or {_PORT_LISTS}
+    auto              of all these, the ones on which the other side listens
+
+An exclusion or auto alone stands for all. IPv6 addresses may stand in
+brackets, and have to where they would read as a port. -T and -U listen on lo,
+at no address.""",
+    "passt": f"""\
+SPEC is none, or {_PORT_LISTS}
+
+An exclusion alone stands for all. IPv6 addresses may stand in brackets, and
+have to where they would read as a port.""",
 }
 
 

@@ -1,42 +1,42 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The port specification grammar of -t, -u, -T and -U.
 
-    SPEC  := "none" | "auto" | "all" | [ [ADDR] ["%" IFNAME] "/" ] LIST
-    ADDR  := IPv4 | IPv6 | "[" either "]"
-    LIST  := ITEM { "," ITEM }
-    ITEM  := "~" RANGE | RANGE [ ":" RANGE ]
+    ARG   := "none" | [ PLACE "/" ] CHUNK { "," CHUNK }
+    PLACE := ADDR [ "%" IF ] | [ "*" ] [ "%" IF ]
+    CHUNK := "all" [ ":" ADDR ] | "auto" | "~" RANGE
+           | RANGE ":" ADDR "/" RANGE | RANGE ":" ADDR | RANGE ":" RANGE | RANGE
     RANGE := PORT [ "-" PORT ]
+    ADDR  := IPv4 | IPv6 | "[" either "]"
 
-A `PortTable` gathers the specifications of one option, in order, and yields the rules
-at the end. Everything is pure: the ephemeral range and the families are arguments.
+The families and the ephemeral ports are arguments.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from itertools import pairwise
+from dataclasses import dataclass
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv6Address,
+    IPv6Network,
+)
 
 from passtpy.addr import Address
-from passtpy.config.model import PortRule
+from passtpy.config.portrule import MAX_PORT, PortRule, Side
 from passtpy.errors import ConfigError
 
-MAX_PORT = 65535
-IFNAME_LEN = 15
-MAX_RULES = 255
-MAX_SOCKETS = 196608
+IFNAME_LEN = 15  # bytes
 DEFAULT_EPHEMERAL = (49152, MAX_PORT)
+LOOPBACK_DEVICE = "lo"
+NONE = "none"
+_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
+
+# Where an IPv6 address can be that somebody listens on. Outside, 80:fd00::2 is a port
+# and an address, and not the address 0080:fd00::2.
+_ASSIGNED = tuple(
+    IPv6Network(text) for text in ("::/16", "2000::/3", "fc00::/7", "fe80::/9")
+)
 
 Span = tuple[int, int]
-
-
-class PortMode(StrEnum):
-    """How the ports of one direction and protocol are chosen."""
-
-    NONE = "none"
-    AUTO = "auto"
-    ALL = "all"
-    SPECIFIC = "specific"
 
 
 class _SpecError(Exception):
@@ -47,26 +47,26 @@ class _SpecError(Exception):
 class PortContext:
     """What a specification is read against."""
 
-    option: str = "-t"
-    prog_mode: str = "pasta"
+    option: str  # as the message names it
+    proto: int
+    side: Side = Side.HOST
     ipv4: bool = True
     ipv6: bool = True
-    takes_address: bool = True  # -t and -u; listeners of -T, -U are always on lo
-    binds_devices: bool = True  # False before kernel 5.7
+    scans: bool = True  # False: nobody can tell what the other side listens on
     ephemeral: Span = DEFAULT_EPHEMERAL
 
 
-@dataclass(frozen=True, slots=True)
-class PortSpec:
-    """One parsed specification: where, which, except which."""
+@dataclass(slots=True)
+class _Chunks:
+    """What the chunks of one specification say together."""
 
-    addr: Address | None
-    ifname: str | None
-    mapped: tuple[tuple[Span, int], ...]  # host ports, and how far the guest's are
-    excluded: tuple[Span, ...]
+    mapped: list[tuple[Span, Address | None, int]]
+    excluded: list[Span]
+    target: Address | None = None  # of `all`
+    scan: bool = False
 
 
-def _parse_port(text: str) -> int:
+def _read_port(text: str) -> int:
     # int() would also take signs, blanks, underscores and other scripts' digits.
     if not (text.isascii() and text.isdigit()):
         raise _SpecError
@@ -76,63 +76,112 @@ def _parse_port(text: str) -> int:
     return port
 
 
-def _parse_span(text: str) -> Span:
+def _read_span(text: str) -> Span:
     first, dash, last = text.partition("-")
-    low = _parse_port(first)
-    high = _parse_port(last) if dash else low
+    low = _read_port(first)
+    high = _read_port(last) if dash else low
     if high < low:
         raise _SpecError
     return low, high
 
 
-def _parse_item(text: str) -> tuple[Span, int]:
-    host, colon, guest = text.partition(":")
-    span = _parse_span(host)
-    if not colon:
-        return span, 0
-    target = _parse_span(guest)
-    if target[1] - target[0] != span[1] - span[0]:
-        raise _SpecError
-    return span, target[0] - span[0]
+def read_address(text: str) -> Address | None:
+    """Return the address that `text` is, in brackets or not, or None.
 
-
-def _parse_address(text: str) -> Address | None:
-    if not text:
-        return None
+    One of IPv4 in the clothes of IPv6 is one of IPv4.
+    """
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
-    for family in (IPv4Address, IPv6Address):
-        try:
-            return family(text)
-        except AddressValueError:
-            continue
-    raise _SpecError
-
-
-def _parse_where(text: str) -> tuple[Address | None, str | None]:
-    addr, percent, ifname = text.partition("%")
-    if percent and not 0 < len(ifname.encode(errors="surrogateescape")) <= IFNAME_LEN:
-        raise _SpecError
-    return _parse_address(addr), ifname if percent else None
-
-
-def parse_spec(text: str) -> PortSpec:
-    """Read one list specification (not none, auto, all)."""
     try:
-        where, slash, items = text.rpartition("/")
-        if slash and not where:
-            raise _SpecError
-        addr, ifname = _parse_where(where)
-        mapped: list[tuple[Span, int]] = []
-        excluded: list[Span] = []
-        for item in items.split(","):
-            if item.startswith("~"):
-                excluded.append(_parse_span(item[1:]))
-            else:
-                mapped.append(_parse_item(item))
-    except _SpecError:
-        raise ConfigError(f"Invalid port specifier {text}") from None
-    return PortSpec(addr, ifname, tuple(mapped), tuple(excluded))
+        return IPv4Address(text)
+    except AddressValueError:
+        pass
+    try:
+        addr = IPv6Address(text)
+    except AddressValueError:
+        return None
+    if addr.scope_id is not None:
+        return None
+    return addr.ipv4_mapped or addr
+
+
+def _target(text: str) -> Address:
+    addr = read_address(text)
+    if addr is None:
+        raise _SpecError
+    return addr
+
+
+def _set(addr: Address) -> Address | None:
+    return None if addr.is_unspecified else addr
+
+
+def _read_mapping(text: str) -> tuple[Span, Address | None, int]:
+    """Read a chunk with a range; the forms are tried in the order of the grammar."""
+    ports, colon, inner = text.partition(":")
+    span = _read_span(ports)
+    if not colon:
+        return span, None, 0
+    where, slash, inner_ports = inner.rpartition("/")
+    if slash:
+        return span, _set(_target(where)), _delta(span, _read_span(inner_ports))
+    addr = read_address(inner)
+    if addr is not None:
+        return span, _set(addr), 0
+    return span, None, _delta(span, _read_span(inner))
+
+
+def _delta(span: Span, inner: Span) -> int:
+    if inner[1] - inner[0] != span[1] - span[0]:
+        raise _SpecError
+    return inner[0] - span[0]
+
+
+def _read_chunks(text: str) -> _Chunks:
+    found = _Chunks([], [])
+    for chunk in text.split(","):
+        word, colon, rest = chunk.partition(":")
+        if word == "all":
+            found.target = _set(_target(rest)) if colon else found.target
+        elif chunk == "auto":
+            found.scan = True
+        elif chunk.startswith("~"):
+            found.excluded.append(_read_span(chunk[1:]))
+        else:
+            found.mapped.append(_read_mapping(chunk))
+    return found
+
+
+def _is_ifname(name: str) -> bool:
+    size = len(name.encode(errors="surrogateescape"))
+    if not 0 < size <= IFNAME_LEN or name in (".", ".."):
+        return False
+    return not any(char.isspace() for char in name)
+
+
+def _could_be_port_and_target(text: str) -> bool:
+    """Tell whether an address without brackets reads better as RANGE ":" ADDR."""
+    port, colon, rest = text.partition(":")
+    if not colon or read_address(rest) is None:
+        return False
+    addr = IPv6Address(text)
+    return port.isdigit() and not any(addr in network for network in _ASSIGNED)
+
+
+def _read_place(text: str) -> tuple[Address | None, str | None] | None:
+    """Return address and interface of a PLACE; None: `text` is no PLACE."""
+    where, percent, ifname = text.partition("%")
+    if percent and not _is_ifname(ifname):
+        return None
+    device = ifname if percent else None
+    if where in ("", "*"):
+        return None, device
+    addr = read_address(where)
+    if addr is None:
+        return None
+    if addr.version == 6 and where[0] != "[" and _could_be_port_and_target(where):
+        return None
+    return addr, device
 
 
 def subtract(span: Span, holes: tuple[Span, ...]) -> Iterator[Span]:
@@ -146,112 +195,57 @@ def subtract(span: Span, holes: tuple[Span, ...]) -> Iterator[Span]:
         if hole_low > low:
             yield low, hole_low - 1
         low = hole_high + 1
-    if low <= high:
-        yield low, high
+        if low > high:
+            return
+    yield low, high
 
 
-def _check_exclusions(spec: PortSpec, text: str) -> None:
-    ordered = sorted(spec.excluded)
-    for before, after in pairwise(ordered):
-        if after[0] <= before[1]:
-            raise ConfigError(f"Overlapping excluded ranges {text}")
+def _any_address(context: PortContext) -> Address | None:
+    if context.ipv4 and context.ipv6:
+        return None
+    return IPv4Address(0) if context.ipv4 else IPv6Address(0)
 
 
-def _check_context(spec: PortSpec, text: str, context: PortContext) -> None:
-    option = f"{context.option} {text}"
-    if (spec.addr or spec.ifname) and not context.takes_address:
-        raise ConfigError(f"Invalid port specifier {text}")
-    if isinstance(spec.addr, IPv4Address) and not context.ipv4:
-        raise ConfigError(f"IPv4 is disabled, can't use {option}")
-    if isinstance(spec.addr, IPv6Address) and not context.ipv6:
-        raise ConfigError(f"IPv6 is disabled, can't use {option}")
-    if spec.ifname and not context.binds_devices:
-        raise ConfigError(
-            f"Device binding for '{option}' unsupported (requires kernel 5.7+)"
-        )
-    for (low, _), delta in spec.mapped:
-        if not low or not low + delta:
-            raise ConfigError(f"Can't forward port 0 for option '{option}'")
+def ephemeral_ports() -> Span:
+    """Return the ports that this network namespace gives to whoever does not care."""
+    try:
+        with open(_RANGE_FILE, encoding="ascii") as file:
+            first, last = file.read().split()
+            return int(first), int(last)
+    except (OSError, ValueError):
+        return DEFAULT_EPHEMERAL
 
 
-def expand(spec: PortSpec, ephemeral: Span) -> tuple[PortRule, ...]:
-    """Return the rules of a specification, exclusions taken out."""
-    mapped, holes, weak = spec.mapped, spec.excluded, False
-    if not mapped:  # only exclusions: every port that is not ephemeral
-        mapped, weak = (((1, MAX_PORT), 0),), True
-        holes += (ephemeral,)
+def read_ports(text: str, context: PortContext) -> tuple[PortRule, ...]:
+    """Return the rules that one specification makes; ConfigError if it is malformed.
+
+    Whether a table takes them is the table's question: see PortTable.add().
+    """
+    place, slash, rest = text.partition("/")
+    where = _read_place(place) if slash else None
+    if where is None:
+        rest = text
+    elif context.side is Side.SPLICE:
+        raise ConfigError(f"Listening address not allowed for {context.option} {text}")
+    try:
+        chunks = _read_chunks(rest)
+    except _SpecError:
+        raise ConfigError(f"Invalid port specifier '{rest}'") from None
+    if chunks.scan and not context.scans:
+        raise ConfigError("'auto' port forwarding is only allowed for pasta")
+    addr, ifname = where or (None, None)
+    if context.side is Side.SPLICE:
+        ifname = LOOPBACK_DEVICE
+    if addr is None:
+        addr = _any_address(context)
+    mapped, holes, weak = chunks.mapped, tuple(chunks.excluded), False
+    if not mapped:  # all that somebody could mean
+        mapped, weak = [((1, MAX_PORT), chunks.target, 0)], True
+        holes += (context.ephemeral,)
     return tuple(
-        PortRule(spec.addr, spec.ifname, low, high, delta, weak)
-        for span, delta in mapped
+        PortRule(
+            context.proto, addr, ifname, low, high, delta, target, weak, chunks.scan
+        )
+        for span, target, delta in mapped
         for low, high in subtract(span, holes)
     )
-
-
-def _same_place(a: PortRule, b: PortRule) -> bool:
-    """Tell whether two rules could claim the same port of the same socket address."""
-    if a.ifname and b.ifname and a.ifname != b.ifname:
-        return False  # sockets bound to different devices do not collide
-    return a.host_addr is None or b.host_addr is None or a.host_addr == b.host_addr
-
-
-def _place(rule: PortRule) -> str:
-    return "*" if rule.host_addr is None else str(rule.host_addr)
-
-
-def check_conflicts(known: list[PortRule], new: PortRule) -> None:
-    """Refuse a rule whose ports are already claimed at the same place."""
-    for old in known:
-        if new.first <= old.last and old.first <= new.last and _same_place(old, new):
-            raise ConfigError(
-                "Forwarding configuration conflict:"
-                f" {_place(new)}/{new.first}-{new.last}"
-                f" versus {_place(old)}/{old.first}-{old.last}"
-            )
-
-
-@dataclass(slots=True)
-class PortTable:
-    """The specifications of one option so far."""
-
-    context: PortContext
-    mode: PortMode | None = None
-    rules: list[PortRule] = field(default_factory=list)
-
-    def add(self, text: str) -> None:
-        """Take the value of one option word."""
-        if text in (PortMode.NONE, PortMode.AUTO, PortMode.ALL):
-            self._set_mode(PortMode(text))
-            return
-        if self.mode not in (None, PortMode.SPECIFIC):
-            raise ConfigError(
-                "Specific ports cannot be specified together with all/none/auto"
-            )
-        self.mode = PortMode.SPECIFIC
-        spec = parse_spec(text)
-        _check_exclusions(spec, text)
-        _check_context(spec, text, self.context)
-        for rule in expand(spec, self.context.ephemeral):
-            self._add_rule(rule)
-
-    def _set_mode(self, mode: PortMode) -> None:
-        if mode is PortMode.AUTO and self.context.prog_mode != "pasta":
-            raise ConfigError("'auto' port forwarding is only allowed for pasta")
-        if mode is PortMode.ALL and self.context.prog_mode == "pasta":
-            raise ConfigError("'all' port forwarding is only allowed for passt")
-        if self.mode is not None:
-            raise ConfigError(
-                f"Port forwarding mode '{mode}' conflicts with previous mode"
-            )
-        self.mode = mode
-        if mode is PortMode.ALL:
-            spec = PortSpec(None, None, (), ())
-            for rule in expand(spec, self.context.ephemeral):
-                self._add_rule(rule)
-
-    def _add_rule(self, rule: PortRule) -> None:
-        check_conflicts(self.rules, rule)
-        if len(self.rules) >= MAX_RULES:
-            raise ConfigError("Too many port forwarding ranges")
-        if sum(known.ports for known in self.rules) + rule.ports > MAX_SOCKETS:
-            raise ConfigError("Too many listening sockets")
-        self.rules.append(rule)

@@ -12,6 +12,7 @@ from typing import Self
 
 from passtpy.addr import Address
 from passtpy.config.dns import DnsMap, dns_maps
+from passtpy.config.forwards import Forward, forwards_from_config
 from passtpy.config.host import HostInfo, mapped_loopback
 from passtpy.config.model import Config
 from passtpy.config.resolver import NO_RESOLVER, Resolver
@@ -23,7 +24,8 @@ class View:
 
     `ipv4`, `ipv6`: the family is wanted, and there. `loopback*` stand for the host's
     loopback as the guest sees it. `source*` is whom the guest sees where the real
-    source means something else to it. `ours` are all the addresses that we answer for.
+    source means something else to it. `forwards` are the ports that lead to the guest,
+    or from it to the host. `ours` are all the addresses that we answer for.
     """
 
     config: Config
@@ -36,13 +38,20 @@ class View:
     source4: IPv4Address | None
     source6: IPv6Address
     dns: tuple[DnsMap, ...]
+    forwards: tuple[Forward, ...]
     ours: frozenset[Address]
 
     @classmethod
     def of(
-        cls, config: Config, host: HostInfo, resolver: Resolver = NO_RESOLVER
+        cls,
+        config: Config,
+        host: HostInfo,
+        resolver: Resolver = NO_RESOLVER,
+        forwards: tuple[Forward, ...] | None = None,
     ) -> Self:
-        """Look at all of it now."""
+        """Look at all of it now; `forwards` None: those of the configuration."""
+        if forwards is None:
+            forwards = forwards_from_config(config)
         loopback4, loopback6 = mapped_loopback(config, host)
         source4, source6 = host.our4 or host.gateway4, host.our_link_local
         candidates: tuple[Address | None, ...] = (
@@ -68,6 +77,7 @@ class View:
             source4=source4,
             source6=source6,
             dns=dns_maps(config, host, resolver),
+            forwards=forwards,
             ours=frozenset(a for a in candidates if a is not None and a not in taken),
         )
 

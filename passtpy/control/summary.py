@@ -8,11 +8,13 @@ from passtpy.addr import Address, show_mac
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
 from passtpy.config.view import View
-from passtpy.flow import PROTO_NAMES, Pif
-from passtpy.policy.forward import Forward, forwards_from_config
+from passtpy.flow import Pif
 from passtpy.services.facts import Facts, facts_from_view
 
-DIRECTIONS = {Pif.HOST: "Inbound", Pif.SPLICE: "Outbound"}
+TABLES = {
+    Pif.HOST: "Inbound forwarding rules (HOST):",
+    Pif.SPLICE: "Outbound forwarding rules (SPLICE):",
+}
 
 
 def summary(view: View, ifname: str) -> Iterator[str]:
@@ -31,7 +33,7 @@ def summary(view: View, ifname: str) -> Iterator[str]:
             yield from _ndp(config, host, facts)
         for each in view.dns:
             yield f"DNS to {each.seen}: forwarded to {each.target}"
-    yield from _forwarding(config)
+    yield from _forwarding(view)
 
 
 def qemu_options(config: Config, path: str) -> Iterator[str]:
@@ -105,27 +107,10 @@ def _listed(head: str, items: Iterable[object]) -> Iterator[str]:
         yield f"    {item}"
 
 
-def _forwarding(config: Config) -> Iterator[str]:
-    table: tuple[Pif, int] | None = None
-    for forward in forwards_from_config(config):
-        if (forward.pif, forward.proto) != table:
-            table = forward.pif, forward.proto
-            name = PROTO_NAMES[forward.proto].upper()
-            yield f"{DIRECTIONS[forward.pif]} {name} forwarding:"
-        yield f"    {show_forward(forward)}"
-
-
-def show_forward(forward: Forward) -> str:
-    """Return `[ADDR]%IF:a-b  =>  c-d`, and what is special about it."""
-    where = f"[{'*' if forward.address is None else forward.address}]"
-    device = f"%{forward.ifname}" if forward.ifname else ""
-    first, last = forward.ports[0], forward.ports[-1]
-    line = f"{where}{device}:{_span(first, last)}"
-    line += f"  =>  {_span(first + forward.delta, last + forward.delta)}"
-    if forward.auto:
-        return f"{line} (auto-scan)"
-    return f"{line} (best effort)" if forward.weak else line
-
-
-def _span(first: int, last: int) -> str:
-    return f"{first}" if first == last else f"{first}-{last}"
+def _forwarding(view: View) -> Iterator[str]:
+    """Yield the tables of forwards; a rule's text ends in a blank, as pasta's does."""
+    for pif, head in TABLES.items():
+        lines = [f"    {each.rule}" for each in view.forwards if each.pif is pif]
+        if lines:
+            yield head
+            yield from lines

@@ -178,11 +178,13 @@ def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
     forward, tap = Action.FORWARD, Pif.TAP
     refused = _refusal(by)._replace(action=Action.REJECT)
 
+    fixed = None if outcome.target is None else inany(outcome.target)
+
     def to_guest(miss: MissLike) -> Verdict:
         source = translate(miss.eaddr)
         if source == UNSPECIFIED:
             return refused
-        target = guest.towards(source)
+        target = fixed or guest.towards(source)
         if target == UNSPECIFIED:
             return refused
         port = miss.oport + delta
@@ -222,6 +224,13 @@ def _make_to_group(outcome: ToGroup, by: Origin, guest: GuestAddresses) -> Make:
     return to_group
 
 
+def _loopback_of(asked: bytes, is_v4: bool) -> bytes:
+    """Return the loopback address that was asked for, or the usual one."""
+    if asked.startswith(_LOOPBACKS):
+        return asked
+    return LOOPBACK4 if is_v4 else LOOPBACK6
+
+
 def _make_splice_to_guest(
     outcome: SpliceToGuest, by: Origin, guest: GuestAddresses
 ) -> Make:
@@ -241,7 +250,7 @@ def _make_splice_to_guest(
         if not loopback:
             target = guest.inside(is_v4)
         if target == UNSPECIFIED:
-            target = LOOPBACK4 if is_v4 else LOOPBACK6
+            target = _loopback_of(miss.oaddr, is_v4)
         ours = source if keep else UNSPECIFIED
         port = miss.oport + delta
         return Verdict(
@@ -253,14 +262,11 @@ def _make_splice_to_guest(
 
 def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
     rule, generation = by
-    delta, keep = outcome.delta, outcome.keep_source
+    delta = outcome.delta
 
     def splice_to_host(miss: MissLike) -> Verdict:
-        source = miss.eaddr
-        target = LOOPBACK4 if source.startswith(V4_PREFIX) else LOOPBACK6
-        ours = source if keep else UNSPECIFIED
-        port = miss.oport + delta
-        return Verdict(Action.SPLICE, Pif.HOST, target, port, ours, 0, rule, generation)
+        ends = (miss.oaddr, miss.oport + delta, miss.eaddr, 0)
+        return Verdict(Action.SPLICE, Pif.HOST, *ends, rule, generation)
 
     return splice_to_host
 

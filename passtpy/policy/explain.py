@@ -55,26 +55,23 @@ def show_outcome(outcome: Outcome) -> str:
                 source += f" (or the guest's, if one of {len(outcome.choices)} known)"
             return f"host {where}{source}"
         case ToGuest():
-            return f"guest{_show_delta(outcome.delta)}"
+            where = "guest" if outcome.target is None else f"guest at {outcome.target}"
+            return f"{where}{_show_delta(outcome.delta)}"
         case ToAsker():
             return "guest who asked"
         case ToGroup():
             return "guest's group"
         case SpliceToGuest():
             where = "loopback" if outcome.loopback else "address"
-            return f"splice namespace {where}{_show_splice(outcome)}"
+            source = " with its source" if outcome.keep_source else ""
+            return f"splice namespace {where}{_show_delta(outcome.delta)}{source}"
         case SpliceToHost():
-            return f"splice host loopback{_show_splice(outcome)}"
+            return f"splice host loopback{_show_delta(outcome.delta)}"
     assert_never(outcome)
 
 
 def _show_delta(delta: int) -> str:
     return f" port {delta:+d}" if delta else ""
-
-
-def _show_splice(outcome: SpliceToGuest | SpliceToHost) -> str:
-    source = " with its source" if outcome.keep_source else ""
-    return _show_delta(outcome.delta) + source
 
 
 def show_rule(listed: Listed, hits: int) -> str:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address, inany
 from passtpy.config.dns import DNS_PORTS
+from passtpy.config.forwards import Forward, relay_numbers
 from passtpy.config.model import Config
 from passtpy.config.view import View
 from passtpy.flow import (
@@ -20,11 +21,6 @@ from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     Pif,
-)
-from passtpy.policy.forward import (
-    Forward,
-    forwards_from_config,
-    relay_numbers,
 )
 
 Network = IPv4Network | IPv6Network
@@ -88,18 +84,23 @@ class SourceMap:
 
 @dataclass(frozen=True, slots=True)
 class ToGuest:
-    """Deliver to the guest's address, `delta` ports away from the listener's."""
+    """Deliver to the guest, `delta` ports away from the listener's.
+
+    `target` None: to the guest's own address; else to this one, on its link or behind.
+    """
 
     delta: int = 0
     source: SourceMap = SourceMap()
+    target: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpliceToGuest:
     """Connect inside the namespace: to its outer address, or to its loopback.
 
-    `keep_source`: from the client's own address instead of the kernel's choice. Where
-    the namespace does not have that address, it goes over the tap: see `source`.
+    `loopback`: to the loopback address that the client asked for. `keep_source`: from
+    the client's own address instead of the kernel's choice. Where the namespace does
+    not have that address, it goes over the tap: see `source`.
     """
 
     delta: int = 0
@@ -110,10 +111,12 @@ class SpliceToGuest:
 
 @dataclass(frozen=True, slots=True)
 class SpliceToHost:
-    """Connect to the host's loopback, `delta` ports away from the listener's."""
+    """Connect to the host's loopback, `delta` ports away from the listener's.
+
+    Both addresses stay what they are, 127.0.0.9 as well as 127.0.0.1.
+    """
 
     delta: int = 0
-    keep_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,31 +263,29 @@ def _spliced_sources(view: View) -> tuple[Network, ...]:
 
 
 def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
-    config = view.config
-    protos, numbers = frozenset((forward.proto,)), forward.numbers
-    spliced = _spliced_sources(view)
+    config, rule = view.config, forward.rule
+    protos, numbers, why = frozenset((rule.proto,)), forward.numbers, str(rule).strip()
+    spliced = _spliced_sources(view) if rule.target is None else ()
     if spliced:
         match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
         keep = config.preserve_source
         over_tap = sources if keep and not config.splice_only else None
         loopback = config.host_lo_to_ns_lo
-        outcome = SpliceToGuest(forward.delta, loopback, keep, over_tap)
-        yield match, outcome, forward.why
+        yield match, SpliceToGuest(rule.delta, loopback, keep, over_tap), why
     if not config.splice_only:
         match = Match(Pif.HOST, protos, listeners=numbers)
-        yield match, ToGuest(forward.delta, sources), forward.why
+        yield match, ToGuest(rule.delta, sources, rule.target), why
 
 
-def _outbound(config: Config, forward: Forward) -> Line:
+def _outbound(forward: Forward) -> Line:
     match = Match(
         Pif.SPLICE,
-        frozenset((forward.proto,)),
+        frozenset((forward.rule.proto,)),
         sources=LOOPBACK,
         destinations=LOOPBACK,
         listeners=forward.numbers,
     )
-    outcome = SpliceToHost(forward.delta, config.preserve_source)
-    return match, outcome, forward.why
+    return match, SpliceToHost(forward.rule.delta), str(forward.rule).strip()
 
 
 def _relayed(config: Config, sources: SourceMap) -> Iterator[Line]:
@@ -298,9 +299,9 @@ def _relayed(config: Config, sources: SourceMap) -> Iterator[Line]:
 
 def _forwarded(view: View) -> Iterator[Line]:
     config, sources = view.config, source_map(view)
-    for forward in forwards_from_config(config):
+    for forward in view.forwards:
         if forward.pif is Pif.SPLICE:
-            yield _outbound(config, forward)
+            yield _outbound(forward)
         else:
             yield from _inbound(view, forward, sources)
     yield from _relayed(config, sources)

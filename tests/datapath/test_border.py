@@ -166,6 +166,24 @@ def test_listener_takes_the_socket_over(guest: Guest) -> None:
         socket.create_connection(address)
 
 
+def test_a_listener_may_have_another_number_and_loses_nothing(guest: Guest) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    sock.setblocking(False)
+    address = sock.getsockname()
+    guest.decide = later
+    guest.dp.listen(sock.detach(), socket.IPPROTO_TCP, 5)
+    with socket.create_connection(address):
+        guest.dp.renumber(5, 70_000)
+        guest.wait_for(lambda: bool(guest.misses))
+        assert guest.misses[0].listener == 70_000
+    for old, new in ((5, 6), (70_000, 70_000)):
+        with pytest.raises(OSError, match=r"."):
+            guest.dp.renumber(old, new)
+    with pytest.raises(ValueError, match="new"):
+        guest.dp.renumber(70_000, _native.LISTEN_MAX)
+    guest.dp.unlisten(70_000)
+
+
 def test_bad_listeners_are_refused(guest: Guest) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         for number in (-1, _native.LISTEN_MAX):

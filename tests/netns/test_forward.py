@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -38,6 +38,7 @@ WILDCARD = {4: "0.0.0.0", 6: "::"}
 HOST = {4: HOST4, 6: HOST6}
 REMOTE = {4: REMOTE4, 6: REMOTE6}
 SIZE = 3_000_000
+EPHEMERAL = "32768 60999"  # these are not followed; the laboratory has far more
 SOON = 3.0  # automatic ports are looked up once a second
 SETTLED = 2.2  # long enough for two looks
 NO_TAP = Attachment(tcp_ports=(8080,), ipv4=False, ipv6=False, extra=("--splice-only",))
@@ -46,6 +47,7 @@ NO_TAP = Attachment(tcp_ports=(8080,), ipv4=False, ipv6=False, extra=("--splice-
 @contextmanager
 def attached(*extra: str) -> Iterator[tuple[Lab, Attached]]:
     with Lab() as lab:
+        lab.host.sysctl("net.ipv4.ip_local_port_range", EPHEMERAL)
         pid = lab.dir / "pid"
         options = Attachment(extra=(*extra, "--pid", str(pid)))
         with lab.attach(PASSTPY, options) as it:
@@ -218,8 +220,9 @@ def test_a_taken_port_among_all_others_is_a_warning() -> None:
         lab.host.sysctl("net.ipv4.ip_local_port_range", "50 65535")
         with lab.attach(PASSTPY, Attachment(extra=("-t", "~30-40"))) as it:
             lab.host.wait_bound("tcp", 49)
-            assert it.process is not None
-            assert "ports=20" in it.process.stderr()
+            process = it.process
+            assert process is not None
+            wait_until(lambda: "ports=20" in process.stderr(), SOON, "warning")
             assert lab.host.is_bound("tcp", 21)
             assert not lab.host.is_bound("tcp", 35)
 
@@ -347,6 +350,7 @@ def test_the_two_directions_do_not_chase_each_other() -> None:
 
 def test_services_that_were_there_first_are_forwarded_at_once() -> None:
     with Lab() as lab, ExitStack() as stack:
+        lab.host.sysctl("net.ipv4.ip_local_port_range", EPHEMERAL)
         guest = lab.guest()
         stack.enter_context(tcp_echo(guest, "0.0.0.0", 7000))
         stack.enter_context(tcp_echo(lab.host, "0.0.0.0", 7001))
@@ -390,10 +394,18 @@ def test_a_port_that_cannot_be_had_hides_no_other() -> None:
             wait_answers(lab.host, "127.0.0.1", 7000)
 
 
+def bound_below_ephemeral() -> socket.socket:
+    """Return a listening socket on a port that is followed."""
+    for port in range(7000, 7999):
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", port))
+    raise AssertionError("no free port")
+
+
 @pytest.mark.parametrize("who", ["root", "user"])
 def test_a_command_finds_the_services_of_the_host(who: str) -> None:
     ask = "import socket; s = socket.create_connection(('127.0.0.1', {})); s.send(b'x')"
-    with socket.create_server(("127.0.0.1", 0)) as waiting:
+    with bound_below_ephemeral() as waiting:
         port = waiting.getsockname()[1]
         argv = pasta(who, "-t", "none", "--", sys.executable, "-c", ask.format(port))
         assert run(argv).returncode == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Opens every listening socket, and keeps the automatic ones in step.
+"""Owns the forwards of a running daemon: what listens, why, and how that changes.
 
 Ports that were asked for by number are opened at start, before privileges are dropped:
 a port below 1024, or one that somebody else has, is found out while there is still
@@ -9,49 +9,50 @@ small pieces between turns, and opened or closed as policy/auto.py tells.
 
 import os
 import resource
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from errno import EINVAL
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final
 
+from passtpy.config.forwards import (
+    Forward,
+    ForwardBook,
+    NumbersExhausted,
+    book_for,
+)
 from passtpy.config.model import Config, SpawnCommand
+from passtpy.config.portrule import PortRule, PortTable, RuleError, Side
 from passtpy.config.ports import Span
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
+from passtpy.net.forwarding.change import Change, Changer
 from passtpy.net.forwarding.scan import Follower
-from passtpy.net.kernel.listen import Place, describe, opener, wildcard
+from passtpy.net.forwarding.sockets import (
+    NAMES,
+    Done,
+    Failures,
+    Listeners,
+    Opened,
+    Sockets,
+)
 from passtpy.net.kernel.loop import Loop
 from passtpy.net.kernel.sockdiag import Found
-from passtpy.net.namespace import factory
-from passtpy.net.namespace.factory_client import Factory, close_all, in_batches
+from passtpy.net.namespace.factory_client import Factory
 from passtpy.policy import auto
-from passtpy.policy.forward import (
-    SOCKETS_PER_PORT,
-    Forward,
-    forwards_from_config,
-)
 
 FLOW_RESERVE: Final = 1024  # descriptors that listening sockets leave to flows
 _FAR: Final = {Pif.HOST: Pif.SPLICE, Pif.SPLICE: Pif.HOST}  # the other side
-_NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
+_PIFS: Final = {Side.HOST: Pif.HOST, Side.SPLICE: Pif.SPLICE}
+_SIDES: Final = {pif: side for side, pif in _PIFS.items()}
 
-Failures = Sequence[tuple[int, str]]  # port, reason
-Done = Callable[[Failures], None]
-
-
-class Listeners(Protocol):
-    """The part of a datapath that is needed here."""
-
-    def listen(
-        self, fd: int, proto: int, listener: int, pif: int = Pif.HOST
-    ) -> None: ...
-
-    def unlisten(self, listener: int) -> None: ...
+Tables = tuple[PortTable, ...]
+Applied = Callable[[Sequence[str]], None]
+Changed = Callable[[tuple[Forward, ...]], None]
 
 
 @dataclass(slots=True)
-class _Table:
+class _Scanned:
     """The ports of an automatic forward, as they are now."""
 
     forward: Forward
@@ -60,102 +61,12 @@ class _Table:
     missed: set[int] = field(default_factory=set)  # not there at the last look
 
 
-class Sockets:
-    """Opens ports on either side and hands them to the datapath."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A forward that stands, and on how many of its ports a socket listens."""
 
-    def __init__(
-        self, datapath: Listeners, source: Factory | None, freebind: bool
-    ) -> None:
-        self._datapath = datapath
-        self._factory = source
-        self._freebind = freebind
-        self._openers: dict[Place, Callable[[int], int]] = {}
-        # Listener numbers that have a twin: see factory.py about old kernels.
-        self.doubled: set[int] = set()
-        self._had: set[int] = set()  # UDP: flows may live on at these ports
-
-    def place(self, forward: Forward, bits: int) -> Place:
-        """Return where the sockets of `forward` are, for these families."""
-        if forward.auto:
-            return wildcard(forward.proto, bits, forward.ifname)
-        return Place(forward.proto, forward.address, forward.ifname, self._freebind)
-
-    def open(
-        self, forward: Forward, bits: int, ports: Sequence[int], done: Done, wait: bool
-    ) -> None:
-        """Open ports; `done` is told about those that could not be opened.
-
-        What is opened in the namespace is answered later, unless we are to wait.
-        """
-        if forward.pif is Pif.HOST:
-            done(self._open_here(forward, bits, ports))
-            return
-        assert self._factory is not None
-        for batch in in_batches(ports):
-            request = factory.listen_request(forward.proto, bits, batch)
-            if wait:
-                text, fds = self._factory.now(request)
-                done(self._take(forward, batch, text, fds))
-            else:
-                self._factory.ask(request, self._taker(forward, batch, done))
-
-    def close(self, forward: Forward, port: int) -> None:
-        """Close the sockets of a port."""
-        number = forward.number(port)
-        self._datapath.unlisten(number)
-        if forward.proto == IPPROTO_UDP:
-            self._had.add(number)
-        if number in self.doubled:
-            self.doubled.discard(number)
-            self._datapath.unlisten(forward.number(port, 1))
-
-    def _open_here(self, forward: Forward, bits: int, ports: Iterable[int]) -> Failures:
-        failures = []
-        place = self.place(forward, bits)
-        open_port, open_shared = opener(place), opener(place, share=True)
-        listen, proto, number = self._datapath.listen, forward.proto, forward.number
-        for port in ports:
-            try:
-                again = self._had and number(port) in self._had
-                sock = open_shared(port) if again else open_port(port)
-            except OSError as error:
-                failures.append((port, error.strerror or str(error)))
-                continue
-            listen(sock.detach(), proto, number(port))
-        return failures
-
-    def _taker(
-        self, forward: Forward, ports: Sequence[int], done: Done
-    ) -> Callable[[bytes, list[int]], None]:
-        return lambda text, fds: done(self._take(forward, ports, text, fds))
-
-    def _take(
-        self, forward: Forward, ports: Sequence[int], text: bytes, fds: list[int]
-    ) -> Failures:
-        """Give the datapath what the factory made."""
-        answers = factory.read_ports(text, len(ports))
-        counts = [count for _, count in answers]
-        if sum(counts) != len(fds) or max(counts) > SOCKETS_PER_PORT[forward.pif]:
-            close_all(fds)
-            return [(port, "lost on the way from the namespace") for port in ports]
-        failures = []
-        left = iter(fds)
-        for port, (error, count) in zip(ports, answers, strict=True):
-            for nth in range(count):
-                error = self._give(forward, forward.number(port, nth), next(left))
-            if error:
-                failures.append((port, os.strerror(error)))
-            elif count > 1:
-                self.doubled.add(forward.number(port))
-        return failures
-
-    def _give(self, forward: Forward, number: int, fd: int) -> int:
-        try:
-            self._datapath.listen(fd, forward.proto, number, Pif.SPLICE)
-        except OSError as error:
-            os.close(fd)
-            return error.errno or EINVAL
-        return 0
+    forward: Forward
+    open_ports: int
 
 
 class Forwarding:
@@ -164,74 +75,187 @@ class Forwarding:
     def __init__(
         self,
         config: Config,
+        tables: Tables,
         datapath: Listeners,
         source: Factory | None,
         log: Log,
+        changed: Changed = lambda forwards: None,
     ) -> None:
+        """`changed` is told of new forwards before their sockets are heard."""
         self._config = config
+        self._tables = tables
         self._factory = source
         self._log = log
+        self._changed = changed
         self._sockets = Sockets(datapath, source, config.freebind)
-        self._forwards = tuple(forwards_from_config(config))
-        self._tables = [_Table(f) for f in self._forwards if f.auto]
+        self._book: ForwardBook = book_for(config)
+        self.forwards = self._plan(tables)
+        self._book.keep(self.forwards)
+        self._open: dict[int, set[int]] = {}  # ports of listed forwards, by id
+        self._scanned = {f.id: _Scanned(f) for f in self.forwards if f.rule.scan}
         self._bits = config.ipv4 * auto.V4 | config.ipv6 * auto.V6
         # What we listen on ourselves, so that neither direction follows the other.
-        self._ours: dict[tuple[Pif, int], set[int]] = {
-            (pif, proto): set() for pif in (Pif.HOST, Pif.SPLICE) for proto in _NAMES
+        self._ours: dict[tuple[Pif, int], Counter[int]] = {
+            (pif, proto): Counter() for pif in (Pif.HOST, Pif.SPLICE) for proto in NAMES
         }
         self._room = _descriptors_left()
         self._follower: Follower | None = None
+        self._loop: Loop | None = None
+        self._waiting: deque[tuple[Tables, Tables, Applied]] = deque()
+        self._changing = False
 
     def open(self) -> None:
         """Open what can be opened by now; SetupError when that is not enough."""
-        for forward in self._forwards:
-            if not forward.auto:
+        for forward in self.forwards:
+            if not forward.rule.scan:
                 self._open_listed(forward)
         self._check_any_opened()
-        sides = {_FAR[table.forward.pif] for table in self._tables}
-        if sides:
-            skip = {
-                pif: {proto: spans(self._ours[pif, proto]) for proto in _NAMES}
-                for pif in sides
-            }
-            self._follower = Follower(self._factory, skip)
-            if self._follower.blind:
-                self._log.warning("forward.blind", text="no answer from the namespace")
-            # A namespace that was just made has nothing to find.
-            fresh = isinstance(self._config.target, SpawnCommand)
-            self._follow(*self._follower.now(namespace=not fresh), wait=True)
+        if self._scanned:
+            self._follow_at_start()
         if self._sockets.doubled:
             text = "listening on 127.0.0.1 and ::1 instead of device lo"
             self._log.warning("listen.no_device", text=f"{text} (requires kernel 5.7+)")
 
     def start(self, loop: Loop) -> None:
-        """Follow automatic ports from now on."""
+        """Follow automatic ports, and take changes, from now on."""
+        self._loop = loop
+        self._sockets.start(loop)
         if self._follower is not None:
             self._follower.start(loop, self._follow)
 
     def close(self) -> None:
         """Stop following; the sockets are the datapath's."""
+        self._loop = None
         if self._follower is not None:
             self._follower.close()
+
+    def tables(self) -> Tables:
+        """Return what is asked for now."""
+        return self._tables
+
+    def standing(self) -> list[Standing]:
+        """Return the forwards, and how many of their ports are open."""
+        found = []
+        for forward in self.forwards:
+            scanned = self._scanned.get(forward.id)
+            ports = self._open.get(forward.id, ()) if scanned is None else scanned.bound
+            found.append(Standing(forward, len(ports)))
+        return found
+
+    # Changes
+
+    def replace(self, old: Tables, new: Tables, applied: Applied) -> None:
+        """Make true what is different in `new`, all of it or nothing.
+
+        `old` are the tables that whoever asks has seen; what others have changed since
+        then stays changed.
+        """
+        self._waiting.append((old, new, applied))
+        self._next_change()
+
+    def _next_change(self) -> None:
+        if self._changing or not self._waiting:
+            return
+        old, new, applied = self._waiting.popleft()
+        try:
+            tables = _merged(self._tables, old, new)
+            forwards = self._plan(tables)
+        except RuleError as error:
+            applied(str(error).splitlines())
+            self._next_change()
+            return
+        except NumbersExhausted:
+            applied(["Too many listening sockets"])
+            self._next_change()
+            return
+        self._changing = True
+        self._log.say("forward.rules", _show(tables))
+
+        def finish(change: Change, reasons: Sequence[str]) -> None:
+            if not reasons:
+                self._commit(tables, change)
+            self._changing = False
+            applied(reasons)
+            self._next_change()
+
+        change = Change(self.forwards, forwards)
+        Changer(self._sockets, self._bits, change, self._open, finish).start()
+
+    def _plan(self, tables: Tables) -> tuple[Forward, ...]:
+        rules: dict[Side, tuple[PortRule, ...]] = {t.side: t.rules for t in tables}
+        return self._book.plan(rules.get(Side.HOST, ()), rules.get(Side.SPLICE, ()))
+
+    def _commit(self, tables: Tables, change: Change) -> None:
+        """Every socket is there: let the change be true."""
+        self._tables, self.forwards = tables, change.new
+        self._book.keep(change.new)
+        self._changed(change.new)
+        moved = set()
+        for port, old, new in change.moves:
+            self._sockets.move(port, old, new)
+            self._open.setdefault(new.id, set()).add(port)
+            moved.add((old.id, port))
+        for forward in change.removed:
+            self._close_all(forward, moved)
+        for forward in change.added:
+            opened = change.opened.get(forward.id, ())
+            self._heard(forward, opened, change.failed.get(forward.id, ()))
+        for forward in change.new:
+            if forward.rule.scan and forward.id not in self._scanned:
+                self._scanned[forward.id] = _Scanned(forward)
+        if self._scanned:
+            self._follow_more()
+
+    def _close_all(self, forward: Forward, moved: set[tuple[int, int]]) -> None:
+        ours = self._ours[forward.pif, forward.rule.proto]
+        scanned = self._scanned.pop(forward.id, None)
+        ports: Iterable[int] = self._open.pop(forward.id, set())
+        if scanned is not None:
+            ports = scanned.bound
+        for port in ports:
+            ours[port] -= 1
+            if (forward.id, port) not in moved:
+                self._sockets.close(forward, port)
+                self._room += 1
+        for _, port in moved & {(forward.id, port) for port in ports}:
+            ours[port] += 1  # another forward has it now
+
+    def _follow_more(self) -> None:
+        """Look at sides that were not looked at until now."""
+        if self._follower is None and self._loop is not None:
+            self._follower = self._make_follower()
+            self._follower.start(self._loop, self._follow)
 
     # Ports asked for by number
 
     def _open_listed(self, forward: Forward) -> None:
         ports = self._within_limit(forward)
+        got: list[Opened] = []
         failures: list[tuple[int, str]] = []
-        self._sockets.open(forward, self._bits, ports, failures.extend, wait=True)
-        if failures and not forward.weak:
-            port, reason = failures[0]
-            name = _NAMES[forward.proto]
-            where = describe(self._sockets.place(forward, self._bits), port)
-            raise SetupError(
-                f"Listen failed for {forward.pif.name} {name} port {where}: {reason}\n"
-                f"Couldn't listen on requested {name} ports"
-            )
-        opened = set(ports).difference(port for port, _ in failures)
-        self._ours[forward.pif, forward.proto] |= opened
+
+        def done(opened: Sequence[Opened], failed: Failures) -> None:
+            got.extend(opened)
+            failures.extend(failed)
+
+        self._sockets.open(forward, self._bits, ports, done)
+        change = Change((), (forward,), failed={forward.id: failures})
+        reasons = Changer(
+            self._sockets, self._bits, change, {}, lambda change, reasons: None
+        ).reasons()
+        if reasons and not forward.rule.weak:
+            raise SetupError(f"{reasons[0]}\nCouldn't listen on requested ports")
+        self._heard(forward, got, failures)
+
+    def _heard(
+        self, forward: Forward, opened: Sequence[Opened], failures: Failures
+    ) -> None:
+        """Let these sockets be heard, and tell about those that could not be had."""
+        lost = self._sockets.hear(forward, opened)
+        ports = {each.port for each in opened} - {port for port, _ in lost}
+        self._open.setdefault(forward.id, set()).update(ports)
+        self._ours[forward.pif, forward.rule.proto].update(ports)
         self._room -= len(opened)
-        self._warn(forward, dict(failures))
+        self._warn(forward, dict((*failures, *lost)))
 
     def _within_limit(self, forward: Forward) -> Sequence[int]:
         """Return the ports for which there are descriptors."""
@@ -239,9 +263,9 @@ class Forwarding:
         if len(ports) <= self._room:
             return ports
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        text = f"{len(ports)} sockets for {forward.why}"
+        text = f"{len(ports)} sockets for {str(forward.rule).strip()}"
         text += f": the limit of open files is {limit}, see ulimit -Hn"
-        if not forward.weak:
+        if not forward.rule.weak:
             raise SetupError(f"Couldn't open {text}")
         ports = ports[: max(self._room, 0)]
         self._log.warning("listen.limit", text=text, opened=len(ports))
@@ -249,44 +273,79 @@ class Forwarding:
 
     def _check_any_opened(self) -> None:
         """Weak ports are not worth an error, unless none could be had."""
-        listed = [f for f in self._forwards if not f.auto]
-        for forward in listed:
-            if not self._ours[forward.pif, forward.proto]:
-                name = _NAMES[forward.proto]
-                raise SetupError(f"Couldn't listen on requested {name} ports")
+        groups: dict[tuple[Pif, int, object, str | None], bool] = {}
+        for forward in self.forwards:
+            rule = forward.rule
+            if not rule.scan:
+                key = forward.pif, rule.proto, rule.addr, rule.ifname
+                groups[key] = groups.get(key, False) or bool(self._open[forward.id])
+        for (pif, proto, addr, ifname), opened in groups.items():
+            if not opened:
+                where = f"{addr or '*'}{f'%{ifname}' if ifname else ''}"
+                raise SetupError(
+                    f"All listens failed for {pif.name} {NAMES[proto]} {where}\n"
+                    "Couldn't listen on requested ports"
+                )
 
     def _warn(self, forward: Forward, failed: Mapping[int, str]) -> None:
         """Tell about ports that could not be had: one record for each reason."""
         for reason in dict.fromkeys(failed.values()):
             ports = show_ports(port for port in failed if failed[port] == reason)
-            fields = {"side": forward.pif.name, "proto": _NAMES[forward.proto]}
+            fields = {"side": forward.pif.name, "proto": NAMES[forward.rule.proto]}
             self._log.warning("listen.failed", **fields, ports=ports, reason=reason)
 
     # Automatic ports
 
-    def _follow(self, host: Found, inside: Found, wait: bool = False) -> None:
+    def _make_follower(self) -> Follower:
+        sides = {_FAR[each.forward.pif] for each in self._scanned.values()}
+        skip = {
+            pif: {proto: spans(self._served(pif, proto)) for proto in NAMES}
+            for pif in sides
+        }
+        follower = Follower(self._factory, skip)
+        if follower.blind:
+            self._log.warning("forward.blind", text="no answer from the namespace")
+        return follower
+
+    def _follow_at_start(self) -> None:
+        self._follower = self._make_follower()
+        # A namespace that was just made has nothing to find.
+        fresh = isinstance(self._config.target, SpawnCommand)
+        self._follow(*self._follower.now(namespace=not fresh))
+
+    def _served(self, pif: Pif, proto: int) -> list[int]:
+        """Return the ports on which we listen ourselves."""
+        return [port for port, count in self._ours[pif, proto].items() if count > 0]
+
+    def _follow(self, host: Found, inside: Found) -> None:
         """Open and close ports after what was found listening on either side."""
         found = {Pif.HOST: inside, Pif.SPLICE: host}
         # All of it before any change: what we close now was still found.
-        wanted = [self._wanted(t.forward, found[t.forward.pif]) for t in self._tables]
-        for table, ports in zip(self._tables, wanted, strict=True):
+        tables = list(self._scanned.values())
+        wanted = [self._wanted(t.forward, found[t.forward.pif]) for t in tables]
+        for table, ports in zip(tables, wanted, strict=True):
             if ports is not None:
-                self._change(table, ports, wait)
+                self._change_scanned(table, ports)
 
     def _wanted(self, forward: Forward, found: Found) -> auto.Ports | None:
         if not found:
             return None  # that side was not looked at
         inbound = forward.pif is Pif.HOST
         reach = self._inbound_reach() if inbound else auto.HOST_LOOPBACK
-        far = _FAR[forward.pif]
+        far, proto = _FAR[forward.pif], forward.rule.proto
         tcp, udp = (
-            auto.served(found[proto], reach, self._ours[far, proto])
-            for proto in (IPPROTO_TCP, IPPROTO_UDP)
+            auto.served(found[each], reach, self._served(far, each))
+            for each in (IPPROTO_TCP, IPPROTO_UDP)
         )
-        if forward.proto == IPPROTO_UDP:
+        if proto == IPPROTO_UDP:
             tcp = auto.joined(udp, tcp)
-        listed = self._ours[far, forward.proto]
-        return auto.limited({p: tcp[p] for p in tcp if p not in listed}, self._bits)
+        ours = self._ours[far, proto]
+        delta, ports = forward.rule.delta, forward.ports
+        shifted = {port - delta: tcp[port] for port in tcp if not ours[port]}
+        bits = self._bits
+        if forward.rule.addr is not None:
+            bits &= auto.V4 if forward.rule.addr.version == 4 else auto.V6
+        return auto.limited({p: shifted[p] for p in shifted if p in ports}, bits)
 
     def _inbound_reach(self) -> auto.Reach:
         config = self._config
@@ -294,10 +353,10 @@ class Forwarding:
             loopback=config.host_lo_to_ns_lo, outside=not config.splice_only
         )
 
-    def _change(self, table: _Table, wanted: auto.Ports, wait: bool) -> None:
+    def _change_scanned(self, table: _Scanned, wanted: auto.Ports) -> None:
         forward, bound = table.forward, table.bound
         close, open_ = auto.changes(bound, wanted)
-        ours = self._ours[forward.pif, forward.proto]
+        ours = self._ours[forward.pif, forward.rule.proto]
         # A table that changes while it is read may hide a socket: look twice.
         gone = {port for port in close if port not in wanted}
         close = [port for port in close if port not in gone - table.missed]
@@ -305,30 +364,67 @@ class Forwarding:
         for port in close:
             self._sockets.close(forward, port)
             del bound[port]
-            ours.discard(port)
+            ours[port] -= 1
         table.failed = {p: why for p, why in table.failed.items() if p in wanted}
         for bits in {wanted[port] for port in open_}:
             ports = [port for port in open_ if wanted[port] == bits]
             # Ours from now on, although the namespace answers later.
             bound.update(dict.fromkeys(ports, bits))
             ours.update(ports)
-            self._sockets.open(forward, bits, ports, self._noter(table), wait)
+            self._sockets.open(forward, bits, ports, self._noter(table))
 
-    def _noter(self, table: _Table) -> Done:
-        return lambda failures: self._note(table, failures)
+    def _noter(self, table: _Scanned) -> Done:
+        return lambda opened, failures: self._note(table, opened, failures)
 
-    def _note(self, table: _Table, failures: Failures) -> None:
+    def _note(
+        self, table: _Scanned, opened: Sequence[Opened], failures: Failures
+    ) -> None:
         """Forget ports that could not be opened: the next look tries them again."""
         forward, news = table.forward, dict[int, str]()
-        for port, reason in failures:
-            table.bound.pop(port, None)
-            self._ours[forward.pif, forward.proto].discard(port)
+        if self._scanned.get(forward.id) is not table:
+            for each in opened:  # it was removed meanwhile
+                os.close(each.fd)
+            return
+        for port, reason in (*failures, *self._sockets.hear(forward, opened)):
+            if table.bound.pop(port, None) is not None:
+                self._ours[forward.pif, forward.rule.proto][port] -= 1
             if table.failed.get(port) != reason:
                 table.failed[port] = news[port] = reason
         if forward.pif is Pif.HOST:
             self._warn(forward, news)
         elif news:  # the namespace has a service of its own there
             self._log.debug("listen.failed", ports=show_ports(news), side="SPLICE")
+
+
+def _merged(now: Tables, old: Tables, new: Tables) -> Tables:
+    """Return `now` with what is different between `old` and `new`."""
+    before = {table.side: table.rules for table in old}
+    after = {table.side: table.rules for table in new}
+    merged = []
+    for table in now:
+        side = table.side
+        gone = set(before[side]).difference(after[side])
+        kept = replace(table, rules=tuple(r for r in table.rules if r not in gone))
+        for rule in after[side]:
+            if rule not in before[side] and rule not in kept.rules:
+                kept = kept.add(rule)
+        merged.append(_in_order(kept, after[side]))
+    return tuple(merged)
+
+
+def _in_order(table: PortTable, wanted: tuple[PortRule, ...]) -> PortTable:
+    """Return the table in the order that is wanted, rules of others behind."""
+    first = [rule for rule in wanted if rule in table.rules]
+    rest = [rule for rule in table.rules if rule not in wanted]
+    return replace(table, rules=(*first, *rest))
+
+
+def _show(tables: Tables) -> list[str]:
+    lines = []
+    for table in tables:
+        lines.append(f"New forwarding rules for {table.side.value}:")
+        lines += [f"    {rule}" for rule in table.rules]
+    return lines
 
 
 def spans(ports: Iterable[int]) -> list[Span]:

@@ -21,14 +21,14 @@ from functools import partial
 from typing import Final
 
 from passtpy.addr import Address, inany
+from passtpy.config.forwards import relay_numbers
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config, RelayGroup
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_UDP, PuntKind
 from passtpy.log import Log
-from passtpy.net.forwarding.listeners import Listeners
-from passtpy.policy.forward import relay_numbers
+from passtpy.net.forwarding.sockets import Listeners
 from passtpy.wire.ethernet import ETHERTYPE_IPV4, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ipv4 import Ipv4

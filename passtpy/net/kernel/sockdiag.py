@@ -16,7 +16,8 @@ from errno import EAGAIN
 from typing import Final, Protocol
 
 from passtpy.addr import V4_PREFIX
-from passtpy.config.ports import MAX_PORT, Span
+from passtpy.config.portrule import MAX_PORT
+from passtpy.config.ports import Span
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
 from passtpy.net.kernel.nlmsg import (
     ATTRIBUTE,

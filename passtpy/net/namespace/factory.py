@@ -31,6 +31,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address
+from passtpy.config.ports import LOOPBACK_DEVICE
 from passtpy.net.kernel import netlink
 from passtpy.net.kernel.listen import V4, V6, Place, opener, wildcard
 from passtpy.net.kernel.nlmsg import (
@@ -41,7 +42,6 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWROUTE,
 )
 from passtpy.net.kernel.sockdiag import open_diag, open_proc
-from passtpy.policy.forward import LOOPBACK_DEVICE
 
 FDS_MAX: Final = 250  # the kernel takes 253 per message
 PORTS_MAX: Final = FDS_MAX // 2  # a port may need two sockets

@@ -18,12 +18,12 @@ from passtpy.config.model import (
     AttachPath,
     AttachPid,
     Config,
-    PortRule,
     RunAs,
     SpawnCommand,
     UdpFilter,
 )
 from passtpy.config.options import OPTIONS, options_of
+from passtpy.config.portrule import PortRule
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 from passtpy.log import LogFormat, LogLevel
 
@@ -144,40 +144,25 @@ def parse(line: str) -> Config:
         ("-S a -S none --search b 1", {"search": ("b",)}),
         ("-H my_guest.example --fqdn guest.example. 1", {"hostname": HOSTNAME}),
         ("--fqdn guest.example. 1", {"fqdn": "guest.example"}),
-        ("-t none -u none -T none -U none 1", {"tcp_ports": (), "udp_ports": ()}),
+        ("-t none -u none -T none -U none 1", {"host_ports": (), "ns_ports": ()}),
         (
-            "-t 80:8080 -t 22 1",
+            "-t 80:8080 -u none -t 22 -T none -U none 1",
             {
-                "tcp_ports": (
-                    PortRule(None, None, 80, 80, 8000),
-                    PortRule(None, None, 22, 22),
+                "host_ports": (
+                    PortRule(6, None, None, 80, 80, 8000),
+                    PortRule(6, None, None, 22, 22),
                 )
             },
         ),
-        ("-u 53 1", {"udp_ports": (PortRule(None, None, 53, 53),)}),
         (
             "-T 80:81 -U 53 1",
             {
-                "tcp_ns": (PortRule(None, None, 80, 80, 1),),
-                "udp_ns": (PortRule(None, None, 53, 53),),
-                "tcp_ns_auto": False,
-                "udp_ns_auto": False,
+                "ns_ports": (
+                    PortRule(6, None, "lo", 80, 80, 1),
+                    PortRule(17, None, "lo", 53, 53),
+                ),
             },
         ),
-        (
-            "-t auto -u none -T none 1",
-            {
-                "tcp_ports_auto": True,
-                "udp_ports_auto": False,
-                "tcp_ns_auto": False,
-                "udp_ns_auto": True,
-            },
-        ),
-        (
-            "--no-tcp -u 53 1",
-            {"tcp_ports_auto": False, "tcp_ns_auto": False, "udp_ns_auto": True},
-        ),
-        ("--no-tcp -t none 1", {"tcp_ports_auto": False}),
         ("--no-splice --freebind 1", {"splice": False, "freebind": True}),
         (
             "--splice-only --preserve-source 1",
@@ -264,18 +249,45 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("--runas no-such-user", "Invalid --runas option: no-such-user"),
         ("--runas root", "Invalid --runas option: root"),
         ("--runas 1:no-such-group", "Invalid --runas option: 1:no-such-group"),
-        ("-t 80 --no-tcp", "TCP port forwarding requested but TCP is disabled"),
-        ("--no-udp -u 80", "UDP port forwarding requested but UDP is disabled"),
-        ("-t x", "Invalid port specifier x"),
-        ("-4 -t ::1/80", "IPv6 is disabled, can't use -t ::1/80"),
-        ("-t 192.0.2.1/80 -6", "IPv4 is disabled, can't use -t 192.0.2.1/80"),
-        ("-T ::1/80", "Invalid port specifier ::1/80"),
-        ("-U %lo/80", "Invalid port specifier %lo/80"),
-        ("-T 0", "Can't forward port 0 for option '-T 0'"),
-        ("-T 80 -T 70-90", "Forwarding configuration conflict: */70-90 versus */80-80"),
-        ("-u all", "'all' port forwarding is only allowed for passt"),
-        ("-T auto --no-tcp", "TCP port forwarding requested but TCP is disabled"),
-        ("-U 53 --no-udp", "UDP port forwarding requested but UDP is disabled"),
+        (
+            "-t 80 --no-tcp",
+            (
+                "Can't add TCP forwarding rule, TCP not enabled"
+                "|Unable to add rule TCP [*]:80  =>  80 "
+            ),
+        ),
+        (
+            "--no-udp -u 80",
+            (
+                "Can't add UDP forwarding rule, UDP not enabled"
+                "|Unable to add rule UDP [*]:80  =>  80 "
+            ),
+        ),
+        ("-t x", "Invalid port specifier 'x'"),
+        (
+            "-4 -t ::1/80",
+            (
+                "IPv6 forward, but IPv6 not enabled"
+                "|Unable to add rule TCP [::1]:80  =>  80 "
+            ),
+        ),
+        ("-T ::1/80", "Listening address not allowed for -T ::1/80"),
+        ("-U %lo/80", "Listening address not allowed for -U %lo/80"),
+        (
+            "-T 0",
+            (
+                "Forwarding rule attempts to map from port 0"
+                "|Unable to add rule TCP [*]%lo:0  =>  0 "
+            ),
+        ),
+        (
+            "-T 80 -T 70-90",
+            (
+                "Forwarding configuration conflict: TCP [*]%lo:70-90  =>  70-90 "
+                " versus TCP [*]%lo:80  =>  80 "
+                "|Unable to add rule TCP [*]%lo:70-90  =>  70-90 "
+            ),
+        ),
         ("--no-copy-routes", "--no-copy-routes needs --config-net"),
         ("--no-copy-addrs", "--no-copy-addrs needs --config-net"),
         ("--stats x -f", "Invalid --stats: x"),
@@ -289,18 +301,17 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("--dns-forward 0.0.0.0", "Invalid DNS forwarding address: 0.0.0.0"),
         ("--dns-host x", "Invalid host nameserver address: x"),
         # Of several mistakes, the one that pasta meets first.
-        ("-T x -D y -t z", "Cannot use DNS address y"),
-        ("-T x -t z -D y", "Invalid port specifier z"),
-        ("-U x -T y", "Invalid port specifier x"),
+        ("-D y -T x -t z", "Cannot use DNS address y"),
+        ("-D 192.0.2.1 -T x -t z", "Invalid port specifier 'x'"),
         ("-t x -a y", "Invalid address: y"),
         ("--splice-only --no-splice", "--splice-only is incompatible with --no-splice"),
-        ("-t auto -t none", "Port forwarding mode 'none' conflicts with previous mode"),
+        ("-t auto -t none", "-t none conflicts with previous options"),
     ],
 )
 def test_bad_values_are_one_known_line(line: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(line)
-    assert str(caught.value) == message
+    assert str(caught.value) == message.replace("|", "\n")
     assert not isinstance(caught.value, UsageError)
 
 
@@ -356,14 +367,16 @@ def test_tiny_mtu_is_warned_about(line: str, count: int) -> None:
 
 def test_ephemeral_range_is_spared() -> None:
     config = parse_pasta(["-t", "~9000", "1"], "pasta", (100, 65535))
-    assert [(r.first, r.last) for r in config.tcp_ports] == [(1, 99)]
+    spans = [(r.first, r.last) for r in config.host_ports if not r.scan]
+    assert spans == [(1, 99)]
 
 
 def test_nothing_said_is_the_model_of_a_spawned_shell() -> None:
     spawned = {"foreground": True, "log_level": LogLevel.QUIET}
     expected = Config(**spawned)  # type: ignore[arg-type]
     for item in fields(Config):
-        assert getattr(parse(""), item.name) == getattr(expected, item.name)
+        if not item.name.endswith("_ports"):  # those are automatic
+            assert getattr(parse(""), item.name) == getattr(expected, item.name)
 
 
 def test_option_names_are_unique() -> None:
@@ -432,3 +445,23 @@ def test_groups_to_relay(words: list[str], groups: tuple[str, ...]) -> None:
 def test_bad_group_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="Invalid multicast group"):
         parse_pasta([f"--multicast-relay={text}"])
+
+
+@pytest.mark.parametrize(
+    ("line", "scanned"),
+    [
+        ("1", ["TCP", "UDP", "TCP%lo", "UDP%lo"]),
+        ("-t auto -u none -T none 1", ["TCP", "UDP%lo"]),
+        ("--no-tcp -u 53 1", ["UDP%lo"]),
+        ("-t none -t 80 1", ["UDP", "TCP%lo", "UDP%lo"]),
+    ],
+)
+def test_what_is_not_said_is_automatic(line: str, scanned: list[str]) -> None:
+    config = parse(line)
+    found = {
+        f"{'TCP' if r.proto == 6 else 'UDP'}{f'%{r.ifname}' if r.ifname else ''}": r
+        for r in (*config.host_ports, *config.ns_ports)
+        if r.scan
+    }
+    assert sorted(found) == sorted(scanned)
+    assert all(rule.weak for rule in found.values())

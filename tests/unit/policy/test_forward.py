@@ -8,17 +8,21 @@ import pytest
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.config.cli import parse_passt, parse_pasta
+from passtpy.config.forwards import (
+    MAX_NUMBERS,
+    Forward,
+    ForwardBook,
+    NumbersExhausted,
+    forwards_from_config,
+    needs_namespace_sockets,
+)
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.host import HostInfo
+from passtpy.config.portrule import PortRule
 from passtpy.config.view import View
 from passtpy.flow import Action, Pif
 from passtpy.policy.decide import Decider
 from passtpy.policy.explain import explain
-from passtpy.policy.forward import (
-    Forward,
-    forwards_from_config,
-    needs_namespace_sockets,
-)
 from passtpy.policy.rules import rules_from_view
 
 TCP, UDP = 6, 17
@@ -70,15 +74,52 @@ def outcome(decider: Decider, asked: Miss) -> str:
 
 def test_listener_numbers_go_through_all_options() -> None:
     found = forwards("-t 20-21 -t 192.0.2.9%eth0/22 -u 53 -T 80-81:90-91 -U none")
-    assert [(f.pif, f.proto, f.numbers) for f in found] == [
-        (Pif.HOST, TCP, range(2)),
-        (Pif.HOST, TCP, range(2, 3)),
-        (Pif.HOST, UDP, range(3, 4)),
-        (Pif.SPLICE, TCP, range(4, 8)),
+    assert [(f.id, f.pif, f.rule.proto, f.numbers) for f in found] == [
+        (1, Pif.HOST, TCP, range(2)),
+        (2, Pif.HOST, TCP, range(2, 3)),
+        (3, Pif.HOST, UDP, range(3, 4)),
+        (4, Pif.SPLICE, TCP, range(4, 8)),
     ]
-    assert [f.ifname for f in found] == [None, "eth0", None, "lo"]
-    assert [f.address for f in found] == [None, IPv4Address("192.0.2.9"), None, None]
-    assert [f.delta for f in found] == [0, 0, 0, 10]
+
+
+def test_a_forward_keeps_id_and_numbers_whatever_comes_and_goes() -> None:
+    def rules(line: str) -> tuple[PortRule, ...]:
+        return parse_pasta(f"{line} -u none -T none -U none".split()).host_ports
+
+    book = ForwardBook()
+    first = book.plan(rules("-t 20-21 -t 30 -t 40"), ())
+    book.keep(first)
+    second = book.plan(rules("-t 50 -t 40 -t 20-21"), ())
+    assert [(f.rule.first, f.id, f.numbers.start) for f in second] == [
+        (50, 4, 4),
+        (40, 3, 3),
+        (20, 1, 0),
+    ]
+    assert book.plan(rules("-t 30"), ())[0].id == 2  # not kept yet
+    book.keep(second)
+    again = book.plan(rules("-t 30"), ())
+    assert (again[0].id, again[0].numbers) == (5, range(5, 6))
+
+
+def test_numbers_come_round_again() -> None:
+    book = ForwardBook(first_number=100)
+    seen = set()
+    kept = parse_pasta(
+        ["-t", "5000", "-u", "none", "-T", "none", "-U", "none"]
+    ).host_ports
+    book.keep(book.plan(kept, ()))
+    for port in range(1, 200):
+        rule = PortRule(TCP, None, None, port, port + 20_000)
+        planned = book.plan((*kept, rule), ())
+        assert planned[0].numbers == range(100, 101)
+        assert planned[1].numbers.start > 100
+        assert planned[1].numbers.stop <= MAX_NUMBERS
+        seen.add(planned[1].numbers.start)
+        book.keep(planned)
+    assert len(seen) > 90
+    wide = tuple(PortRule(TCP, None, f"if{n}", 1, 65535) for n in range(40))
+    with pytest.raises(NumbersExhausted):
+        book.plan(wide, ())
 
 
 def test_a_port_of_the_namespace_may_have_two_sockets() -> None:
@@ -87,21 +128,13 @@ def test_a_port_of_the_namespace_may_have_two_sockets() -> None:
     assert numbers == [0, 1, 2, 3]
 
 
-def test_automatic_ports_are_all_ports() -> None:
-    found = forwards("")
-    assert [f.auto for f in found] == [True] * 4
-    assert {f.ports for f in found} == {range(1, 65536)}
-    assert [f.why for f in found] == ["-t auto", "-u auto", "-T auto", "-U auto"]
-    assert len({n for f in found for n in (f.numbers[0], f.numbers[-1])}) == 8
-
-
 def test_a_family_that_the_host_may_get_later_has_its_sockets() -> None:
-    assert {item.address for item in forwards("-t 1 -u 1 -T 1 -U 1")} == {None}
+    assert {item.rule.addr for item in forwards("-t 1 -u 1 -T 1 -U 1")} == {None}
 
 
 @pytest.mark.parametrize(("line", "addr"), [("-4 -t 1", "0.0.0.0"), ("-6 -t 1", "::")])
 def test_one_family_alone_has_its_own_wildcard(line: str, addr: str) -> None:
-    assert {item.address for item in forwards(line)} == {ip_address(addr)}
+    assert {item.rule.addr for item in forwards(line)} == {ip_address(addr)}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +177,21 @@ def test_namespace_sockets_are_made_only_where_needed(line: str, needed: bool) -
         ),
         (
             "-t 80 --host-lo-to-ns-lo",
+            miss(Pif.HOST, "127.0.0.1", 80, 0, at="127.0.0.5"),
+            "splice splice 127.0.0.5 80 from any",
+        ),
+        (
+            "-t 0.0.0.0/8080:198.51.100.77/80",
+            miss(Pif.HOST, "127.0.0.1", 8080, 0),
+            "forward tap 198.51.100.77 80 from 192.0.2.1",
+        ),
+        (
+            "-t 0.0.0.0/8080:198.51.100.77",
+            miss(Pif.HOST, "203.0.113.4", 8080, 0, at="198.51.100.1"),
+            "forward tap 198.51.100.77 8080 from 203.0.113.4",
+        ),
+        (
+            "-t 80 --host-lo-to-ns-lo",
             miss(Pif.HOST, "::1", 80, 0),
             "splice splice ::1 80 from any",
         ),
@@ -183,29 +231,29 @@ def test_namespace_sockets_are_made_only_where_needed(line: str, needed: bool) -
             "reject",
         ),
         (
-            "-u 53:54",
-            miss(Pif.HOST, "127.0.0.1", 53, 65535, UDP),
+            "-t none -u 53:54",
+            miss(Pif.HOST, "127.0.0.1", 53, 0, UDP),
             "splice splice 192.0.2.5 54 from any",
         ),
         (
             "-t none -u none -T 80:81",
             miss(Pif.SPLICE, "127.0.0.1", 80, 0),
-            "splice host 127.0.0.1 81 from any",
+            "splice host 127.0.0.1 81 from 127.0.0.1",
         ),
         (
             "-t none -u none -T 80:81",
             miss(Pif.SPLICE, "::1", 80, 1),
-            "splice host ::1 81 from any",
+            "splice host ::1 81 from ::1",
         ),
         (
             "-t none -u none -T none -U 53",
             miss(Pif.SPLICE, "127.0.0.1", 53, 0, UDP),
-            "splice host 127.0.0.1 53 from any",
+            "splice host 127.0.0.1 53 from 127.0.0.1",
         ),
         (
-            "-t none -u none -T 80 --preserve-source",
-            miss(Pif.SPLICE, "127.0.0.7", 80, 0),
-            "splice host 127.0.0.1 80 from 127.0.0.7",
+            "-t none -u none -T 80",
+            miss(Pif.SPLICE, "127.0.0.7", 80, 0, at="127.0.0.9"),
+            "splice host 127.0.0.9 80 from 127.0.0.7",
         ),
         (  # by way of lo, but not between loopback addresses
             "-t none -u none -T 80",
@@ -236,18 +284,18 @@ def test_spliced_flows_follow_the_address_that_the_guest_uses() -> None:
 
 
 def test_splice_rules_print_as_they_decide() -> None:
-    line = "--splice-only --preserve-source -t 8080:80 -u none -T auto -U none"
+    line = "--splice-only --preserve-source -t 8080:80 -u none -T 9 -U none"
     host = HostInfo(guest4=IPv4Address("192.0.2.5"))
     assert list(explain(make(line, host)))[1:] == [
         (
             "   1     1        0  host tcp from 127.0.0.0/8,::1/128,192.0.2.5/32"
             " listener 0 => splice namespace loopback port -8000 with its source"
-            "  (*:8080-8080 => 80-80)"
+            "  (TCP [*]:8080  =>  80)"
         ),
         (
             "   2     2        0  splice tcp from 127.0.0.0/8,::1/128"
-            " to 127.0.0.0/8,::1/128 listener 1-131070 => splice host loopback"
-            " with its source  (-T auto)"
+            " to 127.0.0.0/8,::1/128 listener 1-2 => splice host loopback"
+            "  (TCP [*]%lo:9  =>  9)"
         ),
         "   3     3        0  host any => reject  (no rule for this listener)",
         (

@@ -358,11 +358,11 @@ def test_the_policy_prints_as_it_decides() -> None:
         "   9     9        1  tap any => host as asked  (the outside)",
         (
             "  10    10        0  host tcp from 127.0.0.0/8,::1/128 listener 0"
-            " => splice namespace address port -8000  (*:8080-8080 => 80-80)"
+            " => splice namespace address port -8000  (TCP [*]:8080  =>  80)"
         ),
         (
             "  11    11        0  host tcp listener 0 => guest port -8000"
-            "  (*:8080-8080 => 80-80)"
+            "  (TCP [*]:8080  =>  80)"
         ),
         "  12    12        0  host any => reject  (no rule for this listener)",
         (

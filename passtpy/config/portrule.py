@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One line of a forwarding table: what it says, how it is written, when it is wrong.
+
+A table belongs to the side on which its sockets listen; both protocols share it. The
+same checks hold for a command line, for a client that changes a running daemon, and
+for the daemon that takes such a change; the messages are pasta's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntFlag, StrEnum
+from ipaddress import IPv4Address
+
+from passtpy.addr import Address
+from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, PROTO_NAMES
+
+MAX_PORT = 65535
+MAX_RULES = 255  # of a table
+MAX_SOCKETS = 327680  # of a table: every port of both protocols, with room
+
+
+class Side(StrEnum):
+    """Where the sockets of a table listen."""
+
+    HOST = "HOST"
+    SPLICE = "SPLICE"
+
+
+class Able(IntFlag):
+    """What the daemon that owns a table can do (the numbers cross the wire)."""
+
+    IPV4 = 1
+    IPV6 = 2
+    TCP = 4
+    UDP = 8
+    SCAN = 16
+    IFNAME = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PortRule:
+    """Listen on the ports `first` to `last`; deliver `delta` ports further.
+
+    `addr` None: any address of both families, on one socket. `target` None: the
+    guest's own address. `weak`: a port that cannot be had is worth a warning only.
+    `scan`: open are only the ports on which the other side listens.
+    """
+
+    proto: int
+    addr: Address | None
+    ifname: str | None
+    first: int
+    last: int
+    delta: int = 0
+    target: Address | None = None
+    weak: bool = False
+    scan: bool = False
+
+    @property
+    def ports(self) -> int:
+        """Return how many ports the rule listens on."""
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        """Return `TCP [ADDR]%IF:A-B  =>  TARGET:C-D ` and what is special about it."""
+        where = f"[{'*' if self.addr is None else self.addr}]"
+        device = f"%{self.ifname}" if self.ifname else ""
+        target = "" if self.target is None else f"{self.target}:"
+        inner = _span(self.first + self.delta, self.last + self.delta)
+        text = (
+            f"{proto_name(self.proto)} {where}{device}:{_span(self.first, self.last)}"
+            f"  =>  {target}{inner} "
+        )
+        text += " (best effort)" if self.weak else ""
+        return text + (" (auto-scan)" if self.scan else "")
+
+
+class RuleError(Exception):
+    """A rule that no table takes; the text is one line, or two."""
+
+
+def proto_name(proto: int) -> str:
+    """Return `TCP`, or the number of a protocol without a name."""
+    return PROTO_NAMES.get(proto, str(proto)).upper()
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+def _check_ports(rule: PortRule) -> None:
+    if rule.first > rule.last:
+        raise RuleError(f"Rule has invalid port range {rule.first}-{rule.last}")
+    if not rule.first:
+        raise RuleError("Forwarding rule attempts to map from port 0")
+    if rule.first + rule.delta <= 0 or rule.last + rule.delta > MAX_PORT:
+        raise RuleError("Forwarding rule attempts to map to port 0")
+
+
+def _check_family(rule: PortRule, able: Able) -> None:
+    for version, flag in ((4, Able.IPV4), (6, Able.IPV6)):
+        if able & flag:
+            continue
+        if rule.addr is None:
+            raise RuleError(f"Dual stack forward, but IPv{version} not enabled")
+        if rule.addr.version == version:
+            raise RuleError(f"IPv{version} forward, but IPv{version} not enabled")
+
+
+def _check_protocol(rule: PortRule, able: Able) -> None:
+    name = proto_name(rule.proto)
+    flag = {IPPROTO_TCP: Able.TCP, IPPROTO_UDP: Able.UDP}.get(rule.proto)
+    if flag is None:
+        raise RuleError(
+            f"Unsupported protocol 0x{rule.proto:x} ({name}) for forwarding rule"
+        )
+    if not able & flag:
+        raise RuleError(f"Can't add {name} forwarding rule, {name} not enabled")
+
+
+def _check_target(rule: PortRule) -> None:
+    target = rule.target
+    if target is None:
+        return
+    if target.is_multicast or target == IPv4Address("255.255.255.255"):
+        raise RuleError(f"Multicast target address {target} for forwarding rule")
+    if rule.addr is None:
+        any_ = "0.0.0.0" if target.version == 4 else "[::]"
+        raise RuleError(
+            f"Dual stack forward to IPv{target.version} address {target} unsupported\n"
+            f"Did you mean {any_}/... instead?"
+        )
+    if rule.addr.version != target.version:
+        raise RuleError(
+            f"Forward from IPv{rule.addr.version} ({rule.addr})"
+            f" to IPv{target.version} ({target}) unsupported"
+        )
+
+
+def _overlap(a: PortRule, b: PortRule) -> bool:
+    """Tell whether two rules claim one port; where they lead does not count."""
+    if a.proto != b.proto or a.first > b.last or b.first > a.last:
+        return False
+    if a.ifname and b.ifname and a.ifname != b.ifname:
+        return False  # sockets of different devices do not collide
+    if a.addr is None or b.addr is None:
+        return True
+    if a.addr.version != b.addr.version:
+        return False
+    return a.addr == b.addr or a.addr.is_unspecified or b.addr.is_unspecified
+
+
+def check_rule(rule: PortRule, able: Able, known: Iterable[PortRule]) -> None:
+    """Raise RuleError unless a table that holds `known` may take `rule`."""
+    _check_ports(rule)
+    _check_family(rule, able)
+    _check_protocol(rule, able)
+    _check_target(rule)
+    rules = tuple(known)
+    for other in rules:
+        if _overlap(rule, other):
+            raise RuleError(f"Forwarding configuration conflict: {rule} versus {other}")
+    if len(rules) >= MAX_RULES:
+        raise RuleError(f"Too many rules (maximum {MAX_RULES})")
+    if sum(other.ports for other in rules) + rule.ports > MAX_SOCKETS:
+        raise RuleError(
+            f"Rules require too many listening sockets (maximum {MAX_SOCKETS})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PortTable:
+    """The rules of one side, in the order in which they are tried."""
+
+    side: Side
+    able: Able
+    rules: tuple[PortRule, ...] = ()
+
+    def add(self, rule: PortRule) -> "PortTable":
+        """Return the table with `rule` at its end; RuleError with a second line."""
+        try:
+            check_rule(rule, self.able, self.rules)
+        except RuleError as error:
+            raise RuleError(f"{error}\nUnable to add rule {rule}") from None
+        return PortTable(self.side, self.able, (*self.rules, rule))
+
+    def delete(self, rule: PortRule) -> "PortTable":
+        """Return the table without `rule`, which must be there as it stands."""
+        rest = list(self.rules)
+        if rule in rest:
+            rest.remove(rule)
+            return PortTable(self.side, self.able, tuple(rest))
+        clash = next((other for other in rest if _overlap(rule, other)), None)
+        if clash is None:
+            reason = f"Couldn't find forwarding rule to delete: {rule}"
+        else:
+            reason = (
+                f"Specifier {rule} conflicts with rule {clash},"
+                " but doesn't match it, can't delete"
+            )
+        raise RuleError(f"{reason}\nUnable to delete rule {rule}")
+
+    def cleared(self) -> "PortTable":
+        """Return the table without rules."""
+        return PortTable(self.side, self.able)
