@@ -229,6 +229,16 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		batch_add(b, sidx, frame);
 }
 
+/* strays_deliver() - Frames of a flow that has ended: as the SYN of a client
+ * that uses its port again, they may start another */
+static void strays_deliver(struct datapath *dp, const struct burst *b)
+{
+	const struct tap_rx *rx = dp->ctx.tap.rx;
+
+	for (const struct frame *f = b->head; f; f = f->next)
+		dispatch_unknown(dp, f, &rx[f - dp->batch.frame].vh);
+}
+
 /* burst_put_back() - What is left of the burst that was served last goes to the
  * end of the line, which is a ring */
 static void burst_put_back(struct batch *b, unsigned i)
@@ -251,7 +261,9 @@ void dispatch_rest(struct datapath *dp)
 
 		b->next = (i + 1) % TAP_BATCH;
 		b->left--;
-		if (!burst_deliver(c, b->sidx[i], &b->burst[i]))
+		if (!flow_at(&c->ft, b->sidx[i]))
+			strays_deliver(dp, &b->burst[i]);
+		else if (!burst_deliver(c, b->sidx[i], &b->burst[i]))
 			burst_put_back(b, i);
 	}
 	if (!dispatch_has_rest(dp))

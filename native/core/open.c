@@ -27,8 +27,24 @@ static int splice_check(const struct miss *m, const struct verdict *v)
 	return 0;
 }
 
+/* side_free() - Make sure that no flow has these addresses at the guest */
+static int side_free(struct ctx *c, uint8_t ipproto,
+		     const struct flowside *side)
+{
+	flow_sidx_t sidx = flow_lookup(&c->ft, ipproto, PIF_TAP, side);
+	struct flow *flow;
+
+	if (flow_sidx_is_none(sidx))
+		return 0;
+	flow = flow_at(&c->ft, sidx);
+	if (handlers[flow->f.type]->yield &&
+	    handlers[flow->f.type]->yield(c, flow))
+		return 0;
+	return -EADDRINUSE;
+}
+
 /* verdict_check() - Can this flow go where the verdict says? */
-static int verdict_check(const struct ctx *c, const struct miss *m,
+static int verdict_check(struct ctx *c, const struct miss *m,
 			 const struct verdict *v)
 {
 	const struct flowside *side = &v->side;
@@ -48,9 +64,7 @@ static int verdict_check(const struct ctx *c, const struct miss *m,
 	if (inany_is_any(&side->oaddr) ||
 	    inany_is_v4(&side->oaddr) != inany_is_v4(&side->eaddr))
 		return -EAFNOSUPPORT;
-	if (!flow_sidx_is_none(flow_lookup(&c->ft, m->ipproto, PIF_TAP, side)))
-		return -EADDRINUSE;
-	return 0;
+	return side_free(c, m->ipproto, side);
 }
 
 /* flow_refuse() - Tell the initiator that its flow could not be opened */

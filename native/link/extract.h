@@ -65,8 +65,9 @@ struct frame {
  * @head:	First frame
  * @tail:	Last frame
  * @count:	Frames
- * @rest:	Set by a handler whose share of work is used up: the first frame
- *		that it has not taken; NULL: it took all
+ * @rest:	Set by a handler whose share of work is used up, or whose flow
+ *		has ended: the first frame that it has not taken, and that may
+ *		belong to another flow then; NULL: it took all
  */
 struct burst {
 	struct frame *head;

@@ -32,7 +32,8 @@
  * @interest:	What the socket of a side waits for in the flow's state; see
  *		flow_interest_fn
  * @from_tap:	Frames of this flow from the guest; may leave some for the next
- *		round (burst.rest) once c->budget is spent
+ *		round (burst.rest) once c->budget is spent, or for another flow
+ *		once this one has ended
  * @from_sock:	Events of this flow's socket. What it leaves undone once
  *		c->budget is spent it is called for again: by epoll if the
  *		socket is level-triggered, else after ready_add()
@@ -46,6 +47,9 @@
  * @close:	Somebody wants the flow closed, for @why: tell both ends as if
  *		the other one had reset it, and mark it closed. NULL: no end
  *		can be told, and core/ marks it
+ * @yield:	A new flow wants the addresses that this one has at the guest:
+ *		true if it was over but for that, and is marked closed now; NULL:
+ *		it never is
  * @defer:	The flow was marked closed: close its fds, release buffers;
  *		true: free the entry
  */
@@ -68,6 +72,7 @@ struct handler {
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	bool (*flush)(struct ctx *c, bool sleep);
 	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
+	bool (*yield)(struct ctx *c, struct flow *flow);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };
 

@@ -288,11 +288,20 @@ static int splice_join(struct ctx *c, struct flow *flow, int ini, int tgt,
 	return rc;
 }
 
+static void splice_options(int fd)
+{
+	int on = 1;
+
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	/* An urgent byte is one of the stream (RFC 6093), not beside it */
+	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
 static int splice_open(struct ctx *c, struct flow *flow,
 		       const struct verdict *v, struct miss *m)
 {
 	struct splice_conn *conn = splice_conn(flow);
-	int fd, rc, on = 1;
+	int fd, rc;
 
 	(void)v;
 	if (m->fd < 0)
@@ -305,8 +314,8 @@ static int splice_open(struct ctx *c, struct flow *flow,
 	fd = target_socket(c, flow, m);
 	if (fd < 0)
 		return fd;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(m->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	splice_options(fd);
+	splice_options(m->fd);
 	rc = splice_connect(fd, &flow->f.side[TGTSIDE]);
 	if (!rc || rc == -EINPROGRESS)
 		rc = splice_join(c, flow, m->fd, fd, rc);

@@ -109,7 +109,7 @@ static bool has_peek_off(int af)
 static int tcp_init(struct ctx *c, const uint8_t secret[16])
 {
 	struct tcp_shared *s = calloc(1, sizeof(*s));
-	size_t len = c->ft.max * sizeof(*s->ack_list);
+	size_t len = 2 * c->ft.max * sizeof(*s->ack_list);
 
 	if (!s)
 		return -ENOMEM;
@@ -126,6 +126,7 @@ static int tcp_init(struct ctx *c, const uint8_t secret[16])
 		s->ack_list = NULL;
 		return -ENOMEM;
 	}
+	s->stalled = s->ack_list + c->ft.max;
 	return pool_init(&s->chunks, TCP_CHUNK, CHUNKS);
 }
 
@@ -137,7 +138,7 @@ static void tcp_fini(struct ctx *c)
 		(void)close(s->spare_fd);
 	pool_free(&s->chunks);
 	if (s->ack_list)
-		munmap(s->ack_list, c->ft.max * sizeof(*s->ack_list));
+		munmap(s->ack_list, 2 * c->ft.max * sizeof(*s->ack_list));
 	free(s);
 	c->shared[FLOW_TCP] = NULL;
 }
@@ -183,5 +184,6 @@ const struct handler tcp_handler = {
 	.listen = tcp_listen,
 	.flush = tcp_flush,
 	.close = tcp_close_asked,
+	.yield = tcp_yield,
 	.defer = tcp_defer,
 };

@@ -47,6 +47,8 @@
  * @budget:	What both must not exceed together: see proto/tcp_window.c
  * @ack_list:	Flows that owe the guest an acknowledgement
  * @ack_count:	Entries of @ack_list
+ * @stalled:	Flows whose time to send again came while the guest was full
+ * @stalled_count: Entries of @stalled
  * @spare_fd:	Given up to reset a connection when no descriptor is left
  * @peek_off:	The kernel has SO_PEEK_OFF for TCP, per family (v4, v6)
  */
@@ -58,6 +60,8 @@ struct tcp_shared {
 	uint64_t budget;
 	flow_sidx_t *ack_list;
 	uint32_t ack_count;
+	uint32_t stalled_count;
+	flow_sidx_t *stalled;
 	int spare_fd;
 	bool peek_off[2];
 };
@@ -154,6 +158,7 @@ enum tcp_event {
  * @rcv_wscale:	Ours, 0 if the guest did not offer one
  * @sack_ok:	Both sides may send SACK
  * @syn_rcvd:	@irs is valid
+ * @syn_again:	Our SYN was sent again because the guest answered an old one
  * @fin_seen:	@fin_seq is valid
  * @sock_ready:	The socket may have more than we peeked at
  * @sock_rdhup:	The peer sent its FIN; data may still be queued before it
@@ -162,7 +167,9 @@ enum tcp_event {
  * @ack_now:	Owes an ACK at the next flush
  * @ack_queued:	In the context's ack_list
  * @persist:	@retx_at is a window probe
- * @keepalive:	SO_KEEPALIVE is on, because the guest probes too
+ * @stalled:	In the list of those whose time came while the guest was full
+ * @keepalive:	Seconds of silence after which the peer is asked, because the
+ *		guest asks; 0: it does not
  * @consume_skip: ACKs whose bytes were not yet consumed
  */
 struct tcp_conn {
@@ -206,8 +213,10 @@ struct tcp_conn {
 	uint8_t snd_wscale;
 	uint8_t rcv_wscale;
 	uint8_t consume_skip;
+	uint16_t keepalive;
 	bool sack_ok	 : 1;
 	bool syn_rcvd	 : 1;
+	bool syn_again	 : 1;
 	bool fin_seen	 : 1;
 	bool sock_ready	 : 1;
 	bool sock_rdhup	 : 1;
@@ -216,7 +225,7 @@ struct tcp_conn {
 	bool ack_now	 : 1;
 	bool ack_queued	 : 1;
 	bool persist	 : 1;
-	bool keepalive	 : 1;
+	bool stalled	 : 1;
 };
 
 _Static_assert(sizeof(struct tcp_conn) <= FLOW_PRIV_SIZE, "tcp_conn fits");
@@ -245,6 +254,13 @@ static inline int tcp_fd(const struct flow *flow)
 static inline bool tcp_has(const struct flow *flow, uint16_t events)
 {
 	return (flow->f.events & events) == events;
+}
+
+/* tcp_is_over() - Both directions have ended, and every byte was sent on: what
+ * is missing is the guest's acknowledgement of our FIN */
+static inline bool tcp_is_over(const struct flow *flow)
+{
+	return tcp_has(flow, TCP_EV_FIN_PASSED | TCP_EV_FIN_SENT);
 }
 
 /* tcp_ack_no() - Acknowledgement number: @rcv_nxt counts bytes, not the FIN */
@@ -278,6 +294,8 @@ void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err);
 void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err);
 void tcp_abort_sock(struct flow *flow);
 void tcp_finish_if_done(struct ctx *c, struct flow *flow);
+void tcp_finish(struct ctx *c, struct flow *flow);
+bool tcp_yield(struct ctx *c, struct flow *flow);
 void tcp_release(struct ctx *c, struct flow *flow);
 
 /* tcp_open.c */
@@ -376,7 +394,9 @@ void tcp_timer_tap_full(struct ctx *c, struct flow *flow);
 void tcp_timer_put_off(struct ctx *c, struct flow *flow);
 uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn);
 void tcp_timer_arm(struct ctx *c, struct flow *flow);
-uint64_t tcp_timer_idle(const struct tcp_conn *conn);
+uint64_t tcp_timer_idle(const struct flow *flow, const struct tcp_conn *conn);
+void tcp_timer_stalled(struct ctx *c, struct flow *flow);
+void tcp_timer_resume(struct ctx *c);
 void tcp_timer_heard(struct ctx *c, struct flow *flow);
 
 /* tcp_timeout.c */

@@ -53,7 +53,17 @@ void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err)
 	tcp_close(c, flow, why, err);
 }
 
-/* tcp_finish_if_done() - Both directions ended in order: forget the flow */
+/* tcp_finish() - Both directions ended in order: forget the flow */
+void tcp_finish(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	conn->snd_una = conn->snd_nxt; /* or never to be acknowledged */
+	tcp_consume(c, flow, true);    /* or close() would send a RST */
+	tcp_close(c, flow, WHY_DONE, 0);
+}
+
+/* tcp_finish_if_done() - The same, if the guest knows too */
 void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
@@ -63,6 +73,15 @@ void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 		return;
 	if (conn->ack_now || conn->rcv_acked != tcp_ack_no(flow))
 		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_nxt, NULL, 0);
-	tcp_consume(c, flow, true); /* or close() would send a RST */
-	tcp_close(c, flow, WHY_DONE, 0);
+	tcp_finish(c, flow);
+}
+
+/* tcp_yield() - The handler's yield(): a client that closed its end of this
+ * connection reuses its port, before the guest has acknowledged the end */
+bool tcp_yield(struct ctx *c, struct flow *flow)
+{
+	if (!tcp_is_over(flow))
+		return false;
+	tcp_finish(c, flow);
+	return true;
 }

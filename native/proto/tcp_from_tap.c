@@ -6,9 +6,18 @@
  * acknowledgements allow is sent once, at the end.
  */
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "proto/tcp_conn.h"
 
 #define OOW_ACK_GAP (5 * NSEC_PER_MSEC) /* RFC 5961 7: no ACK storms */
+
+/* How the peer is asked whether it is there: so many times in a row, in twice
+ * the time that the guest waits before it asks, or faster (Linux' interval) */
+#define KEEPALIVE_COUNT	   5
+#define KEEPALIVE_INTVL	   75	 /* seconds at most */
+#define KEEPALIVE_IDLE_MAX 32767 /* seconds; what the kernel takes */
 
 /** struct gather - Data in order, not yet given to the socket
  * @iov:	Payloads, starting at rcv_nxt
@@ -87,16 +96,28 @@ static void syn_again(struct ctx *c, struct flow *flow)
 	oow_in(c, flow);
 }
 
-/* Guest probes whether we are there: probe the peer too from now on */
+/* The guest's program wants to know whether its peer is there, and we answer in
+ * its place: so have the kernel ask the peer as soon as the guest asked us. If
+ * nobody is there the socket fails, and the guest is reset. */
 static void keepalive_in(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
-	int on = 1;
+	uint64_t s = (c->now - flow->f.last_use) / NSEC_PER_SEC;
+	int idle = (int)MIN(MAX(s, 1ULL), (uint64_t)KEEPALIVE_IDLE_MAX);
+	int intvl = MIN(MAX(idle / KEEPALIVE_COUNT, 1), KEEPALIVE_INTVL);
+	int count = KEEPALIVE_COUNT, on = 1, fd = tcp_fd(flow);
 
-	if (!conn->keepalive) {
-		conn->keepalive = true;
-		(void)setsockopt(tcp_fd(flow), SOL_SOCKET, SO_KEEPALIVE, &on,
-				 sizeof(on));
+	/* It looks the same when it probes a closed window of ours */
+	if (!tcp_rcvq_held(c, conn) &&
+	    (!conn->keepalive || idle < conn->keepalive)) {
+		conn->keepalive = (uint16_t)idle;
+		(void)setsockopt(fd, SOL_TCP, TCP_KEEPIDLE, &idle,
+				 sizeof(idle));
+		(void)setsockopt(fd, SOL_TCP, TCP_KEEPINTVL, &intvl,
+				 sizeof(intvl));
+		(void)setsockopt(fd, SOL_TCP, TCP_KEEPCNT, &count,
+				 sizeof(count));
+		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	}
 	oow_in(c, flow);
 }
@@ -220,6 +241,40 @@ static bool segment_in(struct ctx *c, struct flow *flow, struct gather *g,
 	return true;
 }
 
+static bool is_syn(const struct frame *f)
+{
+	return (f->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST)) ==
+	       TCP_FLAG_SYN;
+}
+
+/* The connection ended: only a SYN tells more than that the guest does not know
+ * it yet, and only what comes after it belongs to it */
+static struct frame *next_syn(struct frame *f)
+{
+	while (f && !is_syn(f))
+		f = f->next;
+	return f;
+}
+
+/* has_ended() - Does a SYN of the guest come after the end of the connection?
+ *
+ * As in TIME_WAIT (RFC 9293 3.10.7.4, RFC 6191): both have said that they are
+ * done, every byte was sent on, and the guest uses its port again, whoever of
+ * us still waits for a last acknowledgement. The flow is closed then.
+ */
+static bool has_ended(struct ctx *c, struct flow *flow, struct gather *g,
+		      const struct frame *f)
+{
+	if (!is_syn(f) || !tcp_has(flow, TCP_EV_ESTABLISHED))
+		return false;
+	if (!deliver(c, flow, g))
+		return true;
+	fin_in(c, flow);
+	if (!flow->f.closed && tcp_is_over(flow))
+		tcp_finish(c, flow);
+	return flow->f.closed;
+}
+
 /* The handler's from_tap() */
 void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 {
@@ -230,6 +285,10 @@ void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 
 	tcp_timer_heard(c, flow);
 	for (struct frame *f = b->head; f; f = f->next) {
+		if (has_ended(c, flow, &g, f)) {
+			b->rest = f;
+			return;
+		}
 		flow_log(&c->log, c->now, TCP_FROM_TAP, flow,
 			 ntohl(tcp_header(f)->seq),
 			 ntohl(tcp_header(f)->ack_seq), f->tcp_flags,
@@ -238,13 +297,16 @@ void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 		bytes += f->payload_len;
 		if (!tcp_has(flow, TCP_EV_ESTABLISHED)) {
 			if (!tcp_handshake_in(c, flow, f)) {
-				if (flow->f.closed)
-					return;
-				continue;
+				if (!flow->f.closed)
+					continue;
+				b->rest = next_syn(f->next);
+				return;
 			}
 		}
-		if (!segment_in(c, flow, &g, f))
+		if (!segment_in(c, flow, &g, f)) {
+			b->rest = next_syn(f->next);
 			return;
+		}
 	}
 	flow_touch_tcp(flow, dir, b->count, bytes, g.flags, c->now);
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED) || !deliver(c, flow, &g))

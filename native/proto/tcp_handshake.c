@@ -126,6 +126,22 @@ static void guest_syn_back(struct ctx *c, struct flow *flow,
 	}
 }
 
+/* An answer to something that we never sent, RFC 9293 3.10.7.3: the guest still
+ * has an old connection with these ports. Our RST ends it, and it would take
+ * our SYN then: so once it goes out again at once */
+static void stale_answer(struct ctx *c, struct flow *flow,
+			 const struct frame *f)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	tcp_send_rst(c, &f->key, ntohl(tcp_header(f)->ack_seq), 0, 0);
+	if (conn->syn_rcvd || conn->syn_again)
+		return;
+	conn->syn_again = true;
+	conn->rtt_start = TCP_RTT_VOID;
+	(void)tcp_send_syn(c, flow);
+}
+
 /**
  * tcp_handshake_in() - A segment while the connection does not stand yet
  *
@@ -140,8 +156,8 @@ bool tcp_handshake_in(struct ctx *c, struct flow *flow, const struct frame *f)
 
 	if ((flags & TCP_FLAG_ACK) && sent &&
 	    ntohl(th->ack_seq) != conn->iss + 1) {
-		if (!(flags & TCP_FLAG_RST)) /* RFC 9293 3.10.7.3 */
-			tcp_send_rst(c, &f->key, ntohl(th->ack_seq), 0, 0);
+		if (!(flags & TCP_FLAG_RST))
+			stale_answer(c, flow, f);
 		return false;
 	}
 	if (flags & TCP_FLAG_RST) {

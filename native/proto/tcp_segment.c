@@ -361,6 +361,8 @@ bool tcp_flush(struct ctx *c, bool sleep)
 	flow_sidx_t *list = tcp_shared(c)->ack_list;
 	uint32_t n = tcp_shared(c)->ack_count, kept = 0, i;
 
+	if (tcp_shared(c)->stalled_count && !c->tap.blocked)
+		tcp_timer_resume(c);
 	for (i = 0; i < n && !budget_is_spent(&c->budget); i++) {
 		struct flow *flow = flow_at(&c->ft, list[i]);
 
@@ -371,7 +373,7 @@ bool tcp_flush(struct ctx *c, bool sleep)
 	memmove(list + kept, list + i, (n - i) * sizeof(*list));
 	tcp_shared(c)->ack_count = kept + n - i;
 	if (i == n)
-		return false;
+		return tcp_shared(c)->stalled_count && !c->tap.blocked;
 	reverse(list, kept);
 	reverse(list + kept, n - i);
 	reverse(list, kept + n - i);

@@ -39,6 +39,10 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
+	if (c->tap.blocked) {
+		tcp_timer_stalled(c, flow);
+		return true;
+	}
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED)) {
 		if (conn->backoff >= SYN_TRIES)
 			return false;
@@ -46,8 +50,6 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 		(void)tcp_send_syn(c, flow);
 		return true;
 	}
-	if (c->tap.blocked)
-		return true; /* not lost, but waiting; nor is the guest silent */
 	if (!conn->stuck_since)
 		conn->stuck_since = c->now;
 	if (c->now - conn->stuck_since >= STUCK_MAX)
@@ -74,6 +76,10 @@ static bool keepalive(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
+	if (c->tap.blocked) { /* nobody could answer: begin anew */
+		conn->heard = c->now;
+		return true;
+	}
 	if (conn->probes >= KEEPALIVE_PROBES)
 		return false;
 	conn->probes++;
@@ -110,7 +116,8 @@ void tcp_timeout(struct ctx *c, struct flow *flow)
 					    conn->stuck_since + STUCK_MAX);
 		}
 	} else {
-		alive = c->now < tcp_timer_idle(conn) || keepalive(c, flow);
+		alive = c->now < tcp_timer_idle(flow, conn) ||
+			keepalive(c, flow);
 	}
 	if (!alive) {
 		count(&c->cnt, CNT_TCP_TIMEOUT);

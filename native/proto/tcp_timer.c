@@ -11,7 +11,7 @@
  *   retry (@retry_at): the tap refused a segment. Nothing is lost by that, and
  *	nothing that is in flight is sent again. Or consuming was put off.
  *   keepalive (@heard): nothing heard of the guest for KEEPALIVE_IDLE, then
- *	some probes; RFC 9293 section 3.8.4.
+ *	some probes; RFC 9293 section 3.8.4. Much sooner after the guest's FIN.
  *
  * The rest of TCP tells what happened; only this file arms. What is done then
  * stands in tcp_timeout.c.
@@ -19,23 +19,29 @@
 
 #include "proto/tcp_conn.h"
 
-#define RTO_SYN		(200 * NSEC_PER_MSEC) /* one hop: not RFC 6298's 1 s */
-#define RTO_MIN		(10 * NSEC_PER_MSEC)
-#define RTO_DELACK	(50 * NSEC_PER_MSEC) /* above Linux' 40 ms */
-#define RTO_MAX		(120 * NSEC_PER_SEC) /* RFC 6298 (2.5): >= 60 s */
-#define PERSIST_MIN	(200 * NSEC_PER_MSEC)
-#define KEEPALIVE_IDLE	(7200 * NSEC_PER_SEC)
-#define KEEPALIVE_INTVL (75 * NSEC_PER_SEC)
-#define TAP_RETRY	(2 * NSEC_PER_MSEC)
-#define PUT_OFF		(5 * NSEC_PER_MSEC)
+#define RTO_SYN	   (200 * NSEC_PER_MSEC) /* one hop: not RFC 6298's 1 s */
+#define RTO_MIN	   (10 * NSEC_PER_MSEC)
+#define RTO_DELACK (50 * NSEC_PER_MSEC) /* above Linux' 40 ms */
+#define RTO_MAX	   (60 * NSEC_PER_SEC)	/* RFC 6298 (2.5) */
+/* Once the connection stands: the guest, one hop away, gets six chances to say
+ * that it is there before it is given up for silence */
+#define RTO_MAX_STANDS	 (20 * NSEC_PER_SEC)
+#define PERSIST_MIN	 (200 * NSEC_PER_MSEC)
+#define KEEPALIVE_IDLE	 (7200 * NSEC_PER_SEC)
+#define HALF_CLOSED_IDLE (30 * NSEC_PER_SEC)
+#define KEEPALIVE_INTVL	 (75 * NSEC_PER_SEC)
+#define TAP_RETRY	 (2 * NSEC_PER_MSEC)
+#define PUT_OFF		 (5 * NSEC_PER_MSEC)
+#define STALLED_RETRY	 NSEC_PER_SEC
+#define RESUME_BATCH	 64 /* flows that send again in one millisecond */
 
 /* tcp_timer_rto() - How long to wait for an acknowledgement, ns */
 uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
 {
-	uint64_t t, max = RTO_MAX;
+	uint64_t t, max = RTO_MAX_STANDS;
 
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
-		t = RTO_SYN;
+		t = RTO_SYN, max = RTO_MAX;
 	else if (conn->persist)
 		t = PERSIST_MIN;
 	else
@@ -47,17 +53,25 @@ uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
 	return MIN(t << MIN(conn->backoff, 16), max);
 }
 
-/* tcp_timer_idle() - When the guest is to be probed for being there, ns */
-uint64_t tcp_timer_idle(const struct tcp_conn *conn)
+/* tcp_timer_idle() - When the guest is to be probed for being there, ns
+ *
+ * A guest that has sent its FIN may forget the connection, which it does after
+ * a minute if its program is gone (Linux' tcp_fin_timeout); we would wait for
+ * the peer until it ends, if ever. So it is asked more often.
+ */
+uint64_t tcp_timer_idle(const struct flow *flow, const struct tcp_conn *conn)
 {
-	return conn->heard + KEEPALIVE_IDLE + conn->probes * KEEPALIVE_INTVL;
+	uint64_t idle = tcp_has(flow, TCP_EV_GUEST_FIN) ? HALF_CLOSED_IDLE :
+							  KEEPALIVE_IDLE;
+
+	return conn->heard + idle + conn->probes * KEEPALIVE_INTVL;
 }
 
 /* tcp_timer_arm() - The one place that arms */
 void tcp_timer_arm(struct ctx *c, struct flow *flow)
 {
 	const struct tcp_conn *conn = tcp_conn(flow);
-	uint64_t idle = tcp_timer_idle(conn);
+	uint64_t idle = tcp_timer_idle(flow, conn);
 
 	if (conn->retx_at)
 		idle = MIN(conn->retx_at, idle);
@@ -167,4 +181,51 @@ void tcp_timer_tap_full(struct ctx *c, struct flow *flow)
 	conn->retry_at = c->now + (TAP_RETRY << MIN(conn->refusals, 9));
 	conn->refusals += conn->refusals < UINT8_MAX;
 	tcp_timer_arm(c, flow);
+}
+
+/* tcp_timer_stalled() - It is time to send again, but the guest takes nothing:
+ * it is full or away, and neither silent nor slow. Wait for it, not for time */
+void tcp_timer_stalled(struct ctx *c, struct flow *flow)
+{
+	struct tcp_shared *s = tcp_shared(c);
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	conn->rtt_start = TCP_RTT_VOID;
+	conn->rtt_seq = conn->snd_nxt;
+	if (!conn->stalled && s->stalled_count < c->ft.max) {
+		s->stalled[s->stalled_count++] =
+			flow_sidx(&c->ft, flow, tcp_tapside(flow));
+		conn->stalled = true;
+	}
+	/* Entries of flows that ended may fill the list: then look again */
+	conn->retx_at = conn->stalled ? 0 : c->now + STALLED_RETRY;
+	tcp_timer_arm(c, flow);
+}
+
+/* tcp_timer_resume() - The guest takes frames again: who had stalled sends
+ * again when its time-out has passed, as if nothing had been lost before; a few
+ * flows at a time. Goes on at the next flush when the budget is spent. */
+void tcp_timer_resume(struct ctx *c)
+{
+	struct tcp_shared *s = tcp_shared(c);
+
+	for (unsigned i = 0; s->stalled_count; i++) {
+		struct flow *flow;
+		struct tcp_conn *conn;
+
+		if (budget_is_spent(&c->budget))
+			return;
+		budget_spend(&c->budget, WORK_LOOK);
+		flow = flow_at(&c->ft, s->stalled[--s->stalled_count]);
+		if (!flow || flow->f.type != FLOW_TCP)
+			continue;
+		conn = tcp_conn(flow);
+		if (!conn->stalled) /* another flow, in the entry of one */
+			continue;
+		conn->stalled = false;
+		conn->backoff = 0;
+		conn->retx_at = c->now + tcp_timer_rto(flow, conn) +
+				i / RESUME_BATCH * NSEC_PER_MSEC;
+		tcp_timer_arm(c, flow);
+	}
 }

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real sockets opposite the guest: what the TCP tests need besides a server."""
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 
 from passtpy import _native
@@ -117,3 +118,14 @@ def in_flight(guest: Guest, conn: Connection, size: int) -> list[Frame]:
 def later_on(seq: int, distance: int) -> int:
     """A sequence number further on, modulo 2^32."""
     return (seq + distance) % 2**32
+
+
+def datapaths_end(peer: socket.socket) -> socket.socket:
+    """The datapath's socket that is connected to this one: it lives in this process."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            sock = socket.socket(fileno=os.dup(int(name)))
+            if sock.getsockname() == peer.getpeername():
+                return sock
+            sock.close()
+    raise AssertionError("the datapath has no such socket")

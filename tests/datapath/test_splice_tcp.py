@@ -21,6 +21,7 @@ from passtpy._native import EVENTS
 from passtpy.flow import Action, FlowType, Pif
 from tests.datapath.guest import Guest
 from tests.datapath.splice import LISTENER, World, read_all, reset, send_and_end
+from tests.datapath.tcp_peer import read_exactly
 
 MakeWorld = Callable[..., World]
 MIB = 1 << 20
@@ -76,6 +77,17 @@ def test_bytes_go_both_ways(
     assert flow.eport1 == world.target_port
     (miss,) = world.guest.misses
     assert (miss.pif, miss.listener) == (source, LISTENER)
+
+
+def test_urgent_byte_arrives_in_line(world: World) -> None:
+    client, conn = world.pair(world.serve())
+    client.sendall(b"ab")
+    client.send(b"!", socket.MSG_OOB)
+    client.sendall(b"cd")
+    assert world.work(lambda: read_exactly(conn, 5)) == b"ab!cd"
+    conn.send(b"?", socket.MSG_OOB)
+    conn.sendall(b"ef")
+    assert world.work(lambda: read_exactly(client, 3)) == b"?ef"
 
 
 def test_families_may_differ(inward: World) -> None:

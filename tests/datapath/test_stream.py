@@ -16,7 +16,7 @@ from tests.datapath.conftest import Server
 from tests.datapath.guest import QUIET_S, Guest, forward_to
 from tests.datapath.link import StreamLink
 from tests.datapath.packets import tcp, udp
-from tests.datapath.tcp_peer import established, inbound, read_exactly
+from tests.datapath.tcp_peer import arrived, established, inbound, read_exactly
 
 MakeGuest = Callable[..., Guest]
 
@@ -158,6 +158,42 @@ def test_what_was_lost_with_the_connection_is_sent_again(
     come_back(vm)
     vm.advance(1)
     conn.expect("PA", b"lost")
+
+
+def test_guest_that_was_away_for_long_is_served_at_once(
+    vm: Guest, server: Server
+) -> None:
+    """A full window was under way; time-outs meanwhile teach nothing of the guest."""
+    conn, peer = established(vm, server)
+    conn.acknowledge(window=20_000)
+    stream = random.Random(3).randbytes(20_000)
+    peer.sendall(stream)
+    vm.wait_for(lambda: vm.flows()[0].bytes1 == len(stream), "a full window")
+    leave(vm)
+    for _ in range(430):
+        vm.advance(0.1)
+    come_back(vm)
+    vm.drain()  # nothing was told to be lost yet
+    vm.advance(0.06)
+    assert conn.read(len(stream)) == stream
+
+
+def test_flows_come_back_a_few_at_a_time(vm: Guest, server: Server) -> None:
+    count, batch = 200, 64
+    peers = [established(vm, server, sport=20_000 + n)[1] for n in range(count)]
+    for peer in peers:
+        peer.sendall(b"lost")
+    vm.wait_for(lambda: all(f.bytes1 == 4 for f in vm.flows()), "the segments")
+    leave(vm)
+    for _ in range(100):
+        vm.advance(0.1)
+    come_back(vm)
+    came: list[int] = []
+    for _ in range(80):
+        vm.advance(0.001)
+        came.append(len(arrived(vm)))
+    assert sum(came) == count
+    assert max(came) <= batch
 
 
 def test_guest_that_was_started_anew_resets_old_flows(

@@ -17,9 +17,6 @@ from tests.datapath.tcp_peer import (
     read_exactly,
 )
 
-HOUR = 3600
-
-
 # FIN
 
 
@@ -451,67 +448,6 @@ def test_rebooted_guest_gets_a_new_connection(guest: Guest, server: Server) -> N
     again, peer = established(guest, server, seq=123_456)
     again.send(b"new")
     assert peer.recv(10) == b"new"
-
-
-# Silence
-
-
-def test_keepalive_of_the_guest_is_answered(guest: Guest, server: Server) -> None:
-    conn, _ = established(guest, server)
-    conn.say("A", seq=conn.seq - 1)
-    guest.expect("A", seq=conn.ack, ack=conn.seq)
-
-
-def test_keepalive_of_the_guest_with_a_byte_is_answered(
-    guest: Guest, server: Server
-) -> None:
-    conn, peer = established(guest, server)
-    conn.send(b"ab")
-    guest.expect("A")
-    conn.say("A", b"b", seq=conn.seq - 1)
-    guest.expect("A", seq=conn.ack, ack=conn.seq)
-    conn.send(b"c")
-    assert read_exactly(peer, 3) == b"abc"
-
-
-def test_idle_guest_is_probed_after_two_hours_and_then_reset(
-    guest: Guest, server: Server
-) -> None:
-    conn, peer = established(guest, server)
-    guest.advance(2 * HOUR - 1)
-    guest.expect_nothing()
-    guest.advance(2)
-    guest.expect("A", seq=later_on(conn.ack, -1), ack=conn.seq)
-    probes = 1
-    for _ in range(20):
-        guest.advance(75)
-        frames = arrived(guest)
-        probes += sum(f.flags == "A" for f in frames)
-        if any("R" in f.flags for f in frames):
-            break
-    assert probes == 9
-    assert not guest.flows()
-    with pytest.raises(ConnectionResetError):
-        peer.recv(1)
-
-
-def test_idle_guest_that_answers_probes_stays(guest: Guest, server: Server) -> None:
-    conn, _ = established(guest, server)
-    for _ in range(3):
-        guest.advance(2 * HOUR + 1)
-        guest.expect("A", seq=later_on(conn.ack, -1))
-        conn.acknowledge()
-    assert guest.flows()
-
-
-def test_half_closed_connection_is_kept_as_long_as_others(
-    guest: Guest, server: Server
-) -> None:
-    conn, _ = established(guest, server)
-    conn.fin()
-    guest.expect("A")
-    guest.advance(2 * HOUR - 1)
-    assert guest.flows()
 
 
 def test_bytes_in_flight_when_the_datapath_is_closed(

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TCP in ESTABLISHED, bytes of the peer: segments, the guest's window, probes."""
 
-import os
 import random
 import socket
 import threading
@@ -21,6 +20,7 @@ from tests.datapath.packets import GUEST_MAC, OUR_MAC, SYN_OPTIONS, ack
 from tests.datapath.tcp_peer import (
     abort,
     arrived,
+    datapaths_end,
     established,
     in_flight,
     later_on,
@@ -386,17 +386,6 @@ def wait_for_more(guest: Guest, acknowledgement: Packet) -> None:
     guest.send(acknowledgement)
     guest.advance(0.005)
     guest.wait_for(lambda: guest.counter("tap_tx_bytes") > sent, "more data")
-
-
-def datapaths_end(peer: socket.socket) -> socket.socket:
-    """The datapath's socket that is connected to this one: it lives in this process."""
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            sock = socket.socket(fileno=os.dup(int(name)))
-            if sock.getsockname() == peer.getpeername():
-                return sock
-            sock.close()
-    raise AssertionError("the datapath has no such socket")
 
 
 def send_until_reset(peer: socket.socket) -> None:

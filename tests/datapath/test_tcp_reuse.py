@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Clients that use their source port again at once, as over a plain wire."""
+
+import socket
+
+from tests.datapath.conftest import Server
+from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to
+from tests.datapath.packets import SPORT, ack, syn, tcp
+from tests.datapath.tcp_peer import (
+    LISTENER,
+    arrived,
+    datapaths_end,
+    established,
+    inbound,
+    later_on,
+    read_exactly,
+    to_guest_as_remote,
+)
+
+AGAIN = 900_000  # initial sequence number of the second attempt
+
+
+def stands(guest: Guest, server: Server, frame_ack: int) -> None:
+    """The second connection of a guest is answered, and carries bytes."""
+    reply = guest.expect("SA", ack=frame_ack, dport=SPORT)
+    first = later_on(reply.tcp.seq, 1)
+    conn = Connection(guest, {}, frame_ack, first, reply)
+    conn.say("A")
+    conn.send(b"again")
+    assert read_exactly(server.accept(), 5) == b"again"
+
+
+def test_reset_and_the_next_syn_in_one_batch(guest: Guest, server: Server) -> None:
+    conn, _ = established(guest, server)
+    guest.send(conn.segment("R"), syn(seq=AGAIN))
+    stands(guest, server, AGAIN + 1)
+
+
+def test_last_acknowledgement_and_the_next_syn_in_one_batch(
+    guest: Guest, server: Server
+) -> None:
+    conn, peer = established(guest, server)
+    peer.shutdown(socket.SHUT_WR)
+    conn.expect("FA")
+    conn.acknowledge()
+    guest.send(conn.segment("FA"), syn(seq=AGAIN))
+    guest.expect("A", ack=later_on(conn.seq, 1))
+    stands(guest, server, AGAIN + 1)
+
+
+def test_abandoned_attempt_and_the_next_syn_in_one_batch(
+    guest: Guest, server: Server
+) -> None:
+    """The first attempt was given up before it stood."""
+    guest.decide = forward_to(server.port)
+    guest.send(syn())
+    guest.expect("SA")
+    server.accept()
+    guest.send(tcp("R", seq=1001, ack=0), syn(seq=AGAIN))
+    stands(guest, server, AGAIN + 1)
+
+
+def test_syn_before_our_fin_was_acknowledged(guest: Guest, server: Server) -> None:
+    """Both have ended, and the guest's last acknowledgement is lost."""
+    conn, peer = established(guest, server)
+    peer.sendall(b"bye")
+    peer.shutdown(socket.SHUT_WR)
+    frames = guest.drain()
+    assert "F" in frames[-1].flags
+    conn.fin()
+    guest.expect("A", ack=conn.seq)
+    assert peer.recv(1) == b""
+    assert guest.flows()
+    guest.send(syn(seq=AGAIN))
+    stands(guest, server, AGAIN + 1)
+    assert len(guest.flows()) == 1
+
+
+def test_syn_while_bytes_of_the_guest_are_on_their_way_is_challenged(
+    guest: Guest, server: Server
+) -> None:
+    """They were acknowledged: the connection may not end before they have arrived."""
+    conn, peer = established(guest, server)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with datapaths_end(peer) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    window = 1000
+    while guest.counter("tcp_buffered") < 150_000:
+        conn.send(bytes(min(window, 60_000)))
+        frames = arrived(guest)
+        edge = max(later_on(f.tcp.ack, f.tcp.window << 7) for f in frames)
+        window = edge - conn.seq
+    peer.shutdown(socket.SHUT_WR)
+    conn.expect("FA")
+    conn.fin()
+    guest.drain()
+    guest.send(syn(seq=AGAIN))
+    guest.expect("A", ack=conn.seq)
+    assert len(guest.flows()) == 1
+    assert read_exactly(peer, 1000) == bytes(1000)
+
+
+def reconnect(server: Server, port: int) -> socket.socket:
+    """Connect from a port that was just in use."""
+    client = socket.socket()
+    server.accepted.append(client)
+    client.settimeout(WAIT_S)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("127.0.0.1", port))
+    client.connect(server.sock.getsockname()[:2])
+    return client
+
+
+def test_client_of_a_published_port_whose_server_closed_first(
+    guest: Guest, server: Server
+) -> None:
+    listener = server.sock.dup()
+    listener.setblocking(False)
+    guest.decide = to_guest_as_remote
+    guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
+    client = socket.create_connection(server.sock.getsockname()[:2], timeout=WAIT_S)
+    port = client.getsockname()[1]
+    guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
+    conn = Connection.accept(guest)
+    conn.fin()
+    guest.expect("A", ack=conn.seq)
+    assert client.recv(1) == b""
+    client.close()
+    guest.expect("FA", seq=conn.ack)  # which it does not acknowledge yet
+    assert len(guest.flows()) == 1
+
+    client = reconnect(server, port)
+    guest.wait_for(lambda: len(guest.misses) == 2, "another miss")
+    again = Connection.accept(guest, isn=AGAIN)
+    again.send(b"welcome back")
+    assert read_exactly(client, 12) == b"welcome back"
+    assert len(guest.flows()) == 1
+
+
+def test_guest_that_still_has_an_old_connection_is_asked_again_at_once(
+    guest: Guest, server: Server
+) -> None:
+    """Its TIME_WAIT answers with numbers of its own, and our reset ends it."""
+    inbound(guest, server)
+    request = guest.expect("S")
+    ports = {"sport": 80, "dport": request.tcp.sport}
+    guest.send(ack(seq=5000, ack=777_777, **ports))
+    guest.expect("R", seq=777_777)
+    guest.expect("S", seq=request.tcp.seq)
+    guest.send(ack(seq=5000, ack=777_777, **ports))  # no storm of SYNs
+    guest.expect("R", seq=777_777)
+    guest.expect_nothing()
