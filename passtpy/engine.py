@@ -389,6 +389,8 @@ class Engine:
         for event in events:
             name, level, fields = describe_event(event, EVENTS)
             if level == 0:  # a limit was hit: always told, never in a flood
+                if "errno" in fields:
+                    fields["reason"] = os.strerror(int(str(fields["errno"])))
                 self._log.warning(name, **fields)
                 continue
             self._log.emit(level_of_datapath_event(level), name, fields, event.time_ns)

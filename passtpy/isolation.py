@@ -3,7 +3,8 @@
 
 1. limits.raise_files: every flow needs a descriptor
 2. close_inherited: descriptors that a careless parent left open (daemons only)
-3. preload: whatever Python would still import later, while its files are readable
+3. imports: whatever Python would still import later; before stage 4 if the next user
+   cannot read it, else while the first packets move
 4. become: another user, when started by root
 5. lock: no capabilities, no way to gain any, no debugger
 
@@ -16,9 +17,8 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from passtpy import _native
@@ -32,13 +32,17 @@ CAP_SETGID: Final = 1 << 6
 CAP_SETUID: Final = 1 << 7
 _FIRST_FREE_FD: Final = 3
 _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
-_USED_LATER: Final = ("encodings.idna", "json", "random", "structlog", "traceback")
-# Needed when a guest asks for it, or the host's network changes: loaded before only if
-# that cannot be done when it happens.
-_ON_DEMAND: Final = (
+# Whatever is first used while we serve: by then there may be no descriptor left to read
+# it with, or an upgrade has put another version in its place.
+_USED_LATER: Final = (
+    "structlog",
+    "json",
+    "random",
+    "encodings.idna",
     "passtpy.services.dhcp",
     "passtpy.services.dhcpv6",
     "passtpy.services.duid",
+    "passtpy.control.stats",
 )
 _NOBODY: Final = RunAs(65534, 65534)
 
@@ -86,18 +90,20 @@ def stay_in_namespace(keep_fd: int) -> None:
     _native.set_dumpable(0)
 
 
-def preload(enough: Callable[[], bool]) -> None:
-    """Import what is otherwise imported when first used: log, services, errors.
+def imports() -> Iterator[str]:
+    """Import what will be used later, a module with each step.
 
-    It takes a while: `enough` tells when none of it will be needed any more.
+    All of it takes a third as long as the rest of the start; so it is done while a
+    command starts, or between the first packets, but once and for all.
     """
-    steps = [partial(importlib.import_module, name) for name in _USED_LATER]
-    if not all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix))):
-        steps += [partial(importlib.import_module, name) for name in _ON_DEMAND]
-    for step in steps:
-        if enough():
-            break
-        step()
+    for name in _USED_LATER:
+        importlib.import_module(name)
+        yield name
+
+
+def can_be_read_later() -> bool:
+    """Tell whether another user may read what is yet to be imported."""
+    return all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix)))
 
 
 def _is_open_to_all(path: str) -> bool:

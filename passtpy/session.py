@@ -60,6 +60,7 @@ class Session:
         self._follow: Follow | None = None
         self._acceptor: Acceptor | None = None
         self._socket: MachineSocket | None = None
+        self._imports = isolation.imports()
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
@@ -126,14 +127,15 @@ class Session:
     def isolate(self, got: guest.Guest, ended: Callable[[], bool] = _never) -> None:
         """Give up every privilege; only resolv.conf is opened by name after this.
 
-        Before that everything is imported that may be needed later, and cannot be
-        read by then: half as long as all the rest of the start. So a command runs
-        meanwhile (its packets wait), and one that has `ended` does not wait for us.
+        What is imported later, and cannot be read by then, is imported before. A
+        command runs meanwhile (its packets wait); one that has `ended` waits for
+        nothing.
         """
-        if self._user is not None:
-            isolation.preload(ended)
         if got.plan is not None and not ended():
             self._follow = self._follow_host(got, got.plan)
+        if self._user is not None and not isolation.can_be_read_later():
+            while not ended() and next(self._imports, None) is not None:
+                pass
         if self._user is not None:
             isolation.become(self._user)
         isolation.lock()
@@ -197,11 +199,21 @@ class Session:
             StatsTable(self._config.stats, source, sink).start(self.loop)
         if self._acceptor is not None:
             self._acceptor.start(self.loop)
+        self.loop.call_soon(self._import_next)
         try:
             return self.loop.run_until_complete(self._done)
         except Exception as error:  # in the background nobody else would tell
             self._files.log.failure("serve.failed", error)
             raise
+
+    def _import_next(self) -> None:
+        """Import the rest in steps; nothing is imported after the last one."""
+        if self._done.done():
+            return
+        if next(self._imports, None) is not None:
+            self.loop.call_soon(self._import_next)
+        else:
+            gc.freeze()
 
     def stop(self, status: int) -> None:
         """Make run() return `status`; the first one wins."""

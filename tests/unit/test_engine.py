@@ -211,7 +211,8 @@ def test_a_limit_that_was_hit_is_told_at_any_level() -> None:
     subject, told = engine(datapath)[0], []
     subject._log.warning = lambda event, **fields: told.append((event, fields))  # type: ignore[method-assign]
     subject.pump()
-    assert told == [("sock_limit", {"errno": 24})]
+    reason = "Too many open files"
+    assert told == [("sock_limit", {"errno": 24, "reason": reason})]
 
 
 def test_one_more_turn_sends_what_was_answered() -> None:

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Once the program serves, it imports nothing any more, whatever happens.
+
+There may be no descriptor left to read a file with, or an upgrade may have put the
+files of another version in its place.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import HOST4, REMOTE4, Lab, exchange, tcp_echo
+from tests.netns.program import pasta, run, wait_for
+
+# Runs the program with a guard that refuses, and notes, each import after the last one.
+GUARDED = """\
+import errno, os, sys
+notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+from passtpy import isolation
+from passtpy.session import Session
+original = isolation.imports
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        os.write(notes, f"{name}\\n".encode())
+        raise OSError(errno.EMFILE, "Too many open files", name)
+
+def imports():
+    yield from original()
+    sys.meta_path.insert(0, Guard())
+    os.write(notes, b"done\\n")
+
+def fail():
+    raise KeyError("nobody expects this")
+
+run = Session.run
+
+def run_and_fail(session):
+    session.loop.call_later(1, fail)
+    return run(session)
+
+isolation.imports, Session.run = imports, run_and_fail
+from passtpy.__main__ import pasta
+sys.exit(pasta())
+"""
+
+# Asks for what few guests ask for: DHCP and DHCPv6, each until it is answered.
+CLIENT = """\
+import socket, sys
+from scapy.all import (BOOTP, DHCP, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptIA_NA,
+                       DUID_LL, Ether, IP, IPv6, UDP)
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+sock.bind(("eth0", 3))
+sock.settimeout(10)
+mac = sock.getsockname()[4]
+src = ":".join(f"{b:02x}" for b in mac)
+def ask(frame, port):
+    sock.send(bytes(frame))
+    while True:
+        got = Ether(sock.recv(65536))
+        if UDP in got and got[UDP].dport == port:
+            return
+ask(Ether(src=src, dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")
+    / UDP(sport=68, dport=67) / BOOTP(chaddr=mac, xid=7)
+    / DHCP(options=[("message-type", "discover"), "end"]), 68)
+ask(Ether(src=src, dst="33:33:00:01:00:02") / IPv6(src="fe80::7", dst="ff02::1:2")
+    / UDP(sport=546, dport=547) / DHCP6_Solicit(trid=7)
+    / DHCP6OptClientId(duid=DUID_LL(lladdr=src)) / DHCP6OptIA_NA(iaid=1), 546)
+"""
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A lab of its own: its host changes."""
+    with Lab() as made:
+        yield made
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_nothing_is_imported_while_serving(lab: Lab, tmp_path: Path, form: str) -> None:
+    tmp_path.chmod(0o777)
+    notes, log = tmp_path / "notes", tmp_path / "log"
+    guest = lab.guest()
+    words = ["-f", "--trace", "--stats", "1", "--log-format", form]
+    words += ["--config-net", "-I", "eth0"]
+    words += ["-t", "auto", "-T", "auto", "-l", str(log), "--netns", str(guest.path)]
+    process = lab.start(lab.host, sys.executable, "-c", GUARDED, str(notes), *words)
+    wait_for(lambda: notes.exists() and "done" in notes.read_text(), "all is imported")
+    guest.run(sys.executable, "-c", CLIENT, timeout=60)
+    with (
+        tcp_echo(lab.remote, REMOTE4) as server,
+        guest.connect(REMOTE4, server.port) as sock,
+    ):
+        assert exchange(sock, b"hello") == b"hello"
+    with tcp_echo(guest, HOST4) as server:  # an automatic port
+        wait_for(lambda: lab.host.is_bound("tcp", server.port), "it is open")
+    lab.host.ip("addr", "add", "198.51.100.33/24", "dev", "eth0")
+    wait_for(lambda: "198.51.100.33" in guest.ip("addr"), "the address is there")
+    wait_for(lambda: "loop.failed" in log.read_text(), "the failure is logged")
+    process.stop()
+    assert notes.read_text() == "done\n"
+    assert "Traceback" not in process.stderr()
+
+
+UDP_CLIENT = """\
+import socket, time
+socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(110)]
+for sock in socks:
+    sock.sendto(b"x", ("192.0.2.1", 9))
+time.sleep(2)
+print("sent")
+"""
+
+
+def test_udp_flows_that_use_up_descriptors_are_named_and_survived(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    network = ["-a", "192.0.2.77/24", "-g", "192.0.2.1", "-4", "--config-net"]
+    client = [sys.executable, "-c", UDP_CLIENT]
+    argv = pasta("root", "-l", str(log), *network, "-t", "none", "-u", "none")
+    argv += ["--", *client]
+    done = run(["sh", "-c", 'ulimit -n 120; exec "$@"', "sh", *argv])
+    assert (done.returncode, done.stdout) == (0, "sent\n")
+    text = log.read_text()
+    assert "sock_limit" in text
+    assert "reason='Too many open files'" in text
+    assert "failed" not in text  # and so no traceback
