@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
-from passtpy.addr import NO_MAC, UNSPECIFIED, is_v4
+from passtpy.addr import NO_MAC, UNSPECIFIED, inany, is_v4
 from passtpy.config.model import Config, UdpFilter
 from passtpy.config.view import View
 from passtpy.flow import (
@@ -93,11 +93,12 @@ def _refused(verdict: Verdict) -> Verdict:
     return verdict._replace(action=Action.REJECT)
 
 
-def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
+def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
     """Create the datapath of a guest; it takes over the tap. No capture: -1.
 
     A machine has no tap: its socket is attached when it comes.
     """
+    config = view.config
     datapath = Datapath(
         tap_fd,
         backend=_backend(config),
@@ -108,13 +109,19 @@ def open_datapath(config: Config, got: Guest, tap_fd: int, pcap_fd: int) -> Data
         offloads=got.offloads,
         queue_frames=QUEUE_FRAMES,
     )
-    datapath.scope_id = _index_of(got.host.template6)
+    _tell_host(datapath, view)
     datapath.udp_strict = config.udp_filter is UdpFilter.ENDPOINT
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
     if pcap_fd >= 0:
         datapath.pcap(os.dup(pcap_fd))  # it closes its own; ours is to be synced
     return datapath
+
+
+def _tell_host(datapath: Datapath, view: View) -> None:
+    datapath.scope_id = _index_of(view.host.template6)
+    us4 = UNSPECIFIED if view.source4 is None else inany(view.source4)
+    datapath.our_addrs(us4, inany(view.source6))
 
 
 def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
@@ -212,7 +219,7 @@ class Engine:
         if open_flows == "recheck":
             self.recheck()
         self.tell_services(view)
-        self.datapath.scope_id = _index_of(view.host.template6)
+        _tell_host(self.datapath, view)
         if self._relay is not None:
             self._relay.update(view.host)
 

@@ -240,6 +240,14 @@ def describe_step(flow: FlowRecord, old: int) -> str:
 
 EventTable = Sequence[tuple[str, int, Sequence[str]]]
 
+# What to do about an event, where only the administrator of the host can help.
+HELP: Final[dict[str, dict[str, str]]] = {
+    "ping_denied": {
+        "sysctl": "net.ipv4.ping_group_range",
+        "to_allow": "let it include a group of ours, as in '0 2147483647'",
+    },
+}
+
 
 class EventLike(Protocol):
     """The fields of `_native.Event` that a description reads."""
@@ -275,4 +283,4 @@ def describe_event(
             fields["type"] = FlowType(flow.type).name
         if flow.pif0 != Pif.NONE:
             fields["path"] = describe_flow(flow)
-    return name.lower(), level, fields | args
+    return name.lower(), level, fields | args | HELP.get(name.lower(), {})

@@ -91,7 +91,7 @@ class Session:
         source_towards = SourceLookup(config.outbound_if4, config.outbound_if6)
         decider = Decider(rules_from_view(view), seen, source_towards)
         services = services_from_view(view, seen)
-        datapath = open_datapath(config, got, self._tap(got), self._files.pcap_fd)
+        datapath = open_datapath(view, got, self._tap(got), self._files.pcap_fd)
         if sockets is not None:
             self._factory = Factory(sockets, self._factory_gone)
             if needs_namespace_sockets(config):

@@ -47,6 +47,8 @@
  * @n_dead:	Entries of @dead
  * @bufs:	Scratch for one event: CTX_BUFS buffers of CTX_BUF_SIZE, in a row
  * @scope_id:	Host interface index for link-local destinations, or 0
+ * @our_addr:	Where the guest sees us (v4, v6): what we refuse, we say so
+ *		ourselves; unspecified: it seems to come from the target
  * @udp_strict:	Only who was asked may answer a UDP port: address and port
  * @outbound_if: SO_BINDTODEVICE names for outbound sockets (v4, v6), or ""
  */
@@ -66,6 +68,7 @@ struct ctx {
 	uint32_t n_dead;
 	uint8_t *bufs;
 	uint32_t scope_id;
+	union inany our_addr[2];
 	bool udp_strict;
 	char outbound_if[2][16];
 };

@@ -99,6 +99,10 @@ static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 
 	fd = dgram_socket(c, flow, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, v4);
 	if (fd == -EACCES) {
+		/* Nothing but a sysctl can help: that is said once */
+		if (!c->cnt.n[CNT_PING_DENIED])
+			flow_log(&c->log, c->now, PING_DENIED, flow, 0, 0, 0,
+				 0);
 		count(&c->cnt, CNT_PING_DENIED);
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, EACCES, 0, 0, 0);
 	}
@@ -181,13 +185,15 @@ static int ping_send(struct flow *flow, const struct frame *f)
 static void ping_lost(struct ctx *c, struct flow *flow, const struct frame *f,
 		      int err)
 {
+	const struct flowside *guest = &flow->f.side[INISIDE];
 	uint32_t len = ECHO_HLEN + f->payload_len;
 	uint8_t type, code;
 
 	flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
 	if (icmp_error_from_errno(err, ping_is_v4(flow), &type, &code))
-		icmp_error_quote(c, NULL, &flow->f.side[INISIDE], f->ipproto,
-				 type, code, 0, f->eth + f->l4, len, len);
+		icmp_error_quote(c, icmp_error_reporter(c, err, guest), guest,
+				 f->ipproto, type, code, 0, f->eth + f->l4, len,
+				 len);
 }
 
 /* ping_frame() - One request of the guest */

@@ -51,6 +51,15 @@ bool icmp_error_from_errno(int err, bool v4, uint8_t *type, uint8_t *code)
 	return false;
 }
 
+const union inany *icmp_error_reporter(const struct ctx *c, int err,
+				       const struct flowside *key)
+{
+	const union inany *us = &c->our_addr[inany_is_v4(&key->eaddr) ? 0 : 1];
+	bool refused = err == EACCES || err == EPERM;
+
+	return refused && !inany_is_any(us) ? us : &key->oaddr;
+}
+
 /* quote_ip() - IP header of a packet from the guest; returns its length */
 static uint32_t quote_ip(uint8_t *p, const struct flowside *key,
 			 uint8_t ipproto, uint32_t payload)
@@ -128,8 +137,9 @@ void icmp_error_reject(struct ctx *c, struct miss *m, int err)
 	while ((item = stage_next(&c->stage, m, &pos))) {
 		if (item->len <= ETH_HLEN_)
 			continue;
-		if (frame_icmp_error(&c->tap, &m->key.oaddr, &m->key.eaddr,
-				     type, code, 0,
+		if (frame_icmp_error(&c->tap,
+				     icmp_error_reporter(c, err, &m->key),
+				     &m->key.eaddr, type, code, 0,
 				     stage_item_data(item) + ETH_HLEN_,
 				     item->len - ETH_HLEN_))
 			return;

@@ -47,6 +47,17 @@ struct sock_error {
 bool icmp_error_from_errno(int err, bool v4, uint8_t *type, uint8_t *code);
 
 /**
+ * icmp_error_reporter() - Who is to tell the guest of a packet that went nowhere?
+ * @err:	Positive errno
+ * @key:	The packet's addresses as the guest sent them
+ *
+ * Return: the target, which is what a path or a host would look like; ourselves
+ *	   where we, or the host we run on, did not let it go
+ */
+const union inany *icmp_error_reporter(const struct ctx *c, int err,
+				       const struct flowside *key);
+
+/**
  * icmp_error_quote() - Send the guest an ICMP error about a packet of its own
  * @src:	Who reports it; NULL: the destination of the packet
  * @key:	The packet's addresses as the guest sent them (eaddr: guest)

@@ -157,8 +157,9 @@ static void refuse(struct ctx *c, const struct flowside *key, uint32_t seq,
 	if (err == ETIMEDOUT)
 		return; /* silence, as it was; the guest tries again */
 	if (icmp_error_from_errno(err, inany_is_v4(&key->eaddr), &type, &code))
-		(void)icmp_error_quote(c, NULL, key, IPPROTO_TCP, type, code, 0,
-				       &th, sizeof(th), sizeof(th));
+		(void)icmp_error_quote(c, icmp_error_reporter(c, err, key), key,
+				       IPPROTO_TCP, type, code, 0, &th,
+				       sizeof(th), sizeof(th));
 	else
 		tcp_send_rst(c, key, 0, seq + 1, TCP_FLAG_ACK);
 }

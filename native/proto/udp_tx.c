@@ -191,7 +191,8 @@ static void udp_tx_lost(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		return;
 	}
 	/* Payload follows its UDP header in the guest's frame */
-	icmp_error_quote(c, NULL, guest, IPPROTO_UDP, type, code, (uint32_t)mtu,
+	icmp_error_quote(c, icmp_error_reporter(c, err, guest), guest,
+			 IPPROTO_UDP, type, code, (uint32_t)mtu,
 			 (uint8_t *)iov->iov_base - UDP_HLEN, len, len);
 }
 

@@ -249,6 +249,24 @@ PyObject *py_counters(struct py_datapath *self, PyObject *unused)
 
 /* Settings */
 
+PyObject *py_our_addrs(struct py_datapath *self, PyObject *args,
+		       PyObject *kwargs)
+{
+	static char *names[] = { "v4", "v6", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	union inany addr[2];
+	PyObject *value[2];
+
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "OO", names,
+						&value[0], &value[1]))
+		return NULL;
+	for (unsigned i = 0; i < 2; i++)
+		if (!parse_bytes(value[i], names[i], &addr[i], sizeof(addr[i])))
+			return NULL;
+	memcpy(dp->ctx.our_addr, addr, sizeof(addr));
+	Py_RETURN_NONE;
+}
+
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			 PyObject *kwargs)
 {

@@ -425,6 +425,9 @@ static PyMethodDef methods[] = {
 		  "flows($self, cursor=0, limit=256)") "A page of packed flows, and where to go on" },
 	{ "counters", METHOD(py_counters), METH_NOARGS,
 	  SIGNATURE("counters($self, /)") "All counters by name" },
+	{ "our_addrs", METHOD(py_our_addrs), METH_KW,
+	  SIGNATURE(
+		  "our_addrs($self, v4, v6)") "Who tells the guest of what we refuse" },
 	{ "outbound_if", METHOD(py_outbound_if), METH_KW,
 	  SIGNATURE(
 		  "outbound_if($self, v4, v6)") "Bind outbound sockets to interfaces" },

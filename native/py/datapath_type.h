@@ -33,6 +33,8 @@ PyObject *py_verdict(struct py_datapath *self, PyObject *args,
 		     PyObject *kwargs);
 PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_counters(struct py_datapath *self, PyObject *unused);
+PyObject *py_our_addrs(struct py_datapath *self, PyObject *args,
+		       PyObject *kwargs);
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			 PyObject *kwargs);
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);

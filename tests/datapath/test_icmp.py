@@ -211,14 +211,28 @@ def test_error_from_outside_quotes_the_guests_request(
 
 @BOTH
 def test_who_may_not_ping_is_told(denied: Guest, v6: bool) -> None:
+    """By us, for the target has never heard of it."""
+    us4, us6 = "192.0.2.1", "fe80::1"
+    denied.dp.our_addrs(inany(ip_address(us4)), inany(ip_address(us6)))
     denied.send(echo(v6=v6))
     packet = denied.recv().packet
     if v6:
         assert packet[ICMPv6DestUnreach].code == 1
+        assert packet[IPv6].src == us6
+        assert packet[ICMPv6DestUnreach].payload.dst == REMOTE6
     else:
         assert (packet[ICMP].type, packet[ICMP].code) == (3, 13)
+        assert packet[IP].src == us4
+        assert packet[ICMP].payload.dst == REMOTE4
     assert denied.counter("ping_denied") == 1
     assert not denied.flows()
+
+
+def test_it_is_logged_once_that_nobody_may_ping(denied: Guest) -> None:
+    for seq in range(5):
+        denied.send(echo(ident=seq, v6=seq > 2))
+    logged = [_native.EVENTS[event.event] for event in denied.dp.events()]
+    assert [(name, level) for name, level, _ in logged] == [("ping_denied", 0)]
 
 
 @BOTH

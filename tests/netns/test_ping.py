@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import REMOTE4, REMOTE6, TRANSLATORS, Attached, Lab
+from tests.lab import HOST4, HOST6, REMOTE4, REMOTE6, TRANSLATORS, Attached, Lab
 
 FAR4, FAR6 = "203.0.113.1", "2001:db8:3::1"
 BEHIND4, BEHIND6 = "203.0.113.9", "2001:db8:3::9"
@@ -86,6 +86,13 @@ def test_host_that_forbids_ping_says_so(
     lab.host.sysctl("net.ipv4.ping_group_range", "1 0")
     try:
         said = ping(attached, "-c", "1", "-e", "4242", remote)
+        ping(attached, "-c", "1", "-e", "4243", remote)
     finally:
         lab.host.sysctl("net.ipv4.ping_group_range", "0 2147483647")
-    assert re.search("filtered|prohibited", said), said
+    refusal = re.search(r"From (\S+) .*(filtered|prohibited)", said)
+    assert refusal, said
+    assert refusal[1] not in {remote, HOST4, HOST6}  # we, as the gateway
+    assert attached.process is not None
+    attached.process.wait_output("net.ipv4.ping_group_range")
+    logged = attached.process.stderr().count("net.ipv4.ping_group_range")
+    assert logged == 1

@@ -53,6 +53,10 @@ class FakeDatapath:
         self.fails = 0
         self.table: list[FlowRecord] = []
         self.verbs: list[tuple[int, ...]] = []
+        self.ours: tuple[bytes, bytes] | None = None
+
+    def our_addrs(self, v4: bytes, v6: bytes) -> None:
+        self.ours = v4, v6
 
     def turn(self, **_: int) -> list[Any]:
         self.taken += 1
@@ -349,6 +353,7 @@ def test_another_host_is_told_to_everybody() -> None:
     assert services.facts is not None
     assert services.facts.guest4 == IPv4Address("192.0.2.7")
     assert datapath.scope_id == 1
+    assert datapath.ours == (UNSPECIFIED, inany(host.our_link_local))
     assert loop.later[-1][0] < 0.1  # the services have something to say
 
 
