@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the host told us at start, merged with what the user asked for.
+"""Describes the host's network as the guest shall see it, as one value.
 
-`net/` fills a `HostInfo` from netlink and the configuration; policy and services
-read it. It holds facts only, so both can be tested without a kernel.
+`net/host/template.py` fills a `HostInfo` from what the kernel told and what the user
+asked for, at start and after each change; policy and services read it. It holds facts
+only, so both can be tested without a kernel.
 """
 
 from collections.abc import Mapping

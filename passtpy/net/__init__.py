@@ -1,2 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The only package in which Python touches the kernel's network: all of it at start."""
+"""Has everything in Python that touches the kernel's network, room by room.
+
+The rooms stand in an order: kernel, host, namespace, following, forwarding, machine.
+Each uses itself and those before it.
+"""

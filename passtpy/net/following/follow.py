@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Follows the host's network while the guest runs.
 
-After every change the host is looked at as at start, and the same plan is made of it.
-Where it differs from the last one, rules and services get the new facts at once, and
-the guest's interface too if we configured it. What the user said stays as it is,
-because the plan already says so.
+After every change the host is read again and planned for as at start (host/template.py
+makes a `Plan`). Where that differs from the last plan, rules and services get the new
+facts at once, and so does the guest's interface if we configured it. What the user said
+stays as it is, because the plan already says so.
 
 A host without a network, in a lift or between two cables, tells nothing about the next
-one: then everything stays. One family alone may be lost for good: it goes after
-GRACE_S. An address that is no longer the guest's stays as long as a flow uses it: that
-flow may well live on.
+one: then everything stays. One IP version alone may be lost for good: after GRACE_S it
+is in local mode, as at start. An address that is no longer the guest's stays as long as
+a flow uses it: that flow may well live on.
 """
 
 import asyncio

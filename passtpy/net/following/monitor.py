@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tells when the host's network may have changed: when to look, not what to see.
+"""Has somebody look at the host's network soon after it may have changed.
 
 The kernel announces every link, address and route that changes; a change of network
-makes dozens of such messages. They are counted as one, and whoever wants to know looks
-at the whole again: nothing is ever missed because a message was.
+makes dozens of such messages. They count as one, and what they say is not
+read, for the whole is looked at again: nothing is ever missed because a message was.
 """
 
 import asyncio

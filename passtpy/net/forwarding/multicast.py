@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Relays what a guest asks of groups, and what groups say, between guest and host.
+"""Relays datagrams of multicast groups between guest and host.
 
 A group has no address that a flow could be connected to: anybody may answer. So the
-datapath lifts datagrams for groups to us (discovery is rare, and bounded by the limit
-on punts), and we send them from an unconnected socket. That socket is a listener of the
-datapath, by which every answer becomes a flow of its own from whoever gave it.
+datapath gives datagrams for groups to us (discovery is rare, and there is a limit on
+what it gives), and we send them from an unconnected socket. That socket is a listener
+of the datapath, by which every answer becomes a flow of its own from whoever gave it.
 
 What the guest reports of its membership (IGMP, MLD) is mirrored for the groups that the
 user named with a port: the host joins, and what is sent to the group reaches the guest,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks on both sides, once a second, at what listens there.
+"""Finds out once a second which ports of host and namespace are listened on.
 
 A look is made of small steps, each a callback of the loop, so that packets move in
-between. sock_diag is asked where it answers; otherwise /proc is read.
+between. The kernel is asked (sock_diag) where it answers; otherwise /proc is read.
 """
 
 from collections.abc import Callable, Mapping

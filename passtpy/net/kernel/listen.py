@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Opens the sockets on which flows begin, on the host and in the namespace.
 
-A place is everything about a listening socket but its port. What is the same for all
-ports is worked out once per place: there may be 65 000 ports to open at start.
+A `Place` says everything about a listening socket but its port. What is the same for
+all ports is worked out once per place: there may be 65 000 ports to open at start.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The part of an event loop that is used by whoever waits for the kernel."""
+"""Says what of an event loop is used by whoever waits for the kernel."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The envelope of every netlink message, and the numbers that are written on it."""
+"""Takes netlink messages apart, and names the numbers that are in all of them."""
 
 import struct
 from collections.abc import Iterator

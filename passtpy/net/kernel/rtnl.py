@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Links, addresses and routes as values, and the rtnetlink requests that change them.
+"""Describes links, addresses and routes, and composes requests to change them.
 
 What the kernel tells is read in rtnl_parse.py. A request can be sent from here
 (netlink.py), or made into bytes for another process to send.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Signals as readable events that tell who sent them.
+"""Turns signals into readable events that tell who sent them.
 
 A Ctrl-C comes from the kernel and has already reached the command; a `kill` comes from
 a process and was meant for us alone. Python's handlers do not tell the two apart,

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Accepts the connections of virtual machines, one at a time.
 
-A connection that comes while a machine is here is accepted just to be closed: otherwise
-it would wait for something that may never happen. A machine that has left may come
-again before the loop has seen both, so no connection is closed before all that happened
-by then was looked at once.
+A second machine is accepted just to be sent away: otherwise it would wait for something
+that may never happen. But a machine that has left may come again before the loop has
+seen either, so all that has happened by then is looked at before anybody is sent away.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Carries the frames of a virtual machine, once its connection was accepted.
 
-They are on the socket itself (stream), or the socket tells where they are in the
-machine's memory (vhost-user).
+They are on the machine's socket itself (a stream), or in its memory: then the socket
+tells where (vhost-user).
 """
 
 import asyncio

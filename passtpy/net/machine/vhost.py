@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Serves a vhost-user front-end: from its socket to the datapath's rings.
+"""Carries the frames of a machine that shares its memory with us (vhost-user).
+
+Its hypervisor, the front-end, says over the socket where the memory and the rings in it
+are; the datapath does the rest.
 
 Messages are read exactly, header and then payload, never beyond: the kernel hands out
 descriptors with the first bytes they were sent beside, and whoever reads across the end

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The socket factory: a process in the guest's namespace that makes sockets there.
+"""Makes sockets in the guest's namespace, for the daemon (the *socket factory*).
 
 A socket belongs for life to the namespace in which it was made, and the daemon enters
-none. So the process that configured the namespace stays, makes what it is asked for,
-and passes it back. Requests and answers are fixed structures on a SOCK_SEQPACKET
+none. So the process that configured the namespace stays there, makes what it is asked
+for, and passes it back. Requests and answers are fixed structures on a SOCK_SEQPACKET
 socket, one answer per request, in order; the process ends with that socket.
 
 Requests begin with a byte that tells their kind:

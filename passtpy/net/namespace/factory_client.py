@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon's end of the socket factory, and a stock of sockets made in advance.
+"""Gets sockets from the process in the namespace (factory.py), and keeps a stock.
 
 A new spliced flow needs a socket of the namespace at once. A few of each kind are kept
 ready and replaced in batches while packets move; a flow that comes when there are none

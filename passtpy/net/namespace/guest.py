@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes the guest's interface; runs in a child process inside the guest's namespace.
+"""Makes and configures the guest's interface, in a child process in its namespace.
 
-The daemon itself never enters a namespace: it gets the tap, and the facts it needs,
-as one report over a socket.
+The daemon itself never enters a namespace: the child sends it the tap, and the facts
+it needs, as one report over a socket.
 """
 
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds, joins and makes namespaces, and tells when the guest's one is gone."""
+"""Finds, joins and makes namespaces, and tells when that of the guest is gone."""
 
 import os
 import re
