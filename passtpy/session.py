@@ -17,7 +17,7 @@ from passtpy.addr import show_mac
 from passtpy.config.forwards import needs_namespace_sockets, tables_from_config
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, SpawnCommand
-from passtpy.config.resolver import NO_RESOLVER
+from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.config.view import View
 from passtpy.failures import log_failures
 from passtpy.files import Files
@@ -75,7 +75,6 @@ class Session:
         """
         from passtpy.engine import Engine, open_datapath
         from passtpy.net.forwarding.listeners import Forwarding
-        from passtpy.net.host.resolv import read_resolver
         from passtpy.net.kernel.source import SourceLookup
         from passtpy.net.namespace.factory_client import Factory, SocketStock
         from passtpy.policy.decide import Decider
@@ -86,7 +85,7 @@ class Session:
         for text in got.warnings:
             log.warning("namespace", text=text)
         seen = self._seen = GuestAddresses.from_host(got.host)
-        resolver = self._resolver = read_resolver() or NO_RESOLVER
+        resolver = self._resolver = self._read_resolver()
         view = View.of(config, got.host, resolver)
         source_towards = SourceLookup(config.outbound_if4, config.outbound_if6)
         decider = Decider(rules_from_view(view), seen, source_towards)
@@ -107,6 +106,15 @@ class Session:
         tables = tables_from_config(config)
         self._forwarding = Forwarding(config, tables, datapath, self._factory, log)
         self._forwarding.open()
+
+    def _read_resolver(self) -> Resolver:
+        from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
+
+        try:
+            return read_resolver() or NO_RESOLVER
+        except (UnusableError, OSError) as error:
+            self._files.log.warning("resolver.unusable", path=PATH, reason=str(error))
+            return NO_RESOLVER
 
     def accept_machines(self, machine_socket: MachineSocket) -> None:
         """Accept machines on this socket, once we run."""

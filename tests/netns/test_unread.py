@@ -14,6 +14,7 @@ import pytest
 
 from tests.lab.namespace import Namespace
 from tests.lab.process import identify, kill_all, process_tree
+from tests.lab.translators import Passtpy
 from tests.netns.program import PATIENCE, pasta, run, terminate, wait_for
 
 GATEWAY = "192.0.2.1"
@@ -149,3 +150,13 @@ def test_a_capture_that_nobody_reads_does_not_stop_traffic(echo: int) -> None:
     os.close(capture)
     os.close(unread)
     assert (done.returncode, done.stdout) == (0, "all there\n")
+
+
+def test_a_resolv_conf_nobody_writes_does_not_stop_the_start(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    os.mkfifo(tmp_path / "etc" / "resolv.conf")
+    argv = [Passtpy().program, *NETWORK, "--", "true"]
+    done = run(with_etc(tmp_path, argv))
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if "resolver" in line]
+    assert "resolver.unusable /etc/resolv.conf reason='it is no regular file'" in line

@@ -31,7 +31,7 @@ from passtpy.net.following.inside import NamespaceAddresses
 from passtpy.net.following.monitor import Monitor
 from passtpy.net.following.neighbours import Neighbours
 from passtpy.net.following.pace import Pace
-from passtpy.net.host.resolv import read_resolver
+from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
 from passtpy.net.host.template import (
     ABSENT,
     Family,
@@ -111,6 +111,7 @@ class Follow:
         self._pace = Pace()
         self._retry = RETRY_S
         self._refused: frozenset[str] = frozenset()
+        self._unusable = ""  # why we do not read the host's resolv.conf
         self._monitor = Monitor()
         self._neighbours = Neighbours()
         self._inside = NamespaceAddresses(seen)
@@ -171,7 +172,7 @@ class Follow:
 
     async def _follow(self, network: HostNetwork) -> bool:
         """Do what follows from this; return whether all of it could be done."""
-        resolver = read_resolver() or self._resolver
+        resolver = self._read_resolver()
         plan = self._next_plan(network)
         host = replace(
             plan.host,
@@ -188,6 +189,19 @@ class Follow:
         if self._engine is not None and (host, resolver) != before:
             self._engine.tell(View.of(self._config, host, resolver))
         return self._network is None or await self._change(self._network, plan)
+
+    def _read_resolver(self) -> Resolver:
+        """Return what the host's file says; what it said when it says nothing now."""
+        reason = ""
+        try:
+            return read_resolver() or self._resolver
+        except UnusableError as error:
+            reason = str(error)
+            if reason != self._unusable:
+                self._log.warning("resolver.unusable", path=PATH, reason=reason)
+            return self._resolver
+        finally:
+            self._unusable = reason
 
     def _meet(self, neighbours: Mapping[Address, Mac]) -> None:
         """Know these neighbours of the host from now on, and no others."""

@@ -7,8 +7,10 @@ the file itself as well: in a container it is a mount, and its directory sees no
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOMEM
 from typing import Final
 
 from passtpy import _native
@@ -18,6 +20,7 @@ from passtpy.net.kernel.loop import Loop
 
 PATH: Final = "/etc/resolv.conf"
 MAX_LEN: Final = 1 << 16
+_OUT_OF_RESOURCES: Final = frozenset((EMFILE, ENFILE, ENOMEM))
 _MAX_LINKS: Final = 16
 _POLL_S: Final = 1.0
 
@@ -35,13 +38,35 @@ _IN_DIRECTORY: Final = (
 _IN_FILE: Final = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB
 
 
+class UnusableError(Exception):
+    """The file is nothing that we would read; the message tells why."""
+
+
 def read_resolver(path: str = PATH) -> Resolver | None:
-    """Return what the file says; None when it is not there, or not for us."""
+    """Return what the file says; None when it is not there, or not for us.
+
+    UnusableError when it is something else than a file of reasonable length, which a
+    FIFO without a writer would keep from ever being read; OSError when it cannot be
+    read just now, but may be later.
+    """
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse_resolv_conf(file.read(MAX_LEN))
-    except OSError:
+        # Looked at before it is opened: to open a device may be enough to do harm.
+        _check(os.stat(path))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno in _OUT_OF_RESOURCES:
+            raise
         return None
+    with open(fd, encoding="utf-8", errors="replace") as file:
+        _check(os.fstat(fd))
+        return parse_resolv_conf(file.read(MAX_LEN))
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise UnusableError("it is no regular file")
+    if found.st_size > MAX_LEN:
+        raise UnusableError(f"it is longer than {MAX_LEN} bytes")
 
 
 def places(path: str) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from passtpy.log import Log
 from passtpy.net.following import follow
 from passtpy.net.following.follow import RETRY_MAX_S, RETRY_S, EngineLike, Follow
 from passtpy.net.following.monitor import Monitor
+from passtpy.net.host.resolv import UnusableError
 from passtpy.net.host.template import HostNetwork, make_plan
 from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.rtnl import Link, LinkAddress, Route
@@ -134,3 +135,17 @@ def test_a_fault_of_ours_has_its_traceback_and_is_tried_again(house: House) -> N
     house.look()
     assert house.later == [RETRY_S]
     assert any("in steps" in line for line in house.lines.lines)
+
+
+def test_a_resolv_conf_that_is_no_file_is_one_line_and_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unusable() -> None:
+        raise UnusableError("it is no regular file")
+
+    monkeypatch.setattr(follow, "read_resolver", unusable)
+    for _ in range(3):
+        house.look()
+    (line,) = house.lines.lines
+    assert "resolver.unusable /etc/resolv.conf reason='it is no regular" in line
+    assert house.later == []
