@@ -144,7 +144,7 @@ struct flow_common {
 	uint32_t ready_prev;
 };
 
-#define FLOW_PRIV_SIZE 376 /* bytes a handler may keep in an entry */
+#define FLOW_PRIV_SIZE 368 /* bytes a handler may keep in an entry */
 
 /** struct flow - Entry of the flow table; entries never move
  * @f:		Common part, as everybody reads it

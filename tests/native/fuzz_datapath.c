@@ -482,6 +482,8 @@ static void turn(void)
 {
 	run_turn();
 	answer_misses();
+	if (one_in(20))
+		guest_meddle(&f.g, &f.rnd);
 	hear();
 	f.g.now += below(20) * NSEC_PER_MSEC;
 	if (one_in(200))

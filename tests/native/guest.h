@@ -312,4 +312,21 @@ static inline int listen_loopback(int type, uint16_t *ret_port)
 	return fd;
 }
 
+/* guest_meddle() - Use a verb on a flow, or on one that may never have been */
+static inline void guest_meddle(struct guest *g, struct test_random *rnd)
+{
+	struct flow_table *ft = &g->dp->ctx.ft;
+	struct border_flow r = { .flow_id = test_below(rnd, ft->top + 2) };
+	uint32_t cursor = test_below(rnd, ft->top + 1);
+
+	if (test_below(rnd, 10))
+		(void)border_flow_page(ft, &cursor, &r, 1);
+	if (test_below(rnd, 2))
+		(void)datapath_set_rule(g->dp, r.flow_id, 8, 9);
+	else
+		(void)datapath_close_flow(g->dp, r.flow_id,
+					  test_below(rnd, 2) ? WHY_ASKED :
+							       WHY_POLICY);
+}
+
 #endif /* PASSTPY_TESTS_GUEST_H */
