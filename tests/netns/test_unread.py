@@ -16,6 +16,7 @@ from tests.lab.namespace import Namespace
 from tests.lab.process import identify, kill_all, process_tree
 from tests.lab.translators import Passtpy
 from tests.netns.program import PATIENCE, pasta, run, terminate, wait_for
+from tests.netns.resolvers import with_etc
 
 GATEWAY = "192.0.2.1"
 FLOWS = 300  # each with dozens of trace lines: more than any pipe holds
