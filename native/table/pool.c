@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "base/macros.h"
+#include "base/poison.h"
 
 #define POOL_WARM_BYTES (4U << 20) /* pages kept for the next burst */
 #define POOL_WARM_MIN	8	   /* buffers kept at least */
@@ -59,6 +60,7 @@ void pool_free(struct pool *p)
 {
 	if (!p->base)
 		return;
+	unpoison(p->base, p->size * p->top);
 	munmap(p->base, p->size * p->max);
 	munmap(p->next, sizeof(*p->next) * p->max);
 	*p = (struct pool){ .free = POOL_NONE };
@@ -78,6 +80,7 @@ uint32_t pool_get(struct pool *p)
 		return POOL_NONE;
 	}
 	p->used++;
+	unpoison(pool_at(p, i), p->size);
 	return i;
 }
 
@@ -101,6 +104,7 @@ void pool_put(struct pool *p, uint32_t i)
 
 	assert(i < p->top && p->used);
 
+	poison(pool_at(p, i), p->size);
 	p->next[i] = p->free;
 	p->free = i;
 	p->used--;

@@ -6,16 +6,20 @@
  * An iteration is one frame. The fuzzer plays a guest that follows its TCP
  * connections, so that mutated segments meet them in every state, and peers
  * that read, write and close when they like. It looks for sanitizer reports,
- * assertions and leaks; afterwards a good connection must work.
+ * assertions and leaks, and has oracle.h look at each frame for the guest;
+ * afterwards a good connection must work. All of it is done with a tap device,
+ * which takes each frame at once, and with a stream, which takes it later.
  */
 
 #include <sys/resource.h>
 
 #include "base/macros.h"
 #include "guest.h"
+#include "mutate.h"
 
 #define CONNS	     16 /* connections the guest follows */
 #define PEERS	     32 /* accepted sockets kept */
+#define UDP_PEERS    8	/* sockets that send datagrams to the guest */
 #define FRAMES	     32 /* frames of one turn */
 #define PAYLOAD	     3000
 #define TURN_SECONDS 30 /* real time that no turn may take */
@@ -37,7 +41,9 @@ struct conn {
  * @peer:	Accepted or connected TCP sockets, or -1
  * @tcp_fd:	Where flows of the guest go
  * @udp_fd:	The same for datagrams; echoes
+ * @udp_peer:	Sockets that send to the guest unasked, or -1
  * @inbound_port: Port on which the datapath listens for the guest
+ * @udp_inbound_port: The same for datagrams
  */
 struct fuzz {
 	struct guest g;
@@ -49,6 +55,8 @@ struct fuzz {
 	uint16_t tcp_port;
 	uint16_t udp_port;
 	uint16_t inbound_port;
+	uint16_t udp_inbound_port;
+	int udp_peer[UDP_PEERS];
 };
 
 static struct fuzz f;
@@ -205,65 +213,6 @@ static size_t make_arp(void)
 	return ETH_HLEN_ + 28;
 }
 
-/* mutate() - Spoil a good frame; returns its new length */
-static size_t mutate(size_t len)
-{
-	static const uint8_t nasty[] = { 0, 1, 0x7f, 0x80, 0xff, 0x45, 0x60 };
-
-	for (uint32_t n = 1 + below(4); n; n--) {
-		size_t at = below((uint32_t)MIN(len, 100U));
-
-		switch (below(6)) {
-		case 0:
-			frame[at] ^= (uint8_t)(1 << below(8));
-			break;
-		case 1:
-			frame[at] = nasty[below(ARRAY_SIZE(nasty))];
-			break;
-		case 2:
-			frame[at] = (uint8_t)below(256);
-			break;
-		case 3:
-			len = 1 + below((uint32_t)len);
-			break;
-		case 4:
-			memmove(frame + at, frame + at / 2, len - at);
-			break;
-		default:
-			len = MIN(len + below(100), sizeof(frame));
-			break;
-		}
-	}
-	return len;
-}
-
-/* mend_ip() - Make an IPv4 header's checksum right again, if it is one */
-static void mend_ip(size_t len)
-{
-	struct ip4_hdr *ip = (struct ip4_hdr *)(frame + ETH_HLEN_);
-	size_t ihl = (ip->ver_ihl & 15U) * 4;
-
-	if (ip->ver_ihl >> 4 != 4 || ihl < 20 || len < ETH_HLEN_ + ihl)
-		return;
-	ip->check = 0;
-	ip->check = (uint16_t)~csum_fold(csum_add(ip, ihl, 0));
-}
-
-static void mutate_header(struct vnet_hdr *vh)
-{
-	static const uint8_t types[] = { VNET_GSO_TCPV4, VNET_GSO_TCPV6,
-					 VNET_GSO_UDP_L4, VNET_GSO_NONE, 3 };
-
-	vh->flags = (uint8_t)below(4);
-	vh->gso_type = types[below(ARRAY_SIZE(types))];
-	if (one_in(8))
-		vh->gso_type |= VNET_GSO_ECN;
-	vh->gso_size = (uint16_t)(one_in(3) ? below(65536) : below(1500));
-	vh->hdr_len = (uint16_t)below(200);
-	vh->csum_start = (uint16_t)(one_in(2) ? 34 : below(3000));
-	vh->csum_offset = (uint16_t)(one_in(2) ? 16 : below(3000));
-}
-
 static void send_frame(void)
 {
 	struct vnet_hdr vh = guest_no_csum();
@@ -283,12 +232,16 @@ static void send_frame(void)
 			frame, len, below(3), one_in(2),
 			(uint16_t)(8 * below(one_in(2) ? 3 : 8192)));
 	if (one_in(3)) {
-		len = mutate(len);
+		len = mutate(&f.rnd, frame, len, sizeof(frame));
 		if (!one_in(4))
-			mend_ip(len);
+			guest_mend_ip(frame, len);
 	}
 	if (one_in(6))
-		mutate_header(&vh);
+		mutate_header(&f.rnd, &vh);
+	if (f.g.stream) /* another length ends the connection: fuzz_stream.c */
+		len = MIN(MAX(len, (size_t)ETH_HLEN_), 65535U);
+	if (f.g.stream && !one_in(20))
+		guest_mend(frame, len);
 	(void)guest_send(&f.g, &vh, frame, len);
 }
 
@@ -399,6 +352,26 @@ static void connect_inbound(void)
 	keep_peer(fd);
 }
 
+/* send_datagrams() - Several at once to a port of the guest, from a peer that is
+ * new now and then */
+static void send_datagrams(void)
+{
+	struct sockaddr_in6 sa = { .sin6_family = AF_INET6,
+				   .sin6_port = htons(f.udp_inbound_port),
+				   .sin6_addr = in6addr_loopback };
+	int *fd = &f.udp_peer[below(UDP_PEERS)];
+
+	if (*fd >= 0 && one_in(10)) {
+		close(*fd);
+		*fd = -1;
+	}
+	if (*fd < 0)
+		*fd = socket(AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	for (uint32_t n = 1 + below(8); n; n--)
+		(void)sendto(*fd, payload, below(PAYLOAD), 0,
+			     (struct sockaddr *)&sa, sizeof(sa));
+}
+
 static void play_peers(void)
 {
 	static uint8_t sink[65536];
@@ -429,6 +402,8 @@ static void play_peers(void)
 			     (struct sockaddr *)&sa, len);
 	if (one_in(20))
 		connect_inbound();
+	if (one_in(4))
+		send_datagrams();
 }
 
 /* The control plane, which is not always in its right mind */
@@ -496,6 +471,8 @@ static void drain(void)
 {
 	for (unsigned i = 0; i < PEERS; i++)
 		close_peer(&f.peer[i]);
+	for (unsigned i = 0; i < UDP_PEERS; i++)
+		close_peer(&f.udp_peer[i]);
 	for (unsigned i = 0; i < 200; i++) {
 		int fd = accept4(f.tcp_fd, NULL, NULL, SOCK_NONBLOCK);
 
@@ -518,6 +495,8 @@ static void send_good(const struct conn *c, uint8_t flags, const char *text)
 	size_t len = guest_tcp(frame, &c->ends, flags, c->seq, c->ack, text,
 			       (uint32_t)strlen(text));
 
+	if (f.g.stream)
+		guest_mend(frame, len);
 	CHECK(guest_send(&f.g, &vh, frame, len));
 	CHECK_EQ(guest_turn(&f.g), 0);
 }
@@ -551,7 +530,7 @@ static void serve_once(void)
 	close(fd);
 }
 
-static void setup(uint64_t seed)
+static void setup(uint64_t seed, bool stream)
 {
 	struct rlimit limit;
 	int inbound;
@@ -562,6 +541,8 @@ static void setup(uint64_t seed)
 	f.rnd.state = seed * 2 + 1;
 	for (unsigned i = 0; i < PEERS; i++)
 		f.peer[i] = -1;
+	for (unsigned i = 0; i < UDP_PEERS; i++)
+		f.udp_peer[i] = -1;
 	for (unsigned i = 0; i < CONNS; i++)
 		conn_restart(&f.conn[i]);
 	for (unsigned i = 0; i < PAYLOAD; i++)
@@ -569,21 +550,26 @@ static void setup(uint64_t seed)
 	f.tcp_fd = listen_loopback(SOCK_STREAM, &f.tcp_port);
 	f.udp_fd = listen_loopback(SOCK_DGRAM, &f.udp_port);
 	inbound = listen_loopback(SOCK_STREAM, &f.inbound_port);
-	guest_setup(&f.g);
+	memset(&f.g, 0, sizeof(f.g));
+	if (stream)
+		guest_setup_stream(&f.g);
+	else
+		guest_setup(&f.g);
 	f.g.dp->ctx.log.level = 3;
 	CHECK_EQ(listener_add(&f.g.dp->ctx.listeners, &f.g.dp->ctx.epoll,
 			      inbound, IPPROTO_TCP, PIF_HOST, LISTENER),
 		 0);
+	inbound = listen_loopback(SOCK_DGRAM, &f.udp_inbound_port);
+	CHECK_EQ(listener_add(&f.g.dp->ctx.listeners, &f.g.dp->ctx.epoll,
+			      inbound, IPPROTO_UDP, PIF_HOST, LISTENER + 1),
+		 0);
 }
 
-int main(int argc, char *argv[])
+static void fuzz(unsigned long count, unsigned long seed, bool stream)
 {
-	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
-	unsigned long seed = argc > 2 ? strtoul(argv[2], NULL, 0) : 1;
-	unsigned fds;
+	unsigned fds = count_fds();
 
-	fds = count_fds();
-	setup(seed);
+	setup(seed, stream);
 	for (unsigned long i = 0; i < count; i += FRAMES) {
 		for (unsigned k = 0; k < FRAMES; k++)
 			send_frame();
@@ -592,9 +578,19 @@ int main(int argc, char *argv[])
 	}
 	drain();
 	serve_once();
+	CHECK(count < 20000 || guest_counter(&f.g, CNT_ICMP_ERRORS_TO_TAP));
 	guest_teardown(&f.g);
 	close(f.tcp_fd);
 	close(f.udp_fd);
 	CHECK_EQ(count_fds(), fds);
+}
+
+int main(int argc, char *argv[])
+{
+	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
+	unsigned long seed = argc > 2 ? strtoul(argv[2], NULL, 0) : 1;
+
+	fuzz(count / 2, seed, false);
+	fuzz(count / 2, seed, true);
 	return 0;
 }

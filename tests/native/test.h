@@ -22,6 +22,15 @@
 	test_check_eq(__FILE__, __LINE__, #got, (uint64_t)(got), \
 		      (uint64_t)(want))
 
+#ifdef __SANITIZE_ADDRESS__
+/* However a program is started: what a function leaves behind stays poisoned */
+__attribute__((visibility("default"))) const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "detect_stack_use_after_return=1";
+}
+#endif
+
 /* RUN() - Call a test function, and name it on standard output */
 #define RUN(test)                      \
 	do {                           \
