@@ -25,11 +25,16 @@
 #include "proto/udp_port.h"
 #include "proto/udp_sock.h"
 
+/* Sockets that share a listener's port with it. Each costs a descriptor, and
+ * the kernel looks at all of them for each further one, and before Linux 6.13
+ * for each datagram: flows beyond use the listener itself */
+#define UDP_SHARERS_MAX 64
+
 /* own_listener() - Is the guest's port one that we listen on at an address? */
-static const struct listener *own_listener(const struct ctx *c, uint16_t port,
-					   const union inany *addr)
+static struct listener *own_listener(const struct ctx *c, uint16_t port,
+				     const union inany *addr)
 {
-	const struct listener *l;
+	struct listener *l;
 
 	for (l = listener_on_port(&c->listeners, IPPROTO_UDP, PIF_HOST, port);
 	     l; l = listener_next(&c->listeners, l)) {
@@ -97,12 +102,39 @@ static int open_own(struct ctx *c, struct flow *flow, const union inany *source,
 	return 0;
 }
 
+/* open_forwarded() - The guest began, from the port of a listener: its server
+ * then speaks from that also to those whom it speaks to first */
+static int open_forwarded(struct ctx *c, struct flow *flow,
+			  const union inany *source, struct listener *l)
+{
+	int32_t number = (int32_t)(l - c->listeners.slot);
+	struct udp_flow *u = udp_flow_of(flow);
+	struct flowside local = flow->f.side[TGTSIDE];
+	int rc;
+
+	if (l->sharers < UDP_SHARERS_MAX) {
+		rc = open_own(c, flow, source, l);
+		if (rc)
+			return rc;
+		u->shares = number;
+		l->sharers++;
+		return 0;
+	}
+	local.oaddr = *source;
+	local.oport = l->port;
+	if (!udp_is_free(c, &local))
+		return -EADDRINUSE;
+	u->listener = number;
+	flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
+	return 0;
+}
+
 /* open_guest() - The guest began: a port towards the target */
 static int open_guest(struct ctx *c, struct flow *flow, const struct verdict *v)
 {
-	const struct listener *l;
 	union inany source = v->side.oaddr;
 	struct flowside local;
+	struct listener *l;
 	int rc = 0;
 
 	if (inany_is_any(&source))
@@ -112,11 +144,9 @@ static int open_guest(struct ctx *c, struct flow *flow, const struct verdict *v)
 	if (v->side.oport)
 		return open_own(c, flow, &source, NULL);
 
-	/* The guest's server then speaks from its port also to those whom it
-	 * speaks to first */
 	l = own_listener(c, flow->f.side[INISIDE].eport, &source);
 	if (l) {
-		rc = open_own(c, flow, &source, l);
+		rc = open_forwarded(c, flow, &source, l);
 	} else {
 		rc = udp_port_take(c, flow, v, &source, &local);
 		if (!rc)
@@ -191,8 +221,21 @@ void udp_timer(struct ctx *c, struct flow *flow)
 		timer_set(&c->timers, flow, deadline);
 }
 
+/* share_end() - A socket that shared a listener's port ends, if that is still it */
+static void share_end(struct ctx *c, struct flow *flow)
+{
+	int32_t number = udp_flow_of(flow)->shares;
+	struct listener *l =
+		number < 0 ? NULL :
+			     listener_get(&c->listeners, (uint32_t)number);
+
+	if (l && l->sharers)
+		l->sharers--;
+}
+
 bool udp_defer(struct ctx *c, struct flow *flow)
 {
+	share_end(c, flow);
 	udp_port_drop(c, flow);
 	udp_close(flow);
 	return true;

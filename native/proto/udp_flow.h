@@ -41,6 +41,8 @@
 /** struct udp_flow - What UDP remembers of a flow
  * @listener:	Number of the listening socket to send through, because the
  *		flow could not have a socket of its own; or UDP_LISTENER_NONE
+ * @shares:	Number of the listener whose port its own socket shares though
+ *		the guest began, or UDP_LISTENER_NONE
  * @port:	Index of the port it shares with other flows of the guest's
  *		socket (udp_port.h), or UDP_INDEX_NONE
  * @remote:	If it has one: index of the remote's address there
@@ -52,6 +54,7 @@
  */
 struct udp_flow {
 	int32_t listener;
+	int32_t shares;
 	uint32_t port;
 	uint32_t remote;
 	uint32_t gso_limit;
@@ -73,6 +76,7 @@ static inline void udp_flow_init(struct flow *flow)
 {
 	*udp_flow_of(flow) = (struct udp_flow){
 		.listener = UDP_LISTENER_NONE,
+		.shares = UDP_LISTENER_NONE,
 		.port = UDP_INDEX_NONE,
 		.gso_limit = UINT16_MAX,
 		.batch = { 2, 2 },

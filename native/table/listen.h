@@ -17,6 +17,7 @@
  * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
  * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
  * @port:	Local port, host order
+ * @sharers:	Sockets of flows from the guest that share its port
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
  *		0: none
  * @addr:	Local address; unspecified for a wildcard socket
@@ -26,6 +27,7 @@ struct listener {
 	uint8_t ipproto;
 	uint8_t pif;
 	uint16_t port;
+	uint16_t sharers;
 	uint32_t next;
 	union inany addr;
 };

@@ -20,8 +20,9 @@ from tests.lab.namespace import Namespace
 KEPT = 1024  # ports that may have the guest's own number, udp_port.h
 UNASKED = 64  # ports of a remote that may answer unasked, udp_port.h
 NEW_FLOWS = 500  # within the burst of the limit of new flows
+SHARERS = 64  # sockets that share a listener's port, udp.c
 RULE = 5
-IP_RECVTTL = 12  # not in the socket module
+IP_PKTINFO, IP_RECVTTL = 8, 12  # not in the socket module
 Address = tuple[str, int]
 
 
@@ -233,6 +234,35 @@ def test_the_same_port_is_kept_in_both_families(guest: Guest, plug: Plug) -> Non
     guest.send(udp(b"6", v6=True, dport=six.port, sport=sport))
     assert four.hears()[1][1] == sport
     assert six.hears()[1][1] == sport
+
+
+def test_a_forwarded_port_serves_any_number_of_remotes(
+    guest: Guest, plug: Plug
+) -> None:
+    """From its own number, and without a descriptor for each of them."""
+    remotes = [plug(2) for _ in range(SHARERS + 20)]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        listener.setblocking(False)
+        listener.bind(("0.0.0.0", 0))
+        sport = listener.getsockname()[1]
+        guest.dp.listen(listener.detach(), socket.IPPROTO_UDP, 7)
+    before = len(os.listdir("/proc/self/fd"))
+    for remote in remotes:
+        ask(guest, remote, b"x", sport)
+    assert {remote.hears()[1] for remote in remotes} == {("127.0.0.1", sport)}
+    assert len(os.listdir("/proc/self/fd")) <= before + SHARERS + 1
+    for remote in remotes:
+        remote.says(b"%d" % remote.port, ("127.0.0.1", sport))
+        frame = guest.expect(payload=b"%d" % remote.port)
+        assert sender_of(frame.packet) == (remote.name, remote.port, sport)
+    assert len(guest.misses) == len(remotes)
+    guest.advance(200)
+    guest.advance(1)
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    for remote in remotes:
+        ask(guest, remote, b"again", sport)
+    assert len(os.listdir("/proc/self/fd")) == before + 1 + SHARERS
 
 
 # Who is let in
