@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Documents tell the truth about names that can be looked up.
+"""Documents tell the truth about names that can be looked up, and render.
 
-Links lead somewhere, `make` targets exist, console scripts exist.
+Links lead somewhere, `make` targets exist, console scripts exist; a table is a header,
+one separator, and rows of as many cells.
 """
 
 import re
@@ -11,6 +12,10 @@ from pathlib import Path
 _LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
 # In prose only between backquotes, in a block at the start of a line.
 _MAKE = re.compile(r"(?:`|^(?:\$ )?|&& )make ([a-z][a-z-]*)", re.MULTILINE)
+_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(r"(?:^ *\|.*\n?)+", re.MULTILINE)
+_SEPARATOR = re.compile(r"\|(?: *:?-+:? *\|)+")
+_CELL_END = re.compile(r"(?<!\\)\|")
 _SCRIPT = re.compile(r"`?\b(passtpy-[a-z]+)\b")
 
 
@@ -44,4 +49,25 @@ def scripts_exist(root: Path) -> list[str]:
         for page in documents(root)
         for name in _SCRIPT.findall(page.read_text())
         if name not in project["scripts"]
+    ]
+
+
+def tables_render(root: Path) -> list[str]:
+    return [
+        f"{page.relative_to(root)}: {fault}"
+        for page in documents(root)
+        for table in _TABLE.findall(_CODE.sub("", page.read_text()))
+        for fault in _faults_of_table(table.split("\n"))
+    ]
+
+
+def _faults_of_table(lines: list[str]) -> list[str]:
+    rows = [line.strip() for line in lines if line.strip()]
+    separators = [n for n, row in enumerate(rows) if _SEPARATOR.fullmatch(row)]
+    faults = [] if separators == [1] else [f"separators at {separators}: {rows[0]}"]
+    width = len(_CELL_END.findall(rows[0]))
+    return faults + [
+        f"not {width - 1} cells: {row}"
+        for row in rows
+        if len(_CELL_END.findall(row)) != width
     ]

@@ -14,6 +14,7 @@ RULES: list[Rule] = [
     documents.links_lead_somewhere,
     documents.make_targets_exist,
     documents.scripts_exist,
+    documents.tables_render,
 ]
 
 
