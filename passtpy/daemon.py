@@ -2,8 +2,10 @@
 """Start order, signals, readiness: the ways in which a guest comes into being.
 
 Start-up time is something users wait for, so two processes share the work for a
-namespace: a child enters it and configures it while this process imports the event loop
-and the rest of the control plane. That is why some imports stand inside functions here.
+namespace: a child enters it and configures it while this process imports what opens
+the datapath and the ports. The event loop and the rest of the control plane, more than
+half of all imports, are for the guest's first packet: a command runs meanwhile. That is
+why some imports stand inside functions here and in session.py.
 """
 
 from __future__ import annotations
@@ -29,7 +31,13 @@ from passtpy.config.model import (
 from passtpy.files import Files
 from passtpy.log import Log
 from passtpy.net.kernel import netlink
-from passtpy.net.kernel.signals import FORWARDED, STOPPING, TERMINAL, Signal
+from passtpy.net.kernel.signals import (
+    FORWARDED,
+    STOPPING,
+    TERMINAL,
+    Signal,
+    take_signals,
+)
 from passtpy.net.namespace import command, guest, netns, tap
 from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
 
@@ -112,7 +120,9 @@ def _run_command(config: Config, argv: tuple[str, ...]) -> int:
         got = guest.receive(process.control)
         session.open(got, ours)
         files.write_pid()
-        status = _serve_command(session, process, got)
+        signals = take_signals(FORWARDED)
+        process.go()
+        status = _serve_command(session, process, got, signals)
         if got.tap_fd >= 0:
             tap.leave_to_namespace(got.tap_fd)
         session.close()
@@ -134,14 +144,18 @@ def _factory_pair(
 
 
 def _serve_command(
-    session: Session, process: command.CommandProcess, got: guest.Guest
+    session: Session, process: command.CommandProcess, got: guest.Guest, signals: int
 ) -> int:
+    """Serve a command that runs already: its packets wait in the tap until we do."""
+
     def ended() -> bool:
+        return process.wait(block=False) is not None
+
+    def on_end() -> None:
         status = process.wait(block=False)
         if status is not None:
             session.loop.remove_reader(process.fileno())
             session.stop(status)
-        return status is not None
 
     def forward(got: Signal) -> None:
         if got.from_kernel and got.number in TERMINAL:
@@ -150,9 +164,13 @@ def _serve_command(
         if got.number in STOPPING:
             session.loop.call_later(STOP_GRACE_S, process.kill)
 
-    session.on_signals(FORWARDED, forward)
-    session.loop.add_reader(process.fileno(), ended)
-    process.go()
+    if not session.load(ended):
+        status = process.wait()
+        assert status is not None
+        return status
+    session.complete(got)
+    session.on_signals(signals, forward)
+    session.loop.add_reader(process.fileno(), on_end)
     session.announce(got)
     session.isolate(got, ended)
     return session.run()
@@ -169,12 +187,14 @@ def _attach(config: Config, target: Attach, caller: Caller) -> int:
         ours, theirs = _factory_pair(config)
         child, control = _start_configuring(config, namespaces, theirs)
         session = Session(config, files)
+        session.load()
         got = guest.receive(control)
         session.open(got, ours)
+        session.complete(got)
         control.close()
         if ours is None:
             os.waitpid(child, 0)
-        session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
+        session.on_signals(take_signals(STOPPING), lambda got: session.stop(EXIT_OK))
         if watch is not None:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
@@ -256,8 +276,11 @@ def _await(config: Config, machine: Machine, caller: Caller) -> int:
         try:
             got = guest.for_machine(config)
             session.open(got, None)
+            session.complete(got)
             session.accept_machines(machine_socket)
-            session.on_signals(STOPPING, lambda got: session.stop(EXIT_OK))
+            session.on_signals(
+                take_signals(STOPPING), lambda got: session.stop(EXIT_OK)
+            )
             files.write_pid()
             session.announce(got)
             session.isolate(got)

@@ -14,13 +14,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
-from passtpy.addr import NO_MAC, UNSPECIFIED, inany, is_v4
-from passtpy.config.model import Config, UdpFilter
+from passtpy.addr import UNSPECIFIED, is_v4
 from passtpy.config.view import View
+from passtpy.datapath import tell_host
 from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
@@ -34,8 +33,6 @@ from passtpy.flow import (
     flows_in,
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
-from passtpy.net.namespace.guest import Guest
-from passtpy.net.namespace.tap import QUEUE_FRAMES
 from passtpy.policy.recheck import REFUSALS, recheck
 from passtpy.policy.rules import rules_from_view
 from passtpy.services.facts import facts_from_view
@@ -72,13 +69,6 @@ def _family(addr: bytes) -> int:
     return socket.AF_INET if is_v4(addr) else socket.AF_INET6
 
 
-def _index_of(ifname: str | None) -> int:
-    """Return the index of a host interface; 0 if it is not there (any more)."""
-    with suppress(OSError):
-        return socket.if_nametoindex(ifname or "")
-    return 0
-
-
 def _ends_inside(miss: MissLike, verdict: Verdict) -> bool:
     """Whether a spliced flow needs a socket of the namespace.
 
@@ -91,43 +81,6 @@ def _ends_inside(miss: MissLike, verdict: Verdict) -> bool:
 
 def _refused(verdict: Verdict) -> Verdict:
     return verdict._replace(action=Action.REJECT)
-
-
-def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
-    """Create the datapath of a guest; it takes over the tap. No capture: -1.
-
-    A machine has no tap: its socket is attached when it comes.
-    """
-    config = view.config
-    datapath = Datapath(
-        tap_fd,
-        backend=_backend(config),
-        mtu=config.mtu or got.mtu,
-        our_mac=config.our_mac,
-        guest_mac=got.host.guest_mac or NO_MAC,
-        vnet_hdr=not config.for_machine,
-        offloads=got.offloads,
-        queue_frames=QUEUE_FRAMES,
-    )
-    _tell_host(datapath, view)
-    datapath.udp_strict = config.udp_filter is UdpFilter.ENDPOINT
-    if config.outbound_if4 or config.outbound_if6:
-        datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")
-    if pcap_fd >= 0:
-        datapath.pcap(os.dup(pcap_fd))  # it closes its own; ours is to be synced
-    return datapath
-
-
-def _tell_host(datapath: Datapath, view: View) -> None:
-    datapath.scope_id = _index_of(view.host.template6)
-    us4 = UNSPECIFIED if view.source4 is None else inany(view.source4)
-    datapath.our_addrs(us4, inany(view.source6))
-
-
-def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
-    if not config.for_machine:
-        return "tun"
-    return "vhost" if config.vhost_user else "stream"
 
 
 class Engine:
@@ -219,7 +172,7 @@ class Engine:
         if open_flows == "recheck":
             self.recheck()
         self.tell_services(view)
-        _tell_host(self.datapath, view)
+        tell_host(self.datapath, view)
         if self._relay is not None:
             self._relay.update(view.host)
 

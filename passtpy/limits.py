@@ -14,6 +14,7 @@ from passtpy.errors import SetupError
 
 # The start holds about 25 at once; what is left over is for the guest's flows.
 FILES_NEEDED: Final = 32
+AMPLE_MEMORY: Final = 4 << 30  # of address space: nothing reserves less than it wants
 
 
 class _Limit(NamedTuple):
@@ -45,6 +46,20 @@ def raise_files() -> tuple[int, int]:
             f"Limit of open files (ulimit -n) is {before[1]}, {FILES_NEEDED} are needed"
         )
     return before
+
+
+def narrowness() -> str | None:
+    """Return what a limit of address space means to a guest; None: there is room.
+
+    Tables reserve addresses for the most they may hold, an eighth of the limit each.
+    """
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if soft == resource.RLIM_INFINITY or soft >= AMPLE_MEMORY:
+        return None
+    return (
+        f"limit of memory (ulimit -v) is {soft // 1024}:"
+        " room for fewer flows and less data under way"
+    )
 
 
 def reached(error: BaseException) -> str | None:

@@ -7,12 +7,13 @@ Who starts it, and how its guest comes into being, is for daemon.py to know.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from passtpy import isolation
+from passtpy import isolation, limits
 from passtpy.addr import show_mac
 from passtpy.config.forwards import needs_namespace_sockets, tables_from_config
 from passtpy.config.guest_addresses import GuestAddresses
@@ -22,12 +23,13 @@ from passtpy.config.view import View
 from passtpy.failures import log_failures
 from passtpy.files import Files
 from passtpy.log import LogLevel
-from passtpy.net.kernel.signals import Signal, read_signals, take_signals
+from passtpy.net.kernel.signals import Signal, read_signals
 from passtpy.net.namespace import guest, tap
 
 if TYPE_CHECKING:
     import asyncio
 
+    from passtpy.datapath import Datapath
     from passtpy.engine import Engine
     from passtpy.net.following.follow import Follow
     from passtpy.net.forwarding.listeners import Forwarding
@@ -38,6 +40,16 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
+# One by one, so that a command which has ended need not wait for the rest.
+_SERVING: Final = (
+    "logging",
+    "ssl",
+    "asyncio.base_events",
+    "uvloop",
+    "passtpy.policy.decide",
+    "passtpy.services.registry",
+    "passtpy.engine",
+)
 GC_THRESHOLD: Final = 700  # Python's own, which was higher while we started
 
 
@@ -49,11 +61,10 @@ class Session:
     """A guest being served: the engine, its loop, and what makes both stop."""
 
     def __init__(self, config: Config, files: Files) -> None:
-        import uvloop
-
         self._config = config
         self._files = files
         self._user = isolation.user_to_become(config.runas)
+        self._datapath: Datapath | None = None
         self._engine: Engine | None = None
         self._factory: Factory | None = None
         self._forwarding: Forwarding | None = None
@@ -64,37 +75,69 @@ class Session:
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
-        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self._done: asyncio.Future[int] = self.loop.create_future()
-        log_failures(files.log, self.loop)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._done: asyncio.Future[int] | None = None
+
+    def load(self, ended: Callable[[], bool] = _never) -> bool:
+        """Import what serves a guest; False: what is to be served has ended.
+
+        That is most of a start. Whoever has somebody to wait for does it meanwhile.
+        """
+        for name in _SERVING:
+            if ended():
+                return False
+            importlib.import_module(name)
+        return True
 
     def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
-        """Create the datapath, its policy and the listening sockets.
+        """Create the datapath and the listening sockets: what the guest has to find.
 
         `sockets` leads to the process that makes sockets in the namespace.
         """
-        from passtpy.engine import Engine, open_datapath
+        from passtpy.datapath import open_datapath
         from passtpy.net.forwarding.listeners import Forwarding
+        from passtpy.net.namespace.factory_client import Factory
+
+        config, log = self._config, self._files.log
+        for text in got.warnings:
+            log.warning("namespace", text=text)
+        narrow = limits.narrowness()
+        if narrow is not None:
+            log.info("memory.limited", text=narrow)
+        self._resolver = self._read_resolver()
+        view = View.of(config, got.host, self._resolver)
+        datapath = open_datapath(view, got, self._tap(got), self._files.pcap_fd)
+        self._datapath = datapath
+        if sockets is not None:
+            self._factory = Factory(sockets, self._factory_gone)
+        tables = tables_from_config(config)
+        self._forwarding = Forwarding(config, tables, datapath, self._factory, log)
+        self._forwarding.open()
+
+    def complete(self, got: guest.Guest) -> None:
+        """Create what serves the guest: policy, services, the loop that runs them."""
+        import uvloop
+
+        from passtpy.engine import Engine
         from passtpy.net.kernel.source import SourceLookup
-        from passtpy.net.namespace.factory_client import Factory, SocketStock
+        from passtpy.net.namespace.factory_client import SocketStock
         from passtpy.policy.decide import Decider
         from passtpy.policy.rules import rules_from_view
         from passtpy.services.registry import services_from_view
 
         config, log, stock = self._config, self._files.log, None
-        for text in got.warnings:
-            log.warning("namespace", text=text)
+        datapath = self._datapath
+        assert datapath is not None
+        self._loop = uvloop.new_event_loop()
+        self._done = self._loop.create_future()
+        log_failures(log, self._loop)
         seen = self._seen = GuestAddresses.from_host(got.host)
-        resolver = self._resolver = self._read_resolver()
-        view = View.of(config, got.host, resolver)
+        view = View.of(config, got.host, self._resolver)
         source_towards = SourceLookup(config.outbound_if4, config.outbound_if6)
         decider = Decider(rules_from_view(view), seen, source_towards)
         services = services_from_view(view, seen)
-        datapath = open_datapath(view, got, self._tap(got), self._files.pcap_fd)
-        if sockets is not None:
-            self._factory = Factory(sockets, self._factory_gone)
-            if needs_namespace_sockets(config):
-                stock = SocketStock(self._factory, config.preserve_source)
+        if self._factory is not None and needs_namespace_sockets(config):
+            stock = SocketStock(self._factory, config.preserve_source)
         relay = None
         if config.multicast_relay and not config.splice_only:
             from passtpy.net.forwarding.multicast import Relay
@@ -103,9 +146,6 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, log, stock=stock, relay=relay
         )
-        tables = tables_from_config(config)
-        self._forwarding = Forwarding(config, tables, datapath, self._factory, log)
-        self._forwarding.open()
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
@@ -188,9 +228,10 @@ class Session:
 
     def run(self) -> int:
         """Serve until something says stop; return the exit status."""
+        assert self._engine is not None
+        assert self._done is not None
         if self._done.done():
             return self._done.result()
-        assert self._engine is not None
         gc.freeze()  # what exists by now stays: collections need not look at it again
         gc.set_threshold(GC_THRESHOLD)
         self._engine.start(self.loop, self._tap_gone)
@@ -216,7 +257,7 @@ class Session:
 
     def _import_next(self) -> None:
         """Import the rest in steps; nothing is imported after the last one."""
-        if self._done.done():
+        if self._done is None or self._done.done():
             return
         if next(self._imports, None) is not None:
             self.loop.call_soon(self._import_next)
@@ -225,7 +266,7 @@ class Session:
 
     def stop(self, status: int) -> None:
         """Make run() return `status`; the first one wins."""
-        if not self._done.done():
+        if self._done is not None and not self._done.done():
             self._done.set_result(status)
 
     def close(self) -> None:
@@ -238,21 +279,27 @@ class Session:
             self._forwarding.close()
         if self._engine is not None:
             self._engine.stop()
+        elif self._datapath is not None:
+            self._datapath.close()
         if self._factory is not None:
             self._factory.close()
-        self.loop.close()
+        if self._loop is not None:
+            self._loop.close()
 
-    def on_signals(
-        self, numbers: tuple[int, ...], handle: Callable[[Signal], None]
-    ) -> None:
-        """Call `handle` for each of these signals instead of what they normally do."""
-        fd = take_signals(numbers)
+    def on_signals(self, fd: int, handle: Callable[[Signal], None]) -> None:
+        """Call `handle` for each signal on this descriptor, see take_signals()."""
 
         def ready() -> None:
             for got in read_signals(fd):
                 handle(got)
 
         self.loop.add_reader(fd, ready)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return what everything runs on, once it is complete."""
+        assert self._loop is not None
+        return self._loop
 
     @property
     def user(self) -> RunAs | None:

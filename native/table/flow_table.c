@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 
 #include "base/macros.h"
+#include "base/room.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
 #include "table/ready.h"
@@ -36,14 +37,16 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 		    const struct siphash_key *key, struct flow_log *log,
 		    struct counters *cnt, struct timers *timers)
 {
-	size_t flows = round_up(max * sizeof(struct flow));
-	size_t map = round_up((max / MAP_BITS + 1) * sizeof(uint64_t));
-	size_t hash = round_up(flow_hash_area(max));
-	size_t all = flows + hash + 2 * map;
+	size_t flows, map, hash, all;
 	char *base;
 
 	if (!max || max > FLOW_TABLE_MAX)
 		return -EINVAL;
+	max = room_max(sizeof(struct flow), max);
+	flows = round_up(max * sizeof(struct flow));
+	map = round_up((max / MAP_BITS + 1) * sizeof(uint64_t));
+	hash = round_up(flow_hash_area(max));
+	all = flows + hash + 2 * map;
 	base = mmap(NULL, all, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)

@@ -14,6 +14,7 @@
 
 #include "base/macros.h"
 #include "base/poison.h"
+#include "base/room.h"
 
 #define POOL_WARM_BYTES (4U << 20) /* pages kept for the next burst */
 #define POOL_WARM_MIN	8	   /* buffers kept at least */
@@ -28,7 +29,7 @@ static void *reserve(size_t len)
  * pool_init() - Reserve the buffers
  * @p:		Filled
  * @size:	Bytes of a buffer, multiple of the page size
- * @max:	Buffers
+ * @max:	Buffers; fewer where address space is limited
  *
  * Return: 0, or -ENOMEM
  */
@@ -38,6 +39,7 @@ int pool_init(struct pool *p, size_t size, uint32_t max)
 
 	assert(size && max && max < POOL_NONE);
 
+	max = room_max(size, max);
 	base = reserve(size * max);
 	if (base == MAP_FAILED)
 		return -ENOMEM;

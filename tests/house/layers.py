@@ -21,6 +21,7 @@ PYTHON_FLOORS = (
     {"config"},
     {"policy", "services"},
     {"net", "control", "isolation", "files"},
+    {"datapath"},
     {"engine"},
     {"session", "daemon", "__main__"},
 )
@@ -29,7 +30,7 @@ STRANGERS = {"policy", "services"}
 # The rooms of passtpy/net, from the lowest on: a room uses those before it.
 NET_ROOMS = ("kernel", "host", "namespace", "following", "forwarding", "machine")
 # Who may talk to the datapath. The rest sees plain Python values.
-NATIVE_USERS = {"engine", "log", "isolation", "net"}
+NATIVE_USERS = {"datapath", "engine", "log", "isolation", "net"}
 
 Edges = dict[str, set[str]]
 

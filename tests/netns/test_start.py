@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,41 @@ def test_as_few_as_are_asked_for_are_enough() -> None:
         prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kib", [60_000, 100_000])
+def test_too_little_memory_is_named(kib: int) -> None:
+    limits = (kib << 10, kib << 10)
+    done = start(
+        *("--config-net", "--", "true"),
+        prepare=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+    )
+    line = f"pasta: Limit of memory (ulimit -v, in KiB) is {kib}\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
+@pytest.mark.parametrize("kib", [200_000, 400_000, 600_000])
+def test_little_memory_serves_all_the_same(kib: int) -> None:
+    limits = (kib << 10, kib << 10)
+    data = bytes(8 << 20)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            with server.accept()[0] as peer:
+                peer.sendall(data)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        port = server.getsockname()[1]
+        script = f"wc -c < /dev/tcp/192.0.2.77/{port}"
+        done = start(
+            *("--config-net", "-a", "192.0.2.5/24", "-g", "192.0.2.1"),
+            *("--map-host-loopback", "192.0.2.77", "--", "bash", "-c", script),
+            prepare=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+        )
+        thread.join()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) == len(data)
 
 
 # Files that are none

@@ -98,7 +98,7 @@ def test_the_parent_returns_when_machines_can_come(
             assert is_served(plug)
         terminate(pid)
         assert not path.exists()
-        assert not (folder / "pid").exists() or not (folder / "pid").read_text()
+        assert (folder / "pid").read_text() == f"{pid}\n"  # stays
 
 
 @BOTH

@@ -183,10 +183,7 @@ def _run_init(
     poll.register(control, select.POLLIN)
     server = None
     if command.factory is not None:
-        # Only now: the daemon goes on meanwhile, and it is the one to be waited for.
-        from passtpy.net.namespace.factory import Server
-
-        server = Server(command.factory)
+        server = _SocketServer(command.factory)
         poll.register(server, select.POLLIN)
     if not _wait_for_go(control, server, poll):
         return EXIT_SETUP
@@ -194,6 +191,8 @@ def _run_init(
     if child == 0:
         _execute(command, waited)
     poll.register(signals, select.POLLIN)
+    if server is not None:
+        server.load()  # while its file is there
     return _supervise(control, signals, server, poll, child)
 
 
@@ -206,13 +205,41 @@ def _private_mounts() -> None:
         _native.mount("proc", "/proc", "proc", flags)
 
 
-def _serve(server: Server, poll: select.poll) -> None:
+class _SocketServer:
+    """Makes sockets for the daemon.
+
+    What it takes is imported when the daemon asks, or else once the command runs: a
+    command that needs no socket does not wait for it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._server: Server | None = None
+
+    def fileno(self) -> int:
+        """Return what is readable when the daemon asks."""
+        return self._sock.fileno()
+
+    def load(self) -> Server:
+        """Be able to answer."""
+        from passtpy.net.namespace.factory import Server
+
+        if self._server is None:
+            self._server = Server(self._sock)
+        return self._server
+
+    def serve(self) -> bool:
+        """Answer one request; False: the daemon is gone."""
+        return self.load().serve()
+
+
+def _serve(server: _SocketServer, poll: select.poll) -> None:
     if not server.serve():
         poll.unregister(server)
 
 
 def _wait_for_go(
-    control: socket.socket, server: Server | None, poll: select.poll
+    control: socket.socket, server: _SocketServer | None, poll: select.poll
 ) -> bool:
     """Make sockets until the command may start; False: it never will."""
     while True:
@@ -226,7 +253,7 @@ def _wait_for_go(
 def _supervise(
     control: socket.socket,
     signals: int,
-    server: Server | None,
+    server: _SocketServer | None,
     poll: select.poll,
     child: int,
 ) -> int:
