@@ -5,7 +5,7 @@ The numbers repeat those of the C half; a test compares both, so this file needs
 extension module to be imported.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
@@ -185,6 +185,21 @@ FLOW_STRUCT: Final = Struct("=QQQQQQQIIi16s16s16s16sHHHHBBBBBBB")
 def flows_in(page: bytes) -> Iterator[FlowRecord]:
     """Yield the flows of a page of `Datapath.flows()`, or the one of a log event."""
     return map(FlowRecord._make, FLOW_STRUCT.iter_unpack(page))
+
+
+def pages_of(
+    flows: Callable[[int, int], tuple[bytes, int]], limit: int = 256
+) -> Iterator[bytes]:
+    """Yield the whole table, page by page; between two, packets may pass.
+
+    `flows` is `Datapath.flows`. What lives through all of it is yielded exactly once.
+    """
+    cursor = 0
+    while True:
+        page, cursor = flows(cursor, limit)
+        yield page
+        if not cursor:
+            return
 
 
 class FlowMiss(NamedTuple):

@@ -24,7 +24,7 @@ from scapy.utils import checksum as internet_checksum
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
-from passtpy.flow import Action, FlowRecord, Pif, PuntKind, Verdict, flows_in
+from passtpy.flow import Action, FlowRecord, Pif, PuntKind, Verdict, flows_in, pages_of
 from tests.datapath.link import Link, MessageLink, StreamLink
 from tests.datapath.oracle import Oracle
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
@@ -388,13 +388,7 @@ class Guest:
 
     def flows(self) -> list[FlowRecord]:
         """Return every open flow."""
-        found: list[FlowRecord] = []
-        cursor = 0
-        while True:
-            page, cursor = self.dp.flows(cursor)
-            found += flows_in(page)
-            if not cursor:
-                return found
+        return [flow for page in pages_of(self.dp.flows) for flow in flows_in(page)]
 
     def connect(self, **fields: Any) -> "Connection":
         """Open a TCP connection to the remote host, whatever `decide` makes of it."""

@@ -11,7 +11,7 @@ import pytest
 
 from passtpy import _native
 from passtpy.addr import inany
-from passtpy.flow import FlowWhy, Verdict, flows_in
+from passtpy.flow import FlowWhy, Verdict, flows_in, pages_of
 from tests.datapath.conftest import Server
 from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to, to_guest
 from tests.datapath.packets import GUEST4, GUEST6, echo, syn, udp
@@ -229,15 +229,11 @@ def test_pages_are_bounded_and_hold_every_flow_once(
         kept.remove(flow)
     guest.advance(0.02)  # holes in the table
     seen: list[int] = []
-    cursor = 0
-    while True:
-        page, cursor = guest.dp.flows(cursor, 7)
+    for page in pages_of(guest.dp.flows, 7):
         part = [flow.flow_id for flow in flows_in(page)]
         assert len(part) <= 7
         assert len(page) == len(part) * _native.FLOW_RECORD_SIZE
         seen += part
-        if not cursor:
-            break
     assert len(seen) == len(kept)
     assert set(seen) == kept
     with pytest.raises(ValueError, match="limit"):

@@ -24,7 +24,7 @@ from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.errors import ConfigError
-from passtpy.flow import Pif, flows_in
+from passtpy.flow import Pif, flows_in, pages_of
 from passtpy.log import Log
 from passtpy.net.following.change import GuestNetwork, fading, plain_address
 from passtpy.net.following.inside import NamespaceAddresses
@@ -320,15 +320,13 @@ class Follow:
     async def _used(self, addresses: set[bytes]) -> set[bytes]:
         """Return which addresses of the guest have flows."""
         used: set[bytes] = set()
-        cursor = 0
-        while self._engine is not None:
-            page, cursor = self._engine.datapath.flows(cursor, _FLOWS)
+        if self._engine is None:
+            return used
+        for page in pages_of(self._engine.datapath.flows, _FLOWS):
             for flow in flows_in(page):
                 guest = flow.endpoint(Pif.TAP)
                 if guest is not None and guest in addresses:
                     used.add(guest)
-            if not cursor:
-                break
             await asyncio.sleep(0)
         return used
 
