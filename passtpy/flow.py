@@ -93,6 +93,7 @@ class FlowWhy(IntEnum):
     SHUTDOWN = 9
     ASKED = 10  # somebody wanted it closed
     POLICY = 11  # the rules of today would not let it in
+    EVICTED = 12
 
 
 class Verdict(NamedTuple):

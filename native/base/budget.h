@@ -29,6 +29,8 @@
 #define WORK_SHARE     250000 /* of one source, if it is alone or nearly */
 #define WORK_SHARE_MIN 20000  /* of one of many */
 #define WORK_ROUND     500000 /* of all sources of a kind in a round */
+/* Done for open flows before Python decides about BORDER_MISSES new ones */
+#define WORK_PYTHON 500000
 /* Of a turn, whatever the clock says: a turn of virtual time ends by it */
 #define WORK_TURN 2000000
 

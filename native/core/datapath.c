@@ -112,6 +112,7 @@ static int set_tables(struct ctx *c, const struct datapath_config *g,
 			      &c->timers);
 	if (err)
 		return err;
+	admit_init(&c->admit, g->max_flows, key);
 	err = stage_init(&c->stage, key, &c->cnt);
 	if (err)
 		return err;

@@ -93,7 +93,6 @@ struct events {
  * @bulk_since:	ns since when @bulk_moved is counted
  * @bulk_moved:	Bytes moved until then
  * @last_event:	ns when anything happened
- * @rate_paid:	ns up to which the rate limit's tokens are spent
  */
 struct datapath {
 	struct ctx ctx;
@@ -111,7 +110,6 @@ struct datapath {
 	uint64_t bulk_since;
 	uint64_t bulk_moved;
 	uint64_t last_event;
-	uint64_t rate_paid;
 };
 
 /**

@@ -82,7 +82,8 @@ static void punt(struct datapath *dp, const struct frame *frame,
 	struct border_punts *p = &dp->punts;
 
 	if (p->count == BORDER_PUNTS ||
-	    p->fill + frame->len > BORDER_PUNT_BUF) {
+	    p->fill + frame->len > BORDER_PUNT_BUF ||
+	    !admit_punt(&dp->ctx.admit, kind, dp->ctx.now)) {
 		count(&dp->ctx.cnt, CNT_DROP_PUNT_LIMIT);
 		return;
 	}
@@ -92,22 +93,6 @@ static void punt(struct datapath *dp, const struct frame *frame,
 	p->len[p->count++] = frame->len;
 	p->fill += frame->len;
 	count(&dp->ctx.cnt, CNT_PUNT);
-}
-
-/* rate_admit() - Token bucket for misses: may the guest cause one more? */
-static bool rate_admit(struct datapath *dp)
-{
-	const uint64_t price = NSEC_PER_SEC / NEW_FLOW_RATE;
-	const uint64_t full = price * NEW_FLOW_BURST;
-	uint64_t now = dp->ctx.now;
-
-	/* @rate_paid is when the tokens taken so far will have been earned */
-	if (dp->rate_paid < now)
-		dp->rate_paid = now;
-	if (dp->rate_paid + price > now + full)
-		return false;
-	dp->rate_paid += price;
-	return true;
 }
 
 /* miss_join() - A further frame of a flow whose verdict is pending */
@@ -128,10 +113,8 @@ static void miss_new(struct datapath *dp, const struct frame *frame,
 	struct ctx *c = &dp->ctx;
 	struct miss *m;
 
-	if (!rate_admit(dp)) {
-		count(&c->cnt, CNT_DROP_RATE);
+	if (!admit_guest(&c->admit, &c->ft, c->now))
 		return;
-	}
 	m = stage_add(&c->stage, frame->ipproto, PIF_TAP, &frame->key, -1, -1,
 		      c->now);
 	if (!m)

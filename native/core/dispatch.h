@@ -5,9 +5,6 @@
 
 #include "core/datapath.h"
 
-#define NEW_FLOW_RATE  20000 /* misses a second that the guest may cause */
-#define NEW_FLOW_BURST 4096  /* and at once */
-
 /**
  * dispatch_tap() - Read one batch from the tap and hand it out
  *

@@ -151,8 +151,10 @@ static void serve_events(struct datapath *dp)
 	struct budget *b = &dp->ctx.budget;
 
 	budget_open(b, WORK_ROUND, e->n - e->next);
-	while (e->next < e->n && budget_next(b))
+	while (e->next < e->n && budget_next(b)) {
+		budget_spend(b, WORK_FRAME);
 		event_handle(dp, &e->ev[e->next++]);
+	}
 }
 
 /* serve_timers() - Let flows know that their deadline passed */
@@ -209,6 +211,7 @@ void round_run(struct datapath *dp)
 {
 	struct ctx *c = &dp->ctx;
 
+	listeners_resume(&c->listeners, &c->epoll, c->now);
 	serve_tap(dp);
 	serve_ready(c);
 	serve_events(dp);

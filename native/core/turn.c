@@ -73,6 +73,14 @@ static bool fetch(struct datapath *dp)
 	return round_is_wanted(dp);
 }
 
+/* python_can_wait() - Others have something to do, which comes first for as
+ * long as Python is going to take: so a flood of what Python is asked for leaves
+ * open flows their share, and Python gets more at a time */
+static bool python_can_wait(struct datapath *dp)
+{
+	return !dp->gone && dp->ctx.budget.turn < WORK_PYTHON && fetch(dp);
+}
+
 /* idle() - Nothing happens: close what waits for it, unless something does
  * Return: is there anything to do? */
 static bool idle(struct datapath *dp)
@@ -186,7 +194,7 @@ static void turn_loop(struct datapath *dp, const struct turn_limits *limits)
 
 	do {
 		round_run(dp);
-		if (python_is_wanted(dp))
+		if (python_is_wanted(dp) && !python_can_wait(dp))
 			return;
 		if (!time_is_virtual(c))
 			c->now = clock_now();
@@ -211,6 +219,7 @@ static uint64_t wake_at(const struct datapath *dp)
 	if (c->stage.pending)
 		at = MIN(at, c->stage.next_expiry);
 	at = MIN(at, dp->reassembly.next_expiry);
+	at = MIN(at, c->listeners.resume_at);
 	return at;
 }
 

@@ -16,6 +16,7 @@
 #include "base/counters.h"
 #include "base/macros.h"
 #include "link/tap.h"
+#include "table/admit.h"
 #include "table/epoll.h"
 #include "table/flow_log.h"
 #include "table/flow_table.h"
@@ -40,6 +41,7 @@
  * @cnt:	Counters
  * @tap:	The channel to the guest
  * @listeners:	Listening sockets
+ * @admit:	Who may open flows, and how often
  * @shared:	By type of flow: what its flows share, made by the handler's init()
  * @dead:	Sockets to close when nothing else is to be done: close() of a
  *		TCP socket sends, and costs as much as half a connection's
@@ -63,6 +65,7 @@ struct ctx {
 	struct counters cnt;
 	struct tap tap;
 	struct listeners listeners;
+	struct admit admit;
 	void *shared[FLOW_NUM_TYPES];
 	int dead[CTX_DEAD_MAX];
 	uint32_t n_dead;

@@ -12,8 +12,8 @@
 
 #include "proto/tcp_conn.h"
 
-static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
-		     int fd, const union sockaddr_inany *peer)
+static void accepted(struct ctx *c, struct listener *l, uint32_t number, int fd,
+		     const union sockaddr_inany *peer)
 {
 	struct flowside key = { .oaddr = l->addr, .oport = l->port };
 	union sockaddr_inany sa;
@@ -23,6 +23,10 @@ static void accepted(struct ctx *c, const struct listener *l, uint32_t number,
 	    (inany_is_any(&l->addr) &&
 	     (getsockname(fd, &sa.sa, &len) ||
 	      inany_from_sa(&key.oaddr, &key.oport, &sa)))) {
+		(void)close(fd);
+		return;
+	}
+	if (!admit_outside(&c->admit, &c->ft, l, &key.eaddr, c->now)) {
 		(void)close(fd);
 		return;
 	}
@@ -64,6 +68,10 @@ static int refuse_one(struct ctx *c, const struct listener *l)
 /* tcp_listen() - The handler's listen() */
 void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
+	if (!admit_is_open(l, c->now)) { /* they wait in the backlog */
+		listener_pause(&c->listeners, &c->epoll, number, c->now);
+		return;
+	}
 	do {
 		union sockaddr_inany sa;
 		socklen_t len = sizeof(sa);

@@ -79,8 +79,10 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	fd = socket(v4 ? AF_INET : AF_INET6,
 		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0) {
+		rc = -errno;
 		count(&c->cnt, CNT_SOCK_EMFILE);
-		return -errno;
+		flow_log(&c->log, c->now, SOCK_LIMIT, flow, -rc, 0, 0, 0);
+		return rc;
 	}
 	set_options(c, flow, fd);
 	/* We are no hop: what the guest's hosts and routers see is its own TTL,

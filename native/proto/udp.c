@@ -198,22 +198,31 @@ static int udp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	if (rc)
 		return rc;
 
-	timer_set(&c->timers, flow, c->now + UDP_TIMEOUT);
+	timer_set(&c->timers, flow, c->now + UDP_TIMEOUT_UNANSWERED);
 	return 0;
 }
 
-void udp_timer(struct ctx *c, struct flow *flow)
+/* timeout() - How long may a flow be idle? */
+static uint64_t timeout(const struct flow *flow)
 {
 	const uint64_t *packets = flow->f.packets;
-	uint64_t deadline = MAX(flow->f.created, flow->f.last_use);
 
 	/* A stream, as conntrack sees it: both have spoken, one more than once
 	 * (a question and its answer are none) */
 	if (packets[INISIDE] && packets[TGTSIDE] &&
 	    packets[INISIDE] + packets[TGTSIDE] > 2)
-		deadline += UDP_TIMEOUT_STREAM;
-	else
-		deadline += UDP_TIMEOUT;
+		return UDP_TIMEOUT_STREAM;
+	/* A late answer of the guest still leaves from the right port */
+	if (flow->f.type == FLOW_UDP && flow->f.pif[INISIDE] == PIF_HOST &&
+	    !packets[TGTSIDE])
+		return UDP_TIMEOUT_UNANSWERED;
+	return UDP_TIMEOUT;
+}
+
+void udp_timer(struct ctx *c, struct flow *flow)
+{
+	uint64_t deadline =
+		MAX(flow->f.created, flow->f.last_use) + timeout(flow);
 
 	if (c->now >= deadline)
 		flow_mark_closed(&c->ft, flow, WHY_IDLE, 0, c->now);

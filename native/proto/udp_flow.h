@@ -34,6 +34,8 @@
  * would see behind a router (nf_conntrack_udp_timeout, _timeout_stream) */
 #define UDP_TIMEOUT	   (30 * NSEC_PER_SEC)
 #define UDP_TIMEOUT_STREAM (120 * NSEC_PER_SEC)
+/* From outside, not answered yet: anybody can send from any address */
+#define UDP_TIMEOUT_UNANSWERED (10 * NSEC_PER_SEC)
 
 #define UDP_LISTENER_NONE (-1)
 #define UDP_INDEX_NONE	  UINT32_MAX

@@ -40,6 +40,10 @@ static void park(struct ctx *c, const struct listener *l,
 			count(&c->cnt, CNT_MISS_JOINED);
 		return;
 	}
+	if (!admit_outside(&c->admit, &c->ft,
+			   listener_get(&c->listeners, number_of(c, l)),
+			   &key->eaddr, c->now))
+		return;
 	m = stage_add(&c->stage, IPPROTO_UDP, l->pif, key,
 		      (int32_t)number_of(c, l), -1, c->now);
 	if (!m)
@@ -98,13 +102,15 @@ void udp_listen(struct ctx *c, struct listener *l, uint32_t number)
 {
 	struct udp_rx rx;
 
-	(void)number;
 	if (c->tap.blocked || udp_rx_batch(c, l->fd, &rx, UDP_RX_LARGE, true))
 		return;
 
 	TAP_BATCH_SCOPE(batch, &c->tap);
 	for (unsigned i = 0; i < rx.n; i++)
 		take(c, l, &l->addr, NULL, &rx, i, &batch);
+	/* A flood: let the kernel drop it */
+	if (!admit_is_open(l, c->now))
+		listener_pause(&c->listeners, &c->epoll, number, c->now);
 }
 
 /* drain() - Empty a queue while a flow is being opened */

@@ -269,7 +269,10 @@ static bool collect_misses(struct py_datapath *self, PyObject *list)
 	struct stage *stage = &self->dp->ctx.stage;
 	struct miss *m;
 
-	while ((m = stage_take_untold(stage))) {
+	for (unsigned n = 0; n < BORDER_MISSES; n++) {
+		m = stage_take_untold(stage);
+		if (!m)
+			break;
 		if (!list_take(list,
 			       record_from_miss(state_of(self), stage, m)))
 			return false;

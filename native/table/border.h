@@ -13,6 +13,7 @@
 #include "table/flow_log.h"
 #include "table/flow_table.h"
 
+#define BORDER_MISSES	16 /* misses told per turn: half a millisecond */
 #define BORDER_PUNTS	64 /* frames lifted to services per turn */
 #define BORDER_PUNT_BUF (128 * 1024)
 

@@ -65,8 +65,9 @@ enum flow_why {
 	WHY_IDLE,
 	WHY_NO_BUFFER,
 	WHY_SHUTDOWN,
-	WHY_ASKED,  /* somebody wanted it closed */
-	WHY_POLICY, /* the rules of today would not let it in */
+	WHY_ASKED,   /* somebody wanted it closed */
+	WHY_POLICY,  /* the rules of today would not let it in */
+	WHY_EVICTED, /* idle, and others needed the room */
 	WHY_NUM
 };
 
@@ -113,6 +114,8 @@ struct flowside {
  * @timer_prev:	Wheel's own
  * @ready_next:	The list's own
  * @ready_prev:	The list's own
+ * @idle_next:	Its list's own (idle.h)
+ * @idle_prev:	Its list's own
  */
 struct flow_common {
 	uint8_t state;
@@ -142,6 +145,8 @@ struct flow_common {
 	uint32_t timer_prev;
 	uint32_t ready_next;
 	uint32_t ready_prev;
+	uint32_t idle_next;
+	uint32_t idle_prev;
 };
 
 #define FLOW_PRIV_SIZE 368 /* bytes a handler may keep in an entry */

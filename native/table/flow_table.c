@@ -23,6 +23,7 @@
 #include "base/room.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
+#include "table/idle.h"
 #include "table/ready.h"
 
 #define MAP_BITS    64	 /* bits of a word of @closing_map */
@@ -184,6 +185,7 @@ void flow_activate(struct flow_table *ft, struct flow *flow, uint64_t now)
 	}
 	ft->making = NULL;
 	ft->active++;
+	idle_add(ft, flow);
 	count(ft->cnt, CNT_FLOWS_OPENED);
 	changed(ft);
 }
@@ -230,6 +232,7 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 			flow_hash_remove(ft, flow_sidx(ft, flow, i));
 	timer_set(ft->timers, flow, 0);
 	ready_remove(ft, flow);
+	idle_remove(ft, flow);
 	flow->rw.closed = true;
 	flow->rw.why = (uint8_t)why;
 	if (!ft->closing++)

@@ -23,6 +23,12 @@ struct ready_list {
 	uint32_t count;
 };
 
+/** struct idle_list - Ends of a list of datagram flows: index + 1, or 0 */
+struct idle_list {
+	uint32_t head;
+	uint32_t tail;
+};
+
 /** struct flow_table - All flows of a datapath
  * @flows:	Entries, one reserved address range touched on demand
  * @max:	Entries at most
@@ -44,6 +50,8 @@ struct ready_list {
  * @log:	Where steps are logged
  * @cnt:	Counters
  * @ready:	Flows with something left to do
+ * @idle:	Datagram flows of the guest, and from outside: see idle.h
+ * @outside:	ACTIVE flows that began outside, not closed
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -69,6 +77,8 @@ struct flow_table {
 	struct flow_log *log;
 	struct counters *cnt;
 	struct ready_list ready;
+	struct idle_list idle[2];
+	uint32_t outside;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;

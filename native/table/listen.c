@@ -36,6 +36,7 @@ int listeners_init(struct listeners *ls)
 	ls->slot = slot;
 	ls->by_port = (uint32_t *)(void *)((uint8_t *)slot + SLOT_BYTES);
 	ls->top = 0;
+	ls->resume_at = UINT64_MAX;
 	return 0;
 }
 
@@ -183,4 +184,36 @@ struct listener *listener_get(struct listeners *ls, uint32_t number)
 	if (number >= ls->top || !ls->slot[number].ipproto)
 		return NULL;
 	return &ls->slot[number];
+}
+
+void listener_pause(struct listeners *ls, const struct epoll_set *es,
+		    uint32_t number, uint64_t now)
+{
+	struct listener *l = listener_get(ls, number);
+
+	for (unsigned i = 0; i < ls->n_paused; i++)
+		if (ls->paused[i] == number)
+			return;
+	if (!l || ls->n_paused == LISTEN_PAUSED_MAX)
+		return;
+	epoll_mod_fixed(es, EPOLL_LISTEN, l->fd, number, 0);
+	if (!ls->n_paused)
+		ls->resume_at = now + LISTEN_PAUSE;
+	ls->paused[ls->n_paused++] = number;
+}
+
+void listeners_resume(struct listeners *ls, const struct epoll_set *es,
+		      uint64_t now)
+{
+	if (now < ls->resume_at)
+		return;
+	while (ls->n_paused) {
+		uint32_t number = ls->paused[--ls->n_paused];
+		struct listener *l = listener_get(ls, number);
+
+		if (l) /* it may be another one by now, which does no harm */
+			epoll_mod_fixed(es, EPOLL_LISTEN, l->fd, number,
+					EPOLLIN);
+	}
+	ls->resume_at = UINT64_MAX;
 }

@@ -6,11 +6,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "table/epoll.h"
 
 /* Numbers of listening sockets: what the port options can ask for, with room
  * for a second socket per port of the namespace */
 #define LISTEN_MAX (1 << 21)
+
+#define LISTEN_PAUSE	  (5 * NSEC_PER_MSEC)
+#define LISTEN_PAUSED_MAX 64 /* of those that are too many, none is paused */
 
 /** struct listener - A socket from which flows may start
  * @fd:		Bound socket; owned
@@ -21,6 +25,7 @@
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
  *		0: none
  * @addr:	Local address; unspecified for a wildcard socket
+ * @paid:	Tokens for new flows that were spent: see admit.h
  */
 struct listener {
 	int fd;
@@ -30,6 +35,7 @@ struct listener {
 	uint16_t sharers;
 	uint32_t next;
 	union inany addr;
+	uint64_t paid;
 };
 
 /** struct listeners - Reserved range of slots, touched on demand
@@ -38,11 +44,17 @@ struct listener {
  * @top:	Slots at and above were never used
  * @by_port:	Number + 1 of the first listener of each protocol, pif and port,
  *		behind @slot in the same range; 0: none
+ * @paused:	Numbers of those that are not heard until @resume_at
+ * @n_paused:	How many
+ * @resume_at:	ns, or UINT64_MAX
  */
 struct listeners {
 	struct listener *slot;
 	uint32_t top;
 	uint32_t *by_port;
+	uint32_t paused[LISTEN_PAUSED_MAX];
+	unsigned n_paused;
+	uint64_t resume_at;
 };
 
 int listeners_init(struct listeners *ls);
@@ -69,6 +81,14 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 int listener_renumber(struct listeners *ls, const struct epoll_set *es,
 		      uint32_t old, uint32_t number);
 struct listener *listener_get(struct listeners *ls, uint32_t number);
+
+/* listener_pause() - Do not hear a listener for LISTEN_PAUSE: what comes waits
+ * in its queue, or is dropped by the kernel, which costs us nothing */
+void listener_pause(struct listeners *ls, const struct epoll_set *es,
+		    uint32_t number, uint64_t now);
+/* listeners_resume() - Hear those again whose time it is */
+void listeners_resume(struct listeners *ls, const struct epoll_set *es,
+		      uint64_t now);
 
 /* listener_on_port() - First listener of a port, whatever its address, or NULL;
  * looks at no other port's */

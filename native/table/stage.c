@@ -140,7 +140,8 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 	uint16_t slot;
 	unsigned b;
 
-	if (s->pending == STAGE_MAX) {
+	if (s->pending == STAGE_MAX ||
+	    (pif == PIF_HOST && s->outside == STAGE_OUTSIDE)) {
 		count(s->cnt, CNT_DROP_STAGE_FULL);
 		return NULL;
 	}
@@ -163,6 +164,7 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 		.deadline = now + STAGE_DEADLINE,
 		.buf = POOL_NONE,
 	};
+	s->outside += pif == PIF_HOST;
 	s->next_expiry = MIN(s->next_expiry, s->miss[slot].deadline);
 	return &s->miss[slot];
 }
@@ -276,6 +278,7 @@ void stage_release(struct stage *s, struct miss *m)
 	if (!m->told)
 		untold_remove(s, slot);
 	hash_remove(s, m);
+	s->outside -= m->pif == PIF_HOST;
 	m->used = false;
 	m->fd = -1;
 	m->buf = POOL_NONE;

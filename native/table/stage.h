@@ -19,6 +19,7 @@
 #include "table/pool.h"
 
 #define STAGE_MAX      1024	   /* pending misses at most */
+#define STAGE_OUTSIDE  512	   /* of these, from outside */
 #define STAGE_BUF      (68 * 1024) /* bytes of parked items each */
 #define STAGE_DEADLINE (2 * NSEC_PER_SEC)
 
@@ -67,6 +68,7 @@ struct stage_item {
  * @miss:	STAGE_MAX slots
  * @bufs:	Buffers of parked items
  * @pending:	Slots in use
+ * @outside:	Of these, by misses of PIF_HOST
  * @untold:	Ring of slots whose record Python has not seen yet
  * @untold_head: Next to write, free-running
  * @untold_tail: Next to read, free-running
@@ -80,6 +82,7 @@ struct stage {
 	struct miss *miss;
 	struct pool bufs;
 	uint32_t pending;
+	uint32_t outside;
 	uint32_t untold[STAGE_MAX];
 	uint32_t untold_head;
 	uint32_t untold_tail;

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* admit.c - Who may ask Python for something, and how often */
+
+#include "table/admit.h"
+
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/macros.h"
+#include "table/idle.h"
+
+#define RATE(per_second, at_once)                    \
+	{                                            \
+		NSEC_PER_SEC / (per_second), at_once \
+	}
+
+#define DESCRIPTORS_KEPT 256 /* listeners, Python's own, sockets to be closed */
+#define NEAR(room)	 ((room) - (room) / 16)
+
+static const struct rate guest_rate = RATE(NEW_FLOW_RATE, NEW_FLOW_BURST);
+
+/* A connection has been through a handshake, which is hard to forge */
+static const struct rate tcp_listener_rate = RATE(20000, 4096);
+static const struct rate tcp_remote_rate = RATE(10000, 2048);
+/* A datagram comes from anywhere: at this rate misses take a tenth of a core */
+static const struct rate udp_listener_rate = RATE(2000, 512);
+static const struct rate udp_remote_rate = RATE(1000, 256);
+
+/* More than any guest that is well asks for; an answer costs some 50 us */
+static const struct rate punt_rates[PUNT_NUM] = {
+	[PUNT_NONE] = RATE(1, 1),	[PUNT_ARP] = RATE(500, 128),
+	[PUNT_ND] = RATE(500, 128),	[PUNT_DHCP4] = RATE(100, 32),
+	[PUNT_DHCP6] = RATE(100, 32),	[PUNT_MEMBERSHIP] = RATE(200, 64),
+	[PUNT_GROUP] = RATE(2000, 256),
+};
+
+void admit_init(struct admit *a, uint32_t max_flows,
+		const struct siphash_key *key)
+{
+	struct rlimit files;
+	uint64_t room = max_flows;
+
+	if (!getrlimit(RLIMIT_NOFILE, &files) &&
+	    files.rlim_cur < room + DESCRIPTORS_KEPT)
+		room = MAX(files.rlim_cur, 2 * DESCRIPTORS_KEPT) -
+		       DESCRIPTORS_KEPT;
+	*a = (struct admit){ .room = (uint32_t)room, .key = *key };
+}
+
+static bool has_token(uint64_t paid, const struct rate *r, uint64_t now)
+{
+	return MAX(paid, now) + r->price <= now + r->price * r->burst;
+}
+
+static bool take_token(uint64_t *paid, const struct rate *r, uint64_t now)
+{
+	if (!has_token(*paid, r, now))
+		return false;
+	*paid = MAX(*paid, now) + r->price;
+	return true;
+}
+
+/* evict() - Room is scarce: end a flow that is idle */
+static void evict(struct flow_table *ft, bool outside, uint64_t now)
+{
+	struct flow *flow = idle_oldest(ft, outside, now);
+
+	if (!flow)
+		return;
+	count(ft->cnt, CNT_FLOWS_EVICTED);
+	flow_mark_closed(ft, flow, WHY_EVICTED, 0, now);
+}
+
+bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
+{
+	if (!take_token(&a->guest, &guest_rate, now)) {
+		count(ft->cnt, CNT_DROP_RATE);
+		return false;
+	}
+	if (ft->active >= NEAR(a->room))
+		evict(ft, false, now);
+	return true;
+}
+
+bool admit_punt(struct admit *a, enum punt_kind kind, uint64_t now)
+{
+	return take_token(&a->punt[kind], &punt_rates[kind], now);
+}
+
+static const struct rate *listener_rate(const struct listener *l)
+{
+	return l->ipproto == IPPROTO_TCP ? &tcp_listener_rate :
+					   &udp_listener_rate;
+}
+
+bool admit_is_open(const struct listener *l, uint64_t now)
+{
+	return l->pif != PIF_HOST || has_token(l->paid, listener_rate(l), now);
+}
+
+/* remote_bucket() - A host, or the /64 that it can choose addresses from */
+static uint64_t *remote_bucket(struct admit *a, const union inany *remote)
+{
+	size_t len = inany_is_v4(remote) ? sizeof(*remote) : 8;
+
+	return &a->remote[siphash(&a->key, remote, len) % ADMIT_REMOTES];
+}
+
+bool admit_outside(struct admit *a, struct flow_table *ft, struct listener *l,
+		   const union inany *remote, uint64_t now)
+{
+	const struct rate *rate = l->ipproto == IPPROTO_TCP ? &tcp_remote_rate :
+							      &udp_remote_rate;
+
+	if (l->pif != PIF_HOST) /* the namespace's: the guest's own */
+		return admit_guest(a, ft, now);
+	if (ft->outside >= NEAR(a->room / 2))
+		evict(ft, true, now);
+	if (ft->outside >= a->room / 2) {
+		count(ft->cnt, CNT_DROP_OUTSIDE);
+		return false;
+	}
+	if (!take_token(remote_bucket(a, remote), rate, now) ||
+	    !take_token(&l->paid, listener_rate(l), now)) {
+		count(ft->cnt, CNT_DROP_RATE_OUTSIDE);
+		return false;
+	}
+	return true;
+}

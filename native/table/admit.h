@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* admit.h - Who may ask Python for something, and how often
+ *
+ * A miss, or a frame for a service, costs a hundred times what a packet of an
+ * open flow does. Token buckets bound both, before anything is spent on them:
+ * the guest has one for its flows and one for each kind of frame that services
+ * answer; what comes from outside has one for each listener and one for each
+ * remote address. Of the flow table and of descriptors the outside may have
+ * one half; near that, and near the end of the table, idle datagram flows go.
+ */
+#ifndef PASSTPY_TABLE_ADMIT_H
+#define PASSTPY_TABLE_ADMIT_H
+
+#include "base/siphash.h"
+#include "table/border.h"
+#include "table/flow_table.h"
+#include "table/listen.h"
+
+/** struct rate - What a token bucket allows
+ * @price:	ns until another token is earned
+ * @burst:	Tokens that it holds
+ */
+struct rate {
+	uint64_t price;
+	uint64_t burst;
+};
+
+#define NEW_FLOW_RATE  20000 /* misses a second that the guest may cause */
+#define NEW_FLOW_BURST 4096  /* and at once */
+
+#define ADMIT_REMOTES 4096 /* buckets of remote addresses, which share them */
+
+/** struct admit - Tokens spent: when those taken so far will have been earned
+ * @room:	Flows that there can be: entries, descriptors less a reserve
+ * @guest:	New flows of the guest
+ * @punt:	Frames for services, by kind
+ * @remote:	New flows of remote addresses, by hash
+ * @key:	Secret of that hash
+ */
+struct admit {
+	uint32_t room;
+	uint64_t guest;
+	uint64_t punt[PUNT_NUM];
+	uint64_t remote[ADMIT_REMOTES];
+	struct siphash_key key;
+};
+
+/* admit_init() - All buckets full
+ * @max_flows:	Entries of the flow table */
+void admit_init(struct admit *a, uint32_t max_flows,
+		const struct siphash_key *key);
+
+/* admit_guest() - May the guest cause a miss? Counted if not */
+bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now);
+
+/* admit_punt() - May the guest have a frame lifted to a service? */
+bool admit_punt(struct admit *a, enum punt_kind kind, uint64_t now);
+
+/* admit_is_open() - Has a listener tokens left, so that it pays to read it? */
+bool admit_is_open(const struct listener *l, uint64_t now);
+
+/* admit_outside() - May this remote begin a flow by this listener? Counted if
+ * not */
+bool admit_outside(struct admit *a, struct flow_table *ft, struct listener *l,
+		   const union inany *remote, uint64_t now);
+
+#endif /* PASSTPY_TABLE_ADMIT_H */
