@@ -90,6 +90,21 @@ def test_a_flow_remembers_what_was_asked(
         sock.close()
 
 
+def test_who_was_never_asked_for_is_judged_as_if_the_guest_spoke_first(
+    guest: Guest, udp_peer: socket.socket
+) -> None:
+    guest.decide = forward_to(udp_peer.getsockname()[1])
+    guest.send(udp(b"x"))
+    _, guests_port = udp_peer.recvfrom(9)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        other.sendto(b"from another port", guests_port)
+        guest.wait_for(lambda: len(guest.flows()) == 2)
+        (first,) = (asked(miss) for miss in guest.misses)
+        unasked = first._replace(oport=other.getsockname()[1])
+    assert {flow.miss for flow in guest.flows()} == {first, unasked}
+
+
 def policy(*refused: int) -> list[Rule]:
     tcp_only = frozenset((TCP,))
     no = [Rule(Match(Pif.TAP, tcp_only, port=each), Drop(), "no") for each in refused]
