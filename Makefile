@@ -51,9 +51,8 @@ run: build ## Open a shell, or run CMD='…', in a namespace connected by passtp
 	fi
 
 .PHONY: build
-build: build/release/build.ninja ## Compile what changed, C and Python, into the tree
+build: build/release/build.ninja ## Compile what changed, into the tree
 	@$(CMAKE_BUILD) build/release -- --quiet
-	@$(BIN)/python -m compileall -q passtpy
 
 .PHONY: test
 test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)

@@ -16,6 +16,22 @@ from passtpy.config.ports import ephemeral_ports
 from passtpy.errors import InformationRequest, PasstpyError, UsageError
 
 PROGRAMS = ("pasta", "passt")
+# Of a running daemon; a test compares them with those that there are.
+COMMANDS = (
+    "ls",
+    "flows",
+    "top",
+    "explain",
+    "rules",
+    "ports",
+    "stats",
+    "log",
+    "close",
+    "events",
+    "reload",
+    "stop",
+    "completion",
+)
 EXIT_OK = 0
 EXIT_FAILURE = 1
 STDOUT = 1
@@ -27,7 +43,10 @@ Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... PID
        passtpy pasta [OPTION]... --netns PATH|NAME
        passtpy passt [OPTION]...
+       passtpy pesto [OPTION]... PATH
+       passtpy ls|flows|top|explain|rules|ports|stats|log|close|events|reload|stop
 
+The last line asks or changes what is running: `passtpy flows --help`, and so on.
 `passtpy pasta --help` and `passtpy passt --help` list the options. The programs may
 also be called passtpy-pasta and passtpy-passt or, through links, pasta and passt.
 """
@@ -39,11 +58,19 @@ def main() -> int:
     """Be the program that the name, or else the first word, says."""
     words = sys.argv[1:]
     name = os.path.basename(sys.argv[0]).removeprefix("passtpy")
+    if "pesto" in name:
+        return pesto()
     for program in PROGRAMS:
         if program in name:
             return _be(program, words)
     if words[:1] and words[0] in PROGRAMS:
         return _be(words[0], words[1:])
+    if words[:1] and words[0] in COMMANDS:
+        from passtpy.client.cli import run
+
+        return run(words)
+    if words[:1] == ["pesto"]:
+        return pesto(words[1:])
     if wants_vhost_user(words):
         return _be("passt", words)
     return _guarded("passtpy", _passtpy, words)
@@ -57,6 +84,13 @@ def pasta() -> int:
 def passt() -> int:
     """Be passt, whatever the name."""
     return _be("passt", sys.argv[1:])
+
+
+def pesto(words: Sequence[str] | None = None) -> int:
+    """Be pesto, whatever the name."""
+    from passtpy.pesto import main as run
+
+    return run(sys.argv[1:] if words is None else words)
 
 
 def _be(program: str, words: Sequence[str]) -> int:

@@ -138,7 +138,9 @@ def _factory_pair(
     config: Config,
 ) -> tuple[socket.socket, socket.socket] | tuple[None, None]:
     """Return the daemon's and the factory's end, if there is a need for it."""
-    if not needs_namespace_sockets(config) and not guest.follows_namespace(config):
+    needed = needs_namespace_sockets(config) or guest.follows_namespace(config)
+    may_be_needed = config.conf_path or config.control or config.api_socket
+    if not needed and not may_be_needed:
         return None, None
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 

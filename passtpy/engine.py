@@ -13,10 +13,10 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
-from passtpy._native import EVENTS, Datapath, Gone, Miss, Punt
+from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
 from passtpy.addr import UNSPECIFIED, is_v4
 from passtpy.config.view import View
 from passtpy.datapath import tell_host
@@ -24,6 +24,7 @@ from passtpy.flow import (
     IPPROTO_TCP,
     IPPROTO_UDP,
     Action,
+    FlowRecord,
     FlowWhy,
     MissLike,
     Pif,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
 FLOWS_PER_WAKE: Final = 128  # open flows decided about anew between turns
+FLOWS_PER_PAGE: Final = 256  # listed between turns
+FLOW_LIFE: Final = 1  # level of the events that tell how flows begin and end
 _TICK_MIN_S: Final = 0.01
 
 _KINDS: Final = {
@@ -61,6 +64,8 @@ _WRONG_VERDICT: Final = frozenset(
 )
 
 _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
+
+Watcher = Callable[[str, Event], None]  # name of the event, and the event
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -91,6 +96,7 @@ class Engine:
         datapath: Datapath,
         decider: Decider,
         services: Services,
+        view: View,
         log: Log,
         clock: Callable[[], int] = time.monotonic_ns,
         stock: SocketStock | None = None,
@@ -99,6 +105,7 @@ class Engine:
         self.datapath = datapath
         self._decider = decider
         self._services = services
+        self.view = view  # what rules and services were made from
         self._log = log
         self._clock = clock
         self._stock = stock
@@ -108,10 +115,16 @@ class Engine:
         self._on_gone: Callable[[int], None] = lambda errno: None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: int | None = None
-        self._failures = {"decide_failed": 0, "open_failed": 0, "service_failed": 0}
+        self._failures = {
+            "decide_failed": 0,
+            "inject_failed": 0,
+            "open_failed": 0,
+            "service_failed": 0,
+        }
         self._closed_by_policy = 0
         self._recheck_at: int | None = None  # where the walk over open flows goes on
-        datapath.log_level = DATAPATH_LEVEL[log.level]
+        self._watcher: Watcher | None = None
+        self.set_log_level()
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[int], None]
@@ -168,6 +181,7 @@ class Engine:
         All new flows are decided about by its rules, at once. Open ones are kept, or
         rechecked: those that it would not let in are closed, the others go on.
         """
+        self.view = view
         self._decider.replace(rules_from_view(view))
         if open_flows == "recheck":
             self.recheck()
@@ -178,6 +192,7 @@ class Engine:
 
     def tell_services(self, view: View) -> None:
         """Answer after this view; for facts that decide nothing about flows."""
+        self.view = view
         self._services.update(facts_from_view(view))
         self._schedule()
 
@@ -197,6 +212,34 @@ class Engine:
         self._services.welcome()
         self._schedule()
         self._again()
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Let somebody see how flows begin and end, and what hits a limit."""
+        self._watcher = watcher
+        self.set_log_level()
+
+    def set_log_level(self) -> None:
+        """Have the datapath tell what the log, or who watches, wants to know."""
+        level = DATAPATH_LEVEL[self._log.level]
+        self.datapath.log_level = max(level, FLOW_LIFE if self._watcher else 0)
+
+    def pages(self) -> Iterator[list[FlowRecord]]:
+        """Yield open flows, a page at a time; packets may move between two."""
+        cursor = 0
+        while True:
+            page, cursor = self.datapath.flows(cursor, FLOWS_PER_PAGE)
+            yield list(flows_in(page))
+            if not cursor:
+                return
+
+    def close_flow(self, flow_id: int) -> bool:
+        """Reset both ends of a flow; False if there is none."""
+        try:
+            self.datapath.close_flow(flow_id, FlowWhy.ASKED)
+        except OSError:
+            return False
+        self._again()  # what it said goes out
+        return True
 
     def statistics(self) -> dict[str, int]:
         """Return every counter of the datapath, the services and the engine."""
@@ -326,7 +369,10 @@ class Engine:
 
     def _inject(self, frames: Iterable[bytes]) -> None:
         for frame in frames:
-            self.datapath.inject(frame)
+            try:
+                self.datapath.inject(frame)
+            except OSError:  # the guest's interface is down, or nobody is there
+                self._failures["inject_failed"] += 1
 
     def _schedule(self) -> None:
         """Set the timer for when the services want to be asked next."""
@@ -348,6 +394,8 @@ class Engine:
         events = self.datapath.events(EVENTS_PER_WAKE)
         for event in events:
             name, level, fields = describe_event(event, EVENTS)
+            if self._watcher is not None and level <= FLOW_LIFE:
+                self._watcher(name, event)
             if level == 0:  # a limit was hit: always told, never in a flood
                 if "errno" in fields:
                     fields["reason"] = os.strerror(int(str(fields["errno"])))

@@ -168,14 +168,7 @@ class FlowRecord(NamedTuple):
 
     @property
     def miss(self) -> "FlowMiss":
-        """Return what was asked when this flow was decided about.
-
-        Nobody was asked about what comes from the outside by no listener: it is let in
-        because the guest spoke to its sender. What the guest may ask decides about it.
-        """
-        if self.pif0 == Pif.HOST and self.listener < 0:
-            side = self.eaddr1, self.eport1, self.oaddr1, self.oport1
-            return FlowMiss(self.proto, self.pif1, *side, self.listener)
+        """Return what was asked when this flow was decided about."""
         side = self.eaddr0, self.eport0, self.oaddr0, self.oport0
         return FlowMiss(self.proto, self.pif0, *side, self.listener)
 

@@ -212,6 +212,8 @@ class Log:
         self._start = clock()
         self._limit = RateLimit()
         self._logger: Any = None
+        # Somebody who wants to know as well: level, event, fields
+        self.watcher: Callable[[str, str, dict[str, object]], None] | None = None
 
     def enabled(self, level: LogLevel) -> bool:
         """Tell whether records of `level` go anywhere: ask before costly fields."""
@@ -227,7 +229,7 @@ class Log:
 
     def info(self, event: str, **fields: object) -> None:
         """Say what an operator wants to know once."""
-        if self.level >= LogLevel.INFO:
+        if self.level >= LogLevel.INFO or self.watcher is not None:
             self._limited("info", event, fields)
 
     def debug(self, event: str, **fields: object) -> None:
@@ -318,6 +320,8 @@ class Log:
             return False
         if suppressed:
             fields["suppressed"] = suppressed
+        if self.watcher is not None:
+            self.watcher(level, event, fields)
         self.emit(level, event, fields)
         return True
 

@@ -11,15 +11,17 @@ import importlib
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from passtpy import isolation, limits
 from passtpy.addr import show_mac
-from passtpy.config.forwards import needs_namespace_sockets, tables_from_config
+from passtpy.config.forwards import tables_from_config
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.config.view import View
+from passtpy.control.sockets import ControlSockets
 from passtpy.failures import log_failures
 from passtpy.files import Files
 from passtpy.log import LogLevel
@@ -29,6 +31,8 @@ from passtpy.net.namespace import guest, tap
 if TYPE_CHECKING:
     import asyncio
 
+    from passtpy.config.forwards import Forward
+    from passtpy.controlled import Control
     from passtpy.datapath import Datapath
     from passtpy.engine import Engine
     from passtpy.net.following.follow import Follow
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from passtpy.net.machine.acceptor import Acceptor
     from passtpy.net.machine.unix_socket import MachineSocket
     from passtpy.net.namespace.factory_client import Factory
+    from passtpy.policy.decide import Decider
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -51,6 +56,16 @@ _SERVING: Final = (
     "passtpy.engine",
 )
 GC_THRESHOLD: Final = 700  # Python's own, which was higher while we started
+
+
+# Imported one by one: each takes some milliseconds, between which packets move.
+_CONTROL_MODULES: Final = (
+    "h11",
+    "passtpy.control.http",
+    "passtpy.control.verbs",
+    "passtpy.policy.question",
+    "passtpy.controlled",
+)
 
 
 def _never() -> bool:
@@ -71,7 +86,13 @@ class Session:
         self._follow: Follow | None = None
         self._acceptor: Acceptor | None = None
         self._socket: MachineSocket | None = None
-        self._imports = isolation.imports()
+        asked = config.control_enabled or config.conf_path or config.api_socket
+        more = _CONTROL_MODULES if asked or config.gvproxy_services else ()
+        self._imports = isolation.imports(more)
+        self._decider: Decider | None = None
+        self._got: guest.Guest | None = None
+        self._sockets: ControlSockets | None = None
+        self._control: Control | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
@@ -111,8 +132,11 @@ class Session:
         if sockets is not None:
             self._factory = Factory(sockets, self._factory_gone)
         tables = tables_from_config(config)
-        self._forwarding = Forwarding(config, tables, datapath, self._factory, log)
+        self._forwarding = Forwarding(
+            config, tables, datapath, self._factory, log, self._forwards_changed
+        )
         self._forwarding.open()
+        self._sockets = ControlSockets(config, log)
 
     def complete(self, got: guest.Guest) -> None:
         """Create what serves the guest: policy, services, the loop that runs them."""
@@ -132,11 +156,13 @@ class Session:
         self._done = self._loop.create_future()
         log_failures(log, self._loop)
         seen = self._seen = GuestAddresses.from_host(got.host)
-        view = View.of(config, got.host, self._resolver)
+        # Without a way into the namespace all goes over the tap.
+        rules_for = config if self._factory else replace(config, splice=False)
+        view = View.of(rules_for, got.host, self._resolver)
         source_towards = SourceLookup(config.outbound_if4, config.outbound_if6)
         decider = Decider(rules_from_view(view), seen, source_towards)
         services = services_from_view(view, seen)
-        if self._factory is not None and needs_namespace_sockets(config):
+        if self._factory is not None:
             stock = SocketStock(self._factory, config.preserve_source)
         relay = None
         if config.multicast_relay and not config.splice_only:
@@ -144,8 +170,9 @@ class Session:
 
             relay = Relay(config, got.host, datapath, seen, log)
         self._engine = Engine(
-            datapath, decider, services, log, stock=stock, relay=relay
+            datapath, decider, services, view, log, stock=stock, relay=relay
         )
+        self._decider, self._got = decider, got
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
@@ -188,6 +215,29 @@ class Session:
             isolation.become(self._user)
         isolation.lock()
         self._files.start_writing()
+
+    def _make_control(self, sockets: ControlSockets) -> Control:
+        from passtpy.controlled import Control, Parts
+
+        assert self._engine is not None
+        assert self._decider is not None
+        assert self._forwarding is not None
+        assert self._got is not None
+        parts = Parts(
+            self._config,
+            self._got,
+            self._engine,
+            self._decider,
+            self._forwarding,
+            self._files.log,
+            lambda: self.stop(EXIT_OK),
+        )
+        return Control(sockets.made, parts, sockets.owner)
+
+    def _forwards_changed(self, forwards: tuple[Forward, ...]) -> None:
+        assert self._engine is not None
+        view = self._engine.view
+        self._engine.tell(View.of(view.config, view.host, view.resolver, forwards))
 
     def _follow_host(self, got: guest.Guest, plan: Plan) -> Follow:
         from passtpy.net.following.follow import Follow
@@ -262,6 +312,9 @@ class Session:
         if next(self._imports, None) is not None:
             self.loop.call_soon(self._import_next)
         else:
+            if self._sockets is not None and self._sockets.made:
+                self._control = self._make_control(self._sockets)
+                self._control.start(self.loop)
             gc.freeze()
 
     def stop(self, status: int) -> None:
@@ -271,6 +324,10 @@ class Session:
 
     def close(self) -> None:
         """Release the datapath and the loop."""
+        if self._control is not None:
+            self._control.close()
+        if self._sockets is not None:
+            self._sockets.close()
         if self._acceptor is not None:
             self._acceptor.close()
         if self._follow is not None:

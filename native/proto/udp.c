@@ -6,9 +6,9 @@
  * somebody outside began has a connected socket of its own on the listener's
  * port, so that the kernel sorts datagrams and errors by peer; the flows that
  * the guest begins from a forwarded port have the same, for its port is that of
- * the listener. Where such a flow cannot have its own socket (a port below 1024
- * after privileges are gone, no file descriptor left), it lives on the listening
- * socket: the same flow, slower, and without ICMP errors.
+ * the listener. Where an inbound flow cannot have its own socket (a port below
+ * 1024 after privileges are gone, no file descriptor left), it lives on the
+ * listening socket: the same flow, slower, and without ICMP errors.
  */
 
 #include "proto/udp.h"
@@ -38,8 +38,7 @@ static struct listener *own_listener(const struct ctx *c, uint16_t port,
 
 	for (l = listener_on_port(&c->listeners, IPPROTO_UDP, PIF_HOST, port);
 	     l; l = listener_next(&c->listeners, l)) {
-		if (inany_is_v4(addr) ? !l->v4 : !l->v6)
-			continue;
+		/* A wildcard IPv6 socket may serve IPv4 as well */
 		if (inany_is_any(&l->addr) || inany_equal(&l->addr, addr))
 			return l;
 	}
@@ -111,19 +110,16 @@ static int open_forwarded(struct ctx *c, struct flow *flow,
 	int32_t number = (int32_t)(l - c->listeners.slot);
 	struct udp_flow *u = udp_flow_of(flow);
 	struct flowside local = flow->f.side[TGTSIDE];
-	int rc = -EMFILE;
+	int rc;
 
-	if (l->sharers < UDP_SHARERS_MAX)
+	if (l->sharers < UDP_SHARERS_MAX) {
 		rc = open_own(c, flow, source, l);
-	if (!rc) {
+		if (rc)
+			return rc;
 		u->shares = number;
 		l->sharers++;
 		return 0;
 	}
-	/* A port below 1024 after privileges are gone, or no descriptor left:
-	 * the listener itself will do */
-	if (rc != -EACCES && rc != -EMFILE && rc != -ENFILE)
-		return rc;
 	local.oaddr = *source;
 	local.oport = l->port;
 	if (!udp_is_free(c, &local))

@@ -100,22 +100,15 @@ static int local_addr(struct listener *l, int fd)
 {
 	union sockaddr_inany sa = { 0 };
 	socklen_t len = sizeof(sa);
-	int only = 1, rc;
+	int rc;
 
 	if (getsockname(fd, &sa.sa, &len))
 		return -errno;
 	rc = inany_from_sa(&l->addr, &l->port, &sa);
 	if (rc)
 		return rc;
-	l->v4 = inany_is_v4(&l->addr);
-	l->v6 = !l->v4;
-	if (!inany_is_any(&l->addr))
-		return 0;
-	l->addr = (union inany){ 0 };
-	len = sizeof(only);
-	if (l->v6 && !getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &len) &&
-	    !only)
-		l->v4 = true;
+	if (inany_is_any(&l->addr))
+		l->addr = (union inany){ 0 };
 	return 0;
 }
 

@@ -20,7 +20,6 @@
  * @fd:		Bound socket; owned
  * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
  * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
- * @v4, @v6:	Families that it hears: a wildcard may hear both
  * @port:	Local port, host order
  * @sharers:	Sockets of flows from the guest that share its port
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
@@ -32,8 +31,6 @@ struct listener {
 	int fd;
 	uint8_t ipproto;
 	uint8_t pif;
-	bool v4;
-	bool v6;
 	uint16_t port;
 	uint16_t sharers;
 	uint32_t next;

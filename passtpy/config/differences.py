@@ -44,6 +44,17 @@ NOTES: Final[dict[str, Note]] = {
     ),
     "log-file": Note(_DIFFERS, "lines are events with fields; the first names us"),
     "log-size": Note(_BETTER, "junk behind the number is refused"),
+    "chroot-fallback": Note(_EQUAL, "nothing to fall back from: no root is changed"),
+    "name": Note(_NEW, "instances have names"),
+    "control": Note(_NEW, "HTTP and JSON: flows, rules, ports, metrics, events"),
+    "conf-path": Note(
+        _BETTER,
+        "a client that stops half-way stops nobody; a change is made as a whole or not"
+        " at all, and told; ports that stay are never closed; a file that is no socket"
+        " is left alone",
+    ),
+    "api-socket": Note(_NEW, "for tools that know slirp4netns"),
+    "gvproxy-services": Note(_NEW, "for tools that know gvproxy"),
     "log-format": Note(_NEW, "json for log collectors"),
     "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
     "pcap": Note(

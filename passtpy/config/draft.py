@@ -171,9 +171,9 @@ def field(name: str, read: Callable[[str], object] = str) -> Setter:
     return set_field
 
 
-def path(name: str, what: str) -> Setter:
-    """Return a setter for a path field."""
-    return field(name, lambda value: values.read_path(value, what))
+def path(name: str, what: str, most: int = values.MAX_PATH) -> Setter:
+    """Return a setter for a path field of at most so many bytes."""
+    return field(name, lambda value: values.read_path(value, what, most))
 
 
 def per_family(name: str, read: Callable[[str], Address]) -> Setter:
@@ -277,6 +277,14 @@ def set_repair_path(draft: Draft, value: str) -> None:
     if draft.mode != "vhost-user":
         raise ConfigError("--repair-path is for vhost-user mode only")
     draft.warnings.append(NO_MIGRATION.format("--repair-path"))
+
+
+def set_control(draft: Draft, value: str) -> None:
+    """--control: `none` turns it off."""
+    on = value != values.NONE
+    what, most = "Invalid control socket", values.MAX_SOCKET_PATH
+    path = values.read_path(value, what, most) if on else None
+    draft.fields.update(control=path, control_enabled=on)
 
 
 def set_userns(draft: Draft, value: str) -> None:

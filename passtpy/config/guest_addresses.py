@@ -110,6 +110,11 @@ class GuestAddresses:
                 return raw
         return UNSPECIFIED
 
+    def known(self) -> list[bytes]:
+        """Return every address that the guest has been seen to use, or was given."""
+        ends = (self.addr4, self.addr6, self.link_local6)
+        return [raw for raw in ends if raw != UNSPECIFIED]
+
     def owns(self, raw: bytes) -> bool:
         """Tell whether `raw` is an address of the guest's, as far as we know."""
         if self.present is not None:

@@ -102,6 +102,12 @@ class Config:
     runas: RunAs | None = None
     pid_file: str | None = None
     pcap: str | None = None
+    name: str | None = None  # of this instance; None: its PID
+    control: str | None = None  # where its control socket is; None: the usual place
+    control_enabled: bool = True
+    conf_path: str | None = None  # where pesto's protocol is spoken
+    api_socket: str | None = None  # slirp4netns'
+    gvproxy_services: str | None = None
     stats: int = 0  # seconds between lines of counters; 0: none
 
     log_level: LogLevel = LogLevel.INFO

@@ -12,6 +12,7 @@ VHOST = frozenset({"vhost-user"})
 BOTH = PASTA | PASST
 
 G_RUN = "Running and logging"
+G_CTL = "Asking and changing it while it runs"
 G_NS = "Namespaces"
 G_VM = "Virtual machines"
 G_ADDR = "Interfaces and addresses"

@@ -2,8 +2,9 @@
 """Rows about us: how we run and log, and whom we serve."""
 
 from passtpy.config import draft as do
-from passtpy.config import values
+from passtpy.config import instance, values
 from passtpy.config.option import (
+    G_CTL,
     G_NS,
     G_RUN,
     G_VM,
@@ -96,8 +97,51 @@ ROWS: tuple[Option, ...] = (
         "write the PID of the daemon to this file",
         "FILE",
     ),
+    Option(
+        ("--chroot-fallback",),
+        G_RUN,
+        do.switch(),
+        "accepted for its callers: no root is changed, so nothing can fail",
+    ),
     Option(("-h", "--help"), G_RUN, None, "print this text and exit"),
     Option(("--version",), G_RUN, None, "print the version and exit"),
+    Option(
+        ("--name",),
+        G_CTL,
+        do.field("name", instance.read_name),
+        "what this instance is called: see passtpy ls",
+        "NAME",
+        "its PID",
+    ),
+    Option(
+        ("--control",),
+        G_CTL,
+        do.set_control,
+        "path of the control socket (HTTP), or none",
+        "PATH",
+        "NAME.sock in /run/passtpy, $XDG_RUNTIME_DIR/passtpy",
+    ),
+    Option(
+        ("-c", "--conf-path"),
+        G_CTL,
+        do.path("conf_path", "Invalid configuration path", values.MAX_SOCKET_PATH),
+        "socket at which pesto, or passtpy-pesto, changes the forwarded ports",
+        "PATH",
+    ),
+    Option(
+        ("--api-socket",),
+        G_CTL,
+        do.path("api_socket", "Invalid API socket", values.MAX_SOCKET_PATH),
+        "socket with the API of slirp4netns",
+        "PATH",
+    ),
+    Option(
+        ("--gvproxy-services",),
+        G_CTL,
+        do.path("gvproxy_services", "Invalid services socket", values.MAX_SOCKET_PATH),
+        "socket with the services of gvproxy",
+        "PATH",
+    ),
     Option(
         ("--netns",),
         G_NS,

@@ -263,9 +263,9 @@ def read_ifname(text: str) -> str:
     return text
 
 
-def read_path(text: str, what: str) -> str:
-    """Read a path; `what` is how the message begins."""
-    if not 0 < name_len(text) <= MAX_PATH:
+def read_path(text: str, what: str, most: int = MAX_PATH) -> str:
+    """Read a path of at most so many bytes; `what` is how the message begins."""
+    if not 0 < name_len(text) <= most:
         raise ConfigError(f"{what}: {text}")
     return text
 

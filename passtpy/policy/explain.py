@@ -153,7 +153,7 @@ def explain_miss(decider: Decider, miss: MissLike) -> Explanation:
     )
 
 
-_VIEWERS = {Pif.TAP: "guest", Pif.HOST: "host", Pif.SPLICE: "namespace"}
+VIEWERS = {Pif.TAP: "guest", Pif.HOST: "host", Pif.SPLICE: "namespace"}
 
 
 def show_explanation(decider: Decider, found: Explanation) -> Iterator[str]:
@@ -164,7 +164,7 @@ def show_explanation(decider: Decider, found: Explanation) -> Iterator[str]:
     else:
         yield show_rule(found.listed, hits[found.listed.id]).strip()
     for pif, ends in found.seen.items():
-        yield f"the {_VIEWERS[pif]} sees {ends}"
+        yield f"the {VIEWERS[pif]} sees {ends}"
     if len(found.seen) == 1:
         yield f"nobody else sees it: {found.action.name.lower()}"
     for listed, condition in found.nearly:

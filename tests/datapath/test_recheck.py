@@ -11,6 +11,9 @@ import pytest
 
 from passtpy import _native
 from passtpy.addr import inany
+from passtpy.config.host import HostInfo
+from passtpy.config.model import Config
+from passtpy.config.view import View
 from passtpy.engine import Engine
 from passtpy.flow import FlowMiss, Pif, Verdict
 from passtpy.log import Log
@@ -90,21 +93,6 @@ def test_a_flow_remembers_what_was_asked(
         sock.close()
 
 
-def test_who_was_never_asked_for_is_judged_as_if_the_guest_spoke_first(
-    guest: Guest, udp_peer: socket.socket
-) -> None:
-    guest.decide = forward_to(udp_peer.getsockname()[1])
-    guest.send(udp(b"x"))
-    _, guests_port = udp_peer.recvfrom(9)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        other.bind(("127.0.0.1", 0))
-        other.sendto(b"from another port", guests_port)
-        guest.wait_for(lambda: len(guest.flows()) == 2)
-        (first,) = (asked(miss) for miss in guest.misses)
-        unasked = first._replace(oport=other.getsockname()[1])
-    assert {flow.miss for flow in guest.flows()} == {first, unasked}
-
-
 def policy(*refused: int) -> list[Rule]:
     tcp_only = frozenset((TCP,))
     no = [Rule(Match(Pif.TAP, tcp_only, port=each), Drop(), "no") for each in refused]
@@ -113,7 +101,8 @@ def policy(*refused: int) -> list[Rule]:
 
 def test_only_what_is_refused_today_ends(guest: Guest, server: Server) -> None:
     decider = Decider(policy())
-    made = Engine(guest.dp, decider, cast(Services, NoServices()), Log())
+    view = View.of(Config(), HostInfo())
+    made = Engine(guest.dp, decider, cast(Services, NoServices()), view, Log())
     made.start(cast(asyncio.AbstractEventLoop, FakeLoop()), lambda errno: None)
 
     def decide(miss: _native.Miss) -> Verdict:

@@ -357,38 +357,6 @@ def test_without_own_socket_runs_and_ttl_work_too(low_world: World) -> None:
 
 
 @pytest.mark.root
-def test_guests_server_on_a_low_port_speaks_first_from_it(
-    low_world: World, udp_peer: socket.socket, udp_peer6: socket.socket
-) -> None:
-    v6 = low_world.family == socket.AF_INET6
-    peer = udp_peer6 if v6 else udp_peer
-    guest = low_world.guest
-    guest.decide = forward_to(peer.getsockname()[1])
-    guest.send(udp(b"first", v6=v6, sport=low_world.port))
-    data, address = peer.recvfrom(9)
-    assert (data, address[1]) == (b"first", low_world.port)
-    peer.sendto(b"back", address)
-    guest.expect(payload=b"back", dport=low_world.port)
-
-
-def test_a_listener_of_one_family_leaves_the_other_alone(
-    make_world: MakeWorld,
-) -> None:
-    """Its port is free there, and any number of flows has it."""
-    world = make_world("v4 wildcard")
-    guest = world.guest
-    guest.decide = lambda miss: forward_to(miss.oport)(miss)
-    for _ in range(70):  # more than share the port of a listener
-        peer = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        world.peers.append(peer)
-        peer.bind(("::1", 0))
-        peer.settimeout(2)
-        to = peer.getsockname()[1]
-        guest.send(udp(b"x", v6=True, dport=to, sport=world.port))
-        assert peer.recvfrom(9)[1][1] == world.port
-
-
-@pytest.mark.root
 def test_without_listener_such_a_flow_is_mute(low_world: World) -> None:
     guest, peer = low_world.guest, low_world.peer()
     peer.send(b"x")

@@ -23,14 +23,15 @@ PYTHON_FLOORS = (
     {"net", "control", "isolation", "files"},
     {"datapath"},
     {"engine"},
-    {"session", "daemon", "__main__"},
+    {"controlled"},
+    {"session", "daemon", "__main__", "client", "pesto"},
 )
 # Rooms of one floor that agree by what is below them, and do not know each other.
 STRANGERS = {"policy", "services"}
 # The rooms of passtpy/net, from the lowest on: a room uses those before it.
 NET_ROOMS = ("kernel", "host", "namespace", "following", "forwarding", "machine")
 # Who may talk to the datapath. The rest sees plain Python values.
-NATIVE_USERS = {"datapath", "engine", "log", "isolation", "net"}
+NATIVE_USERS = {"datapath", "engine", "controlled", "log", "isolation", "net"}
 
 Edges = dict[str, set[str]]
 

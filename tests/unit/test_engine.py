@@ -13,6 +13,7 @@ from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
 from passtpy.addr import UNSPECIFIED, inany
 from passtpy.config.cli import parse_pasta
 from passtpy.config.host import HostInfo
+from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
 from passtpy.config.view import View
 from passtpy.engine import DROP, TURNS_PER_WAKE, Engine
@@ -178,6 +179,7 @@ def engine(
         cast(Datapath, datapath),
         decider or Decides(),
         cast(Services, services or FakeServices()),
+        View.of(Config(), HostInfo()),
         Log(),
         clock=lambda: 1_000_000_000,
     )

@@ -12,6 +12,9 @@ import pytest
 
 from passtpy._native import Datapath, Miss
 from passtpy.addr import UNSPECIFIED, inany
+from passtpy.config.host import HostInfo
+from passtpy.config.model import Config
+from passtpy.config.view import View
 from passtpy.engine import Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
 from passtpy.log import Log
@@ -142,6 +145,7 @@ def engine(
         cast(Datapath, datapath),
         decider or Decides(verdict),
         cast(Services, NoServices()),
+        View.of(Config(), HostInfo()),
         Log(),
         stock=cast(SocketStock, stock),
     )

@@ -69,6 +69,9 @@ class EngineLike(Protocol):
     @property
     def datapath(self) -> "Flows": ...
 
+    @property
+    def view(self) -> View: ...
+
     def tell(self, view: View) -> None: ...
 
     def tell_services(self, view: View) -> None: ...
@@ -187,7 +190,8 @@ class Follow:
             self._log.info("host.changed", **news)
         self._seen.plan(host)
         if self._engine is not None and (host, resolver) != before:
-            self._engine.tell(View.of(self._config, host, resolver))
+            now = self._engine.view
+            self._engine.tell(View.of(now.config, host, resolver, now.forwards))
         return self._network is None or await self._change(self._network, plan)
 
     def _read_resolver(self) -> Resolver:
@@ -207,7 +211,8 @@ class Follow:
         """Know these neighbours of the host from now on, and no others."""
         self._host = replace(self._host, neighbours=neighbours)
         if self._engine is not None:
-            view = View.of(self._config, self._host, self._resolver)
+            now = self._engine.view
+            view = View.of(now.config, self._host, self._resolver, now.forwards)
             self._engine.tell_services(view)
 
     def _next_plan(self, network: HostNetwork) -> Plan:

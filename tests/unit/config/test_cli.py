@@ -319,7 +319,7 @@ def test_bad_values_are_one_known_line(line: str, message: str) -> None:
     ("line", "message"),
     [
         ("--map-guest-addrs x", "unrecognized option '--map-guest-addrs'"),
-        ("--conf-path", "unrecognized option '--conf-path'"),
+        ("--conf-pathology x", "unrecognized option '--conf-pathology'"),
         ("-Z", "invalid option -- 'Z'"),
         ("-t", "option requires an argument -- 't'"),
     ],

@@ -132,8 +132,8 @@ def test_bad_lines_are_one_known_line(line: str, message: str) -> None:
 
 def test_malformed_line_brings_the_usage() -> None:
     with pytest.raises(UsageError) as caught:
-        parse("--conf-path /x")
-    assert str(caught.value) == "passt: unrecognized option '--conf-path'"
+        parse("--conf-pathology /x")
+    assert str(caught.value) == "passt: unrecognized option '--conf-pathology'"
     assert caught.value.usage.startswith("Usage: passt [OPTION]...")
 
 

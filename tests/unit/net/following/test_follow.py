@@ -12,6 +12,8 @@ import pytest
 
 from passtpy.config.cli import parse_pasta
 from passtpy.config.guest_addresses import GuestAddresses
+from passtpy.config.host import HostInfo
+from passtpy.config.model import Config
 from passtpy.config.resolver import NO_RESOLVER
 from passtpy.config.view import View
 from passtpy.log import Log
@@ -56,6 +58,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.told: list[View] = []
+        self.view = View.of(Config(), HostInfo())
 
     def tell(self, view: View) -> None:
         self.told.append(view)

@@ -191,12 +191,12 @@ def test_a_weak_port_is_not_worth_an_error(free: Callable[[], int]) -> None:
 def test_many_ports_are_opened_in_pieces() -> None:
     run = Run()
     answers: list[Sequence[str]] = []
-    wanted = tables(rule(20000, 20999, weak=True))
+    wanted = tables(rule(20000, 20399, weak=True))
     run.forwarding.replace(run.forwarding.tables(), wanted, answers.append)
     assert not answers
-    assert run.loop.run() > 10
+    assert run.loop.run() > 5
     assert answers == [[]]
-    assert len(run.datapath.heard) > 500
+    assert len(run.datapath.heard) > 300
     assert run.replace() == []
     assert not run.datapath.heard
 
@@ -219,7 +219,7 @@ def test_two_changes_at_once_are_made_one_after_the_other(
     run = Run()
     answers: list[Sequence[str]] = []
     seen = run.forwarding.tables()
-    many = tables(rule(20000, 20500, weak=True))
+    many = tables(rule(20500, 20700, weak=True))
     run.forwarding.replace(seen, many, answers.append)
     run.forwarding.replace(seen, tables(rule(a)), answers.append)
     run.loop.run()

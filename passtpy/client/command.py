@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command is, so that the parser, the completions and the manual agree."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Run = Callable[[Namespace], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Arg:
+    """One argument: of argparse, and of the completions that are made from it."""
+
+    names: tuple[str, ...]
+    help: str
+    options: dict[str, Any]
+    words: tuple[str, ...] = ()  # to offer when completing
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command."""
+
+    name: str
+    help: str
+    run: Run
+    args: tuple[Arg, ...] = ()
+    follows: bool = False  # takes -w
+    local: bool = False  # asks no daemon by itself

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds the control sockets of running daemons, and asks one of them.
+
+An instance is a socket in the runtime folder, named after it. One that nobody answers
+at is a left-over of a daemon that was killed, and counts as none.
+"""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from passtpy.config.instance import SUFFIX, runtime_folder
+
+TIMEOUT_S: Final = 30.0
+
+
+class ClientError(Exception):
+    """A command that failed: what to say on stderr before exit status 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A daemon that answers."""
+
+    name: str
+    path: str
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def answers(path: str) -> bool:
+    """Tell whether somebody listens at a path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(1)
+        try:
+            sock.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def instances() -> list[Instance]:
+    """Return the daemons of this user that answer, by name."""
+    folder = runtime_folder()
+    try:
+        names = sorted(os.listdir(folder)) if folder else []
+    except OSError:
+        return []
+    return [
+        Instance(name.removesuffix(SUFFIX), path)
+        for name in names
+        if name.endswith(SUFFIX) and answers(path := os.path.join(folder or "", name))
+    ]
+
+
+def choose(wanted: str | None) -> str:
+    """Return the path of the instance that is meant: named, or the only one."""
+    if wanted is not None and "/" in wanted:
+        return wanted
+    found = instances()
+    if wanted is not None:
+        for each in found:
+            if each.name == wanted:
+                return each.path
+        raise ClientError(f"no instance is called {wanted}")
+    if not found:
+        raise ClientError("nothing is running that could be asked")
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ClientError(f"several are running, choose one with -i: {names}")
+    return found[0].path
+
+
+class Client:
+    """Asks one instance; each question is a connection of its own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: object,
+        timeout: float | None,
+    ) -> http.client.HTTPResponse:
+        given = {k: v for k, v in (query or {}).items() if v is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        connection = _Connection(self.path, timeout)
+        raw = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, target, body=raw)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise ClientError(f"no answer from {self.path}: {error}") from None
+        if response.status != 200:
+            raise ClientError(_reason(response.read(1 << 20)))
+        return response
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+    ) -> Any:
+        """Return the JSON object that answers."""
+        with self._open(method, path, query, body, TIMEOUT_S) as response:
+            return json.loads(response.read())
+
+    def text(self, path: str) -> str:
+        """Return an answer that is no JSON."""
+        with self._open("GET", path, None, None, TIMEOUT_S) as response:
+            return response.read().decode(errors="replace")
+
+    def lines(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        endless: bool = False,
+    ) -> Iterator[Any]:
+        """Yield the JSON objects of a list or stream, as they come."""
+        timeout = None if endless else TIMEOUT_S
+        with self._open(method, path, query, None, timeout) as response:
+            while line := _guarded(response.readline):
+                yield json.loads(line)
+
+    def chunks(
+        self, method: str, path: str, query: Mapping[str, object] | None = None
+    ) -> Iterator[bytes]:
+        """Yield the bytes of an endless answer, as they come."""
+        with self._open(method, path, query, None, None) as response:
+            while chunk := _guarded(lambda: response.read1(65536)):
+                yield chunk
+
+
+def _guarded(read: Any) -> bytes:
+    """Read; a daemon that ends meanwhile ends its answer."""
+    try:
+        data: bytes = read()
+    except (OSError, http.client.HTTPException):
+        return b""
+    return data
+
+
+def _reason(raw: bytes) -> str:
+    try:
+        message: str = json.loads(raw)["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        return raw.decode(errors="replace")[:300] or "refused"
+    return message

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Chooses flows by an expression, in the words of ss and tcpdump.
+
+    tcp and port 443        dst 198.51.100.0/24        rule github or not udp
+    sport = :40000          from guest and idle > 30s  host 192.0.2.5 and bytes > 1M
+
+`src` is who started the flow, `dst` whom it asked for or where it was led; a primitive
+without either is about both. Two expressions side by side mean `and`. The result is a
+plain predicate over flow records, so that a long listing costs one call for each.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import NoReturn
+
+from passtpy.addr import V4_PREFIX
+from passtpy.flow import FlowRecord, FlowType, Pif
+
+Endpoint = tuple[bytes, int]  # inany, port
+
+MAX_DEPTH = 50  # of parentheses and negations
+MAX_WORDS = 500
+
+
+class FilterError(ValueError):
+    """The text is no filter; `column` (from 1) is where it stops being one."""
+
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(f"{message}, at column {column}")
+        self.column = column
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What an expression may name besides numbers.
+
+    `rules`: ids by the name that people gave a rule. `now`: ns on the clock of the
+    records, for ages.
+    """
+
+    rules: dict[str, frozenset[int]]
+    now: int = 0
+
+
+Predicate = Callable[[FlowRecord], bool]
+
+# Every word, for people; a test tries each.
+FIELDS = (
+    ("tcp, udp, icmp, icmp6, ping", "flows of a protocol; ping is either of ICMP"),
+    ("spliced", "flows that bypass the tap"),
+    ("ip, ip6", "flows whose initiator has an address of that family"),
+    ("from guest|host|namespace", "flows that began there"),
+    ("src ADDR[/LEN], dst ADDR[/LEN]", "who began it; whom it is meant for"),
+    ("host ADDR, net ADDR/LEN, ADDR[/LEN]", "any address of the flow"),
+    ("port N[-M], src port N, dst port N", "ports; also sport N, dport = :N"),
+    ("rule NAME|ID", "flows that a rule admitted"),
+    ("id N", "the flow with this id"),
+    ("bytes > N, packets > N", "traffic, both ways together; N may end in k, M, G"),
+    ("age > T, idle > T", "since it began; since its last packet: 500ms, 30s, 5m, 2h"),
+    ("not X, X and Y, X or Y, ( X )", "together; two side by side mean and"),
+)
+
+_TYPES = {
+    "tcp": {FlowType.TCP, FlowType.TCP_SPLICE},
+    "udp": {FlowType.UDP, FlowType.UDP_SPLICE},
+    "icmp": {FlowType.PING4},
+    "icmp6": {FlowType.PING6},
+    "ping": {FlowType.PING4, FlowType.PING6},
+    "spliced": {FlowType.TCP_SPLICE, FlowType.UDP_SPLICE},
+}
+_FROM = {"guest": Pif.TAP, "host": Pif.HOST, "namespace": Pif.SPLICE}
+_SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_TIMES = {"ms": 10**6, "s": 10**9, "": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_NUMBERS: dict[str, Callable[[FlowRecord, int], int]] = {
+    "bytes": lambda f, _: f.bytes0 + f.bytes1,
+    "packets": lambda f, _: f.packets0 + f.packets1,
+    "age": lambda f, now: now - f.created_ns,
+    "idle": lambda f, now: now - f.last_use_ns,
+}
+_COMPARE: dict[str, Callable[[int, int], bool]] = {
+    ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b,
+    ">=": lambda a, b: a >= b,
+    "<=": lambda a, b: a <= b,
+    "=": lambda a, b: a == b,
+    "==": lambda a, b: a == b,
+}
+_WORDS = re.compile(r'\s*(?:"([^"]*)"|([()!])|(&&|\|\||[<>]=?|==?)|([^\s()<>=!&|"]+))')
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    column: int
+    quoted: bool = False
+
+
+def _words(text: str) -> Iterator[_Word]:
+    position = 0
+    while text[position:].strip():
+        found = _WORDS.match(text, position)
+        if found is None:
+            column = len(text) - len(text[position:].lstrip()) + 1
+            raise FilterError(f"cannot read {text[column - 1 :]!r}", column)
+        kind = found.lastindex or 1
+        yield _Word(found.group(kind), found.start(kind) + 1, kind == 1)
+        position = found.end()
+
+
+def _ends(flow: FlowRecord, direction: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints that a direction means; flow sides are 0 and 1."""
+    started: tuple[Endpoint, ...] = (
+        (flow.eaddr0, flow.eport0),
+        (flow.oaddr1, flow.oport1),
+    )
+    asked: tuple[Endpoint, ...] = (
+        (flow.oaddr0, flow.oport0),
+        (flow.eaddr1, flow.eport1),
+    )
+    if direction == "src":
+        return started
+    return asked if direction == "dst" else started + asked
+
+
+def _network(text: str) -> tuple[int, int] | None:
+    """Return a network as (value, mask) over 128 bits of an inany."""
+    try:
+        network = ip_network(text.strip("[]"), strict=False)
+    except ValueError:
+        return None
+    lead = V4_PREFIX if network.version == 4 else b""
+    bits = 128 - (network.max_prefixlen - network.prefixlen)
+    mask = ((1 << bits) - 1) << (128 - bits)
+    value = int.from_bytes(lead + network.network_address.packed)
+    return value & mask, mask
+
+
+class _Parser:
+    """A recursive descent: or, and, not, primitive."""
+
+    def __init__(self, text: str, context: Context) -> None:
+        self._words = list(_words(text))
+        self._end = len(text) + 1
+        if len(self._words) > MAX_WORDS:
+            raise FilterError("too long", self._words[MAX_WORDS].column)
+        self._context = context
+        self._at = 0
+        self._depth = 0
+
+    def parse(self) -> Predicate:
+        if not self._words:
+            return lambda flow: True
+        found = self._either()
+        if self._at < len(self._words):
+            self._fail("expected and, or, or the end")
+        return found
+
+    def _peek(self) -> str:
+        if self._at == len(self._words) or self._words[self._at].quoted:
+            return ""
+        return self._words[self._at].text.lower()
+
+    def _next(self, expected: str) -> str:
+        if self._at == len(self._words):
+            self._fail(f"expected {expected}")
+        self._at += 1
+        return self._words[self._at - 1].text
+
+    def _fail(self, message: str, back: int = 0) -> NoReturn:
+        at = self._at - back
+        column = self._words[at].column if at < len(self._words) else self._end
+        raise FilterError(message, column)
+
+    def _take(self, *words: str) -> bool:
+        if self._peek() not in words:
+            return False
+        self._at += 1
+        return True
+
+    def _either(self) -> Predicate:
+        found = self._both()
+        while self._take("or", "||"):
+            found = _or(found, self._both())
+        return found
+
+    def _both(self) -> Predicate:
+        found = self._negated()
+        while self._take("and", "&&") or self._more():
+            found = _and(found, self._negated())
+        return found
+
+    def _more(self) -> bool:
+        return self._at < len(self._words) and self._peek() not in ("or", "||", ")")
+
+    def _negated(self) -> Predicate:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._fail("too deep")
+        found = self._unary()
+        self._depth -= 1
+        return found
+
+    def _unary(self) -> Predicate:
+        if self._take("not", "!"):
+            inner = self._negated()
+            return lambda flow: not inner(flow)
+        if self._take("("):
+            inner = self._either()
+            if not self._take(")"):
+                self._fail("expected )")
+            return inner
+        return self._primitive()
+
+    def _primitive(self) -> Predicate:
+        word = self._next("an expression").lower()
+        if word in _TYPES:
+            types = _TYPES[word]
+            return lambda flow: flow.type in types
+        if word in _NUMBERS:
+            return self._number(word)
+        match word:
+            case "src" | "dst":
+                return self._directed(word)
+            case "host" | "net" | "port" | "portrange":
+                return self._place(word, "")
+            case "sport" | "dport":
+                self._take("=", "==", "eq")
+                return self._port(("src", "dst")[word == "dport"])
+            case "from":
+                return self._from()
+            case "rule":
+                return self._rule()
+            case "id":
+                return self._id()
+            case "ip" | "ip6":
+                v4 = word == "ip"
+                return lambda flow: flow.eaddr0.startswith(V4_PREFIX) is v4
+        if _network(word) is None:
+            self._fail(f"unknown word {word!r}", back=1)
+        self._at -= 1
+        return self._address("")
+
+    def _directed(self, direction: str) -> Predicate:
+        self._take("=", "==", "eq")
+        word = self._peek()
+        if word in ("host", "net", "port", "portrange"):
+            self._at += 1
+            return self._place(word, direction)
+        return self._address(direction)
+
+    def _place(self, kind: str, direction: str) -> Predicate:
+        if kind in ("host", "net"):
+            return self._address(direction)
+        return self._port(direction)
+
+    def _address(self, direction: str) -> Predicate:
+        text = self._next("an address or network")
+        found = _network(text)
+        if found is None:
+            self._fail(f"{text!r} is no address or network", back=1)
+        value, mask = found
+        if mask == (1 << 128) - 1:
+            exact = value.to_bytes(16)
+            return lambda flow: any(a == exact for a, _ in _ends(flow, direction))
+        return lambda flow: any(
+            int.from_bytes(a) & mask == value for a, _ in _ends(flow, direction)
+        )
+
+    def _port(self, direction: str) -> Predicate:
+        text = self._next("a port")
+        low, dash, high = text.removeprefix(":").partition("-")
+        last = high if dash else low
+        if not (low.isdecimal() and last.isdecimal()) or int(last) > 65535:
+            self._fail(f"{text!r} is no port", back=1)
+        span = range(int(low), int(last) + 1)
+        return lambda flow: any(port in span for _, port in _ends(flow, direction))
+
+    def _from(self) -> Predicate:
+        text = self._next("guest, host or namespace").lower()
+        pif = _FROM.get(text)
+        if pif is None:
+            self._fail("expected guest, host or namespace", back=1)
+        return lambda flow: flow.pif0 == pif
+
+    def _rule(self) -> Predicate:
+        text = self._next("the name or id of a rule")
+        ids = self._context.rules.get(text, frozenset())
+        if text.isdecimal():
+            ids |= {int(text)}
+        if not ids:
+            self._fail(f"no rule is called {text!r}", back=1)
+        return lambda flow: flow.rule in ids
+
+    def _id(self) -> Predicate:
+        text = self._next("the id of a flow")
+        if not text.isdecimal():
+            self._fail(f"{text!r} is no id of a flow", back=1)
+        number = int(text)
+        return lambda flow: flow.flow_id == number
+
+    def _number(self, what: str) -> Predicate:
+        compare = _COMPARE.get(self._next("one of > < >= <= ="))
+        if compare is None:
+            self._fail("expected one of > < >= <= =", back=1)
+        units = _TIMES if what in ("age", "idle") else _SIZES
+        text = self._next("a number").lower()
+        found = re.fullmatch(r"(\d{1,15})([a-z]*)", text)
+        if found is None or found[2] not in units:
+            self._fail(f"{text!r} is no number of that kind", back=1)
+        bound = int(found[1]) * units[found[2]]
+        value, now = _NUMBERS[what], self._context.now
+        return lambda flow: compare(value(flow, now), bound)
+
+
+def _and(a: Predicate, b: Predicate) -> Predicate:
+    return lambda flow: a(flow) and b(flow)
+
+
+def _or(a: Predicate, b: Predicate) -> Predicate:
+    return lambda flow: a(flow) or b(flow)
+
+
+def compile_filter(text: str, context: Context) -> Predicate:
+    """Return the predicate that `text` describes; an empty text takes every flow."""
+    return _Parser(text, context).parse()

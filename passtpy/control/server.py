@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Listens for clients of the control socket, and carries their bytes.
+
+What the bytes mean is a conversation's business (http.py and the foreign dialects).
+Here is decided who may talk, how many at once, and how long a client may be silent. A
+client that does not read stops its own answer and nothing else.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+MAX_CLIENTS: Final = 1200
+ACCEPT_BACKLOG: Final = 128
+SILENCE_S: Final = 30.0  # before a request is whole, or while an answer is not taken
+_WRITE_HIGH: Final = 64 * 1024  # bytes a client has not taken before its answer stops
+_SO_NETNS_COOKIE: Final = 71
+_CREDENTIALS: Final = struct.Struct("iII")
+
+Failed = Callable[[str, Exception], None]
+
+
+class Dialect(Protocol):
+    """A conversation: bytes in, bytes out, no socket."""
+
+    def begin(self) -> bytes:
+        """Return what is said before anything is asked."""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what the client sent (b"": it sends no more); return what to send."""
+
+    def more(self) -> bytes:
+        """Return the next piece of an answer under way; b"": none for now."""
+
+    def leave(self) -> None:
+        """Forget the answer under way: the client has gone."""
+
+    @property
+    def answering(self) -> bool:
+        """Tell whether an answer is under way."""
+
+    @property
+    def streaming(self) -> bool:
+        """Tell whether it is one that waits for events, which `woken` announces."""
+
+    @property
+    def over(self) -> bool:
+        """Tell whether to hang up once everything is sent."""
+
+    woken: Callable[[], None]
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Return PID and user of whoever connected, as the kernel saw them then."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return pid, uid
+
+
+def is_outside(sock: socket.socket, pid: int) -> bool:
+    """Tell whether a client lives where we do, and not in a guest's namespaces.
+
+    Whoever runs a command in a namespace shares its user with the command. An accepted
+    socket is of the network namespace of who connected, and its cookie says which that
+    is (Linux 5.14); how deep a process lies in PID namespaces everybody may read.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as ours:
+            if _netns_of(sock) != _netns_of(ours):
+                return False
+        return _depth(pid) <= _depth("self")
+    except OSError:
+        return False  # it has gone
+
+
+def _netns_of(sock: socket.socket) -> bytes:
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return b""  # an old kernel, which does not tell
+
+
+def _depth(pid: int | str) -> int:
+    with open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"NSpid:"):
+                return len(line.split()) - 1
+    return 1
+
+
+class Server:
+    """One listening socket and its clients."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        dialect: Callable[[int], Dialect],
+        users: frozenset[int],
+        failed: Failed,
+        admit: Callable[[socket.socket, int], bool] = lambda sock, pid: True,
+    ) -> None:
+        """`dialect(pid)` begins a conversation; `users` may have one, if admitted."""
+        self._listening = listening
+        self._dialect = dialect
+        self._users = users
+        self._failed = failed
+        self._admit = admit
+        self._clients: set[_Client] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._counters = {
+            "control_clients": 0,
+            "control_refused": 0,
+            "control_failed": 0,
+        }
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Accept clients from now on."""
+        self._loop = loop
+        self._listening.setblocking(False)
+        loop.add_reader(self._listening.fileno(), self._accept)
+
+    def counters(self) -> dict[str, int]:
+        """Return how many clients came, were refused, and failed."""
+        return dict(self._counters)
+
+    def close(self) -> None:
+        """Hang up on everybody; the socket's path is its owner's business."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._listening.fileno())
+            self._loop = None
+        self._listening.close()
+        for client in tuple(self._clients):
+            client.abort()
+
+    def _accept(self) -> None:
+        """Take one client: the next one is an event of its own."""
+        try:
+            sock, _ = self._listening.accept()
+        except OSError:
+            return  # gone already, or no descriptor: the backlog waits
+        pid, uid = peer_of(sock)
+        full = len(self._clients) >= MAX_CLIENTS
+        if full or uid not in self._users or not self._admit(sock, pid):
+            self._counters["control_refused"] += 1
+            sock.close()
+            return
+        assert self._loop is not None
+        self._counters["control_clients"] += 1
+        sock.setblocking(False)
+        client = _Client(sock, self._dialect(pid), self._loop, self._gone, self._fail)
+        self._clients.add(client)
+        client.start()
+
+    def _gone(self, client: "_Client") -> None:
+        self._clients.discard(client)
+
+    def _fail(self, error: Exception) -> None:
+        self._counters["control_failed"] += 1
+        self._failed("control", error)
+
+
+class _Client:
+    """Moves the bytes of one client, a piece for each callback of the loop."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        dialect: Dialect,
+        loop: asyncio.AbstractEventLoop,
+        gone: Callable[["_Client"], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._sock = sock
+        self._dialect = dialect
+        self._loop = loop
+        self._gone = gone
+        self._failed = failed
+        self._waiting = bytearray()  # not taken by the socket yet
+        self._writes = False
+        self._again: asyncio.Handle | None = None
+        self._silence: asyncio.TimerHandle | None = None
+        self._closed = False
+        dialect.woken = self._wake
+
+    def start(self) -> None:
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+        self._send(self._dialect.begin)
+
+    def abort(self) -> None:
+        """Hang up now."""
+        if self._closed:
+            return
+        self._closed = True
+        self._dialect.leave()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        for handle in (self._again, self._silence):
+            if handle is not None:
+                handle.cancel()
+        self._sock.close()
+        self._gone(self)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(64 * 1024)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.abort()
+            return
+        if not data:
+            self._loop.remove_reader(self._sock.fileno())
+        self._send(lambda: self._dialect.receive(data))
+        if not data and not self._closed and self._dialect.streaming:
+            self.abort()  # nobody half-closes an endless answer
+
+    def _send(self, make: Callable[[], bytes]) -> None:
+        try:
+            self._waiting += make()
+        except Exception as error:
+            self._failed(error)
+            self.abort()
+            return
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what the socket takes, and see to it that the rest follows."""
+        if self._closed:
+            return
+        if self._waiting:
+            try:
+                sent = self._sock.send(self._waiting)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self.abort()
+                return
+            del self._waiting[:sent]
+            if sent:
+                self._heard()
+        if bool(self._waiting) is not self._writes:
+            self._writes = bool(self._waiting)
+            if self._writes:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(self._sock.fileno())
+        self._go_on()
+
+    def _go_on(self) -> None:
+        dialect = self._dialect
+        if dialect.over and not self._waiting:
+            self.abort()
+            return
+        if dialect.answering and not dialect.streaming:
+            self._wake()
+        if self._silence is None and not (dialect.streaming and not self._waiting):
+            self._heard()
+
+    def _wake(self) -> None:
+        """Make the next piece of the answer soon, unless the client is behind."""
+        if self._again is None and len(self._waiting) < _WRITE_HIGH:
+            self._again = self._loop.call_soon(self._more)
+
+    def _more(self) -> None:
+        self._again = None
+        self._send(self._dialect.more)
+
+    def _heard(self) -> None:
+        """Be patient for another while."""
+        if self._silence is not None:
+            self._silence.cancel()
+        self._silence = self._loop.call_later(SILENCE_S, self._silent)
+
+    def _silent(self) -> None:
+        self._silence = None
+        if self._dialect.streaming:
+            return  # what it does not take is dropped and counted
+        self.abort()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makes the control sockets, while we still may: they are served later.
+
+The native one is made without being asked for, where every user keeps such things; if
+that cannot be, nobody has to know. One that was asked for is worth an error.
+"""
+
+import os
+import socket
+import stat
+from contextlib import suppress
+from typing import Final
+
+from passtpy.config.instance import SUFFIX, runtime_folder
+from passtpy.config.model import Config
+from passtpy.errors import SetupError
+from passtpy.log import Log
+
+ACCEPT_BACKLOG: Final = 128
+_FOLDER_MODE: Final = 0o755
+
+
+class ControlSockets:
+    """The listening sockets, made before privileges are given up."""
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self.made: dict[str, socket.socket] = {}
+        self.owner = os.geteuid()  # who started us; we may become another user
+        self._owned: list[str] = []
+        self._open_native(config, log)
+        for kind, path in (
+            ("pesto", config.conf_path),
+            ("slirp", config.api_socket),
+            ("gvproxy", config.gvproxy_services),
+        ):
+            if path is not None:
+                self.made[kind] = _listen(path)
+                self._owned.append(path)
+
+    def _open_native(self, config: Config, log: Log) -> None:
+        if not config.control_enabled:
+            return
+        if config.control is not None:
+            self.made["native"] = _listen(config.control)
+            self._owned.append(config.control)
+            return
+        path = _usual_path(config)
+        if path is None:
+            return
+        try:  # nobody asked for it: not worth an error
+            self.made["native"] = listen(path)
+            self._owned.append(path)
+        except OSError as error:
+            if config.name is not None and isinstance(error, FileExistsError):
+                raise SetupError(f"an instance is called {config.name}") from None
+            log.debug("control.off", path=path, reason=error.strerror or str(error))
+
+    def close(self) -> None:
+        """Remove what we may remove; the rest is known as stale by connecting."""
+        for path in self._owned:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _usual_path(config: Config) -> str | None:
+    """Return where the control socket of this instance is, and see to its folder."""
+    folder = runtime_folder()
+    if folder is None:
+        return None
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(folder, _FOLDER_MODE)
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return None  # somebody else's: no place for us
+    return os.path.join(folder, (config.name or str(os.getpid())) + SUFFIX)
+
+
+def _listen(path: str) -> socket.socket:
+    try:
+        return listen(path)
+    except FileExistsError as error:
+        if "in use" in str(error):
+            raise SetupError(f"Socket path {path} already in use") from None
+        raise SetupError(str(error)) from None
+    except OSError as error:
+        raise SetupError(f"Couldn't listen at {path}: {error.strerror}") from error
+
+
+def listen(path: str) -> socket.socket:
+    """Return a listening socket at `path` for its owner alone; OSError if it cannot be.
+
+    Whatever nobody answers at gives way; FileExistsError: somebody does.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_way(path)
+        mask = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(mask)
+        sock.listen(ACCEPT_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _make_way(path: str) -> None:
+    """Remove the socket of a daemon that is no more; nothing else is removed."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(f"{path} is there, and no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+    raise FileExistsError(f"{path} is in use")

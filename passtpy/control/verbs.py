@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of verbs: all that can be asked of a running daemon, or changed in it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from passtpy.config.late import PORT_OPTIONS
+from passtpy.config.portrule import Able, PortRule, PortTable, Side
+from passtpy.config.ports import PortContext, ephemeral_ports, read_ports
+from passtpy.control.filter import Context, FilterError, Predicate, compile_filter
+from passtpy.control.flows import chosen, listing
+from passtpy.control.forwards import Listed, with_rules, without_rules
+from passtpy.control.metrics import MEDIA_TYPE, metrics
+from passtpy.control.owners import Owners, Question
+from passtpy.control.verb import (
+    Arguments,
+    Code,
+    ControlError,
+    Json,
+    Kind,
+    Later,
+    Lines,
+    Param,
+    Reply,
+    Text,
+    Value,
+    Verb,
+)
+from passtpy.errors import ConfigError
+from passtpy.log import LogLevel
+
+MAX_SPECS = 1000  # in one batch
+LEVELS = tuple(level.name.lower() for level in LogLevel)
+# How a specification names its table and protocol; long names as on command lines.
+SPEC_KINDS = {
+    "tcp": "tcp-ports",
+    "udp": "udp-ports",
+    "tcp-ns": "tcp-ns",
+    "udp-ns": "udp-ns",
+}
+
+
+def _filter(owners: Owners, text: str) -> Predicate:
+    names: dict[str, frozenset[int]] = {}
+    for rule in owners.rules.listed():
+        if rule.name:
+            names[rule.name] = names.get(rule.name, frozenset()) | {rule.id}
+    try:
+        return compile_filter(text, Context(names, owners.flows.now()))
+    except FilterError as error:
+        raise ControlError(Code.BAD_REQUEST, str(error), "filter") from None
+
+
+def get_instance(owners: Owners, _: Arguments) -> Reply:
+    """Answer `instance`."""
+    about = dict(owners.instance.describe())
+    about["policy_generation"] = owners.rules.generation
+    about["log_level"] = owners.logging.level()
+    return Value(about)
+
+
+def list_flows(owners: Owners, args: Arguments) -> Reply:
+    """Answer `flows`."""
+    predicate = _filter(owners, args.get("filter", ""))
+    names = {rule.id: rule.name for rule in owners.rules.listed()}
+    return Lines(listing(owners.flows, predicate, args.get("limit"), names))
+
+
+def close_flow(owners: Owners, args: Arguments) -> Reply:
+    """Answer `close one`."""
+    if not owners.flows.close(args["id"]):
+        raise ControlError(Code.NOT_FOUND, f"there is no flow {args['id']}", "id")
+    return Value({"closed": 1})
+
+
+def close_flows(owners: Owners, args: Arguments) -> Reply:
+    """Answer `close`: a line for each flow, and how many there were."""
+    predicate = _filter(owners, args["filter"])
+
+    def closed() -> Iterator[Json | None]:
+        count = 0
+        for flow in chosen(owners.flows, predicate, None):
+            if flow is not None and owners.flows.close(flow.flow_id):
+                count += 1
+            yield None
+        yield {"closed": count}
+
+    return Lines(closed())
+
+
+def list_rules(owners: Owners, _: Arguments) -> Reply:
+    """Answer `rules`."""
+    fields = ("id", "number", "name", "match", "outcome", "why", "hits")
+    return Value(
+        {
+            "generation": owners.rules.generation,
+            "rules": [
+                {field: getattr(rule, field) for field in fields}
+                for rule in owners.rules.listed()
+            ],
+        }
+    )
+
+
+def explain(owners: Owners, args: Arguments) -> Reply:
+    """Answer `explain`."""
+    question = Question(
+        args.get("from", "guest"),
+        args.get("proto", "tcp"),
+        args.get("src"),
+        args["dst"],
+    )
+    return Value(owners.rules.explain(question))
+
+
+def forward_json(each: Listed) -> dict[str, Any]:
+    """Return a forward as every answer shows it."""
+    rule = each.rule
+    return {
+        "id": each.id,
+        "table": each.side.value,
+        "proto": "udp" if rule.proto == 17 else "tcp",
+        "addr": None if rule.addr is None else str(rule.addr),
+        "interface": rule.ifname,
+        "first": rule.first,
+        "last": rule.last,
+        "target": None if rule.target is None else str(rule.target),
+        "target_first": rule.first + rule.delta,
+        "weak": rule.weak,
+        "auto": rule.scan,
+        "open_ports": each.open_ports,
+        "text": str(rule).strip(),
+    }
+
+
+def list_forwards(owners: Owners, _: Arguments) -> Reply:
+    """Answer `forwards`."""
+    return Value({"forwards": [forward_json(f) for f in owners.forwards.listed()]})
+
+
+def read_spec(tables: Sequence[PortTable], text: object) -> list[tuple[Side, PortRule]]:
+    """Return the rules of `tcp:8080:80` and its like; ConfigError for what is none."""
+    if not isinstance(text, str):
+        raise ConfigError("a specification is text, like tcp:8080:80")
+    kind, colon, spec = text.partition(":")
+    option = SPEC_KINDS.get(kind)
+    if not colon or option is None:
+        known = ", ".join(f"{each}:" for each in SPEC_KINDS)
+        raise ConfigError(f"{text!r} has to begin with one of {known}")
+    each = PORT_OPTIONS[option]
+    able = next((t.able for t in tables if t.side is each.side), None)
+    if able is None:
+        raise ConfigError(f"{kind}: there is no namespace to listen in")
+    context = PortContext(
+        option=each.name,
+        proto=each.proto,
+        side=each.side,
+        ipv4=bool(able & Able.IPV4),
+        ipv6=bool(able & Able.IPV6),
+        scans=bool(able & Able.SCAN),
+        ephemeral=ephemeral_ports(),
+    )
+    return [(each.side, rule) for rule in read_ports(spec, context)]
+
+
+def add_forwards(owners: Owners, args: Arguments) -> Reply:
+    """Answer `add forwards`: all of them, or none and a reason for each."""
+    specs = args["specs"]
+    if len(specs) > MAX_SPECS:
+        text = f"at most {MAX_SPECS} specifications at once"
+        raise ControlError(Code.TOO_MUCH, text, "specs")
+    tables = owners.forwards.tables()
+    wanted: list[tuple[Side, PortRule]] = []
+    origin: list[int] = []  # which specification each rule comes from
+    faults: list[Json] = []
+    for number, spec in enumerate(specs):
+        try:
+            rules = read_spec(tables, spec)
+        except ConfigError as error:
+            faults.append({"spec": spec, "message": str(error)})
+            continue
+        wanted += rules
+        origin += [number] * len(rules)
+    changed, refused = with_rules(tables, wanted)
+    faults += [{"spec": specs[origin[at]], "message": why} for at, why in refused]
+    if faults:
+        raise _refused(faults, Code.BAD_REQUEST if not refused else Code.CONFLICT)
+    return _replace(owners, tables, changed, wanted)
+
+
+def _refused(faults: Sequence[Json], code: Code) -> ControlError:
+    text = "; ".join(str(fault["message"]) for fault in faults[:5])
+    return ControlError(code, text, "specs", tuple(faults))
+
+
+def _replace(
+    owners: Owners,
+    seen: tuple[PortTable, ...],
+    tables: tuple[PortTable, ...],
+    added: Sequence[tuple[Side, PortRule]],
+) -> Later:
+    later = Later()
+
+    def applied(reasons: Sequence[str]) -> None:
+        if reasons:
+            faults = tuple({"message": reason} for reason in reasons)
+            text = "; ".join(reasons[:5])
+            later.settle(ControlError(Code.CONFLICT, text, "specs", faults))
+            return
+        listed = [
+            forward_json(f)
+            for f in owners.forwards.listed()
+            if (f.side, f.rule) in set(added)
+        ]
+        later.settle(Value({"forwards": listed}))
+
+    owners.forwards.replace(seen, tables, applied)
+    return later
+
+
+def remove_forward(owners: Owners, args: Arguments) -> Reply:
+    """Answer `remove a forward`."""
+    found = [f for f in owners.forwards.listed() if f.id == args["id"]]
+    if not found:
+        raise ControlError(Code.NOT_FOUND, f"there is no forward {args['id']}", "id")
+    gone = [(each.side, each.rule) for each in found]
+    seen = owners.forwards.tables()
+    tables = without_rules(seen, gone)
+    later = Later()
+
+    def applied(reasons: Sequence[str]) -> None:
+        if reasons:
+            later.settle(ControlError(Code.CONFLICT, "; ".join(reasons)))
+        else:
+            later.settle(Value({"removed": [forward_json(f) for f in found]}))
+
+    owners.forwards.replace(seen, tables, applied)
+    return later
+
+
+def get_stats(owners: Owners, _: Arguments) -> Reply:
+    """Answer `stats`."""
+    return Value({"counters": dict(sorted(owners.instance.statistics().items()))})
+
+
+def get_metrics(owners: Owners, _: Arguments) -> Reply:
+    """Answer `metrics`."""
+    return Text(metrics(owners), MEDIA_TYPE)
+
+
+def get_events(owners: Owners, args: Arguments) -> Reply:
+    """Answer `events`."""
+    return owners.events.subscribe(args.get("since"))
+
+
+def put_log(owners: Owners, args: Arguments) -> Reply:
+    """Answer `log`."""
+    owners.logging.set_level(args["level"], args.get("for_s"))
+    return Value({"level": owners.logging.level()})
+
+
+def reload(owners: Owners, _: Arguments) -> Reply:
+    """Answer `reload`."""
+    return owners.instance.reload()
+
+
+def stop(owners: Owners, _: Arguments) -> Reply:
+    """Answer `stop`."""
+    return owners.instance.stop()
+
+
+_FILTER = Param(
+    "filter", Kind.TEXT, "flows to choose, as `tcp and port 443`; see docs/control.md"
+)
+
+VERBS: tuple[Verb[Owners], ...] = (
+    Verb(
+        "instance",
+        "GET",
+        "/v1/instance",
+        "Say who you are.",
+        "Name, version, mode, addresses, uptime, generation of the policy.",
+        get_instance,
+    ),
+    Verb(
+        "flows",
+        "GET",
+        "/v1/flows",
+        "List flows.",
+        "One JSON object a line for each flow.",
+        list_flows,
+        (_FILTER, Param("limit", Kind.INTEGER, "flows at most", least=1)),
+    ),
+    Verb(
+        "close-flow",
+        "DELETE",
+        "/v1/flows/{id}",
+        "Reset one flow, as if its peer had.",
+        "How many were closed: 1.",
+        close_flow,
+        (Param("id", Kind.INTEGER, "id of the flow", required=True, most=2**64 - 1),),
+    ),
+    Verb(
+        "close-flows",
+        "DELETE",
+        "/v1/flows",
+        "Reset all flows that a filter chooses.",
+        "How many were closed.",
+        close_flows,
+        (
+            Param(
+                "filter", Kind.TEXT, "flows to close; empty: all of them", required=True
+            ),
+        ),
+    ),
+    Verb(
+        "rules",
+        "GET",
+        "/v1/rules",
+        "List the policy, in the order in which it is tried.",
+        "Rules with their ids, what they are about, and hits.",
+        list_rules,
+    ),
+    Verb(
+        "explain",
+        "GET",
+        "/v1/explain",
+        "Say what would become of a flow.",
+        "The rule that decides, addresses on both sides, rules that nearly matched.",
+        explain,
+        (
+            Param("dst", Kind.TEXT, "ADDR:PORT it is meant for", required=True),
+            Param("src", Kind.TEXT, "ADDR[:PORT] it comes from"),
+            Param(
+                "proto",
+                Kind.TEXT,
+                "protocol; tcp unless said",
+                choices=("tcp", "udp", "icmp"),
+            ),
+            Param(
+                "from",
+                Kind.TEXT,
+                "where it begins; guest unless said",
+                choices=("guest", "host", "namespace"),
+            ),
+        ),
+    ),
+    Verb(
+        "forwards",
+        "GET",
+        "/v1/forwards",
+        "List forwarded ports.",
+        "Forwards with their ids.",
+        list_forwards,
+    ),
+    Verb(
+        "add-forwards",
+        "POST",
+        "/v1/forwards",
+        "Forward more ports: all that is asked, or nothing.",
+        "The new forwards, once their sockets listen.",
+        add_forwards,
+        (
+            Param(
+                "specs",
+                Kind.LIST,
+                "specifications as on the command line, behind tcp:, udp:, tcp-ns: or"
+                " udp-ns:, as tcp:8080:80",
+                required=True,
+            ),
+        ),
+    ),
+    Verb(
+        "remove-forward",
+        "DELETE",
+        "/v1/forwards/{id}",
+        "Stop forwarding.",
+        "The forward that was removed; its connections go on.",
+        remove_forward,
+        (Param("id", Kind.INTEGER, "id of the forward", required=True),),
+    ),
+    Verb(
+        "stats",
+        "GET",
+        "/v1/stats",
+        "Count.",
+        "Every counter, by name.",
+        get_stats,
+    ),
+    Verb(
+        "metrics",
+        "GET",
+        "/metrics",
+        "Count, for Prometheus.",
+        "Metrics as text.",
+        get_metrics,
+    ),
+    Verb(
+        "events",
+        "GET",
+        "/v1/events",
+        "Tell what happens, until the client leaves.",
+        "One JSON object a line; what was missed is told in it.",
+        get_events,
+        (Param("since", Kind.INTEGER, "number of the first event wanted, if kept"),),
+    ),
+    Verb(
+        "log",
+        "PUT",
+        "/v1/log",
+        "Change the level of the log, for good or for a while.",
+        "The level that is in force.",
+        put_log,
+        (
+            Param("level", Kind.TEXT, "level", required=True, choices=LEVELS),
+            Param("for_s", Kind.INTEGER, "seconds until it goes back", least=1),
+        ),
+    ),
+    Verb(
+        "reload",
+        "POST",
+        "/v1/reload",
+        "Read policy and configuration again.",
+        "What has changed.",
+        reload,
+    ),
+    Verb("stop", "POST", "/v1/stop", "End politely.", "That it ends.", stop),
+)

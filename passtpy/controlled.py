@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon as its control sockets see it: who answers what, and who may ask.
+
+Each class here answers for one part of the daemon what passtpy/control/owners.py asks.
+The sockets are made while we may still make them; they are served once all is set up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from passtpy import __version__
+from passtpy._native import Event
+from passtpy.addr import Address, Mac, from_inany
+from passtpy.config.model import AttachPath, AttachPid, Config, ServeSocket
+from passtpy.config.portrule import PortTable
+from passtpy.control.events import Events
+from passtpy.control.flows import PIF_NAMES
+from passtpy.control.forwards import Applied, Listed
+from passtpy.control.gvproxy import GVPROXY_VERBS, Services, as_text
+from passtpy.control.http import Conversation, Router
+from passtpy.control.owners import Owners, Question, RuleListed
+from passtpy.control.pesto import PestoConversation
+from passtpy.control.server import Dialect, Server, is_outside
+from passtpy.control.slirp import SlirpApi, SlirpConversation
+from passtpy.control.verb import Code, ControlError, Json, Later, Value
+from passtpy.control.verbs import VERBS
+from passtpy.engine import Engine
+from passtpy.flow import FlowRecord, FlowState, FlowWhy, Pif, describe_flow, flows_in
+from passtpy.log import Log, LogLevel
+from passtpy.net.forwarding.listeners import Forwarding
+from passtpy.net.namespace.guest import Guest
+from passtpy.policy.decide import Decider
+from passtpy.policy.explain import show_match, show_outcome
+from passtpy.policy.question import QuestionError, answer, read_question
+
+_SIDES: Final = {Pif.HOST: "HOST", Pif.SPLICE: "SPLICE"}
+
+
+class Parts:
+    """What the owners share: the parts of the daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        got: Guest,
+        engine: Engine,
+        decider: Decider,
+        forwarding: Forwarding,
+        log: Log,
+        stop: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.got = got
+        self.engine = engine
+        self.decider = decider
+        self.forwarding = forwarding
+        self.log = log
+        self.stop = stop
+        self.started = time.time()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what this instance is called."""
+        return self.config.name or str(os.getpid())
+
+
+class DaemonInstance:
+    """The daemon as a whole."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def describe(self) -> Json:
+        parts, view = self._parts, self._parts.engine.view
+        times = os.times()
+        seen = parts.decider.guest
+        return {
+            "name": parts.name,
+            "version": __version__,
+            "program": parts.config.program,
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - parts.started, 3),
+            "started_at": round(parts.started, 3),
+            "cpu_s": round(times.user + times.system, 3),
+            "guest": _guest_name(parts.config),
+            "interface": parts.got.ifname or None,
+            "mtu": parts.got.mtu,
+            "addresses": [str(from_inany(raw)) for raw in seen.known()],
+            "gateways": [str(a) for a in (view.host.gateway4, view.host.gateway6) if a],
+            "dns": [str(each.target) for each in view.dns],
+            "resolvers": [str(address) for address in view.resolver.nameservers],
+        }
+
+    def statistics(self) -> Mapping[str, int]:
+        return self._parts.engine.statistics()
+
+    def reload(self) -> Later:
+        """Make rules and services anew; what they are made from was followed."""
+        parts, later = self._parts, Later()
+        parts.engine.tell(parts.engine.view, "recheck")
+        later.settle(Value({"generation": parts.decider.generation}))
+        return later
+
+    def stop(self) -> Value:
+        assert self._parts.loop is not None
+        self._parts.loop.call_later(0.05, self._parts.stop)  # the answer goes first
+        return Value({"stopping": True})
+
+
+def _guest_name(config: Config) -> str:
+    match config.target:
+        case AttachPid(pid=pid):
+            return f"pid {pid}"
+        case AttachPath(path=path):
+            return path
+        case ServeSocket(path=path):
+            return path or "machine"
+    return "machine" if config.for_machine else "command"
+
+
+class EngineFlows:
+    """The flow table."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._engine = parts.engine
+
+    def pages(self) -> Iterator[Sequence[FlowRecord]]:
+        return self._engine.pages()
+
+    def close(self, flow_id: int) -> bool:
+        return self._engine.close_flow(flow_id)
+
+    def now(self) -> int:
+        return time.monotonic_ns()
+
+
+class DeciderRules:
+    """The policy."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    @property
+    def generation(self) -> int:
+        return self._parts.decider.generation
+
+    def listed(self) -> Sequence[RuleListed]:
+        decider = self._parts.decider
+        hits = decider.hits
+        return [
+            RuleListed(
+                each.id,
+                each.number,
+                None,
+                show_match(each.rule.match),
+                show_outcome(each.rule.outcome),
+                each.rule.why,
+                hits[each.id],
+            )
+            for each in decider.rules
+        ]
+
+    def explain(self, question: Question) -> Json:
+        decider, view = self._parts.decider, self._parts.engine.view
+        asked = question.origin, question.proto, question.src, question.dst
+        try:
+            miss = read_question(*asked, decider.guest, view)
+        except QuestionError as error:
+            raise ControlError(Code.BAD_REQUEST, str(error), error.field) from None
+        return answer(decider, miss)
+
+
+class ForwardingForwards:
+    """The forwarding tables."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._forwarding = parts.forwarding
+
+    def tables(self) -> tuple[PortTable, ...]:
+        return self._forwarding.tables()
+
+    def listed(self) -> Sequence[Listed]:
+        sides = {table.side.value: table.side for table in self.tables()}
+        return [
+            Listed(
+                each.forward.id,
+                sides[_SIDES[each.forward.pif]],
+                each.forward.rule,
+                each.open_ports,
+            )
+            for each in self._forwarding.standing()
+        ]
+
+    def replace(
+        self,
+        old: tuple[PortTable, ...],
+        new: tuple[PortTable, ...],
+        applied: Applied,
+    ) -> None:
+        self._forwarding.replace(old, new, applied)
+
+
+class LogLevels:
+    """The level of the log, for good or for a while."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._timer: asyncio.TimerHandle | None = None
+        self._before: LogLevel | None = None
+
+    def level(self) -> str:
+        return self._parts.log.level.name.lower()
+
+    def set_level(self, level: str, seconds: int | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        before = self._parts.log.level if self._before is None else self._before
+        self._before = None
+        self._set(LogLevel[level.upper()])
+        if seconds is not None:
+            assert self._parts.loop is not None
+            self._before = before
+            self._timer = self._parts.loop.call_later(seconds, self._go_back)
+
+    def _go_back(self) -> None:
+        self._timer = None
+        if self._before is not None:
+            self._set(self._before)
+            self._before = None
+
+    def _set(self, level: LogLevel) -> None:
+        self._parts.log.level = level
+        self._parts.engine.set_log_level()
+
+
+class EventFeed:
+    """Puts what happens to flows, and what the log says, into the ring of events."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.events = Events(self._heard)
+
+    def _heard(self, anybody: bool) -> None:
+        """Look at flows only while somebody listens."""
+        self._parts.engine.watch(self._flow if anybody else None)
+        self._parts.log.watcher = self._said if anybody else None
+
+    def _said(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        self.events.publish(event, {"level": level, **fields})
+
+    def _flow(self, name: str, event: Event) -> None:
+        if event.flow is None:
+            return  # a limit: the log says it
+        (flow,) = flows_in(event.flow)
+        about: dict[str, object] = {
+            "id": event.flow_id,
+            "from": PIF_NAMES[Pif(flow.pif0)],
+            "flow": describe_flow(flow),
+        }
+        if name == "flow_state" and flow.state == FlowState.ACTIVE:
+            self.events.publish("flow.opened", about)
+        elif name == "flow_closed":
+            about["reason"] = FlowWhy(event.args[0]).name.lower()
+            self.events.publish("flow.closed", about)
+
+
+class Control:
+    """Serves all control sockets."""
+
+    def __init__(
+        self, sockets: Mapping[str, socket.socket], parts: Parts, owner: int
+    ) -> None:
+        """`owner` is the user who started us; root may always ask."""
+        self._parts = parts
+        self._feed = EventFeed(parts)
+        self._users = frozenset((0, owner))
+        self._servers = [
+            Server(
+                sock,
+                self._dialect(kind),
+                self._users,
+                self._failed,
+                is_outside if kind == "native" else _anybody,
+            )
+            for kind, sock in sockets.items()
+        ]
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer from now on."""
+        self._parts.loop = loop
+        for server in self._servers:
+            server.start(loop)
+
+    def counters(self) -> dict[str, int]:
+        """Return how many clients came, were refused, and failed."""
+        found: dict[str, int] = {}
+        for server in self._servers:
+            for name, count in server.counters().items():
+                found[name] = found.get(name, 0) + count
+        return found | {"control_events_missed": self._feed.events.missed}
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        self._feed.events.close()
+        for server in self._servers:
+            server.close()
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._parts.log.failure("control.failed", error, request=what)
+
+    def _dialect(self, kind: str) -> Callable[[int], Dialect]:
+        parts = self._parts
+        forwards = ForwardingForwards(parts)
+        match kind:
+            case "pesto":
+                return lambda pid: self._pesto(forwards, pid)
+            case "slirp":
+                api = SlirpApi(forwards, lambda: _guest4(parts))
+                return lambda pid: SlirpConversation(api)
+            case "gvproxy":
+                services = Services(
+                    forwards,
+                    lambda: _guest4(parts),
+                    lambda: _leases(parts),
+                    parts.engine.statistics,
+                )
+                foreign = Router(GVPROXY_VERBS, services, self._failed, as_text)
+                return lambda pid: Conversation(foreign)
+        owners = Owners(
+            instance=DaemonInstance(parts),
+            flows=EngineFlows(parts),
+            rules=DeciderRules(parts),
+            forwards=forwards,
+            logging=LogLevels(parts),
+            events=self._feed.events,
+        )
+        router = Router(VERBS, owners, self._failed)
+        return lambda pid: Conversation(router)
+
+    def _pesto(self, forwards: ForwardingForwards, pid: int) -> Dialect:
+        log = self._parts.log
+        log.info("conf.client", text=f"Accepted configuration client, PID {pid}")
+        return PestoConversation(
+            forwards, lambda line: log.warning("conf.refused", text=line)
+        )
+
+
+def _anybody(_: socket.socket, pid: int) -> bool:
+    """Admit whoever may connect: who makes such a socket says where."""
+    del pid
+    return True
+
+
+def _guest4(parts: Parts) -> Any:
+    return parts.engine.view.host.guest4
+
+
+def _leases(parts: Parts) -> Mapping[Address, Mac]:
+    host, mac = parts.engine.view.host, parts.engine.datapath.guest_mac
+    return {} if host.guest4 is None else {host.guest4: mac}

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What people's commands print, and what they take."""
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from passtpy.__main__ import COMMANDS as KNOWN
+from passtpy.client.cli import NAMES, build_parser
+from passtpy.client.commands import COMMANDS
+from passtpy.client.completion import SHELLS, completion
+from passtpy.client.show import duration, endpoint, size, table
+from passtpy.client.top import Look, rates, view
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1.0kB"),
+        (12_345, "12.3kB"),
+        (999_499, "999kB"),
+        (999_999, "1.0MB"),
+        (5e9, "5.0GB"),
+        (7e18, "7000PB"),
+    ],
+)
+def test_sizes(count: float, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0s"),
+        (0.34, "0.3s"),
+        (42, "42s"),
+        (310, "5m10s"),
+        (3 * 3600 + 300, "3h05m"),
+        (2 * 86400 + 4 * 3600, "2d04h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(int(seconds * 1e9)) == text
+
+
+@pytest.mark.parametrize(
+    ("addr", "port", "text"),
+    [
+        ("192.0.2.1", 80, "192.0.2.1:80"),
+        ("2001:db8::1", 80, "[2001:db8::1]:80"),
+        (None, 0, "*"),
+        (None, 80, "*:80"),
+    ],
+)
+def test_endpoints(addr: str | None, port: int, text: str) -> None:
+    assert endpoint({"addr": addr, "port": port}) == text
+
+
+def test_tables_are_aligned_and_cut() -> None:
+    lines = table(("A", "LONG"), [("xyz", "1"), ("q", "22")], 7)
+    assert lines == ["A    LO", "xyz  1", "q    22"]
+
+
+def flow(number: int, sent: int, got: int, age_s: float = 60) -> dict[str, Any]:
+    end = {"addr": "198.51.100.1", "port": 443}
+    return {
+        "id": number,
+        "type": "tcp",
+        "from": "guest",
+        "src": {"addr": "192.0.2.2", "port": 1000 + number},
+        "target_dst": end,
+        "rule": {"id": 7},
+        "bytes": [sent, got],
+        "age_ns": int(age_s * 1e9),
+    }
+
+
+def look(at: float, *flows: dict[str, Any]) -> Look:
+    about = {"name": "box", "program": "pasta", "pid": 5, "uptime_s": 9}
+    counters = {"flows": len(flows), "turns": int(at * 100)}
+    return Look(at, {f["id"]: f for f in flows}, counters, about | {"cpu_s": at / 2})
+
+
+def test_rates_are_differences() -> None:
+    before = look(10, flow(1, 0, 100), flow(2, 0, 0))
+    now = look(12, flow(1, 0, 2100), flow(3, 4000, 0, age_s=1), flow(4, 9999, 0))
+    moved = rates(before, now)
+    assert moved.got[1] == 1000
+    assert moved.sent[3] == 2000  # it is new
+    assert 4 not in moved.sent  # was idle before: nobody knows since when it sent
+    assert moved.cpu == pytest.approx(50)
+    assert moved.rules == {"7": 3000}
+    assert moved.peers == {"198.51.100.1": 3000}
+    lines = view(now, moved, 24, 80)
+    assert lines[0].startswith("box  pasta 5  up 9.0s  flows 3  cpu 50%  turns 100/s")
+    assert [line.split()[0] for line in lines[4:]] == ["3", "1", "4"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_program_knows_its_commands_without_importing_them() -> None:
+    assert KNOWN == NAMES
+    assert {command.name for command in COMMANDS} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args([name, "--help"])
+    assert caught.value.code == 0
+    assert f"passtpy {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completions_name_every_command(shell: str) -> None:
+    script = completion(shell, COMMANDS)
+    assert all(name in script for name in NAMES)
+
+
+def test_the_completion_of_bash_is_bash() -> None:
+    script = completion("bash", COMMANDS)
+    ask = "\nCOMP_WORDS=(passtpy fl); COMP_CWORD=1; _passtpy; echo ${COMPREPLY[*]}"
+    said = subprocess.check_output(["bash", "-c", script + ask], text=True)
+    assert said == "flows\n"

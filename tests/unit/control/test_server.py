@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Clients of the control socket: who may talk, and who can stop whom (nobody)."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from passtpy.control import server
+from passtpy.control.server import Server
+from passtpy.control.sockets import listen
+
+ME = frozenset((os.getuid(),))
+
+
+class Shout:
+    """Answers each line in capitals; `long` gets as much as it takes; `wait` waits."""
+
+    def __init__(self, pid: int) -> None:
+        self.woken: Callable[[], None] = lambda: None
+        self.pid = pid
+        self.left = 0
+        self.streaming = False
+        self.over = False
+        self.gone = False
+        SEEN.append(self)
+
+    def begin(self) -> bytes:
+        return b"hello\n"
+
+    def receive(self, data: bytes) -> bytes:
+        if data == b"long\n":
+            self.left = 1000
+        elif data == b"wait\n":
+            self.streaming = True
+        elif data == b"bug\n":
+            raise ZeroDivisionError
+        elif data in (b"", b"bye\n"):
+            self.over = True
+        return data.upper()
+
+    @property
+    def answering(self) -> bool:
+        return self.left > 0 or self.streaming
+
+    def more(self) -> bytes:
+        if self.streaming:
+            return b"event\n"
+        self.left -= 1
+        return b"x" * 65536
+
+    def leave(self) -> None:
+        self.gone = True
+
+
+SEEN: list[Shout] = []
+WRITERS: list[asyncio.StreamWriter] = []
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    SEEN.clear()
+    return str(tmp_path / "control")
+
+
+def serve(
+    path: str, body: Callable[[Server], Awaitable[None]], users: frozenset[int] = ME
+) -> Server:
+    async def main() -> Server:
+        it = Server(listen(path), Shout, users, lambda at, e: None)
+        it.start(asyncio.get_running_loop())
+        try:
+            await asyncio.wait_for(body(it), 20)
+        finally:
+            it.close()
+            for writer in WRITERS:
+                writer.close()
+            await asyncio.gather(
+                *(w.wait_closed() for w in WRITERS), return_exceptions=True
+            )
+            WRITERS.clear()
+        return it
+
+    return asyncio.run(main())
+
+
+async def connect(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_unix_connection(path)
+    WRITERS.append(writer)
+    return reader, writer
+
+
+def test_bytes_go_both_ways_until_the_dialect_is_over(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, writer = await connect(path)
+        assert await reader.readline() == b"hello\n"
+        writer.write(b"how are you\n")
+        assert await reader.readline() == b"HOW ARE YOU\n"
+        writer.write(b"bye\n")
+        assert await reader.read() == b"BYE\n"
+        assert SEEN[0].pid == os.getpid()
+
+    serve(path, body)
+    assert SEEN[0].gone
+
+
+def test_the_socket_is_its_owners_alone(path: str) -> None:
+    with listen(path):
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_another_user_is_not_heard(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, _ = await connect(path)
+        assert await reader.read() == b""
+
+    it = serve(path, body, users=frozenset((os.getuid() + 1,)))
+    assert it.counters()["control_refused"] == 1
+    assert not SEEN
+
+
+def test_a_client_that_does_not_read_stops_nobody(path: str) -> None:
+    async def body(it: Server) -> None:
+        deaf = socket.socket(socket.AF_UNIX)
+        deaf.connect(path)
+        deaf.send(b"long\n")
+        reader, writer = await connect(path)
+        for _ in range(50):
+            writer.write(b"hey\n")
+            await reader.readline()
+        assert SEEN[0].left > 900  # no more was made than its socket takes
+        deaf.close()
+
+    serve(path, body)
+
+
+def test_a_long_answer_arrives_whole(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, writer = await connect(path)
+        writer.write(b"long\n")
+        got = await reader.readexactly(len(b"hello\nLONG\n") + 1000 * 65536)
+        assert got.endswith(b"x")
+
+    serve(path, body)
+
+
+def test_a_bug_costs_one_client(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, writer = await connect(path)
+        writer.write(b"bug\n")
+        assert await reader.read() == b"hello\n"
+        reader, writer = await connect(path)
+        writer.write(b"hey\n")
+        assert await reader.readexactly(10) == b"hello\nHEY\n"
+
+    assert serve(path, body).counters()["control_failed"] == 1
+
+
+def test_clients_are_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CLIENTS", 2)
+
+    async def body(it: Server) -> None:
+        kept = [await connect(path) for _ in range(2)]
+        for reader, _ in kept:
+            assert await reader.readline() == b"hello\n"
+        reader, _ = await connect(path)
+        assert await reader.read() == b""
+        kept[0][1].close()
+        while not SEEN[0].gone:
+            await asyncio.sleep(0.01)
+        reader, _ = await connect(path)
+        assert await reader.readline() == b"hello\n"
+
+    assert serve(path, body).counters()["control_refused"] == 1
+
+
+def test_silence_ends_a_client_but_no_stream(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENCE_S", 0.1)
+
+    async def body(it: Server) -> None:
+        silent, _ = await connect(path)
+        streaming, writer = await connect(path)
+        writer.write(b"wait\n")
+        assert await silent.read() == b"hello\n"
+        SEEN[1].woken()
+        assert await streaming.readexactly(17) == b"hello\nWAIT\nevent\n"
+
+    serve(path, body)
+
+
+def test_a_stale_socket_gives_way_and_a_living_one_does_not(path: str) -> None:
+    with listen(path), pytest.raises(FileExistsError, match="in use"):
+        listen(path)
+    with listen(path):
+        pass
+
+
+def test_what_is_no_socket_stays(path: str) -> None:
+    Path(path).write_text("precious")
+    with pytest.raises(FileExistsError, match="no socket"):
+        listen(path)
+    assert Path(path).read_text() == "precious"

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verbs, asked over HTTP of owners that are made up."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from passtpy.control.events import Events
+from passtpy.control.http import Conversation, Router
+from passtpy.control.owners import Owners, Question, RuleListed
+from passtpy.control.verb import Code, ControlError, Json, Later, Value
+from passtpy.control.verbs import VERBS
+from passtpy.flow import FlowRecord
+from tests.unit.control.fakes import Forwards, rule
+from tests.unit.control.test_filter import SECOND, flow
+from tests.unit.control.test_http import dechunk, request, split
+
+
+class Daemon:
+    """Every owner in one."""
+
+    def __init__(self) -> None:
+        self.flows = {n: flow(flow_id=n, eport0=n) for n in range(1, 8)}
+        self.said = "info"
+        self.timed: int | None = None
+        self.later = Later()
+        self.generation = 4
+
+    def describe(self) -> Json:
+        return {
+            "name": "box",
+            "version": "1",
+            "program": "pasta",
+            "pid": 7,
+            "started_at": 100,
+        }
+
+    def statistics(self) -> Mapping[str, int]:
+        return {"turns": 5, "flows": 7}
+
+    def reload(self) -> Later:
+        return self.later
+
+    def stop(self) -> Value:
+        return Value({"stopping": True})
+
+    def pages(self) -> Iterator[Sequence[FlowRecord]]:
+        records = list(self.flows.values())
+        for at in range(0, len(records), 3):
+            yield records[at : at + 3]
+
+    def close(self, flow_id: int) -> bool:
+        return self.flows.pop(flow_id, None) is not None
+
+    def now(self) -> int:
+        return 200 * SECOND
+
+    def listed(self) -> Sequence[RuleListed]:
+        return [RuleListed(3, 1, "web", "tcp to any", "to the host", "--allow", 9)]
+
+    def explain(self, question: Question) -> Json:
+        if question.dst == "x":
+            raise ControlError(Code.BAD_REQUEST, "x is no address", "dst")
+        return {"asked": [question.origin, question.proto, question.src, question.dst]}
+
+    def level(self) -> str:
+        return self.said
+
+    def set_level(self, level: str, seconds: int | None) -> None:
+        self.said, self.timed = level, seconds
+
+
+class Asker:
+    def __init__(self, *rules: Any) -> None:
+        self.daemon = Daemon()
+        self.forwards = Forwards(*rules)
+        self.events = Events(clock=lambda: 1.0)
+        it: Any = self.daemon
+        owners = Owners(it, it, it, self.forwards, it, self.events)
+
+        def failed(at: str, error: Exception) -> None:
+            raise error
+
+        self.client = Conversation(Router(VERBS, owners, failed))
+
+    def raw(self, method: str, target: str, body: object = None) -> tuple[int, bytes]:
+        said = self.client.receive(request(method, target, body))
+        while self.client.answering and not self.client.streaming:
+            said += self.client.more()
+        status, data = split(said)
+        return status, dechunk(data) if b"chunked" in said[:200] else data
+
+    def ask(self, method: str, target: str, body: object = None) -> tuple[int, Any]:
+        status, data = self.raw(method, target, body)
+        return status, json.loads(data)
+
+    def lines(self, method: str, target: str) -> list[Any]:
+        return [json.loads(line) for line in self.raw(method, target)[1].splitlines()]
+
+
+@pytest.fixture
+def asker() -> Asker:
+    return Asker(rule(22), rule(53, proto=17))
+
+
+def test_the_instance_says_who_it_is(asker: Asker) -> None:
+    status, told = asker.ask("GET", "/v1/instance")
+    assert status == 200
+    assert told == {
+        "name": "box",
+        "version": "1",
+        "program": "pasta",
+        "pid": 7,
+        "started_at": 100,
+        "policy_generation": 4,
+        "log_level": "info",
+    }
+
+
+def test_flows_are_listed_filtered_and_limited(asker: Asker) -> None:
+    assert [f["id"] for f in asker.lines("GET", "/v1/flows")] == [1, 2, 3, 4, 5, 6, 7]
+    assert len(asker.lines("GET", "/v1/flows?limit=4")) == 4
+    (found,) = asker.lines("GET", "/v1/flows?filter=tcp+and+sport+5+and+rule+web")
+    assert found == {
+        "id": 5,
+        "type": "tcp",
+        "spliced": False,
+        "state": "active",
+        "from": "guest",
+        "to": "host",
+        "src": {"addr": "192.0.2.5", "port": 5},
+        "dst": {"addr": "198.51.100.1", "port": 443},
+        "target_src": {"addr": "192.0.2.1", "port": 50000},
+        "target_dst": {"addr": "203.0.113.9", "port": 8443},
+        "rule": {"id": 3, "name": "web"},
+        "packets": [10, 5],
+        "bytes": [1_000_000, 1],
+        "tcp_flags": ["S", "SA"],
+        "age_ns": 100 * SECOND,
+        "idle_ns": 40 * SECOND,
+    }
+    status, told = asker.ask("GET", "/v1/flows?filter=tcp+blah")
+    assert (status, told["error"]["field"]) == (400, "filter")
+
+
+def test_flows_are_closed_by_id_and_by_filter(asker: Asker) -> None:
+    assert asker.ask("DELETE", "/v1/flows/3") == (200, {"closed": 1})
+    assert asker.ask("DELETE", "/v1/flows/3")[0] == 404
+    assert asker.ask("DELETE", "/v1/flows")[0] == 400  # not all by mistake
+    (told,) = asker.lines("DELETE", "/v1/flows?filter=sport+5-9")
+    assert told == {"closed": 3}
+    assert list(asker.daemon.flows) == [1, 2, 4]
+    assert asker.lines("DELETE", "/v1/flows?filter=") == [{"closed": 3}]
+
+
+def test_rules_are_listed(asker: Asker) -> None:
+    _, told = asker.ask("GET", "/v1/rules")
+    assert told["generation"] == 4
+    assert told["rules"][0]["hits"] == 9
+
+
+def test_a_question_is_explained(asker: Asker) -> None:
+    target = "/v1/explain?dst=198.51.100.1:443&proto=udp&from=host&src=192.0.2.9"
+    _, told = asker.ask("GET", target)
+    assert told == {"asked": ["host", "udp", "192.0.2.9", "198.51.100.1:443"]}
+    assert asker.ask("GET", "/v1/explain?dst=x")[1]["error"]["field"] == "dst"
+    assert asker.ask("GET", "/v1/explain?dst=1&proto=gre")[0] == 400
+
+
+def test_forwards_are_added_together_or_not_at_all(asker: Asker) -> None:
+    body = {"specs": ["tcp:8080:80", "udp:127.0.0.1/90-91", "tcp-ns:5432"]}
+    status, told = asker.ask("POST", "/v1/forwards", body)
+    assert status == 200
+    assert [f["text"] for f in told["forwards"]] == [
+        "TCP [*]:8080  =>  80",
+        "UDP [127.0.0.1]:90-91  =>  90-91",
+        "TCP [*]%lo:5432  =>  5432",
+    ]
+    ids = [f["id"] for f in asker.ask("GET", "/v1/forwards")[1]["forwards"]]
+    assert ids[:2] == [1, 2]
+    assert len(set(ids)) == 5
+
+    before = asker.forwards.now
+    mixed: list[object] = ["tcp:81", "tcp:x", "sctp:5", "tcp:22", 7]
+    status, told = asker.ask("POST", "/v1/forwards", {"specs": mixed})
+    assert status == 409
+    said = {d["spec"]: d["message"][:26] for d in told["error"]["details"]}
+    assert said == {
+        "tcp:x": "Invalid port specifier 'x'",
+        "sctp:5": "'sctp:5' has to begin with",
+        7: "a specification is text, l",
+        "tcp:22": "Forwarding configuration c",
+    }
+    assert asker.forwards.now == before
+
+
+def test_a_port_that_is_taken_is_a_conflict(asker: Asker) -> None:
+    asker.forwards.reasons = ("Listen failed for HOST TCP port */80: in use",)
+    status, told = asker.ask("POST", "/v1/forwards", {"specs": ["tcp:80"]})
+    assert (status, told["error"]["code"]) == (409, "conflict")
+    assert "in use" in told["error"]["message"]
+
+
+def test_a_forward_is_removed_by_its_id(asker: Asker) -> None:
+    _, told = asker.ask("GET", "/v1/forwards")
+    number = told["forwards"][0]["id"]
+    status, told = asker.ask("DELETE", f"/v1/forwards/{number}")
+    assert (status, told["removed"][0]["first"]) == (200, 22)
+    assert asker.ask("DELETE", f"/v1/forwards/{number}")[0] == 404
+    assert len(asker.forwards.now[0].rules) == 1
+
+
+def test_counters_and_metrics(asker: Asker) -> None:
+    assert asker.ask("GET", "/v1/stats")[1] == {"counters": {"flows": 7, "turns": 5}}
+    status, raw = asker.raw("GET", "/metrics")
+    lines = raw.decode().splitlines()
+    assert status == 200
+    assert 'passtpy_info{name="box",version="1",program="pasta"} 1' in lines
+    assert "passtpy_turns_total 5" in lines
+    assert "passtpy_flows 7" in lines
+    assert 'passtpy_rule_hits_total{id="3",name="web",why="--allow"} 9' in lines
+    assert (
+        'passtpy_forward_open_ports{id="1",side="HOST",rule="TCP [*]:22  =>  22"} 1'
+        in lines
+    )
+
+
+def test_events_are_a_stream(asker: Asker) -> None:
+    asker.events.publish("early", {})
+    said = asker.client.receive(request("GET", "/v1/events?since=1"))
+    asker.events.publish("late", {})
+    body = dechunk(split(said + asker.client.more())[1])
+    assert [json.loads(line)["event"] for line in body.splitlines()] == [
+        "early",
+        "late",
+    ]
+
+
+def test_the_level_of_the_log_may_change_for_a_while(asker: Asker) -> None:
+    body = {"level": "debug", "for_s": 60}
+    assert asker.ask("PUT", "/v1/log", body) == (200, {"level": "debug"})
+    assert asker.daemon.timed == 60
+    assert asker.ask("PUT", "/v1/log", {"level": "loud"})[0] == 400
+
+
+def test_reload_tells_when_it_is_done(asker: Asker) -> None:
+    assert asker.client.receive(request("POST", "/v1/reload")) == b""
+    asker.daemon.later.settle(Value({"generation": 5}))
+    assert json.loads(split(asker.client.more())[1]) == {"generation": 5}
+
+
+def test_stop_is_polite(asker: Asker) -> None:
+    assert asker.ask("POST", "/v1/stop") == (200, {"stopping": True})
+
+
+def test_verbs_have_their_own_names_and_places() -> None:
+    assert len({verb.name for verb in VERBS}) == len(VERBS)
+    assert len({(verb.method, verb.path) for verb in VERBS}) == len(VERBS)
