@@ -3,7 +3,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
@@ -77,6 +77,7 @@ def tables(*rules: PortRule) -> tuple[PortTable, ...]:
 class Run:
     def __init__(self, *rules: PortRule) -> None:
         self.datapath, self.loop = Datapath(), Loop()
+        RUNS.append(self)
         self.told: list[int] = []
         config = Config(host_ports=rules)
         it: Any = self.datapath
@@ -104,6 +105,19 @@ class Run:
 
     def ids(self) -> dict[int, int]:
         return {f.rule.first: f.id for f in self.forwarding.forwards}
+
+
+RUNS: list[Run] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No socket outlives its test."""
+    yield
+    for run in RUNS:
+        for fd in run.datapath.heard.values():
+            os.close(fd)
+    RUNS.clear()
 
 
 @pytest.fixture
@@ -189,9 +203,9 @@ def test_a_weak_port_is_not_worth_an_error(free: Callable[[], int]) -> None:
 
 
 def test_many_ports_are_opened_in_pieces() -> None:
-    run = Run()
+    run, low = Run(), 20_000 + os.getpid() % 10_000  # other runs have other ports
     answers: list[Sequence[str]] = []
-    wanted = tables(rule(20000, 20399, weak=True))
+    wanted = tables(rule(low, low + 399, weak=True))
     run.forwarding.replace(run.forwarding.tables(), wanted, answers.append)
     assert not answers
     assert run.loop.run() > 5
@@ -219,7 +233,8 @@ def test_two_changes_at_once_are_made_one_after_the_other(
     run = Run()
     answers: list[Sequence[str]] = []
     seen = run.forwarding.tables()
-    many = tables(rule(20500, 20700, weak=True))
+    low = 20_000 + os.getpid() % 10_000
+    many = tables(rule(low, low + 200, weak=True))
     run.forwarding.replace(seen, many, answers.append)
     run.forwarding.replace(seen, tables(rule(a)), answers.append)
     run.loop.run()
