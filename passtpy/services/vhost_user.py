@@ -10,6 +10,11 @@ Ring 0 is the guest's receive queue, ring 1 its transmit queue. A ring is starte
 kick, once everything about it is known, and stopped by GET_VRING_BASE. Whether it is
 enabled is a different question, and outlives a stop: QEMU enables rings when the device
 is made, before it has accepted any feature.
+
+A front-end that was told to have several pairs of queues prepares all of them and gives
+up where there are fewer: QEMU connects again and again, and its guest never starts. So
+rings of further pairs may be prepared. They cannot be started: the guest's driver is
+not offered VIRTIO_NET_F_MQ, and uses the first pair alone.
 """
 
 from dataclasses import dataclass
@@ -30,13 +35,14 @@ from passtpy.wire.vhost_user import (
 
 RINGS: Final = 2
 TO_GUEST: Final = 0
-QUEUE_PAIRS: Final = 1
+QUEUE_PAIRS: Final = 64  # that may be prepared: ring numbers have eight bits
+PREPARED_RINGS: Final = 2 * QUEUE_PAIRS
 MAX_RING: Final = 32768  # descriptors of a split ring (virtio 1.2, 2.7)
 MAX_BASE: Final = 0xFFFF  # of the ring's index, which wraps around
 NO_FD: Final = -1
 
 F_PROTOCOL_FEATURES: Final = 1 << 30  # beside the features of virtio
-PROTOCOL_F_MQ: Final = 1 << 0  # offered as a matter of form: it costs one number
+PROTOCOL_F_MQ: Final = 1 << 0  # GET_QUEUE_NUM may be asked
 PROTOCOL_F_REPLY_ACK: Final = 1 << 3
 PROTOCOL_FEATURES: Final = PROTOCOL_F_MQ | PROTOCOL_F_REPLY_ACK
 
@@ -144,7 +150,7 @@ class Conversation:
         self._features: int | None = None
         self._protocol_features = 0
         self._has_memory = False
-        self._rings = tuple(_Ring() for _ in range(RINGS))
+        self._rings = tuple(_Ring() for _ in range(PREPARED_RINGS))
 
     def handle(self, message: Message, fds: tuple[int, ...]) -> list[Action]:
         """Return what is to be done; WireError: this front-end is not to be trusted.
@@ -234,7 +240,7 @@ class Conversation:
 
     def _ring(self, request: Request, index: int, *, stopped: bool = False) -> _Ring:
         """Return the ring that a request is about, and insist that it is `stopped`."""
-        if index >= RINGS:
+        if index >= PREPARED_RINGS:
             raise WireError(f"vhost-user: {request.name} for ring {index}")
         ring = self._rings[index]
         if stopped and ring.running:
@@ -295,6 +301,11 @@ class Conversation:
 
     def _start(self, index: int, kick_fd: int) -> list[Action]:
         ring = self._ring(Request.SET_VRING_KICK, index, stopped=True)
+        if index >= RINGS:
+            raise WireError(
+                f"vhost-user: ring {index} started, of a pair that the guest was not"
+                " offered (one queue pair is served)"
+            )
         lacking = [
             name
             for name, there in (

@@ -365,7 +365,7 @@ def test_a_front_end_that_does_not_read_is_hung_up_on(table: Table) -> None:
         (Message(R.SET_OWNER).emit(), 253, "too many descriptors"),
         (struct.pack("=III", 99, 1, 0), 3, "request 99 was not offered"),
         (struct.pack("=III", 5, 1, 1 << 31), 2, "2147483648 bytes of payload"),
-        (Message(R.SET_VRING_CALL, VringFile(7)).emit(), 1, "for ring 7"),
+        (Message(R.SET_VRING_CALL, VringFile(207)).emit(), 1, "for ring 207"),
         (Message(R.SET_VRING_KICK, VringFile(0)).emit(), 1, "ring 0 without"),
     ],
 )
