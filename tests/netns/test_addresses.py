@@ -272,6 +272,19 @@ def test_the_version_that_the_host_lacks_leads_to_the_host(
                 assert exchange(sock, b"host") == b"host"
 
 
+def test_nobody_misses_an_ipv6_that_is_nowhere(lab: Lab) -> None:
+    lose(lab.host, 6)
+    guest = lab.guest()
+    for name in ("all", "default"):
+        guest.sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
+    words = ["--config-net", "-f", "--netns", str(guest.path), "-t", "none"]
+    process = lab.start(lab.host, Passtpy().program, *words)
+    wait_until(guest.has_route4, 15, "an IPv4 route")
+    process.wait_output("namespace.ready")
+    assert " warning " not in process.stderr()
+    process.stop()
+
+
 def test_a_container_of_an_ipv6_host_resolves_and_reaches_it(lab: Lab) -> None:
     """With the options that podman gives."""
     lose(lab.host, 4)

@@ -8,10 +8,10 @@ it needs, as one report over a socket.
 import os
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EEXIST
+from errno import EACCES, EEXIST
 from ipaddress import IPv6Interface
 from typing import Final
 
@@ -32,6 +32,7 @@ _FD_MAX: Final = 8
 _REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
 _ETHERNET_MTU: Final = 1500
 IPV4: Final = 4
+Fine = Mapping[int, frozenset[int]]  # errors that are none, by IP version
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
 
 
@@ -147,8 +148,12 @@ def _configure(
     link = netlink.link(ifname)  # the MAC address may be the kernel's choice
     if not config.config_net:
         return link, ()  # whoever configures it brings it up
-    warnings = _add_addresses(netlink, link, plan)
-    warnings += _add_routes(netlink, link, routes_for(plan, link.mtu))
+    fine = {4: frozenset((EEXIST,)), 6: frozenset((EEXIST,))}
+    if plan.v6.link is None:
+        # IPv6 is switched off here, and the host has none either: nobody misses it.
+        fine[6] |= {EACCES}
+    warnings = _add_addresses(netlink, link, plan, fine)
+    warnings += _add_routes(netlink, link, routes_for(plan, link.mtu), fine)
     return link, tuple(warnings)
 
 
@@ -169,19 +174,21 @@ def routes_for(plan: Plan, mtu: int) -> tuple[Route, ...]:
     return tuple(r for r in plan.routes if r.destination.version == IPV4)
 
 
-def _add_addresses(netlink: Netlink, link: Link, plan: Plan) -> list[str]:
+def _add_addresses(netlink: Netlink, link: Link, plan: Plan, fine: Fine) -> list[str]:
     warnings = []
     for address in addresses_for(plan, link.mac, link.mtu):
         try:
             netlink.ask(rtnl.add_address(link.index, address))
         except OSError as error:
-            if error.errno != EEXIST:
+            if error.errno not in fine[address.address.version]:
                 text = f"Couldn't set address {address.address}: {error.strerror}"
                 warnings.append(text)
     return warnings
 
 
-def _add_routes(netlink: Netlink, link: Link, routes: tuple[Route, ...]) -> list[str]:
+def _add_routes(
+    netlink: Netlink, link: Link, routes: tuple[Route, ...], fine: Fine
+) -> list[str]:
     """Add routes in whatever order they depend on each other."""
     pending = list(routes)
     errors: dict[Route, str] = {}
@@ -192,7 +199,7 @@ def _add_routes(netlink: Netlink, link: Link, routes: tuple[Route, ...]) -> list
             try:
                 netlink.ask(rtnl.add_route(link.index, route))
             except OSError as error:
-                if error.errno != EEXIST:
+                if error.errno not in fine[route.destination.version]:
                     left.append(route)
                     errors[route] = error.strerror or str(error)
         progress = len(left) < len(pending)
