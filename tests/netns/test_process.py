@@ -400,5 +400,5 @@ def test_a_busy_port_is_told_before_the_parent_returns(guest: Namespace) -> None
         done = run(pasta("root", "-t", f"127.0.0.1/{port}", "--netns", guest.name))
     assert done.returncode == 1
     assert f"Listen failed for HOST TCP port 127.0.0.1/{port}: Address" in done.stdout
-    assert "Couldn't listen on requested TCP ports" in done.stdout
+    assert "Couldn't listen on requested ports" in done.stdout
     assert "net0" not in guest.ip("link")

@@ -312,7 +312,7 @@ def test_a_busy_port_leaves_no_socket_behind(lab: Lab, folder: Path, who: Who) -
     with tcp_echo(lab.host, HOST4, 8088):
         done = run(on_host(lab, who, "-s", str(path), "-t", "8088"))
     assert done.returncode == 1
-    assert done.stdout.endswith("Couldn't listen on requested TCP ports\n")
+    assert done.stdout.endswith("Couldn't listen on requested ports\n")
     assert not path.exists()
 
 
