@@ -79,13 +79,14 @@ def served(sockets: Iterable[Heard], reach: Reach, ours: Iterable[int]) -> Ports
     return ports
 
 
-def joined(first: Ports, second: Ports) -> Ports:
-    """Return the ports of both maps, each in the families of both.
+def gather(ports: dict[int, int], more: Ports) -> None:
+    """Add `more` to `ports`; what is in both has the families of both.
 
     UDP follows the TCP ports too: many services answer on both, and some open their
     UDP socket only when asked.
     """
-    return {p: first.get(p, 0) | second.get(p, 0) for p in first.keys() | second.keys()}
+    for port, families in more.items():
+        ports[port] = ports.get(port, 0) | families
 
 
 def limited(ports: Ports, families: int) -> Ports:

@@ -10,7 +10,14 @@ small pieces between turns, and opened or closed as policy/auto.py tells.
 import os
 import resource
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -30,6 +37,7 @@ from passtpy.net.forwarding.change import Change, Changer
 from passtpy.net.forwarding.scan import Follower
 from passtpy.net.forwarding.sockets import (
     NAMES,
+    PIECE,
     Done,
     Failures,
     Listeners,
@@ -42,6 +50,7 @@ from passtpy.net.namespace.factory_client import Factory
 from passtpy.policy import auto
 
 FLOW_RESERVE: Final = 1024  # descriptors that listening sockets leave to flows
+LOOKED_AT: Final = 512  # sockets that listen on the other side, in one step
 _FAR: Final = {Pif.HOST: Pif.SPLICE, Pif.SPLICE: Pif.HOST}  # the other side
 _PIFS: Final = {Side.HOST: Pif.HOST, Side.SPLICE: Pif.SPLICE}
 _SIDES: Final = {pif: side for side, pif in _PIFS.items()}
@@ -101,6 +110,7 @@ class Forwarding:
         self._room = _descriptors_left()
         self._follower: Follower | None = None
         self._loop: Loop | None = None
+        self._steps: Iterator[None] | None = None  # of what a look has found
         self._waiting: deque[tuple[Tables, Tables, Applied]] = deque()
         self._changing = False
 
@@ -318,30 +328,55 @@ class Forwarding:
         return [port for port, count in self._ours[pif, proto].items() if count > 0]
 
     def _follow(self, host: Found, inside: Found) -> None:
-        """Open and close ports after what was found listening on either side."""
+        """Open and close ports after what was found listening on either side.
+
+        There may be thousands: done at once at start, in steps later. A look that comes
+        before the last step of the one before is not needed: there will be another.
+        """
+        if self._loop is None:
+            for _ in self._following(host, inside):
+                pass
+        elif self._steps is None:
+            self._steps = self._following(host, inside)
+            self._step()
+
+    def _step(self) -> None:
+        if self._loop is None or self._steps is None:
+            return
+        if next(self._steps, self) is self:
+            self._steps = None
+        else:
+            self._loop.call_soon(self._step)
+
+    def _following(self, host: Found, inside: Found) -> Iterator[None]:
+        """Do the same; each step is short."""
         found = {Pif.HOST: inside, Pif.SPLICE: host}
         # All of it before any change: what we close now was still found.
-        tables = list(self._scanned.values())
-        wanted = [self._wanted(t.forward, found[t.forward.pif]) for t in tables]
-        for table, ports in zip(tables, wanted, strict=True):
-            if ports is not None:
-                self._change_scanned(table, ports)
+        wanted: list[tuple[_Scanned, auto.Ports]] = []
+        for table in list(self._scanned.values()):
+            side = found[table.forward.pif]
+            if side:  # else it was not looked at
+                ports = yield from self._wanted(table.forward, side)
+                wanted.append((table, ports))
+        for table, ports in wanted:
+            yield from self._change_scanned(table, ports)
 
-    def _wanted(self, forward: Forward, found: Found) -> auto.Ports | None:
-        if not found:
-            return None  # that side was not looked at
+    def _wanted(
+        self, forward: Forward, found: Found
+    ) -> Generator[None, None, auto.Ports]:
         inbound = forward.pif is Pif.HOST
         reach = self._inbound_reach() if inbound else auto.HOST_LOOPBACK
         far, proto = _FAR[forward.pif], forward.rule.proto
-        tcp, udp = (
-            auto.served(found[each], reach, self._served(far, each))
-            for each in (IPPROTO_TCP, IPPROTO_UDP)
-        )
-        if proto == IPPROTO_UDP:
-            tcp = auto.joined(udp, tcp)
+        served: dict[int, int] = {}
+        for each in (IPPROTO_TCP, IPPROTO_UDP)[: 1 + (proto == IPPROTO_UDP)]:
+            own = frozenset(self._served(far, each))
+            for start in range(0, len(found[each]), LOOKED_AT):
+                piece = found[each][start : start + LOOKED_AT]
+                auto.gather(served, auto.served(piece, reach, own))
+                yield
         ours = self._ours[far, proto]
         delta, ports = forward.rule.delta, forward.ports
-        shifted = {port - delta: tcp[port] for port in tcp if not ours[port]}
+        shifted = {port - delta: served[port] for port in served if not ours[port]}
         bits = self._bits
         if forward.rule.addr is not None:
             bits &= auto.V4 if forward.rule.addr.version == 4 else auto.V6
@@ -353,7 +388,7 @@ class Forwarding:
             loopback=config.host_lo_to_ns_lo, outside=not config.splice_only
         )
 
-    def _change_scanned(self, table: _Scanned, wanted: auto.Ports) -> None:
+    def _change_scanned(self, table: _Scanned, wanted: auto.Ports) -> Iterator[None]:
         forward, bound = table.forward, table.bound
         close, open_ = auto.changes(bound, wanted)
         ours = self._ours[forward.pif, forward.rule.proto]
@@ -361,10 +396,16 @@ class Forwarding:
         gone = {port for port in close if port not in wanted}
         close = [port for port in close if port not in gone - table.missed]
         table.missed = gone.difference(close)
-        for port in close:
-            self._sockets.close(forward, port)
-            del bound[port]
-            ours[port] -= 1
+        for number, port in enumerate(close, start=1):
+            if self._scanned.get(forward.id) is not table:
+                return  # it was removed meanwhile
+            if bound.pop(port, None) is not None:
+                self._sockets.close(forward, port)
+                ours[port] -= 1
+            if number % PIECE == 0:
+                yield
+        if self._scanned.get(forward.id) is not table:
+            return
         table.failed = {p: why for p, why in table.failed.items() if p in wanted}
         for bits in {wanted[port] for port in open_}:
             ports = [port for port in open_ if wanted[port] == bits]

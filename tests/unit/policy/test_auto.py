@@ -16,7 +16,7 @@ from passtpy.policy.auto import (
     Heard,
     Reach,
     changes,
-    joined,
+    gather,
     limited,
     served,
 )
@@ -75,7 +75,9 @@ def test_what_we_listen_on_ourselves_is_not_followed() -> None:
 
 
 def test_udp_follows_tcp_too() -> None:
-    assert joined({53: V4}, {53: V6, 80: BOTH}) == {53: BOTH, 80: BOTH}
+    ports = {53: V4}
+    gather(ports, {53: V6, 80: BOTH})
+    assert ports == {53: BOTH, 80: BOTH}
 
 
 def test_a_family_that_is_off_is_not_served() -> None:
