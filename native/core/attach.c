@@ -19,9 +19,7 @@ int datapath_attach(struct datapath *dp, int fd)
 	struct ctx *c = &dp->ctx;
 	int err;
 
-	if (!c->tap.stream)
-		return -EOPNOTSUPP;
-	err = tap_stream_attach(&c->tap, fd);
+	err = tap_attach(&c->tap, fd);
 	if (err)
 		return err;
 	err = epoll_add_fixed(&c->epoll, EPOLL_TAP, fd, 0, EPOLLIN);

@@ -20,6 +20,7 @@
 #ifndef PASSTPY_LINK_TAP_H
 #define PASSTPY_LINK_TAP_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -78,6 +79,9 @@ struct tap_vhost;
  *		set t->more if there is one already; NULL: nothing to do
  * @room:	The guest may take frames again: send what waits, and find out
  *		whether t->blocked still holds; NULL: it never blocks
+ * @attach:	A guest came, by this descriptor, which is taken over on success: 0,
+ *		-EBUSY there is one; other -errno: it is of no use; NULL: guests
+ *		do not come this way
  * @detach:	Let go of the guest, forget what was on the way to and from it;
  *		NULL: the tap ends with its guest
  * @free:	Release what the backend allocated; NULL: nothing
@@ -93,6 +97,7 @@ struct tap_ops {
 	bool (*poll)(struct tap *t);
 	void (*settle)(struct tap *t);
 	void (*room)(struct tap *t);
+	int (*attach)(struct tap *t, int fd);
 	void (*detach)(struct tap *t);
 	void (*free)(struct tap *t);
 };
@@ -204,20 +209,24 @@ int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
 /**
  * tap_stream_init() - Wait for the socket of a virtual machine
  *
- * The tap is blocked until tap_stream_attach().
+ * The tap is blocked until tap_attach().
  *
  * Return: 0 or -ENOMEM
  */
 int tap_stream_init(struct tap *t, struct counters *cnt);
 
 /**
- * tap_stream_attach() - A virtual machine connected
- * @fd:		Stream socket; owned from now on. It may be shared with other
- *		processes: its flags are left alone
+ * tap_attach() - A guest came, by this descriptor
+ * @fd:		Taken over on success. It may be shared with other processes: its
+ *		flags are left alone
  *
- * Return: 0; -EBUSY one is attached; -EPROTOTYPE no stream socket
+ * Return: 0; -EBUSY one is attached; -EOPNOTSUPP guests do not come this way to
+ * the backend; other -errno: it is of no use to it (-EPROTOTYPE: no stream socket)
  */
-int tap_stream_attach(struct tap *t, int fd);
+static inline int tap_attach(struct tap *t, int fd)
+{
+	return t->ops->attach ? t->ops->attach(t, fd) : -EOPNOTSUPP;
+}
 
 /* tap_detach() - Let go of the guest; a backend that can will take another */
 void tap_detach(struct tap *t);

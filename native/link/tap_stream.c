@@ -325,6 +325,24 @@ static void stream_free(struct tap *t)
 	t->stream = NULL;
 }
 
+static int stream_attach(struct tap *t, int fd)
+{
+	int type, size = SOCK_BUF;
+	socklen_t len = sizeof(type);
+
+	if (t->fd >= 0)
+		return -EBUSY;
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+		return -errno;
+	if (type != SOCK_STREAM)
+		return -EPROTOTYPE;
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	t->fd = fd;
+	t->blocked = false;
+	return 0;
+}
+
 static const struct tap_ops stream_ops = {
 	.name = "stream",
 	.refers = true,
@@ -333,6 +351,7 @@ static const struct tap_ops stream_ops = {
 	.write = stream_write,
 	.flush = stream_flush,
 	.room = stream_room,
+	.attach = stream_attach,
 	.detach = stream_detach,
 	.free = stream_free,
 };
@@ -349,22 +368,4 @@ int tap_stream_init(struct tap *t, struct counters *cnt)
 	if (!t->stream)
 		return -ENOMEM;
 	return backlog_init(&t->stream->backlog);
-}
-
-int tap_stream_attach(struct tap *t, int fd)
-{
-	int type, size = SOCK_BUF;
-	socklen_t len = sizeof(type);
-
-	if (t->fd >= 0)
-		return -EBUSY;
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
-		return -errno;
-	if (type != SOCK_STREAM)
-		return -EPROTOTYPE;
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-	t->fd = fd;
-	t->blocked = false;
-	return 0;
 }

@@ -64,7 +64,7 @@ static void come(void)
 	int fd[2];
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
-	CHECK_EQ(tap_stream_attach(&f.tap, fd[1]), 0);
+	CHECK_EQ(tap_attach(&f.tap, fd[1]), 0);
 	f.fd = fd[0];
 	f.out_len = f.in_len = 0;
 }

@@ -22,7 +22,7 @@ static void setup(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fd));
 	guest_fd = fd[1];
 	CHECK_EQ(tap_stream_init(&tap, &cnt), 0);
-	CHECK_EQ(tap_stream_attach(&tap, fd[0]), 0);
+	CHECK_EQ(tap_attach(&tap, fd[0]), 0);
 	tap.mtu = 65520;
 }
 

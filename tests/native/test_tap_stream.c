@@ -23,7 +23,7 @@ static int attach_new(void)
 	int fd[2], err;
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
-	err = tap_stream_attach(&tap, fd[1]);
+	err = tap_attach(&tap, fd[1]);
 	if (err) {
 		close(fd[0]);
 		close(fd[1]);
@@ -180,8 +180,8 @@ static void only_one_stream_socket_is_attached(void)
 	tap_detach(&tap);
 	close(guest_fd);
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fd), 0);
-	CHECK_EQ(tap_stream_attach(&tap, fd[1]), -EPROTOTYPE);
-	CHECK_EQ(tap_stream_attach(&tap, -1), -EBADF);
+	CHECK_EQ(tap_attach(&tap, fd[1]), -EPROTOTYPE);
+	CHECK_EQ(tap_attach(&tap, -1), -EBADF);
 	close(fd[0]);
 	close(fd[1]);
 	CHECK_EQ(attach_new(), 0);
