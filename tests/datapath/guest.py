@@ -6,7 +6,6 @@ events come within microseconds, and `recv()` waits for them in real time, witho
 datapath's clock moving.
 """
 
-import select
 import socket
 import struct
 import time
@@ -30,6 +29,7 @@ from tests.datapath.oracle import Oracle
 from tests.datapath.packets import DPORT, GUEST_MAC, ISN, OUR_MAC, SPORT, syn, tcp
 from tests.datapath.receive import TCPV4, TCPV6, Receiver, Segment, segments
 from tests.datapath.vring import VringLink
+from tests.lab.ready import readable
 
 ALL_OFFLOADS = (
     _native.OFFLOAD_CSUM
@@ -326,7 +326,7 @@ class Guest:
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, f"timed out: {what}"
-            select.select([self.dp.fileno()], [], [], 0.002)
+            readable([self.dp.fileno()], 0.002)
             self.turn()
 
     def _next(self, timeout: float) -> Frame | None:
@@ -341,7 +341,7 @@ class Guest:
             if left <= 0:
                 return None
             ready = [self.dp.fileno(), self.link.fileno()]
-            select.select(ready, [], [], min(left, 0.005))
+            readable(ready, min(left, 0.005))
 
     def _receive(self) -> bytes | None:
         """Take the next frame from the link, or one that was looked at before."""

@@ -4,7 +4,6 @@
 import errno
 import gc
 import os
-import select
 import socket
 import time
 import tracemalloc
@@ -22,6 +21,7 @@ from passtpy.flow import Action, FlowState, FlowType, Pif, Verdict, flows_in
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import OUR_MAC, syn, udp
+from tests.lab.ready import readable
 
 MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
 GOOD = Verdict(Action.DROP, Pif.HOST, bytes(16), 1, bytes(16), 0, 1, 0)
@@ -310,9 +310,9 @@ def test_fileno_becomes_readable_and_timers_wake(udp_peer: socket.socket) -> Non
     ours, tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     dp = _native.Datapath(tap.detach(), mtu=1500, our_mac=MAC, vnet_hdr=False)
     try:
-        assert select.select([dp.fileno()], [], [], 0)[0] == []
+        assert readable([dp.fileno()], 0) == []
         ours.send(bytes(Ether(src=OUR_MAC, dst=OUR_MAC) / syn()))
-        assert select.select([dp.fileno()], [], [], 1)[0]
+        assert readable([dp.fileno()], 1)
         records = list(dp.turn())
         assert [type(record) for record in records] == [_native.Miss]
         assert dp.turn() == ()
@@ -320,7 +320,7 @@ def test_fileno_becomes_readable_and_timers_wake(udp_peer: socket.socket) -> Non
         deadline = time.monotonic() + 4
         while dp.counters()["miss_expired"] == 0:
             assert time.monotonic() < deadline
-            select.select([dp.fileno()], [], [], 1)
+            readable([dp.fileno()], 1)
             dp.turn()
     finally:
         dp.close()

@@ -6,7 +6,6 @@ import fcntl
 import os
 import random
 import resource
-import select
 import socket
 import struct
 import termios
@@ -22,6 +21,7 @@ from passtpy.flow import Action, FlowType, Pif
 from tests.datapath.guest import Guest
 from tests.datapath.splice import LISTENER, World, read_all, reset, send_and_end
 from tests.datapath.tcp_peer import read_exactly
+from tests.lab.ready import readable
 
 MakeWorld = Callable[..., World]
 MIB = 1 << 20
@@ -252,7 +252,7 @@ def test_reader_that_stops_stops_the_writer(world: World) -> None:
         world.guest.turn()
     assert sent < 64 * MIB
     # Nothing wakes us while it stands still
-    assert not select.select([world.guest.dp.fileno()], [], [], 0.02)[0]
+    assert not readable([world.guest.dp.fileno()], 0.02)
     client.settimeout(5)
     _, got = world.work(
         lambda: client.shutdown(socket.SHUT_WR), lambda: len(read_all(conn, MIB))
@@ -427,7 +427,7 @@ def test_without_descriptors_clients_are_reset_and_nobody_spins(
         inward.guest.turn()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert not select.select([inward.guest.dp.fileno()], [], [], 0)[0]
+    assert not readable([inward.guest.dp.fileno()], 0)
     for client in clients:
         with pytest.raises(ConnectionResetError):
             client.recv(1)

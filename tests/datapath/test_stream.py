@@ -4,7 +4,6 @@
 import errno
 import os
 import random
-import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from tests.datapath.guest import QUIET_S, Guest, forward_to
 from tests.datapath.link import StreamLink
 from tests.datapath.packets import tcp, udp
 from tests.datapath.tcp_peer import arrived, established, inbound, read_exactly
+from tests.lab.ready import readable
 
 MakeGuest = Callable[..., Guest]
 
@@ -117,7 +117,7 @@ def test_blocked_daemon_sleeps(vm: Guest, udp_peer: socket.socket) -> None:
         vm.turn()
     udp_peer.sendto(bytes(1400), address)
     vm.turn()
-    assert select.select([vm.dp.fileno()], [], [], QUIET_S)[0] == []
+    assert readable([vm.dp.fileno()], QUIET_S) == []
     vm.drain()
 
 

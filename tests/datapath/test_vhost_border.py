@@ -4,7 +4,6 @@
 import errno
 import os
 import random
-import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from tests.datapath.vring import (
     VringLink,
     heard,
 )
+from tests.lab.ready import readable
 
 MakeGuest = Callable[..., Guest]
 MRG_RXBUF, VERSION_1 = 1 << 15, 1 << 32
@@ -343,7 +343,7 @@ def test_datagrams_wait_in_sockets_when_buffers_run_out(
         udp_peer.sendto(struct.pack("!I", sent) + bytes(1000), address)
         sent += 1
     vm.turn()
-    assert select.select([vm.dp.fileno()], [], [], QUIET_S)[0] == []
+    assert readable([vm.dp.fileno()], QUIET_S) == []
     numbers = [struct.unpack("!I", f.payload[:4])[0] for f in vm.drain()]
     assert numbers == list(range(sent))
     assert vm.counter("udp_drop_tap") == vm.counter("tap_tx_errors") == 0

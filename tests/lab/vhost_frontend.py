@@ -17,7 +17,6 @@ One process may hold both ends: whatever waits calls `idle` until it is fulfille
 import array
 import mmap
 import os
-import select
 import socket
 import struct
 import time
@@ -39,6 +38,7 @@ from passtpy.wire.vhost_user import (
     VringFile,
     VringState,
 )
+from tests.lab.ready import readable
 
 CSUM: Final = 1 << 0
 GUEST_CSUM: Final = 1 << 1
@@ -246,7 +246,7 @@ class Frontend:
         while not (got := condition()):
             assert time.monotonic() < deadline, f"timed out: {what}"
             self.idle()
-            select.select([self.sock], [], [], 0.001)
+            readable([self.sock], 0.001)
         return got
 
     def send_raw(self, data: bytes, fds: Sequence[int] = ()) -> None:

@@ -142,6 +142,8 @@ def test_a_namespace_that_configures_itself_is_reached(
     guest = lab.guest()
     words = ["-f", "-d", "--netns", str(guest.path), "-I", "eth0", "-t", str(PORT)]
     process = lab.start(lab.host, Passtpy().program, *words, *keep)
+    wait_until(lambda: "eth0" in guest.ip("link"), 15, "a link")
+    guest.ip("link", "set", "eth0", "up")
     prefix = HOST6.removesuffix(":2")
     wait_until(lambda: prefix in guest.ip("-6", "addr"), 15, "an address")
     wait_until(guest.has_route6, 15, "a route")
@@ -158,6 +160,7 @@ def test_a_namespace_is_reached_at_its_new_address(lab: Lab) -> None:
     words = ["-f", "-d", "--netns", str(guest.path), "-4", "-I", "eth0"]
     process = lab.start(lab.host, Passtpy().program, *words, "-t", str(PORT))
     wait_until(lambda: lab.host.is_bound("tcp", PORT), 15, "the port")
+    guest.ip("link", "set", "eth0", "up")
     for address in ("192.0.2.7", "192.0.2.8"):
         guest.ip("addr", "flush", "dev", "eth0")
         add(guest, address)

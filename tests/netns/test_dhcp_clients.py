@@ -157,6 +157,7 @@ def serving(lab: Lab, folder: Path, *extra: str) -> Iterator[Client]:
         return "namespace.ready" in process.stderr()
 
     wait_until(ready, PATIENCE, "the daemon")
+    guest.ip("link", "set", IFNAME, "up")
     try:
         yield Client(lab, guest, folder)
         assert process.running(), process.complaint()
