@@ -309,6 +309,8 @@ def test_a_guest_that_configures_itself_is_told(lab: Lab) -> None:
     argv = [Passtpy().program, "-f", "-q", "--netns", str(guest.path), "-I", "eth0"]
     process = lab.start(lab.host, *argv)
     prefix = HOST6.removesuffix(":2")
+    wait_until(lambda: "eth0" in guest.ip("link"), 15, "a link")
+    guest.ip("link", "set", "eth0", "up")
     what = "an address from the first prefix"
     wait_until(lambda: prefix in guest.ip("-6", "addr"), 15, what)
     lab.host.ip("addr", "add", f"{OFFICE6}/64", "dev", "eth0", "nodad")
