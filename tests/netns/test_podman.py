@@ -247,7 +247,7 @@ def test_a_form_that_podman_does_not_recognise_conflicts(
     """It looks for the word `--tcp-ports`, and then adds `-t none` itself."""
     done = start(lab, container, ["--tcp-ports=auto"])
     assert done.returncode == 1
-    line = "Port forwarding mode 'none' conflicts with previous mode"
+    line = "-t none conflicts with previous options"
     assert done.stdout == f"pasta: {line}\n"
 
 
@@ -350,6 +350,7 @@ def test_the_daemon_of_rootlesskit_ends_with_its_child(
 
 def test_ports_are_found_by_themselves(lab: Lab) -> None:
     """The driver that rootlesskit calls implicit: what listens is published."""
+    lab.host.sysctl("net.ipv4.ip_local_port_range", "32768 60999")
     with child(lab, "root") as pid:
         auto = ["--tcp-ports=auto", "--udp-ports=auto", "--host-lo-to-ns-lo"]
         assert (
