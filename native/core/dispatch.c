@@ -299,7 +299,7 @@ void dispatch_replay(struct ctx *c, struct flow *flow, const struct miss *m)
 					 &item->vh, &c->cnt) == EXTRACT_FLOW)
 				burst_add(&b, f);
 		}
-		/* What may be parked is bounded: all of it goes now */
+		/* STAGE_DATAGRAMS at most: all of it goes now */
 		while (b.count && !burst_deliver(c, sidx, &b))
 			;
 	} while (item);

@@ -181,12 +181,21 @@ static struct stage_item *item_at(struct stage *s, const struct miss *m,
 	return (struct stage_item *)(void *)(pool_at(&s->bufs, m->buf) + pos);
 }
 
+/* datagrams_of() - What an item is for the socket; headers count as payload */
+static uint32_t datagrams_of(uint32_t len, const struct vnet_hdr *vh)
+{
+	if (!vh || vh->gso_type != VNET_GSO_UDP_L4 || !vh->gso_size)
+		return 1;
+	return len / vh->gso_size + 1;
+}
+
 int stage_park(struct stage *s, struct miss *m, const void *data, uint32_t len,
 	       const struct vnet_hdr *vh)
 {
 	struct stage_item *item;
 
-	if (len > STAGE_BUF || item_size(len) > STAGE_BUF - m->fill)
+	if (len > STAGE_BUF || item_size(len) > STAGE_BUF - m->fill ||
+	    m->datagrams + datagrams_of(len, vh) > STAGE_DATAGRAMS)
 		return -ENOBUFS;
 	if (m->buf == POOL_NONE) {
 		m->buf = pool_get(&s->bufs);
@@ -199,6 +208,7 @@ int stage_park(struct stage *s, struct miss *m, const void *data, uint32_t len,
 	memcpy(stage_item_data(item), data, len);
 	m->fill += item_size(len);
 	m->items++;
+	m->datagrams += datagrams_of(len, vh);
 	return 0;
 }
 

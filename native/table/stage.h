@@ -18,10 +18,11 @@
 #include "table/flow.h"
 #include "table/pool.h"
 
-#define STAGE_MAX      1024	   /* pending misses at most */
-#define STAGE_OUTSIDE  512	   /* of these, from outside */
-#define STAGE_BUF      (68 * 1024) /* bytes of parked items each */
-#define STAGE_DEADLINE (2 * NSEC_PER_SEC)
+#define STAGE_MAX	1024	    /* pending misses at most */
+#define STAGE_OUTSIDE	512	    /* of these, from outside */
+#define STAGE_BUF	(68 * 1024) /* bytes of parked items each */
+#define STAGE_DATAGRAMS 512 /* of these items each: they are sent at once */
+#define STAGE_DEADLINE	(2 * NSEC_PER_SEC)
 
 /** struct miss - One pending miss
  * @used:	In use
@@ -38,6 +39,7 @@
  * @buf:	Pool index of parked items, or POOL_NONE
  * @fill:	Bytes used in the buffer
  * @items:	Number of items in it
+ * @datagrams:	What they are when they are sent
  */
 struct miss {
 	bool used;
@@ -53,6 +55,7 @@ struct miss {
 	uint32_t buf;
 	uint32_t fill;
 	uint32_t items;
+	uint32_t datagrams;
 };
 
 /** struct stage_item - Header of a parked item; its bytes follow

@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.cell import OVER_WIRE
+from tests.bench.flood import flood_rows
 from tests.bench.follow import follow_rows
 from tests.bench.measure import (
     Connections,
@@ -32,7 +33,7 @@ from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
 GROUPS = (
     *("tcp", "udp", "rr", "crr", "splice", "vm"),
-    *("idle", "start", "follow", "loss", "table"),
+    *("idle", "start", "follow", "loss", "flood", "table"),
 )
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
@@ -234,5 +235,6 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_start_rows(),
         *follow_rows(),
         *_loss_rows(),
+        *flood_rows(),
     ]
     return [row for row in every if row.group in groups and (row.quick or not quick)]

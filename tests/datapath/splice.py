@@ -37,6 +37,7 @@ class World:
     family: socket.AddressFamily = socket.AF_INET
     target_port: int = 0
     hold: bool = False  # leave misses pending
+    receive_buffer: int = 0  # of accepted sockets; 0: as the kernel likes
     bring: bool = True  # bring a socket where the verdict needs one
     sockets: list[socket.socket] = field(default_factory=list)
 
@@ -44,6 +45,10 @@ class World:
         self.host = LOOPBACK[self.family]
         listener = socket.socket(self.family, self.kind)
         listener.setblocking(False)
+        if self.receive_buffer:
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer
+            )
         listener.bind((self.host, 0))
         if self.kind == socket.SOCK_STREAM:
             listener.listen(1024)

@@ -349,6 +349,31 @@ def test_reset_does_not_overtake_data(world: World) -> None:
     assert got == data
 
 
+def test_all_that_came_before_a_reset_is_more_than_one_share(guest: Guest) -> None:
+    world = World(guest, socket.SOCK_STREAM, hold=True, receive_buffer=4 * MIB)
+    server = world.serve()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MIB)
+    client = world.client()
+    data = random.randbytes(2 * MIB)
+    world.work(lambda: client.sendall(data))
+    guest.wait_for(lambda: not unacknowledged(client))
+    reset(client)
+    guest.wait_for(lambda: len(guest.misses) == 1)
+    world.answer(guest.misses[0])
+    conn = world.accept(server)
+    got = b""
+
+    def read() -> None:
+        nonlocal got
+        while True:
+            got += conn.recv(65536)
+
+    with pytest.raises(ConnectionResetError):
+        work_in_time(world, read)
+    assert got == data
+    world.close()
+
+
 def unacknowledged(sock: socket.socket) -> int:
     """Bytes in the send queue."""
     (left,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))

@@ -26,7 +26,7 @@ from tests.datapath.packets import (
     udp,
 )
 from tests.datapath.tcp_peer import established, inbound
-from tests.datapath.test_udp_listen import inward, listening
+from tests.datapath.test_udp_listen import SERVICE, inward, listening
 
 WORK_TURN = 2_000_000  # budget.h
 WORK_ROUND = 500_000
@@ -106,6 +106,24 @@ def test_super_segment_of_too_many_datagrams_is_dropped(
 
 
 @super_segments
+def test_what_waits_for_a_verdict_is_bounded(
+    guest: Guest, udp_peer: socket.socket
+) -> None:
+    guest.decide = later
+    for _ in range(60):
+        guest.put(*super_segment(bytes(128), 1))
+    guest.turn()
+    guest.dp.log_level = 3
+    decide = forward_to(udp_peer.getsockname()[1])
+    verdict = decide(guest.misses[0])
+    assert verdict
+    guest.open(guest.misses[0].miss_id, verdict)
+    (flow,) = guest.flows()
+    assert 128 <= flow.packets0 <= 512
+    assert guest.counter("drop_stage_full") >= 56
+
+
+@super_segments
 def test_super_segment_of_tcp_names_a_possible_size(
     guest: Guest, server: Server
 ) -> None:
@@ -174,6 +192,50 @@ def test_a_listener_has_a_rate_and_then_a_rest(guest: Guest) -> None:
     guest.advance(1)  # the bucket fills, the listener is heard again
     flood(where, 5, guest)
     guest.wait_for(lambda: guest.counter("miss") > before, "a miss")
+
+
+def test_a_listener_that_rests_is_not_read(guest: Guest) -> None:
+    where = listener_of(guest)
+    flood(where, 700, guest)
+    dropped = guest.counter("drop_rate_outside")
+    flood(where, 100, guest)  # stay in its queue, and cost nothing
+    assert guest.counter("drop_rate_outside") == dropped
+    guest.advance(0.006)
+    assert guest.counter("drop_rate_outside") > dropped
+
+
+def test_what_nobody_answers_ends_soon(guest: Guest) -> None:
+    where = listener_of(guest)
+    flood(where, 2, guest)
+    answered, _ = guest.flows()
+    guest.advance(1)
+    guest.send(udp(b"yes", sport=SERVICE, dport=answered.eport0))
+    guest.advance(10)
+    assert [flow.flow_id for flow in guest.flows()] == [answered.flow_id]
+
+
+def test_python_is_told_some_misses_at_a_time(guest: Guest) -> None:
+    guest.decide = later
+    for sport in range(1000, 1100):
+        guest.put(syn(sport=sport))
+    told = [len(guest.dp.turn(now=guest.now)) for _ in range(9)]
+    assert max(told) == 16
+    assert sum(told) == 100
+
+
+def test_open_flows_come_before_python(guest: Guest, server: Server) -> None:
+    server.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    peer, _ = inbound(guest, server)
+    bulk = Connection.accept(guest, options=SCALED)
+    bulk.say("A", window=4096)
+    guest.decide = later
+    peer.setblocking(False)
+    sent = peer.send(bytes(2 << 20))
+    guest.put(syn(sport=4444))
+    before = guest.counter("tap_tx_bytes")
+    assert len(guest.dp.turn(now=guest.now)) == 1
+    share = guest.counter("tap_tx_bytes") - before
+    assert 640 << 10 < share < sent
 
 
 def test_one_remote_leaves_room_for_others(guest: Guest) -> None:

@@ -153,6 +153,43 @@ static void test_release_closes_the_socket_unless_taken(void)
 	CHECK(fcntl(fds[1], F_GETFD) < 0);
 }
 
+static void test_the_outside_has_a_share(void)
+{
+	struct flowside key;
+
+	setup();
+	for (uint32_t i = 1; i <= STAGE_OUTSIDE + 1; i++) {
+		key = table_side(i);
+		CHECK_EQ(!stage_add(&s, IPPROTO_UDP, PIF_HOST, &key, 1, -1, 0),
+			 i > STAGE_OUTSIDE);
+	}
+	/* The rest is the guest's, and its namespace's */
+	CHECK(add(1, 0));
+	key = table_side(2);
+	CHECK(stage_add(&s, IPPROTO_UDP, PIF_SPLICE, &key, 1, -1, 0));
+	key = table_side(1);
+	stage_release(&s, stage_find(&s, IPPROTO_UDP, PIF_HOST, &key));
+	CHECK(stage_add(&s, IPPROTO_UDP, PIF_HOST, &key, 1, -1, 0));
+	stage_free(&s);
+}
+
+static void test_many_deadlines_pass_in_pieces(void)
+{
+	unsigned n = 0, calls = 0;
+
+	setup();
+	for (uint32_t i = 1; i <= STAGE_MAX; i++)
+		add(i, 0);
+	for (; s.pending; calls++) {
+		unsigned at_once = stage_expire(&s, STAGE_DEADLINE);
+
+		CHECK(at_once && at_once <= STAGE_MAX / 4);
+		n += at_once;
+	}
+	CHECK_EQ(n, STAGE_MAX);
+	stage_free(&s);
+}
+
 static void test_deadline_passes(void)
 {
 	setup();
@@ -216,6 +253,8 @@ int main(void)
 	RUN(test_parked_items_come_back_in_order);
 	RUN(test_buffer_is_bounded);
 	RUN(test_release_closes_the_socket_unless_taken);
+	RUN(test_the_outside_has_a_share);
+	RUN(test_many_deadlines_pass_in_pieces);
 	RUN(test_deadline_passes);
 	RUN(test_random_operations_match_the_model);
 	return 0;

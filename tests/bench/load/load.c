@@ -173,6 +173,10 @@ static bool parse_option(struct options *o, const char *word)
 		o->flows = bounded(value, 60000);
 	else if (IS("size"))
 		o->size = bounded(value, 65000);
+	else if (IS("kind"))
+		o->kind = value;
+	else if (IS("dev"))
+		o->dev = value;
 	else if (IS("vm"))
 		o->vm = value;
 	else if (IS("vhost"))
@@ -204,6 +208,7 @@ static const struct {
 	{ "crr", run_crr, vm_run_crr },
 	{ "hold", run_hold, NULL },
 	{ "udp", run_udp, vm_run_udp },
+	{ "flood", run_flood, NULL },
 };
 
 static int run_mode(const char *name, const struct options *o)
@@ -254,7 +259,7 @@ int main(int argc, char **argv)
 		return status;
 
 usage:
-	fprintf(stderr, "usage: load stream|server|rr|crr|hold|udp "
+	fprintf(stderr, "usage: load stream|server|rr|crr|hold|udp|flood "
 			"ADDRESS PORT [name=value ...]\n");
 	return 2;
 }

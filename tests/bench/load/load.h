@@ -43,6 +43,8 @@ struct options {
 	unsigned int clients;
 	unsigned int flows;
 	size_t size;	    /* datagram payload */
+	const char *kind;   /* of a flood */
+	const char *dev;    /* interface that its frames go to */
 	const char *vm;	    /* socket of a translator: play its guest */
 	bool vhost;	    /* that socket speaks vhost-user */
 	uint32_t guest;	    /* our address then */
@@ -58,6 +60,7 @@ int run_rr(const struct options *o);
 int run_crr(const struct options *o);
 int run_hold(const struct options *o);
 int run_udp(const struct options *o);
+int run_flood(const struct options *o);
 int vm_run_stream(const struct options *o);
 int vm_run_rr(const struct options *o);
 int vm_run_crr(const struct options *o);
