@@ -3,6 +3,7 @@
 
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -124,8 +125,13 @@ def datapaths_end(peer: socket.socket) -> socket.socket:
     """The datapath's socket that is connected to this one: it lives in this process."""
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             sock = socket.socket(fileno=os.dup(int(name)))
-            if sock.getsockname() == peer.getpeername():
-                return sock
+            try:
+                if sock.getsockname() == peer.getpeername():
+                    return sock
+            except OSError:
+                pass
             sock.close()
     raise AssertionError("the datapath has no such socket")
