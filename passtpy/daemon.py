@@ -157,7 +157,7 @@ def _serve_command(
         status = process.wait(block=False)
         if status is not None:
             session.loop.remove_reader(process.fileno())
-            session.stop(status)
+            session.finish(status)
 
     def forward(got: Signal) -> None:
         if got.from_kernel and got.number in TERMINAL:
@@ -166,7 +166,7 @@ def _serve_command(
         if got.number in STOPPING:
             session.loop.call_later(STOP_GRACE_S, process.kill)
 
-    if not session.load(ended):
+    if not session.load(ended) and not (session.was_asked() and session.load()):
         status = process.wait()
         assert status is not None
         return status

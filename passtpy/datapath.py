@@ -4,14 +4,22 @@
 import os
 import socket
 from contextlib import suppress
-from typing import Literal
+from typing import Final, Literal
 
 from passtpy._native import Datapath as Datapath
+from passtpy._native import Gone, Miss, Punt
 from passtpy.addr import NO_MAC, UNSPECIFIED, inany
 from passtpy.config.model import Config, UdpFilter
 from passtpy.config.view import View
+from passtpy.flow import PuntKind
 from passtpy.net.namespace.guest import Guest
 from passtpy.net.namespace.tap import QUEUE_FRAMES
+
+_ND_SOLICITATION: Final = 135
+_ND_SOURCE: Final = slice(22, 38)  # of an IPv6 packet, in an Ethernet frame
+_ND_TYPE: Final = 54
+
+Records = tuple[Miss | Punt | Gone, ...]
 
 
 def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
@@ -57,3 +65,13 @@ def _index_of(ifname: str | None) -> int:
     with suppress(OSError):
         return socket.if_nametoindex(ifname or "")
     return 0
+
+
+def wants_out(record: Miss | Punt | Gone) -> bool:
+    """Tell whether this is a packet that wants out, or asks for the way."""
+    if isinstance(record, Punt):
+        if record.kind == PuntKind.ND:  # not of the kernel, about itself
+            frame = record.frame
+            return frame[_ND_TYPE] == _ND_SOLICITATION and any(frame[_ND_SOURCE])
+        return record.kind == PuntKind.ARP
+    return isinstance(record, Miss)

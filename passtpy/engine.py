@@ -127,15 +127,24 @@ class Engine:
         self.set_log_level()
 
     def start(
-        self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[int], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_gone: Callable[[int], None],
+        early: Iterable[Miss | Punt | Gone] = (),
     ) -> None:
-        """Run from now on; `on_gone(errno)` each time the guest has disappeared."""
+        """Run from now on; `on_gone(errno)` each time the guest has disappeared.
+
+        `early` is what a turn before that has returned.
+        """
         self._loop = loop
         self._on_gone = on_gone
         loop.add_reader(self.datapath.fileno(), self.pump)
         self._schedule()
         if self._stock is not None:
             loop.call_later(_STOCK_DELAY_S, self._fill_stock)
+        for record in early:
+            self._dispatch(record)
+            self._again()
 
     def stop(self) -> None:
         """Leave the loop, tell the last events, and close the datapath."""

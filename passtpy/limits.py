@@ -51,7 +51,7 @@ def raise_files() -> tuple[int, int]:
 def narrowness() -> str | None:
     """Return what a limit of address space means to a guest; None: there is room.
 
-    Tables reserve addresses for the most they may hold, an eighth of the limit each.
+    Tables reserve addresses for the most they may hold, a tenth of the limit each.
     """
     soft = resource.getrlimit(resource.RLIMIT_AS)[0]
     if soft == resource.RLIM_INFINITY or soft >= AMPLE_MEMORY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from passtpy.config.forwards import Forward
     from passtpy.controlled import Control
-    from passtpy.datapath import Datapath
+    from passtpy.datapath import Datapath, Records
     from passtpy.engine import Engine
     from passtpy.net.following.follow import Follow
     from passtpy.net.forwarding.listeners import Forwarding
@@ -68,6 +69,11 @@ _CONTROL_MODULES: Final = (
 )
 
 
+# A command has ended: how long what it sent has to go out, and how often we look
+FINISH_S: Final = 0.3
+FINISH_LOOK_S: Final = 0.005
+
+
 def _never() -> bool:
     return False
 
@@ -80,6 +86,7 @@ class Session:
         self._files = files
         self._user = isolation.user_to_become(config.runas)
         self._datapath: Datapath | None = None
+        self._early: Records = ()  # before the engine was there
         self._engine: Engine | None = None
         self._factory: Factory | None = None
         self._forwarding: Forwarding | None = None
@@ -109,6 +116,18 @@ class Session:
                 return False
             importlib.import_module(name)
         return True
+
+    def was_asked(self) -> bool:
+        """Tell whether a command that has ended left something on its way out.
+
+        What it sent without waiting (a datagram, the bytes of a connection to the
+        host's loopback) is in the tap or in a listening socket, and is to arrive.
+        """
+        from passtpy.datapath import wants_out
+
+        assert self._datapath is not None
+        self._early = tuple(self._datapath.turn())
+        return any(map(wants_out, self._early))
 
     def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
         """Create the datapath and the listening sockets: what the guest has to find.
@@ -284,7 +303,7 @@ class Session:
             return self._done.result()
         gc.freeze()  # what exists by now stays: collections need not look at it again
         gc.set_threshold(GC_THRESHOLD)
-        self._engine.start(self.loop, self._tap_gone)
+        self._engine.start(self.loop, self._tap_gone, self._early)
         if self._factory is not None:
             self._factory.start(self.loop)
         if self._forwarding is not None:
@@ -316,6 +335,22 @@ class Session:
                 self._control = self._make_control(self._sockets)
                 self._control.start(self.loop)
             gc.freeze()
+
+    def finish(self, status: int) -> None:
+        """Return `status` soon: once what is on its way has gone out."""
+        poll = select.poll()
+        assert self._datapath is not None
+        poll.register(self._datapath.fileno(), select.POLLIN)
+        until = self.loop.time() + FINISH_S
+
+        def look(quiet: int) -> None:
+            quiet = 0 if poll.poll(0) else quiet + 1
+            if quiet > 1 or self.loop.time() > until:
+                self.stop(status)
+            else:
+                self.loop.call_later(FINISH_LOOK_S, look, quiet)
+
+        look(0)
 
     def stop(self, status: int) -> None:
         """Make run() return `status`; the first one wins."""

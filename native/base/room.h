@@ -14,7 +14,7 @@
 
 #include "base/macros.h"
 
-#define ROOM_SHARE 8 /* what one may take: this part of the limit */
+#define ROOM_SHARE 10 /* what one may take: this part of the limit */
 
 /**
  * room_max() - How many to reserve addresses for
