@@ -10,7 +10,7 @@ from typing import Any
 from tests.bench.row import CLEAN, OURS, Metric, Target
 from tests.bench.runner import Outcome, RowResult
 
-BASELINES = ("direct", "pasta", "passt", CLEAN)
+BASELINES = ("direct", "pasta", "passt", "earlier", CLEAN)
 REASON_WIDTH = 26
 INDENT = "    "
 

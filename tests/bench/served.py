@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.lab import GATEWAY4, HOST4, TRANSLATORS, Attached, Lab, Namespace, wait_until
-from tests.lab.translators import ROOT, Attachment, Translator
+from tests.lab.translators import (
+    EARLIER,
+    ROOT,
+    Attachment,
+    Translator,
+    program_of_earlier,
+)
 
 OURS = "passtpy"
 VHOST = "vhost-user"
@@ -83,9 +89,11 @@ class Served(Attached):
     client_words: Mapping[str, object]
 
 
+_EARLIER = program_of_earlier("passtpy-passt")
 VM_TRANSLATORS: Mapping[str, Translator] = {
     "direct": TRANSLATORS["direct"],
     "passt": OnSocket("passt", "passt", ("--runas", "0:0")),
+    **({EARLIER: OnSocket(EARLIER, _EARLIER)} if _EARLIER else {}),
     OURS: OnSocket(OURS, _OURS),
     VHOST: OnSocket(VHOST, _OURS, ("--vhost-user",), vhost=True),
 }

@@ -222,6 +222,23 @@ class Passtpy:
         return [self.program, "--config-net", *extra, "--", *argv]
 
 
-TRANSLATORS: Mapping[str, Translator] = {
-    t.name: t for t in (Direct(), Pasta(), Slirp4netns(), Passtpy())
-}
+EARLIER = "earlier"
+
+
+def program_of_earlier(name: str) -> str | None:
+    """The program ``name`` of another checkout of ours, to be compared with this one.
+
+    ``PASSTPY_EARLIER`` names the checkout, with its own ``.venv`` and built.
+    """
+    checkout = os.environ.get("PASSTPY_EARLIER")
+    return str(Path(checkout, ".venv", "bin", name)) if checkout else None
+
+
+def _translators() -> Mapping[str, Translator]:
+    known: list[Translator] = [Direct(), Pasta(), Slirp4netns()]
+    if program := program_of_earlier("passtpy-pasta"):
+        known.append(Passtpy(EARLIER, program=program))
+    return {one.name: one for one in (*known, Passtpy())}
+
+
+TRANSLATORS = _translators()
