@@ -151,12 +151,18 @@ def _internal(error: Exception, words: Sequence[str]) -> str:
     return f"internal error: {error!r}"
 
 
+def _knows_ipv6() -> bool:
+    from passtpy.net.kernel.listen import kernel_has_ipv6
+
+    return kernel_has_ipv6()
+
+
 def _pasta(words: Sequence[str]) -> int:
-    return _run(parse_pasta(words, "pasta", ephemeral_ports()))
+    return _run(parse_pasta(words, "pasta", ephemeral_ports(), _knows_ipv6))
 
 
 def _passt(words: Sequence[str]) -> int:
-    return _run(parse_passt(words, "passt", ephemeral_ports()))
+    return _run(parse_passt(words, "passt", ephemeral_ports(), _knows_ipv6))
 
 
 def _run(config: Config) -> int:

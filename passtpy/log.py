@@ -25,8 +25,8 @@ from passtpy.sinks import (
 from passtpy.traces import describe, trace
 
 DEFAULT_LOG_SIZE: Final = 1 << 20
-BURST: Final = 10  # records of one name within one window
-WINDOW_NS: Final = 5_000_000_000
+BURST: Final = 5  # records of one name within one window, as in pasta
+WINDOW_NS: Final = 2_000_000_000
 MAX_NAMES: Final = 256  # limited names; the program has far fewer
 VALUE_MAX: Final = 2000  # characters of a field: a line is for people to read
 
@@ -98,8 +98,11 @@ class RateLimit:
     def __init__(self) -> None:
         self._budgets: dict[str, _Budget] = {}
 
-    def admit(self, name: str, now: int) -> int | None:
-        """Return how many records were suppressed before this one; None: suppress."""
+    def admit(self, name: str, now: int) -> tuple[int, bool] | None:
+        """Return how many records were suppressed before this one; None: suppress.
+
+        And whether more of them will be, for this is the last of its window.
+        """
         budget = self._budgets.get(name)
         if budget is None:
             if len(self._budgets) >= MAX_NAMES:
@@ -112,12 +115,17 @@ class RateLimit:
             return None
         budget.left -= 1
         suppressed, budget.suppressed = budget.suppressed, 0
-        return suppressed
+        return suppressed, not budget.left
 
     def remaining(self) -> dict[str, int]:
         """Return the suppressed counts that no later record has told."""
         return {k: b.suppressed for k, b in self._budgets.items() if b.suppressed}
 
+
+# Fields about records of the same name: how many before were left out, and whether
+# more will be
+SUPPRESSED: Final = "suppressed"
+SUPPRESSING: Final = "suppressing"
 
 # Fields that read as sentences on their own and need neither name nor quotes.
 _BARE: Final = ("step", "path")
@@ -141,12 +149,26 @@ def _bounded(_logger: object, _level: str, event: EventDict) -> EventDict:
     return event
 
 
+def _show_suppression(event: EventDict) -> list[str]:
+    """Take what is said about records like this one, and return it as people read it.
+
+    The words are pasta's.
+    """
+    said = []
+    if before := event.pop(SUPPRESSED, 0):
+        said.append(f"(suppressed {before} similar messages)")
+    if event.pop(SUPPRESSING, False):
+        said.append("(suppressing further similar messages)")
+    return said
+
+
 def render_human(_logger: object, level: str, event: EventDict) -> str:
     """Make `12.3456 info flow.new key=value` of a record."""
+    said = _show_suppression(event)
     head = f"{event.pop('time'):.4f} {level} {event.pop('event')}"
     bare = [str(event.pop(key)) for key in _BARE if key in event]
     pairs = [f"{key}={_show_value(value)}" for key, value in event.items()]
-    return " ".join([head, *bare, *pairs])
+    return " ".join([head, *bare, *pairs, *said])
 
 
 def render_json(_logger: object, level: str, event: EventDict) -> str:
@@ -308,18 +330,21 @@ class Log:
     def close(self) -> None:
         """Tell what was suppressed, then flush and close every sink."""
         for name, count in self._limit.remaining().items():
-            fields: dict[str, object] = {"name": name, "suppressed": count}
+            fields: dict[str, object] = {"name": name, SUPPRESSED: count}
             self.emit("warning", "log.suppressed", fields)
         for sink in self._sinks:
             sink.close()
         self._sinks.clear()
 
     def _limited(self, level: str, event: str, fields: dict[str, object]) -> bool:
-        suppressed = self._limit.admit(event, self._clock())
-        if suppressed is None:
+        admitted = self._limit.admit(event, self._clock())
+        if admitted is None:
             return False
+        suppressed, last = admitted
         if suppressed:
-            fields["suppressed"] = suppressed
+            fields[SUPPRESSED] = suppressed
+        if last:
+            fields[SUPPRESSING] = True
         if self.watcher is not None:
             self.watcher(level, event, fields)
         self.emit(level, event, fields)

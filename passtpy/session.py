@@ -270,8 +270,10 @@ class Session:
         if got.tap_fd >= 0 and got.offloads != tap.ALL_OFFLOADS:
             log.info("tap.offloads", granted=hex(got.offloads))
         if log.enabled(LogLevel.INFO):
-            from passtpy.control.summary import qemu_options, summary
+            from passtpy.control.summary import bound, qemu_options, summary
 
+            if self._config.conf_path is not None:
+                log.say("summary", (bound(self._config.conf_path),))
             lines = summary(View.of(self._config, host, self._resolver), got.ifname)
             log.say("summary", lines)
             if self._socket is not None and self._socket.path is not None:

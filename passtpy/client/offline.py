@@ -11,6 +11,7 @@ from passtpy.config.ports import ephemeral_ports
 from passtpy.config.view import View
 from passtpy.errors import InformationRequest, PasstpyError
 from passtpy.net.host.resolv import read_resolver
+from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.namespace.guest import for_machine
 from passtpy.policy.decide import Decider
 from passtpy.policy.question import QuestionError, answer, read_question
@@ -27,7 +28,9 @@ def explain_offline(
     if program not in PARSERS:
         raise ClientError("behind -- stands pasta or passt, and its options")
     try:
-        config = PARSERS[program](words[1:], program, ephemeral_ports())
+        config = PARSERS[program](
+            words[1:], program, ephemeral_ports(), kernel_has_ipv6
+        )
         host = for_machine(config).host
     except InformationRequest as request:
         raise ClientError(request.text) from None

@@ -5,7 +5,7 @@ parse_pasta() and parse_passt() raise UsageError (message and usage to stderr, e
 ConfigError (message to stderr, exit 1) or InformationRequest (text to stdout, exit 0).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from passtpy import __version__
@@ -16,6 +16,8 @@ from passtpy.config.option import Option
 from passtpy.config.options import OPTIONS, PORT_HELP, options_of
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
 from passtpy.errors import ConfigError, InformationRequest, UsageError
+
+Known = Callable[[], bool]
 
 CAPABILITIES = '{"type": "net"}\n'  # as qemu's vhost-user programs tell theirs
 HELP_COLUMN = 30
@@ -119,22 +121,29 @@ def version(program: str) -> str:
 
 
 def parse_pasta(
-    argv: Sequence[str], prog: str = "pasta", ephemeral: Span = DEFAULT_EPHEMERAL
+    argv: Sequence[str],
+    prog: str = "pasta",
+    ephemeral: Span = DEFAULT_EPHEMERAL,
+    knows_ipv6: Known = lambda: True,
 ) -> Config:
     """Read the words behind the program's name, as pasta does.
 
     `prog` begins every message about the form of the line. `ephemeral` is the
     host's range of ephemeral ports: specifications made of exclusions spare it.
+    `knows_ipv6` tells whether the kernel does; nobody asks before the line is read.
     """
-    return _parse("pasta", argv, prog, ephemeral)
+    return _parse("pasta", argv, prog, ephemeral, knows_ipv6)
 
 
 def parse_passt(
-    argv: Sequence[str], prog: str = "passt", ephemeral: Span = DEFAULT_EPHEMERAL
+    argv: Sequence[str],
+    prog: str = "passt",
+    ephemeral: Span = DEFAULT_EPHEMERAL,
+    knows_ipv6: Known = lambda: True,
 ) -> Config:
     """Read the words behind the program's name, as passt does; otherwise as above."""
     mode = "vhost-user" if wants_vhost_user(argv) else "passt"
-    return _parse(mode, argv, prog, ephemeral)
+    return _parse(mode, argv, prog, ephemeral, knows_ipv6)
 
 
 def wants_vhost_user(argv: Sequence[str]) -> bool:
@@ -147,7 +156,9 @@ def wants_vhost_user(argv: Sequence[str]) -> bool:
     return False
 
 
-def _parse(mode: str, argv: Sequence[str], prog: str, ephemeral: Span) -> Config:
+def _parse(
+    mode: str, argv: Sequence[str], prog: str, ephemeral: Span, knows_ipv6: Known
+) -> Config:
     program = "pasta" if mode == "pasta" else "passt"
     options = {option.key: option for option in OPTIONS}
     draft = Draft(ephemeral, mode)
@@ -162,6 +173,8 @@ def _parse(mode: str, argv: Sequence[str], prog: str, ephemeral: Span) -> Config
             option.action(draft, value)
     except GetoptError as error:
         raise UsageError(f"{prog}: {error}", usage(program, prog)) from None
+    if draft.fields.get("ipv6", True) and not knows_ipv6():
+        draft.lose_ipv6()
     return draft.finish(words.rest)
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from passtpy.config.cli import show_names
+from passtpy.config.newer import NEWER
 from passtpy.config.option import Option
 from passtpy.config.options import OPTIONS, options_of
 
@@ -170,10 +171,10 @@ BEYOND: Final = """
 
 | What | Programs | | Note |
 |---|---|---|---|
-| Order in which mistakes are told | both | better | as there in three passes (the \
-line; `-t -u -D`; `-T -U`), but all of them before anything is touched |
+| Order in which mistakes are told | both | better | as there in two passes (the \
+line; `-t -u -T -U`), but both before anything is touched |
 | Start-up summary | both | equal | the same lines in the same order, each after the \
-time; then one event, `namespace.ready` or `machine.awaited` |
+time; then what to tell qemu, and one event, `namespace.ready` or `machine.awaited` |
 | `--version` | both | differs | says `pasta` or `passt`, and our version |
 | Change of the host's network | both | better | followed: see \
 [operating.md](operating.md) |
@@ -226,6 +227,7 @@ def _lines() -> Iterator[str]:
     for program in ("pasta", "passt"):
         yield from _refused(program)
     yield BEYOND.rstrip()
+    yield NEWER.rstrip()
 
 
 def differences() -> str:

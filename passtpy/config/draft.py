@@ -28,9 +28,10 @@ from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
 MIN_MTU6 = 1280
+MAX_RESOLVERS = 3  # per family; what a C library asks
 NO_MIGRATION = "option {} has no effect: flows do not migrate"
 
-
+_DNS_FIELDS = ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6")
 _OF_MACHINES: dict[str, Any] = {
     "announce_dns": True,
     "announce_search": True,
@@ -106,11 +107,12 @@ class Draft:
             self.warnings.append(f"MTU {mtu} is too small for IPv6 (minimum 1280)")
 
     def _finish_splice(self) -> None:
-        if not self.fields.get("splice_only"):
-            return
-        if not self.fields.get("splice", True):
-            raise ConfigError("--splice-only is incompatible with --no-splice")
-        self.fields.update(host_lo_to_ns_lo=True, icmp=False)
+        for name in ("splice_only", "host_lo_to_ns_lo"):
+            if self.fields.get(name) and not self.fields.get("splice", True):
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} is incompatible with --no-splice")
+        if self.fields.get("splice_only"):
+            self.fields.update(host_lo_to_ns_lo=True, icmp=False)
 
     def _finish_copies(self) -> None:
         for what in ("routes", "addrs"):
@@ -120,6 +122,12 @@ class Draft:
             if not self.fields.get("config_net"):
                 raise ConfigError(f"{option} needs --config-net")
             self.warnings.append(f"option {option} will be dropped")
+
+    def lose_ipv6(self) -> None:
+        """Do without IPv6, which this kernel does not know."""
+        if not self.fields.get("ipv4", True):
+            raise ConfigError("IPv6 not available but --ipv6-only given")
+        self.fields["ipv6"] = False
 
     def finish(self, words: Sequence[str]) -> Config:
         """Check the line as a whole and freeze it."""
@@ -204,8 +212,17 @@ def ports(option: str) -> Setter:
 
 
 def set_dns(draft: Draft, value: str) -> None:
-    """-D is read at the end of the line, as -t and -u are."""
-    draft.late_words.append(("dns", value))
+    """-D adds a resolver; `none` takes back what came before, and the forwarding."""
+    fields = draft.fields
+    if value == values.NONE:
+        fields.update(dict.fromkeys(_DNS_FIELDS), dns=(), dns_enabled=False)
+        return
+    addr = values.read_resolver(value)
+    known: tuple[Address, ...] = fields.get("dns") or ()
+    of_family = sum(other.version == addr.version for other in known)
+    if of_family < MAX_RESOLVERS and addr not in known:
+        known = (*known, addr)
+    fields.update(dns=known, dns_enabled=True)
 
 
 def set_search(draft: Draft, value: str) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Remembers which addresses the guest has.
 
-They start as the planned ones and follow the guest, which may have chosen others: an
+They start as the planned ones and follow the guest, which may have chosen others,
+except for those that the user said: they are pinned. An
 address is known from packets (the decider and the services see them), or, where the
 guest is a namespace that we may ask, from its kernel. Read when an inbound flow needs a
 destination, and when a source would be the guest's own address.
@@ -23,6 +24,7 @@ class GuestAddresses:
     """
 
     __slots__ = (
+        "_pinned",
         "_planned",
         "_seen",
         "addr4",
@@ -43,6 +45,7 @@ class GuestAddresses:
         self.link_local6 = link_local6
         self.present: tuple[bytes, ...] | None = None
         self._planned: frozenset[bytes] = frozenset()
+        self._pinned: tuple[bytes, ...] = ()
         self._seen: dict[bytes, None] = {}  # the latest at the end
         # Who waits for answers at a relay's socket, by its listener number
         self.askers: dict[int, tuple[bytes, int]] = {}
@@ -61,6 +64,7 @@ class GuestAddresses:
         main = (host.guest4, host.guest6)
         planned = {*host.guests, *(addr for addr in main if addr is not None)}
         self._planned = frozenset(map(inany, planned))
+        self._pinned = tuple(map(inany, host.pinned))
 
     def observe(self, raw: bytes) -> None:
         """Remember the source of a guest packet, if a peer could answer to it."""
@@ -100,8 +104,12 @@ class GuestAddresses:
     def inside(self, is_v4: bool) -> bytes:
         """Return the guest's address of a family; UNSPECIFIED if it has none.
 
-        That last seen, if its kernel says that it has it still; else any that it has.
+        The pinned one; else that last seen, if its kernel says that it has it still;
+        else any that it has.
         """
+        for raw in self._pinned:
+            if raw.startswith(V4_PREFIX) == is_v4:
+                return raw
         last = self.addr4 if is_v4 else self.addr6
         if self.present is None or last in self.present:
             return last

@@ -22,8 +22,9 @@ class HostInfo:
     the default router as the guest sees it; `our4` and `our6` are the sources we use
     towards the guest when the real one is unusable there (None: the gateway, and the
     link-local address made from `our_mac`). `guests` are more addresses that the guest
-    was given; `choices` are those of the host's interfaces that the guest's resembles,
-    the usual one of each family first: a program may choose another one as its source.
+    was given; `pinned` are those that the user said, at which it is reached whatever it
+    uses; `choices` are those of the host's interfaces that the guest's resembles, the
+    usual one of each family first: a program may choose another one as its source.
     """
 
     ipv4: bool = True
@@ -38,6 +39,7 @@ class HostInfo:
     our6: IPv6Address | None = None
     our_mac: Mac = DEFAULT_MAC
     guests: frozenset[Address] = frozenset()
+    pinned: tuple[Address, ...] = ()
     choices: tuple[Address, ...] = ()
     guest_mac: Mac | None = None
     mtu: int = DEFAULT_MTU

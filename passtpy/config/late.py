@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Options that are read once all the others are known, in the order given.
 
-They are -D and the ports, whose meaning depends on the families, and whose mistakes
+They are the ports, whose meaning depends on families and protocols, and whose mistakes
 are told last. All of it happens before anything is touched.
 """
 
@@ -9,14 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from passtpy.addr import Address
-from passtpy.config import values
 from passtpy.config.portrule import Able, PortTable, RuleError, Side
 from passtpy.config.ports import NONE, PortContext, Span, read_ports
 from passtpy.errors import ConfigError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
-
-MAX_RESOLVERS = 3  # per family; what a C library asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,6 @@ PORT_OPTIONS = {
     "tcp-ns": PortOption("-T", IPPROTO_TCP, Side.SPLICE, "tcp"),
     "udp-ns": PortOption("-U", IPPROTO_UDP, Side.SPLICE, "udp"),
 }
-_DNS_FIELDS = ("dns_forward4", "dns_forward6", "dns_host4", "dns_host6")
 
 
 def read_late(
@@ -56,16 +51,12 @@ class _Reader:
         self._fields = fields
         self._ephemeral = ephemeral
         self._scans = mode == "pasta"
-        self._dns: list[Address] | None = None
-        self._forget_dns = False
         self._said: set[str] = set()
         able = _able(fields, self._scans)
         self._tables = {side: PortTable(side, able) for side in Side}
 
     def read(self, option: str, text: str) -> None:
-        if option == "dns":
-            self._read_dns(text)
-        elif text == NONE:
+        if text == NONE:
             if self._has_rules(option):
                 name = PORT_OPTIONS[option].name
                 raise ConfigError(f"{name} none conflicts with previous options")
@@ -98,32 +89,15 @@ class _Reader:
                 raise ConfigError(str(error)) from None
         self._tables[each.side] = table
 
-    def _read_dns(self, text: str) -> None:
-        """Read one -D; `none` takes back what came before, and the forwarding."""
-        dns = self._dns = self._dns or []
-        if text == values.NONE:
-            dns.clear()
-            self._forget_dns = True
-            return
-        addr = values.read_resolver(text)
-        known = sum(other.version == addr.version for other in dns)
-        if known < MAX_RESOLVERS and addr not in dns:
-            dns.append(addr)
-
     def result(self) -> dict[str, Any]:
         if self._scans:
             for option, each in PORT_OPTIONS.items():
                 if option not in self._said and self._fields.get(each.enabled, True):
                     self._add_ports(option, "auto")
-        found: dict[str, Any] = {
+        return {
             "host_ports": self._tables[Side.HOST].rules,
             "ns_ports": self._tables[Side.SPLICE].rules,
         }
-        if self._dns is not None:
-            found.update(dns=tuple(self._dns), dns_enabled=bool(self._dns))
-        if self._forget_dns:
-            found.update(dict.fromkeys(_DNS_FIELDS))
-        return found
 
 
 def _able(fields: Mapping[str, Any], scans: bool) -> Able:

@@ -39,7 +39,7 @@ ROWS: tuple[Option, ...] = (
         ("-a", "--address"),
         G_ADDR,
         do.set_address,
-        "address of the guest, once per family",
+        "address of the guest, once per family: it is reached there, whatever it uses",
         "ADDR[/LEN]",
         "those of the template interface",
     ),

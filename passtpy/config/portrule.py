@@ -88,7 +88,8 @@ def _span(first: int, last: int) -> str:
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-def _check_ports(rule: PortRule) -> None:
+def check_ports(rule: PortRule) -> None:
+    """Raise RuleError unless the ports of a rule are ports: the first of all checks."""
     if rule.first > rule.last:
         raise RuleError(f"Rule has invalid port range {rule.first}-{rule.last}")
     if not rule.first:
@@ -152,7 +153,7 @@ def _overlap(a: PortRule, b: PortRule) -> bool:
 
 def check_rule(rule: PortRule, able: Able, known: Iterable[PortRule]) -> None:
     """Raise RuleError unless a table that holds `known` may take `rule`."""
-    _check_ports(rule)
+    check_ports(rule)
     _check_family(rule, able)
     _check_protocol(rule, able)
     _check_target(rule)

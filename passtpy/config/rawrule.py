@@ -4,7 +4,7 @@
 from ipaddress import IPv6Address
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
-from passtpy.config.portrule import PortRule, RuleError, Side
+from passtpy.config.portrule import PortRule, RuleError, Side, check_ports
 from passtpy.wire import pesto
 from passtpy.wire.pesto import RawRule
 
@@ -27,16 +27,15 @@ def to_raw(rule: PortRule) -> RawRule:
 
 
 def from_raw(raw: RawRule) -> PortRule:
-    """Return the rule; RuleError when the bytes contradict each other."""
-    if raw.unknown_flags:
-        raise RuleError(f"Rule has invalid flags 0x{raw.flags:x}")
+    """Return the rule; RuleError when the bytes contradict each other.
+
+    The checks of a rule have an order, in which these come after that of the ports.
+    """
     dual = bool(raw.flags & pesto.DUAL)
     addr = from_inany(raw.addr)
-    if dual and addr != IPv6Address(0):
-        raise RuleError(f"Dual stack rule has non-wildcard address {addr}")
     first, last, inner = raw.ports
     target = from_inany(raw.target)
-    return PortRule(
+    rule = PortRule(
         proto=raw.proto,
         addr=None if dual else addr,
         ifname=raw.ifname.decode(errors="surrogateescape") or None,
@@ -47,3 +46,9 @@ def from_raw(raw: RawRule) -> PortRule:
         weak=bool(raw.flags & pesto.WEAK),
         scan=bool(raw.flags & pesto.SCAN),
     )
+    check_ports(rule)
+    if raw.unknown_flags:
+        raise RuleError(f"Rule has invalid flags 0x{raw.flags:x}")
+    if dual and addr != IPv6Address(0):
+        raise RuleError(f"Dual stack rule has non-wildcard address {addr}")
+    return rule

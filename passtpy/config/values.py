@@ -78,9 +78,9 @@ def _embeds_v4(addr: Address) -> bool:
 
 
 def read_mtu(text: str) -> int:
-    """Read -m: the whole word must be a number; an empty one is 0."""
+    """Read -m: the whole word must be a number."""
     try:
-        mtu = parse_integer(text) if text else 0
+        mtu = parse_integer(text)
     except ValueError:
         raise ConfigError(f"Invalid MTU: {text}") from None
     if 0 < mtu < MIN_MTU:
@@ -94,23 +94,34 @@ def read_mtu(text: str) -> int:
 
 
 def read_address(text: str) -> tuple[Address, int | None]:
-    """Read -a: an address, and the length of its prefix if told."""
+    """Read -a: an address, in brackets or not, and the length of its prefix if told.
+
+    One of IPv4 in the clothes of IPv6 is one of IPv4, and its length counts from 96.
+    """
     plain, slash, length_text = text.partition("/")
-    addr = parse_any_address(plain)
+    if plain.startswith("[") and plain.endswith("]"):
+        plain = plain[1:-1]
+    written = parse_any_address(plain)
+    addr = written
+    if isinstance(written, IPv6Address) and written.ipv4_mapped is not None:
+        addr = written.ipv4_mapped
     unfit = (
         addr is None
         or addr.is_unspecified
         or addr.is_multicast
         or addr.is_loopback
+        or addr == _BROADCAST4
         or _embeds_v4(addr)
     )
-    if unfit or addr is None:
-        raise ConfigError(f"Invalid address: {text}")
+    if unfit or addr is None or written is None:
+        raise ConfigError(f"Invalid guest address: {text}")
     if not slash:
         return addr, None
-    length = parse_decimal(length_text, addr.max_prefixlen)
-    if length is None:
-        raise ConfigError(f"Invalid address: {text}")
+    length = parse_decimal(length_text, written.max_prefixlen)
+    if length is not None:
+        length -= written.max_prefixlen - addr.max_prefixlen
+    if length is None or length < 0:
+        raise ConfigError(f"Invalid prefix length: {text}")
     return addr, length
 
 

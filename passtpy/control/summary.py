@@ -20,6 +20,8 @@ TABLES = {
 def summary(view: View, ifname: str) -> Iterator[str]:
     """Yield the lines, in the order of pasta's."""
     config, host = view.config, view.host
+    if config.conf_path is not None:
+        yield f"Configuration socket: {config.conf_path}"
     if not config.splice_only:
         facts = facts_from_view(view)
         yield from _interfaces(config, host, ifname)
@@ -36,8 +38,14 @@ def summary(view: View, ifname: str) -> Iterator[str]:
     yield from _forwarding(view)
 
 
+def bound(path: str) -> str:
+    """Return the line that tells where a socket is, in pasta's words."""
+    return f"UNIX domain socket bound at {path}"
+
+
 def qemu_options(config: Config, path: str) -> Iterator[str]:
     """Yield what to say to qemu, as an answer to: which socket?"""
+    yield bound(path)
     yield "To connect a machine, start qemu with"
     device = "    -device virtio-net-pci,netdev=n"
     if config.vhost_user:
@@ -61,9 +69,9 @@ def _interfaces(config: Config, host: HostInfo, ifname: str) -> Iterator[str]:
     outbound = _by_family(config.outbound_if4, config.outbound_if6)
     if outbound:
         yield f"Outbound interface: {outbound}"
-    sources = _by_family(config.outbound4, config.outbound6)
-    if sources:
-        yield f"Outbound address: {sources}"
+    for family, source in (("IPv4", config.outbound4), ("IPv6", config.outbound6)):
+        if source is not None:
+            yield f"Outbound {family} address: {source}"
     if not config.for_machine:
         yield f"Namespace interface: {ifname}"
 

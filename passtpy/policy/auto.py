@@ -16,7 +16,6 @@ V6 = 2
 LOOPBACK_INDEX = 1  # of the interface `lo`, in every network namespace
 
 _LOOPBACK6 = bytes(15) + b"\x01"
-_LOOPBACK4 = V4_PREFIX + bytes((127, 0, 0, 1))
 _ANY4 = V4_PREFIX + bytes(4)
 _NET4 = V4_PREFIX + b"\x7f"
 
@@ -37,7 +36,7 @@ class Heard(NamedTuple):
 class Reach:
     """Where the far end of a forwarded flow arrives, besides wildcard sockets."""
 
-    loopback: bool  # at 127.0.0.1 and ::1
+    loopback: bool  # at ::1, 127.0.0.1 and all their like, as the client asked for
     outside: bool  # at any other address
 
     def families_of(self, heard: Heard) -> int:
@@ -50,13 +49,8 @@ class Reach:
                 return V4
             return V6 if heard.v6_only else V4 | V6
         is_v4 = address.startswith(V4_PREFIX)
-        if address in (_LOOPBACK4, _LOOPBACK6):
-            reached = self.loopback
-        elif address.startswith(_NET4):
-            reached = False  # 127.0.0.53 and others: nobody is sent there
-        else:
-            reached = self.outside
-        if not reached:
+        local = address == _LOOPBACK6 or address.startswith(_NET4)
+        if not (self.loopback if local else self.outside):
             return 0
         return V4 if is_v4 else V6
 

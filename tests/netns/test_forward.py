@@ -268,6 +268,36 @@ def test_the_source_is_kept_when_asked() -> None:
         assert peer_of(client, to, lab.host, at) == "127.0.0.8"
 
 
+def test_every_loopback_address_stays_what_it_is() -> None:
+    with attached("-t", "8000", "-T", "8100", "--host-lo-to-ns-lo") as (lab, it):
+        to = ("127.0.0.5", 8000)
+        assert peer_of(lab.host.new_socket(), to, it.guest, to) == "127.0.0.1"
+        client = it.guest.new_socket()
+        client.bind(("127.0.0.8", 0))
+        to = ("127.0.0.9", 8100)
+        assert peer_of(client, to, lab.host, to) == "127.0.0.8"
+
+
+def test_an_address_that_was_said_is_where_the_guest_is_reached() -> None:
+    said, other = "198.51.100.77", "198.51.100.78"
+    with attached("-t", "8000", "-a", f"{said}/24") as (lab, it):
+        it.guest.ip("addr", "add", f"{other}/24", "dev", "eth0")
+        time.sleep(SETTLED)  # until the daemon knows that the guest has both
+        with tcp_echo(lab.remote, REMOTE4, 7000):
+            client = it.guest.new_socket()
+            client.bind((other, 0))
+            with client:
+                client.connect((REMOTE4, 7000))
+                assert exchange(client, b"hello") == b"hello"
+        with (
+            listening(it.guest, "0.0.0.0", 8000) as waiting,
+            lab.remote.connect(HOST4, 8000),
+        ):
+            far, _ = waiting.accept()
+            with far:
+                assert far.getsockname() == (said, 8000)
+
+
 def test_without_a_tap_loopbacks_are_joined() -> None:
     with Lab() as lab, lab.attach(PASSTPY, NO_TAP) as it:
         assert [line.split()[0] for line in it.guest.read("dev").splitlines()[2:]] == [
@@ -380,6 +410,14 @@ def test_a_service_nobody_can_reach_is_not_offered() -> None:
         time.sleep(SETTLED)
         assert not lab.host.is_bound("tcp", 7000)
         assert not it.guest.is_bound("tcp", 7001)
+
+
+def test_a_service_at_any_loopback_address_is_offered_there() -> None:
+    with (
+        attached(*AUTO) as (lab, it),
+        tcp_echo(lab.host, "127.0.0.53", 7000),
+    ):
+        wait_answers(it.guest, "127.0.0.53", 7000)
 
 
 def test_a_port_that_cannot_be_had_hides_no_other() -> None:

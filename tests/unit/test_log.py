@@ -103,9 +103,19 @@ def test_repeated_warnings_are_counted_not_written() -> None:
     for _ in range(BURST + 5):
         log.warning("guest.odd")
     assert len(sink.lines) == BURST
+    assert "suppress" not in "".join(sink.lines[:-1])
+    assert sink.lines[-1].endswith("guest.odd (suppressing further similar messages)")
     clock.now = WINDOW_NS
     log.warning("guest.odd")
-    assert sink.lines[-1].endswith("guest.odd suppressed=5")
+    assert sink.lines[-1].endswith("guest.odd (suppressed 5 similar messages)")
+
+
+def test_json_tells_of_repeated_warnings_in_fields() -> None:
+    log, sink, _ = make_log(form=LogFormat.JSON)
+    for _ in range(BURST):
+        log.warning("guest.odd")
+    said = [json.loads(line) for line in sink.lines]
+    assert [each.get("suppressing") for each in said] == [None] * (BURST - 1) + [True]
 
 
 def test_close_tells_what_was_suppressed() -> None:
@@ -113,7 +123,9 @@ def test_close_tells_what_was_suppressed() -> None:
     for _ in range(BURST + 2):
         log.warning("guest.odd")
     log.close()
-    assert sink.lines[-1].endswith("log.suppressed name=guest.odd suppressed=2")
+    assert sink.lines[-1].endswith(
+        "log.suppressed name=guest.odd (suppressed 2 similar messages)"
+    )
     assert sink.closed
 
 
@@ -127,7 +139,7 @@ def test_flow_events_are_not_rate_limited() -> None:
 def test_limited_names_are_bounded() -> None:
     limit = RateLimit()
     for number in range(MAX_NAMES):
-        assert limit.admit(f"n{number}", 0) == 0
+        assert limit.admit(f"n{number}", 0) == (0, False)
     assert limit.admit("one more", 0) is None
 
 

@@ -169,6 +169,7 @@ def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:
         guest_mac=config.ns_mac,
         mtu=config.mtu,
         guests=frozenset(given if config.config_net else ()),
+        pinned=tuple(a for a in given if a in (config.address4, config.address6)),
         choices=v4.choices + v6.choices,
         template4=v4.link.name if v4.link else None,
         template6=v6.link.name if v6.link else None,

@@ -85,7 +85,6 @@ def parse(line: str) -> Config:
         ("-i eth0 -I tap0 1", {"interface": "eth0", "ns_ifname": "tap0"}),
         ("-m 1500 1", {"mtu": 1500}),
         ("-m 0x5dc 1", {"mtu": 1500}),
-        ("-m '' 1", {"mtu": 0}),
         ("1", {"mtu": 65520}),
         ("-m 65521 1", {"mtu": 65521}),
         (
@@ -102,6 +101,10 @@ def parse(line: str) -> Config:
         ("-n 0.0.0.0 1", {"prefix4": 0}),
         ("-a 2001:db8::9 1", {"address6": V6, "prefix6": None}),
         ("-a 2001:db8::9/48 1", {"address6": V6, "prefix6": 48}),
+        ("-a [2001:db8::9]/48 1", {"address6": V6, "prefix6": 48}),
+        ("-a [192.0.2.9] 1", {"address4": V4, "prefix4": 24}),
+        ("-a ::ffff:192.0.2.9/124 1", {"address4": V4, "prefix4": 28}),
+        ("-a ::ffff:192.0.2.9 1", {"address4": V4, "address6": None}),
         ("-a 192.0.2.9 -a 2001:db8::9 1", {"address4": V4, "address6": V6}),
         ("-a 198.51.100.7 -a 192.0.2.9 1", {"address4": V4}),
         ("-g 192.0.2.9 -g fe80::1 1", {"gateway4": V4}),
@@ -129,6 +132,7 @@ def parse(line: str) -> Config:
         ("-D none 1", {"dns": (), "dns_enabled": False}),
         ("--dns-forward 192.0.2.9 1", {"dns_forward4": V4, "dns_enabled": True}),
         ("--dns-forward 192.0.2.9 -D none 1", {"dns_forward4": None}),
+        ("-D none --dns-forward 192.0.2.9 1", {"dns_forward4": V4}),
         ("--dns-host 127.0.0.1 1", {"dns_host4": IPv4Address("127.0.0.1")}),
         ("-f --stats 0x10 1", {"stats": 16}),
         ("--stats 1 -f 1", {"stats": 1}),
@@ -183,6 +187,7 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("--netns /x 12", "Both --netns and PID or command given"),
         ("2147483648", "Invalid PID 2147483648"),
         ("0", "Invalid PID 0"),
+        ("-m ''", "Invalid MTU: "),
         ("-m x", "Invalid MTU: x"),
         ("-m 1500x", "Invalid MTU: 1500x"),
         ("-m -1", "Invalid MTU: -1"),
@@ -193,26 +198,43 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
             "MTU 67 too small (min 68 for IPv4, 1280 for IPv6; max 65521)",
         ),
         ("-6 -m 1", "MTU 1 too small (min 68 for IPv4, 1280 for IPv6; max 65521)"),
-        ("-a 0.0.0.0", "Invalid address: 0.0.0.0"),
-        ("-a 127.0.0.1", "Invalid address: 127.0.0.1"),
-        ("-a 224.0.0.1", "Invalid address: 224.0.0.1"),
-        ("-a ::1", "Invalid address: ::1"),
-        ("-a ::192.0.2.1", "Invalid address: ::192.0.2.1"),
-        ("-a ::ffff:192.0.2.1", "Invalid address: ::ffff:192.0.2.1"),
-        ("-a 192.0.2.9/33", "Invalid address: 192.0.2.9/33"),
-        ("-a 192.0.2.9/", "Invalid address: 192.0.2.9/"),
-        ("-a 192.0.2.9/99999999", "Invalid address: 192.0.2.9/99999999"),
-        ("-a x", "Invalid address: x"),
+        *(
+            (f"-a {text}", f"Invalid guest address: {text}")
+            for text in (
+                "0.0.0.0",
+                "127.0.0.1",
+                "224.0.0.1",
+                "255.255.255.255",
+                "::1",
+                "::",
+                "::192.0.2.1",
+                "::ffff:127.0.0.1",
+                "[192.0.2.9",
+                "[192.0.2.9/24]",
+                "x",
+                "/24",
+            )
+        ),
+        ("-a ''", "Invalid guest address: "),
+        *(
+            (f"-a {text}", f"Invalid prefix length: {text}")
+            for text in (
+                "192.0.2.9/33",
+                "192.0.2.9/",
+                "192.0.2.9/24x",
+                "192.0.2.9/000000000000000000000099",
+                "2001:db8::9/129",
+                "::ffff:192.0.2.9/95",
+                "::ffff:192.0.2.9/129",
+            )
+        ),
         ("-a 192.0.2.9/24 -n 24", "Redundant prefix length specification"),
         ("-n 24 -a 192.0.2.9/24", "Redundant prefix length specification"),
-        (
-            "-a 192.0.2.9/000000000000000000000099",
-            "Invalid address: 192.0.2.9/000000000000000000000099",
-        ),
         ("-n 00000000099", "Invalid prefix length: 00000000099"),
         ("-n 33", "Invalid prefix length: 33"),
         ("-n 255.0.255.0", "Invalid prefix length: 255.0.255.0"),
         ("-n x", "Invalid prefix length: x"),
+        ("-n 24x", "Invalid prefix length: 24x"),
         ("-M 02:00", "Invalid MAC address: 02:00"),
         ("--ns-mac-addr x", "Invalid MAC address: x"),
         ("-g 255.255.255.255", "Invalid gateway address: 255.255.255.255"),
@@ -301,10 +323,15 @@ def test_options_say_what_they_say(line: str, expected: dict[str, object]) -> No
         ("--dns-forward 0.0.0.0", "Invalid DNS forwarding address: 0.0.0.0"),
         ("--dns-host x", "Invalid host nameserver address: x"),
         # Of several mistakes, the one that pasta meets first.
-        ("-D y -T x -t z", "Cannot use DNS address y"),
+        ("-T x -t z -D y", "Cannot use DNS address y"),
+        ("-D y -a z", "Cannot use DNS address y"),
         ("-D 192.0.2.1 -T x -t z", "Invalid port specifier 'x'"),
-        ("-t x -a y", "Invalid address: y"),
+        ("-t x -a y", "Invalid guest address: y"),
         ("--splice-only --no-splice", "--splice-only is incompatible with --no-splice"),
+        (
+            "--no-splice --host-lo-to-ns-lo",
+            "--host-lo-to-ns-lo is incompatible with --no-splice",
+        ),
         ("-t auto -t none", "-t none conflicts with previous options"),
     ],
 )
@@ -313,6 +340,25 @@ def test_bad_values_are_one_known_line(line: str, message: str) -> None:
         parse(line)
     assert str(caught.value) == message.replace("|", "\n")
     assert not isinstance(caught.value, UsageError)
+
+
+def test_a_kernel_without_ipv6_leaves_ipv4() -> None:
+    config = parse_pasta(["-t", "80", "1"], knows_ipv6=lambda: False)
+    assert (config.ipv4, config.ipv6) == (True, False)
+    assert config.host_ports[0].addr == IPv4Address(0)
+
+
+def test_a_kernel_without_ipv6_cannot_do_ipv6_alone() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_pasta(["-6", "-t", "x"], knows_ipv6=lambda: False)
+    assert str(caught.value) == "IPv6 not available but --ipv6-only given"
+
+
+def test_nobody_asks_for_ipv6_that_is_switched_off() -> None:
+    def never() -> bool:
+        raise AssertionError
+
+    assert not parse_pasta(["-4", "1"], knows_ipv6=never).ipv6
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which addresses are the guest's."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from passtpy.addr import UNSPECIFIED, inany
@@ -72,3 +73,25 @@ def test_of_what_it_has_it_was_last_seen_to_use_one() -> None:
     guest.observe(raw("192.0.2.6"))
     assert guest.inside(True) == raw("192.0.2.6")
     assert guest.inside(False) == UNSPECIFIED
+
+
+def test_an_address_that_the_user_said_is_where_it_is_reached() -> None:
+    pinned = (IPv4Address("192.0.2.5"),)
+    guest = GuestAddresses.from_host(replace(HOST, pinned=pinned))
+    for text in ("192.0.2.6", "2001:db8::aaaa", "fe80::77"):
+        guest.observe(raw(text))
+    guest.present = (raw("192.0.2.6"), raw("2001:db8::aaaa"))
+    assert guest.towards(raw("198.51.100.1")) == raw("192.0.2.5")
+    assert guest.towards(raw("2001:db8:1::1")) == raw("2001:db8::aaaa")
+    assert guest.owns(raw("192.0.2.6"))
+
+
+def test_of_a_pinned_guest_the_link_local_address_follows() -> None:
+    pinned = (IPv6Address("2001:db8::5"),)
+    guest = GuestAddresses.from_host(replace(HOST, pinned=pinned))
+    for text in ("fe80::77", "2001:db8::aaaa"):
+        guest.observe(raw(text))
+    assert guest.towards(raw("2001:db8:1::1")) == raw("2001:db8::5")
+    assert guest.towards(raw("fe80::1")) == raw("fe80::77")
+    guest.observe(raw("fe80::78"))
+    assert guest.towards(raw("fe80::1")) == raw("fe80::78")

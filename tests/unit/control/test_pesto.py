@@ -95,6 +95,18 @@ def test_what_went_wrong_is_told_and_logged() -> None:
             "Rule has invalid flags 0x8",
         ),
         (
+            emit_update([(1, (RawRule(b"\1" * 16, bytes(16), b"", (9, 8, 9), 6, 9),))]),
+            "Rule has invalid port range 9-8",
+        ),
+        (
+            emit_update([(1, (RawRule(b"\1" * 16, bytes(16), b"", (0, 8, 9), 6, 9),))]),
+            "Forwarding rule attempts to map from port 0",
+        ),
+        (
+            emit_update([(1, (RawRule(b"\1" * 16, bytes(16), b"", (8, 8, 0), 6, 9),))]),
+            "Forwarding rule attempts to map to port 0",
+        ),
+        (
             emit_update([(1, (RawRule(b"\1" * 16, bytes(16), b"", (1, 1, 1), 6, 1),))]),
             "Dual stack rule has non-wildcard address 101:101:101:101:101:101:101:101",
         ),

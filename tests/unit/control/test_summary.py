@@ -20,9 +20,11 @@ HOST = HostInfo(
 RESOLVER = Resolver((IPv4Address("198.51.100.53"),), ("example.com",))
 
 EVERYTHING = """\
+Configuration socket: /run/x
 Template interface: eth0 (IPv4), eth0 (IPv6)
 Outbound interface: eth1 (IPv4)
-Outbound address: 203.0.113.9 (IPv4)
+Outbound IPv4 address: 203.0.113.9
+Outbound IPv6 address: 2001:db8:3::9
 Namespace interface: tap0
 MAC:
     host: 9a:55:9a:55:9a:55
@@ -55,8 +57,9 @@ def shown(line: str, host: HostInfo = HOST) -> str:
 
 
 def test_everything_is_told() -> None:
-    line = "--dhcp-dns --dhcp-search -o 203.0.113.9 --outbound-if4 eth1"
-    line += " -t 8080-8081:80-81 -t 192.0.2.7%eth0/22 -T none -U 53"
+    line = "--dhcp-dns --dhcp-search -o 203.0.113.9 -o 2001:db8:3::9"
+    line += " --outbound-if4 eth1 -c /run/x -T none -U 53"
+    line += " -t 8080-8081:80-81 -t 192.0.2.7%eth0/22"
     # ~ stands for the blank at the end of a line
     assert shown(line) == EVERYTHING.replace("~", " ")
 
@@ -64,7 +67,7 @@ def test_everything_is_told() -> None:
 def test_what_is_off_is_not() -> None:
     text = shown("-4 --no-dhcp --no-map-gw -t none -u none -T none -U none")
     assert text == EVERYTHING[: EVERYTHING.index("Outbound")].replace(
-        "Template interface: eth0 (IPv4), eth0 (IPv6)\n",
+        "Configuration socket: /run/x\nTemplate interface: eth0 (IPv4), eth0 (IPv6)\n",
         "Template interface: eth0 (IPv4), eth0 (IPv6)\nNamespace interface: tap0\n"
         "MAC:\n    host: 9a:55:9a:55:9a:55\n",
     )

@@ -234,6 +234,13 @@ def test_local_mode_is_not_for_a_family_that_was_switched_off() -> None:
     assert not plan(only(4), ipv6=False).host.ipv6
 
 
+def test_an_address_that_was_said_is_pinned() -> None:
+    said = IPv4Address("192.0.2.77")
+    made = plan(only(4), address4=said, prefix4=24)
+    assert made.host.pinned == (said,)
+    assert plan(only(4)).host.pinned == ()
+
+
 def test_a_gateway_may_be_said_in_local_mode() -> None:
     made = plan(only(6), gateway4=IPv4Address("169.254.9.9"))
     assert made.host.gateway4 == IPv4Address("169.254.9.9")
