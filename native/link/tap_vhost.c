@@ -31,35 +31,6 @@
 
 /* Notifications */
 
-/* vhost_signal() - Add to an eventfd; when its counter is full the other end
- * has not heard the last one yet, and will */
-static void vhost_signal(int fd)
-{
-	uint64_t one = 1;
-
-	(void)!write(fd, &one, sizeof(one));
-}
-
-void vhost_wake(const struct vhost_queue *q)
-{
-	vhost_signal(q->kick_fd);
-}
-
-void vhost_consume(struct tap *t, struct vhost_queue *q)
-{
-	uint64_t kicks;
-	ssize_t n;
-
-	do
-		n = read(q->kick_fd, &kicks, sizeof(kicks));
-	while (n < 0 && errno == EINTR);
-	if (n == (ssize_t)sizeof(kicks) || (n < 0 && errno == EAGAIN))
-		return;
-	virtq_break(&q->vq, VIRTQ_BAD_KICK);
-	t->vhost->err = EPROTO;
-	t->more = true;
-}
-
 /* queue_flush() - Show what was given back, and call if the guest wants it */
 static void queue_flush(struct tap *t, struct vhost_queue *q)
 {
@@ -70,28 +41,6 @@ static void queue_flush(struct tap *t, struct vhost_queue *q)
 		return;
 	count(t->cnt, CNT_VHOST_CALLS);
 	vhost_signal(q->call_fd);
-}
-
-void vhost_check(struct tap *t, struct vhost_queue *q)
-{
-	struct tap_vhost *v = t->vhost;
-	long index = q - v->queue;
-
-	if (v->mem.lost && !v->err) {
-		count(t->cnt, CNT_VHOST_MEMORY_LOST);
-		v->err = EFAULT;
-	}
-	if (v->err) {
-		t->more = true; /* the next read tells it */
-		t->blocked = true;
-	}
-	if (!q->started || !q->vq.fault || q->told)
-		return;
-	q->told = true;
-	if (index % 2 == VHOST_TO_GUEST)
-		t->blocked = true;
-	count(t->cnt, CNT_VHOST_BROKEN);
-	flow_log(v->log, *v->now, VHOST_BROKEN, NULL, index, q->vq.fault, 0, 0);
 }
 
 /* From the guest */

@@ -148,6 +148,12 @@ static inline bool vhost_runs(const struct vhost_queue *q)
 	return q->started && q->enabled && !q->vq.fault;
 }
 
+/* vhost_notify.c */
+
+/* vhost_signal() - Add to an eventfd; when its counter is full the other end
+ * has not heard the last one yet, and will */
+void vhost_signal(int fd);
+
 /* vhost_wake() - Be called again as if the guest had kicked */
 void vhost_wake(const struct vhost_queue *q);
 

@@ -21,18 +21,6 @@ static const struct module_state *state_of(const struct py_datapath *self)
 	return PyType_GetModuleState(Py_TYPE(self));
 }
 
-struct datapath *py_datapath_get(struct py_datapath *self)
-{
-	if (self->busy) {
-		PyErr_SetString(PyExc_RuntimeError,
-				"the datapath runs in another thread");
-		return NULL;
-	}
-	if (!self->dp)
-		PyErr_SetString(PyExc_ValueError, "the datapath is closed");
-	return self->dp;
-}
-
 /* Creation */
 
 static bool config_bytes(PyObject *value, const char *what, void *dst,

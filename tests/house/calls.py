@@ -16,11 +16,6 @@ from pathlib import Path
 from tests.house.layers import C_FLOORS
 
 OBJECTS = Path("build/debug-native/CMakeFiles")
-# Circles that are known and wait for a better shape. This list only shrinks.
-KNOWN_CIRCLES: tuple[frozenset[str], ...] = (
-    frozenset({"link/tap_vhost.c", "link/vhost_place.c"}),
-    frozenset({"py/datapath_control.c", "py/datapath_type.c", "py/datapath_vhost.c"}),
-)
 
 Uses = dict[str, dict[str, set[str]]]
 
@@ -70,15 +65,8 @@ def uses(root: Path) -> Uses:
 
 
 def circles(edges: Uses) -> list[str]:
-    """Each circle once, as files and names on the way; known ones are passed over."""
-    left = {
-        file: {
-            target: names
-            for target, names in targets.items()
-            if not any({file, target} <= known for known in KNOWN_CIRCLES)
-        }
-        for file, targets in edges.items()
-    }
+    """Each circle once, as files and the names on the way."""
+    left = {file: dict(targets) for file, targets in edges.items()}
     found = []
     while True:
         try:
@@ -118,23 +106,3 @@ def c_calls(root: Path) -> list[str]:
     if not edges:
         return [f"{OBJECTS}: no object files; `make native-debug` makes them"]
     return circles(edges) + climbs(edges)
-
-
-def known_circles_exist(root: Path) -> list[str]:
-    """A circle that is gone leaves the list of known ones."""
-    edges = uses(root)
-    gone = []
-    for known in KNOWN_CIRCLES:
-        inside = {
-            file: set(targets) & known
-            for file, targets in edges.items()
-            if file in known
-        }
-        try:
-            TopologicalSorter(inside).prepare()
-        except CycleError:
-            continue
-        gone.append(
-            f"tests/house/calls.py: no circle any more: {', '.join(sorted(known))}"
-        )
-    return gone

@@ -4,8 +4,6 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.house import calls, tcp_steps
 
 A = "int b(void);\nint a(void);\nint a(void)\n{\n\treturn b();\n}\n"
@@ -50,19 +48,6 @@ def test_what_was_removed_is_not_looked_at(tmp_path: Path) -> None:
 
 def test_nothing_built_is_no_pass(tmp_path: Path) -> None:
     assert len(calls.c_calls(tmp_path)) == 1
-
-
-def test_circle_that_is_gone_leaves_the_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        calls, "KNOWN_CIRCLES", (frozenset({"proto/a.c", "proto/b.c"}),)
-    )
-    root = _build(tmp_path, proto_a=A, proto_b=B)
-    assert calls.c_calls(root) == []
-    assert calls.known_circles_exist(root) == []
-    _build(tmp_path, proto_b=LEAF)
-    assert len(calls.known_circles_exist(root)) == 1
 
 
 def test_page_must_show_the_table(tmp_path: Path) -> None:

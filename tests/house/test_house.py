@@ -17,7 +17,6 @@ HOUSE: list[Rule] = [
     layers.native_door,
     layers.c_layers,
     calls.c_calls,
-    calls.known_circles_exist,
     tcp_steps.tcp_steps_are_printed,
     tcp_steps.tcp_state_changes_in_one_place,
     rules.python_h_only_in_py,
