@@ -44,10 +44,11 @@ class Cell:
     attached: Attached
     seconds: float
     ports: Iterator[int]
+    warmup: float = WARMUP
 
     @property
     def times(self) -> Mapping[str, object]:
-        return {"seconds": self.seconds, "warmup": WARMUP}
+        return {"seconds": self.seconds, "warmup": self.warmup}
 
     @property
     def patience(self) -> float:

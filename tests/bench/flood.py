@@ -1,34 +1,78 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rows about floods: what open flows keep beside one, and what is over when.
 
-The same work is measured before the flood and beside it; one core sends the flood.
+The same work is measured before the flood and beside it. Its flows are open before
+the flood begins, and a number counts only if the flood went on until the work had
+ended. One core sends the flood.
 """
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from passtpy.client.connect import Client
+from passtpy.config.instance import SUFFIX
 from tests.bench import loadgen
 from tests.bench.cell import OVER_WIRE, Cell
-from tests.bench.measure import Connections, Metrics, RequestResponse, Stream
+from tests.bench.measure import (
+    Connections,
+    Metrics,
+    RequestResponse,
+    Stream,
+    echo_server,
+)
 from tests.bench.row import Metric, Row, Target
 from tests.lab import HOST4, REMOTE4, LabError, Process
 from tests.lab.translators import Attachment
 
+RUNTIME_FOLDER = Path("/run/passtpy")  # of root's instances
 WIRE = OVER_WIRE["v4"]
-ONSET = 0.5  # for the flood to be felt
+OPENING = 0.5  # for the flows of the work to be open
+HEAD_START = 1.2  # from the beginning of the work until it is counted
+AT_MOST = 120.0  # a flood that nobody stops
 PATIENCE = 20.0
+ANSWER_LIMIT = 10.0  # of the load generator, for one byte
+ATTEMPT = 0.2  # shorter than TCP's own first repetition
+SETTLED = 1.0  # after the flood, until the throughput must be back
 OUTSIDE, INSIDE = 0.5, 0.25  # of the throughput, by who floods
 _work_ports = itertools.count(42000)
 METRICS = (
     Metric("kept", "of bulk kept", 2),
     Metric("p99_times", "× p99", 1),
+    Metric("p99_ms", "p99, ms", 2),
     Metric("opened", "of new connections opened", 2),
-    Metric("recovered_ms", "back after, ms", 0),
+    Metric("recovered_ms", "connects again after, ms", 0),
+    Metric("back", "of bulk, 1 s after", 2),
+    Metric("turn_work_us", "longest turn, work, µs", 0),
+    Metric("turn_ms", "longest turn, ms", 1),
     Metric("flood_kpps", "flood, 1000/s", 0, compare=False),
 )
+
+
+class Running:
+    """A flood that is under way until it is stopped."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        try:
+            process.wait_output("flooding")
+        except RuntimeError as error:
+            raise LabError(f"no flood: {error}") from None
+
+    def check(self) -> None:
+        """``LabError`` if it has ended by itself: what was measured beside nothing."""
+        if not self._process.running():
+            raise LabError(f"the flood ended early: {self._process.complaint()}")
+
+    def stop(self) -> float:
+        """End it; packets that it sent in a second."""
+        self.check()
+        self._process.end_input()
+        return float(loadgen.finish(self._process, PATIENCE)["per_second"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,84 +82,146 @@ class Flood:
     kind: str
     outside: bool = False
     frames: bool = False  # on the guest's link, not as IP packets
+    device: str = "eth0"
+    at_most: float = AT_MOST
 
     def __call__(self, cell: Cell) -> Metrics:
         # The port of the cell is forwarded: it is the flood's
+        port = next(cell.ports)
         work = replace(cell, ports=_work_ports)
-        alone = self._bulk(work), self._p99(work)
-        with self._flood(cell) as flood:
-            time.sleep(ONSET)
-            beside = self._bulk(work), self._p99(work)
-            opened = self._opened(work)
-        flood_rate = float(loadgen.finish(flood, PATIENCE)["per_second"])
+        alone = _bulk(work), _p99(work)
+        with self.beside(cell, port, lambda: _or(0.0, _bulk, _early(work))) as found:
+            bulk, _ = found
+        silent = ANSWER_LIMIT * 1e6
+        with (
+            self.beside(cell, port, lambda: _or(silent, _p99, _early(work))) as found,
+            echo_server(work, WIRE, close_first=False) as echo,
+        ):
+            p99, flood = found
+            opened = _opened(work)
+            rate = flood.stop()
+            recovered = _recovery(work, echo)
         return {
-            "kept": beside[0] / alone[0],
-            "p99_times": beside[1] / alone[1],
+            "kept": bulk / alone[0],
+            "p99_times": p99 / alone[1],
+            "p99_ms": p99 / 1e3,
             "opened": opened,
-            "recovered_ms": self._recovery(work),
-            "flood_kpps": flood_rate / 1e3,
+            "recovered_ms": recovered * 1e3,
+            "back": _bulk(replace(work, warmup=SETTLED)) / alone[0],
+            **_longest_turn(cell),
+            "flood_kpps": rate / 1e3,
         }
 
-    @staticmethod
-    def _bulk(cell: Cell) -> float:
-        return Stream(to_client=False)(cell)["gbit"]
-
-    @staticmethod
-    def _p99(cell: Cell) -> float:
-        return RequestResponse()(cell)["p99_us"]
-
-    @staticmethod
-    def _opened(cell: Cell) -> float:
-        try:
-            done = Connections()(cell)
-        except LabError:
-            return 0.0
-        tried = done["per_second"] * cell.seconds + done["errors"]
-        return 1 - done["errors"] / tried if tried else 0.0
-
-    @staticmethod
-    def _recovery(cell: Cell) -> float:
-        """Milliseconds until the guest can open a connection again."""
-        start = time.monotonic()
-        with_server = RequestResponse()
-        quick = replace(cell, seconds=0.1)
-        while time.monotonic() - start < PATIENCE:
-            began = time.monotonic()
-            try:
-                with_server(quick)
-            except LabError:
-                continue
-            return (began - start) * 1000
-        raise LabError("no connection after the flood")
-
-    def _words(self, cell: Cell, seconds: float) -> list[str]:
-        options: Mapping[str, object] = {"kind": self.kind, "seconds": seconds}
-        if self.frames:
-            options = {**options, "dev": "eth0"}
-        elif not self.outside:
-            options = {**options, "guest": HOST4}
-        target = HOST4 if self.outside else REMOTE4
-        return loadgen.words("flood", target, next(cell.ports), options)
+    @contextmanager
+    def beside(
+        self, cell: Cell, port: int, measure: Callable[[], float]
+    ) -> Iterator[tuple[float, Running]]:
+        """What is measured beside a flood, which goes on until the block ends."""
+        begun = time.monotonic()
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(measure)
+            time.sleep(OPENING)
+            with self.flooding(cell, port) as flood:
+                if time.monotonic() > begun + HEAD_START:
+                    raise LabError("the flood began too late")
+                found = result.result()
+                flood.check()
+                yield found, flood
 
     @contextmanager
-    def _flood(self, cell: Cell) -> Iterator[Process]:
+    def flooding(self, cell: Cell, port: int) -> Iterator[Running]:
+        """A flood to ``port``, which has begun when the block does."""
+        options: dict[str, object] = {"kind": self.kind, "seconds": self.at_most}
+        if self.frames:
+            options["dev"] = self.device
+        elif not self.outside:
+            options["guest"] = HOST4
+        target = HOST4 if self.outside else REMOTE4
         where = cell.lab.remote if self.outside else cell.attached.guest
-        seconds = ONSET + 3 * (cell.seconds + 2)
-        process = cell.lab.start(where, *self._words(cell, seconds))
+        argv = loadgen.words("flood", target, port, options)
+        process = cell.lab.start(where, *argv)
         try:
-            yield process
+            yield Running(process)
         finally:
-            if process.running():
-                process.wait(PATIENCE)
+            process.stop()
+
+
+def _early(cell: Cell) -> Cell:
+    """A cell whose work is counted only after the flood has begun."""
+    return replace(cell, warmup=HEAD_START)
+
+
+def _or(otherwise: float, measure: Callable[[Cell], float], cell: Cell) -> float:
+    """What is measured; ``otherwise`` when nothing arrived."""
+    try:
+        return measure(cell)
+    except LabError:
+        return otherwise
+
+
+def _bulk(cell: Cell) -> float:
+    return Stream(to_client=False)(cell)["gbit"]
+
+
+def _p99(cell: Cell) -> float:
+    return RequestResponse()(cell)["p99_us"]
+
+
+def _opened(cell: Cell) -> float:
+    """The share of new connections that open while the flood goes on."""
+    try:
+        done = Connections()(cell)
+    except LabError as error:
+        if "no exchange succeeded" in str(error):
+            return 0.0
+        raise
+    tried = done["per_second"] * cell.seconds + done["errors"]
+    return 1 - done["errors"] / tried
+
+
+def _recovery(cell: Cell, port: int) -> float:
+    """Seconds until the guest has opened a connection and got an answer."""
+    start = time.monotonic()
+    while (now := time.monotonic()) - start < PATIENCE:
+        with (
+            suppress(OSError),
+            cell.attached.guest.connect(WIRE.reach, port, ATTEMPT) as sock,
+        ):
+            sock.sendall(b"x")
+            if sock.recv(1):
+                return time.monotonic() - start
+        time.sleep(max(0.0, now + ATTEMPT - time.monotonic()))
+    raise LabError("no connection after the flood")
+
+
+def _longest_turn(cell: Cell) -> Metrics:
+    """The longest turn of our datapath since its start, from its control socket."""
+    process = cell.attached.process
+    for pid in process.tree() if process else ():
+        path = RUNTIME_FOLDER / f"{pid}{SUFFIX}"
+        if path.exists():
+            with cell.lab.host.entered():
+                told = Client(str(path)).ask("GET", "/v1/stats")["counters"]
+            return {
+                "turn_work_us": told["turn_work_max"] / 1e3,
+                "turn_ms": told["turn_ns_max"] / 1e6,
+            }
+    return {}
 
 
 def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
     share = OUTSIDE if flood.outside or flood.frames else INSIDE
-    targets = [Target("kept", share, at_least=True), Target("opened", 0.9, True)]
+    targets = [
+        Target("kept", share, at_least=True),
+        Target("p99_ms", 20, at_least=False),
+        Target("opened", 0.9, at_least=True),
+        Target("recovered_ms", 1000, at_least=False),
+        Target("back", 0.8, at_least=True),
+        Target("turn_work_us", 5000, at_least=False),
+        Target("turn_ms", 5, at_least=False),
+    ]
     if flood.outside:
         targets.append(Target("p99_times", 4, at_least=False))
-    else:
-        targets.append(Target("recovered_ms", 1000, at_least=False))
     return Row(
         f"flood-{key}",
         "flood",
@@ -126,7 +232,7 @@ def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
         Attachment(),
         forward=forward,
         quick=True,
-        without=("direct", "slirp4netns"),
+        without=("slirp4netns",),
     )
 
 

@@ -117,7 +117,7 @@ class Datagrams:
 
 
 @contextmanager
-def _echo_server(cell: Cell, way: Way, close_first: bool) -> Iterator[int]:
+def echo_server(cell: Cell, way: Way, close_first: bool) -> Iterator[int]:
     port = next(cell.ports)
     argv = loadgen.words("server", way.bind, port, {"close": int(close_first)})
     with loadgen.serving(cell.lab, cell.place(way.server), argv, "tcp", port):
@@ -132,8 +132,8 @@ class RequestResponse:
 
     def __call__(self, cell: Cell) -> Metrics:
         client = cell.place(self.way.client)
-        with _echo_server(cell, self.way, close_first=False) as port:
-            options = {"seconds": cell.seconds, **cell.client_words}
+        with echo_server(cell, self.way, close_first=False) as port:
+            options = {**cell.times, **cell.client_words}
             argv = loadgen.words("rr", self.way.reach, port, options)
             answer = loadgen.run_client(client, argv, cell.patience)
         return {
@@ -151,7 +151,7 @@ class Connections:
     def __call__(self, cell: Cell) -> Metrics:
         client = cell.place(self.way.client)
         cpu = cell.attached.cpu_seconds()
-        with _echo_server(cell, self.way, close_first=True) as port:
+        with echo_server(cell, self.way, close_first=True) as port:
             options = {
                 "seconds": cell.seconds,
                 "clients": self.clients,
@@ -192,7 +192,7 @@ class IdleFlows:
         _need_translator(cell)
         before = cell.attached.rss_bytes()
         way = OVER_WIRE["v4"]
-        with _echo_server(cell, way, close_first=False) as port:
+        with echo_server(cell, way, close_first=False) as port:
             argv = loadgen.words("hold", way.reach, port, {"flows": self.flows})
             holder = cell.lab.start(cell.attached.guest, *argv)
             try:

@@ -19,7 +19,7 @@
 #include "load.h"
 
 #define EVENTS	      256
-#define RR_WARMUP     200 /* exchanges not counted */
+#define RR_WARMUP     200 /* exchanges that are never counted */
 #define HOLD_AT_ONCE  128 /* connections being opened */
 #define HOLD_LIMIT_NS (40 * NS_PER_S)
 #define HOLD_STUCK_NS (4 * NS_PER_S) /* the rest will never open */
@@ -75,13 +75,13 @@ int run_server(const struct options *o)
 
 /**
  * run_rr() - One byte there, one byte back, as often as possible
- * @o:		Options: seconds
+ * @o:		Options: seconds, warmup
  *
  * Return: exit status
  */
 int run_rr(const struct options *o)
 {
-	uint64_t begin = 0, end = UINT64_MAX, before, after = 0;
+	uint64_t begin = 0, end = UINT64_MAX, before, after = 0, warm;
 	struct samples samples;
 	int fd = tcp_connected(o);
 	char byte = 'x';
@@ -90,15 +90,16 @@ int run_rr(const struct options *o)
 	if (fd < 0 || !samples_init(&samples))
 		return fail("connect");
 	set_nodelay(fd);
+	warm = now_ns() + o->warmup_ns;
 
 	for (turn = 0; after < end; turn++) {
 		before = now_ns();
 		if (send(fd, &byte, 1, 0) != 1 || recv(fd, &byte, 1, 0) != 1)
 			return fail("exchange");
 		after = now_ns();
-		if (turn < RR_WARMUP)
+		if (!begin && (turn < RR_WARMUP || before < warm))
 			continue;
-		if (turn == RR_WARMUP) {
+		if (!begin) {
 			begin = before;
 			end = before + o->seconds_ns;
 		}

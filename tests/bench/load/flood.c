@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Floods: packets that only want to hurt, as fast as one core can send them.
  *
+ * A flood goes on until its standard input ends. It says "flooding" when its
+ * first packets are out, and its rate at the end. One that nobody has stopped
+ * after seconds=N has failed.
+ *
  * kind=syn and kind=udp send to the given address and port from random source
  * addresses and ports; guest=ADDRESS: always from that one, with random ports at
  * both ends. kind=uso sends super-segments of one-byte datagrams from a socket.
@@ -20,6 +24,7 @@
 #include <netinet/ip6.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,7 +35,7 @@
 #define UDP_SEGMENT 103
 #endif
 
-#define BURST	   64 /* packets between two looks at the clock */
+#define BURST	   64 /* packets between two looks at clock and input */
 #define FRAME_MAX_ 128
 
 static uint32_t next_random(void)
@@ -164,7 +169,7 @@ static size_t make_dhcp(uint8_t *buf)
 	return sizeof(*ip) + sizeof(*uh);
 }
 
-static int send_frames(const struct options *o, int fd, uint64_t *sent)
+static void send_frames(const struct options *o, int fd, uint64_t *sent)
 {
 	struct sockaddr_ll to = { .sll_family = AF_PACKET,
 				  .sll_ifindex = (int)if_nametoindex(o->dev),
@@ -187,10 +192,9 @@ static int send_frames(const struct options *o, int fd, uint64_t *sent)
 		if (sendto(fd, buf, len, 0, (struct sockaddr *)&to,
 			   sizeof(to)) >= 0)
 			(*sent)++;
-	return 0;
 }
 
-static int send_packets(const struct options *o, int fd, uint64_t *sent)
+static void send_packets(const struct options *o, int fd, uint64_t *sent)
 {
 	uint8_t buf[FRAME_MAX_];
 
@@ -201,10 +205,9 @@ static int send_packets(const struct options *o, int fd, uint64_t *sent)
 			   o->addr_len) >= 0)
 			(*sent)++;
 	}
-	return 0;
 }
 
-static int send_segments(const struct options *o, int fd, uint64_t *sent)
+static void send_segments(const struct options *o, int fd, uint64_t *sent)
 {
 	static const uint8_t payload[BURST];
 
@@ -212,7 +215,6 @@ static int send_segments(const struct options *o, int fd, uint64_t *sent)
 		if (sendto(fd, payload, sizeof(payload), 0,
 			   (const struct sockaddr *)&o->addr, o->addr_len) >= 0)
 			*sent += BURST;
-	return 0;
 }
 
 /* A socket that has its datagrams cut after each byte */
@@ -228,8 +230,35 @@ static int segment_socket(void)
 	return fd;
 }
 
+/* A socket for what the options say, or -1 with errno set */
+static int flood_socket(const struct options *o)
+{
+	if (!strcmp(o->kind, "uso"))
+		return segment_socket();
+	return o->dev ? socket(AF_PACKET, SOCK_DGRAM, 0) :
+			socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+}
+
+static void send_burst(const struct options *o, int fd, uint64_t *sent)
+{
+	if (!strcmp(o->kind, "uso"))
+		send_segments(o, fd, sent);
+	else if (o->dev)
+		send_frames(o, fd, sent);
+	else
+		send_packets(o, fd, sent);
+}
+
+/* True once standard input has ended */
+static bool told_to_stop(void)
+{
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	return poll(&in, 1, 0) > 0;
+}
+
 /**
- * run_flood() - Send until the time is over, and say how much went out
+ * run_flood() - Send until told to stop, and say how much went out
  * @o:		Options
  *
  * Return: exit status
@@ -237,26 +266,23 @@ static int segment_socket(void)
 int run_flood(const struct options *o)
 {
 	uint64_t begin = now_ns(), sent = 0;
-	bool uso;
 	int fd;
 
 	if (!o->kind)
 		return fail("kind");
-	uso = !strcmp(o->kind, "uso");
-	if (uso)
-		fd = segment_socket();
-	else
-		fd = o->dev ? socket(AF_PACKET, SOCK_DGRAM, 0) :
-			      socket(AF_INET, SOCK_RAW, IPPROTO_RAW);
+	fd = flood_socket(o);
 	if (fd < 0)
 		return fail("socket");
-	while (now_ns() - begin < o->seconds_ns) {
-		if (uso)
-			send_segments(o, fd, &sent);
-		else if (o->dev)
-			send_frames(o, fd, &sent);
-		else
-			send_packets(o, fd, &sent);
+	send_burst(o, fd, &sent);
+	if (!sent)
+		return fail("first packets");
+	fprintf(stderr, "flooding\n");
+	while (!told_to_stop()) {
+		send_burst(o, fd, &sent);
+		if (now_ns() - begin > o->seconds_ns) {
+			errno = ETIMEDOUT;
+			return fail("nobody stopped the flood");
+		}
 	}
 	printf("{\"per_second\": %.0f}\n",
 	       (double)sent * (double)NS_PER_S / (double)(now_ns() - begin));
