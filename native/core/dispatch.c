@@ -99,8 +99,9 @@ static void punt(struct datapath *dp, const struct frame *frame,
 static void miss_join(struct ctx *c, struct miss *m, const struct handler *h,
 		      const struct frame *frame, const struct vnet_hdr *vh)
 {
-	if (!h->repeats &&
-	    stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
+	if (h->repeats)
+		stage_unpark(m); /* with other numbers, it is a new attempt */
+	if (stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
 		count(&c->cnt, CNT_DROP_STAGE_FULL);
 		return;
 	}

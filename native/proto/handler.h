@@ -16,7 +16,7 @@
  * @ipproto:	IPPROTO_*
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
  * @repeats:	Until it is answered the guest sends the first frame of a flow
- *		again: the first is parked, others tell nothing new
+ *		again, or another in its place: the last one is parked
  * @init:	Make what flows of this type share, in c->shared[]; may be NULL.
  *		@secret: random, for what must not be guessed
  * @fini:	Free it, also if @init failed halfway

@@ -212,6 +212,11 @@ int stage_park(struct stage *s, struct miss *m, const void *data, uint32_t len,
 	return 0;
 }
 
+void stage_unpark(struct miss *m)
+{
+	m->fill = m->items = m->datagrams = 0;
+}
+
 struct stage_item *stage_next(struct stage *s, const struct miss *m,
 			      uint32_t *pos)
 {

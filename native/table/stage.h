@@ -120,6 +120,9 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 int stage_park(struct stage *s, struct miss *m, const void *data, uint32_t len,
 	       const struct vnet_hdr *vh);
 
+/* stage_unpark() - Forget what was copied into a miss: something takes its place */
+void stage_unpark(struct miss *m);
+
 /* stage_next() - Iterate items: start with *pos = 0; NULL at the end */
 struct stage_item *stage_next(struct stage *s, const struct miss *m,
 			      uint32_t *pos);

@@ -60,6 +60,14 @@ def test_abandoned_attempt_and_the_next_syn_in_one_batch(
     stands(guest, server, AGAIN + 1)
 
 
+def test_attempt_abandoned_before_its_verdict(guest: Guest, server: Server) -> None:
+    """The first SYN, its reset and the next SYN come while nobody has decided."""
+    guest.decide = forward_to(server.port)
+    guest.send(syn(), tcp("R", seq=1001, ack=0), syn(seq=AGAIN))
+    stands(guest, server, AGAIN + 1)
+    assert len(guest.misses) == len(guest.flows()) == 1
+
+
 def test_syn_before_our_fin_was_acknowledged(guest: Guest, server: Server) -> None:
     """Both have ended, and the guest's last acknowledgement is lost."""
     conn, peer = established(guest, server)
