@@ -29,6 +29,7 @@ from passtpy.config.model import (
     SpawnCommand,
 )
 from passtpy.files import Files
+from passtpy.lifecycle import SERVING, LifeCycle
 from passtpy.log import Log
 from passtpy.net.kernel import netlink
 from passtpy.net.kernel.signals import (
@@ -40,6 +41,7 @@ from passtpy.net.kernel.signals import (
 )
 from passtpy.net.namespace import command, guest, netns, tap
 from passtpy.session import EXIT_FAILURE, EXIT_OK, Session
+from passtpy.supervisor import Supervisor, supervisor_from
 
 Attach = AttachPid | AttachPath
 STOP_GRACE_S: Final = 5.0  # how long a command may take to obey a SIGTERM
@@ -60,13 +62,16 @@ def run(config: Config) -> int:
 
 
 class Caller:
-    """Who started us, and has nothing to be told: we are in the foreground."""
+    """Who started us, and stays: we are in the foreground."""
+
+    def __init__(self) -> None:
+        self.supervisor = supervisor_from(os.environ, os.getpid())
 
     def names_are_open(self) -> None:
         """Tell that everything the command line names has been opened."""
 
     def ready(self, log: Log) -> None:
-        """Tell that we serve."""
+        """Tell that we serve; the supervisor hears it elsewhere."""
 
 
 class WaitingCaller(Caller):
@@ -76,6 +81,7 @@ class WaitingCaller(Caller):
     """
 
     def __init__(self, inherited: list[int], write_end: int) -> None:
+        self.supervisor = Supervisor()  # what it waits for is the end of the parent
         self._inherited = inherited
         self._write_end = write_end
 
@@ -196,13 +202,15 @@ def _attach(config: Config, target: Attach, caller: Caller) -> int:
         control.close()
         if ours is None:
             os.waitpid(child, 0)
-        session.on_signals(take_signals(STOPPING), lambda got: session.stop(EXIT_OK))
+        life = LifeCycle(session, caller.supervisor, files.log, config.drain_timeout)
+        session.on_signals(take_signals(SERVING), life.on_signal)
         if watch is not None:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
         session.announce(got)
         session.isolate(got)
         caller.ready(files.log)
+        life.start(f"serving {got.ifname}" if got.ifname else "serving")
         try:
             return session.run()
         finally:
@@ -280,13 +288,15 @@ def _await(config: Config, machine: Machine, caller: Caller) -> int:
             session.open(got, None)
             session.complete(got)
             session.accept_machines(machine_socket)
-            session.on_signals(
-                take_signals(STOPPING), lambda got: session.stop(EXIT_OK)
+            life = LifeCycle(
+                session, caller.supervisor, files.log, config.drain_timeout
             )
+            session.on_signals(take_signals(SERVING), life.on_signal)
             files.write_pid()
             session.announce(got)
             session.isolate(got)
             caller.ready(files.log)
+            life.start("serving virtual machines")
             return session.run()
         finally:
             session.close()

@@ -35,7 +35,7 @@ from passtpy.flow import (
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
 from passtpy.policy.recheck import REFUSALS, recheck
-from passtpy.policy.rules import rules_from_view
+from passtpy.policy.rules import Rule, refuse_all, rules_from_view
 from passtpy.services.facts import facts_from_view
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ class Engine:
         self._closed_by_policy = 0
         self._recheck_at: int | None = None  # where the walk over open flows goes on
         self._watcher: Watcher | None = None
+        self._first_rules: tuple[Rule, ...] = ()  # before those of the view
         self.set_log_level()
 
     def start(
@@ -191,7 +192,7 @@ class Engine:
         rechecked: those that it would not let in are closed, the others go on.
         """
         self.view = view
-        self._decider.replace(rules_from_view(view))
+        self._decider.replace((*self._first_rules, *rules_from_view(view)))
         if open_flows == "recheck":
             self.recheck()
         self.tell_services(view)
@@ -215,6 +216,11 @@ class Engine:
         self._recheck_at = 0
         if not running:
             self._recheck_page()
+
+    def refuse_connections(self) -> None:
+        """Refuse every new TCP connection; what is open goes on."""
+        self._first_rules = tuple(refuse_all(IPPROTO_TCP, "the daemon is ending"))
+        self.tell(self.view)
 
     def welcome(self) -> None:
         """A guest has come: tell it, and ask it, what every new one is."""

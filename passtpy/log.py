@@ -229,6 +229,7 @@ class Log:
         self.failures = 0  # exceptions that nobody expected
         self._sinks = sinks if sinks is not None else []
         self._terminal: Writer | None = None
+        self._file: FileOutlet | None = None
         self._format = format
         self._clock = clock
         self._start = clock()
@@ -306,6 +307,11 @@ class Log:
         self._sinks.append(writer)
         return writer
 
+    def add_file(self, outlet: FileOutlet) -> None:
+        """Write to this file, which reopen() is about."""
+        self._file = outlet
+        self.add(outlet)
+
     def add_terminal(self, fd: int) -> None:
         """Write to this descriptor, until the process becomes a daemon."""
         self._terminal = self.add(StreamOutlet(fd))
@@ -314,6 +320,11 @@ class Log:
         """Have a thread write for each sink: privileges are given up by now."""
         for sink in self._sinks:
             sink.start()
+
+    def reopen(self) -> None:
+        """Write to the log file that its name means from now on."""
+        if self._file is not None:
+            self._file.reopen()
 
     def leave_terminal(self) -> None:
         """Stop writing to stderr: the process becomes a daemon."""
@@ -374,7 +385,7 @@ def open_log(setup: LogSetup) -> Log:
     """
     log = Log([], setup.level, setup.format)
     if setup.file is not None:
-        log.add(FileOutlet(setup.file, setup.file_size, setup.header))
+        log.add_file(FileOutlet(setup.file, setup.file_size, setup.header))
     else:
         log.add_terminal(sys.stderr.fileno() if sys.stderr else 2)
         if setup.syslog_ident and setup.level < LogLevel.DEBUG:

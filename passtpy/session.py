@@ -11,7 +11,7 @@ import importlib
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ from passtpy.config.view import View
 from passtpy.control.sockets import ControlSockets
 from passtpy.failures import log_failures
 from passtpy.files import Files
+from passtpy.flow import IPPROTO_TCP
 from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals
 from passtpy.net.namespace import guest, tap
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from passtpy.controlled import Control
     from passtpy.datapath import Datapath, Records
     from passtpy.engine import Engine
+    from passtpy.flow import FlowRecord
     from passtpy.net.following.follow import Follow
     from passtpy.net.forwarding.listeners import Forwarding
     from passtpy.net.host.template import Plan
@@ -337,6 +339,30 @@ class Session:
                 self._control = self._make_control(self._sockets)
                 self._control.start(self.loop)
             gc.freeze()
+
+    def reload(self) -> None:
+        """Open the log file again by its name, and apply the policy to open flows."""
+        assert self._engine is not None
+        self._files.log.reopen()
+        self._engine.tell(self._engine.view, "recheck")
+        self._files.log.info("reloaded")
+
+    def refuse_connections(self) -> None:
+        """Let no TCP connection begin any more, from either side."""
+        assert self._engine is not None
+        assert self._forwarding is not None
+        self._engine.refuse_connections()
+        self._forwarding.stop_listening(IPPROTO_TCP)
+
+    def pages(self) -> Iterator[Sequence[FlowRecord]]:
+        """Yield open flows, a page at a time; packets may move between two."""
+        assert self._engine is not None
+        return self._engine.pages()
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return every counter."""
+        assert self._engine is not None
+        return self._engine.statistics()
 
     def finish(self, status: int) -> None:
         """Return `status` soon: once what is on its way has gone out."""

@@ -29,6 +29,7 @@ KEEP_SHARE: Final = 0.7  # of a log file, when it is rotated
 _RECORD_LEN: Final = 128  # what a line takes besides its characters, about
 _BATCH_LEN: Final = 1 << 16
 _STACK_LEN: Final = 1 << 18
+_FILE_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 
 Record = tuple[str, str]  # level, line without newline
 
@@ -188,9 +189,8 @@ class FileOutlet:
     """Lines to a file of bounded size; when full, its oldest part is forgotten."""
 
     def __init__(self, path: str, size: int, header: str) -> None:
-        flags = os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, flags, FILE_MODE)
+            self._fd = os.open(path, _FILE_FLAGS | os.O_TRUNC, FILE_MODE)
         except OSError as error:
             raise SetupError(
                 f"Couldn't open log file {path}: {error.strerror}"
@@ -201,9 +201,27 @@ class FileOutlet:
         self._header = header.encode(errors="replace") + b"\n"
         self._used = 0
         self._append(self._header)
+        # Where the name is, for when somebody has moved the file: our own way there
+        # may be closed by then.
+        self._folder, self._name = -1, os.path.basename(path)
+        if is_file:
+            with suppress(OSError):
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+                self._folder = os.open(os.path.dirname(path) or ".", flags)
+        self._moved = False
+
+    def reopen(self) -> None:
+        """Write to what the name means by the next line: the file may have been moved.
+
+        Called by any thread. Where the name cannot be opened the old file is kept.
+        """
+        self._moved = self._folder >= 0
 
     def write(self, records: Sequence[Record]) -> None:
         """Append lines, making room first when the limit is reached."""
+        if self._moved:
+            self._moved = False
+            self._open_again()
         waiting: list[Record] = []
         size = 0
         for record in records:
@@ -223,6 +241,21 @@ class FileOutlet:
             os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
+        if self._folder >= 0:
+            os.close(self._folder)
+
+    def _open_again(self) -> None:
+        try:
+            fd = os.open(self._name, _FILE_FLAGS, FILE_MODE, dir_fd=self._folder)
+        except OSError as error:
+            text = f"(the name could not be opened again: {error.strerror})\n"
+            self._append(text.encode())
+            return
+        os.close(self._fd)
+        self._fd = fd
+        self._used = os.fstat(fd).st_size
+        if not self._used:
+            self._append(self._header)
 
     def _append_or_rotate(self, data: bytes) -> None:
         if self._used + len(data) > self._limit:

@@ -109,6 +109,7 @@ class Config:
     api_socket: str | None = None  # slirp4netns'
     gvproxy_services: str | None = None
     stats: int = 0  # seconds between lines of counters; 0: none
+    drain_timeout: int = 0  # seconds that open connections have after a SIGTERM
 
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.HUMAN

@@ -46,6 +46,14 @@ ROWS: tuple[Option, ...] = (
         "DELAY",
     ),
     Option(
+        ("--drain-timeout",),
+        G_RUN,
+        do.field("drain_timeout", values.read_drain_timeout),
+        "let open TCP connections go on for so long after a SIGTERM, but no new ones",
+        "SECONDS",
+        "0",
+    ),
+    Option(
         ("-e", "--stderr"),
         G_RUN,
         do.warn("option --stderr has no effect and will be dropped"),

@@ -317,6 +317,11 @@ def read_stats(text: str) -> int:
     return _read_integer(text, "--stats", 1, MAX_PID)
 
 
+def read_drain_timeout(text: str) -> int:
+    """Read --drain-timeout: seconds."""
+    return _read_integer(text, "--drain-timeout", 0, MAX_PID)
+
+
 def _read_integer(text: str, option: str, low: int, high: int | None = None) -> int:
     """Read a whole number between `low` and `high`."""
     try:

@@ -332,3 +332,9 @@ def _lines(view: View) -> Iterator[Line]:
 def rules_from_view(view: View) -> tuple[Rule, ...]:
     """Return the whole policy, in the order in which it is tried."""
     return tuple(Rule(*line) for line in _lines(view))
+
+
+def refuse_all(proto: int, why: str) -> Iterator[Rule]:
+    """Yield the rules that refuse every new flow of a protocol, wherever it begins."""
+    for pif in (Pif.TAP, Pif.HOST, Pif.SPLICE):
+        yield Rule(Match(pif, frozenset((proto,))), Reject(), why)

@@ -16,7 +16,18 @@ from tests.house.rules import c_code, sources
 C_FLOORS = ("base", "table", "link", "proto", "core", "py")
 
 PYTHON_FLOORS = (
-    {"", "addr", "errors", "log", "sinks", "traces", "failures", "limits", "_native"},
+    {
+        "",
+        "addr",
+        "errors",
+        "log",
+        "sinks",
+        "traces",
+        "failures",
+        "limits",
+        "supervisor",
+        "_native",
+    },
     {"flow", "wire"},
     {"config"},
     {"policy", "services"},
@@ -24,7 +35,7 @@ PYTHON_FLOORS = (
     {"datapath"},
     {"engine"},
     {"controlled"},
-    {"session", "daemon", "__main__", "client", "pesto"},
+    {"session", "lifecycle", "daemon", "__main__", "client", "pesto"},
 )
 # Rooms of one floor that agree by what is below them, and do not know each other.
 STRANGERS = {"policy", "services"}

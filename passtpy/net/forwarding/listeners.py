@@ -163,6 +163,14 @@ class Forwarding:
         self._waiting.append((old, new, applied))
         self._next_change()
 
+    def stop_listening(self, proto: int) -> None:
+        """Close every port of a protocol, listed or automatic, for good."""
+        without = tuple(
+            replace(table, rules=tuple(r for r in table.rules if r.proto != proto))
+            for table in self._tables
+        )
+        self.replace(self._tables, without, lambda reasons: None)
+
     def _next_change(self) -> None:
         if self._changing or not self._waiting:
             return

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a daemon tells its service manager, and what signals make it do."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.namespace import Namespace
+from tests.netns.program import PATIENCE, Running, pasta, wait_for
+
+
+@pytest.fixture
+def guest() -> Iterator[Namespace]:
+    namespace = Namespace.create(f"passtpylife-{os.getpid()}")
+    yield namespace
+    namespace.delete()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket of a service manager."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+def _told(manager: socket.socket) -> dict[str, str]:
+    text = manager.recv(4096).decode()
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def _serve(guest: Namespace, *words: str, env: tuple[str, ...] = ()) -> Running:
+    argv = pasta("root", "-f", "-I", "net0", "--config-net", *words)
+    return Running(["env", *env, *argv, "--netns", str(guest.path)])
+
+
+def _supervised(tmp_path: Path, *more: str) -> tuple[str, ...]:
+    return (f"NOTIFY_SOCKET={tmp_path / 'notify'}", *more)
+
+
+# The service manager
+
+
+def test_it_is_told_from_readiness_to_the_end(
+    guest: Namespace, manager: socket.socket, tmp_path: Path
+) -> None:
+    with _serve(guest, env=_supervised(tmp_path)) as running:
+        assert _told(manager) == {"READY": "1", "STATUS": "serving net0"}
+        assert "net0" in guest.ip("link")  # ready is when it is there
+        running.popen.send_signal(signal.SIGHUP)
+        reloading = _told(manager)
+        assert reloading["RELOADING"] == "1"
+        assert int(reloading["MONOTONIC_USEC"]) > 0
+        assert _told(manager)["READY"] == "1"
+        running.popen.terminate()
+        assert _told(manager)["STOPPING"] == "1"
+        assert running.wait() == 0
+
+
+def test_its_watchdog_hears_that_the_loop_turns(
+    guest: Namespace, manager: socket.socket, tmp_path: Path
+) -> None:
+    env = _supervised(tmp_path, "WATCHDOG_USEC=200000")
+    with _serve(guest, env=env):
+        assert _told(manager)["READY"] == "1"
+        for _ in range(3):
+            assert _told(manager) == {"WATCHDOG": "1"}
+
+
+def test_the_manager_of_somebody_else_is_told_nothing(
+    guest: Namespace, manager: socket.socket, tmp_path: Path
+) -> None:
+    """podman in a service leaves its own NOTIFY_SOCKET to what it starts."""
+    env = _supervised(tmp_path, f"SYSTEMD_EXEC_PID={os.getpid()}")
+    log = tmp_path / "log"
+    with _serve(guest, "-l", str(log), env=env) as running:
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        running.popen.terminate()
+        assert running.wait() == 0
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+
+
+def test_a_manager_that_is_not_there_costs_nothing(
+    guest: Namespace, tmp_path: Path
+) -> None:
+    log, env = tmp_path / "log", ("NOTIFY_SOCKET=/nonexistent/notify",)
+    with _serve(guest, "-l", str(log), env=env) as running:
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        running.popen.terminate()
+        assert running.wait() == 0
+
+
+# Signals
+
+
+def _connect(port: int) -> socket.socket:
+    """A connection of the host to a port forwarded into the namespace, accepted."""
+    return socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+
+ECHO = """
+import socket, threading
+server = socket.create_server(("0.0.0.0", {port}))
+print("ready", flush=True)
+def serve(conn):
+    while data := conn.recv(100):
+        conn.sendall(data)
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+"""
+
+
+def test_draining_lets_open_connections_end(guest: Namespace, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", 18431
+    words = ("-t", str(port), "-l", str(log), "--drain-timeout", "60")
+    server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
+    with server, _serve(guest, *words) as running:
+        assert server.line() == "ready"
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        with _connect(port) as old:
+            assert _echo(old) == b"a"
+            running.popen.terminate()
+            wait_for(lambda: "drain.started" in _text(log), "the drain")
+            wait_for(lambda: _is_refused(port), "no new connections")
+            assert _echo(old) == b"a"
+            assert running.popen.poll() is None
+        assert running.wait() == 0
+    assert "drain.ended connections_left=0" in _text(log)
+
+
+def test_the_second_sigterm_does_not_wait(guest: Namespace, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", 18432
+    words = ("-t", str(port), "-l", str(log), "--drain-timeout", "3600")
+    server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
+    with server, _serve(guest, *words) as running:
+        assert server.line() == "ready"
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        with _connect(port) as old:
+            assert _echo(old) == b"a"
+            running.popen.terminate()
+            wait_for(lambda: "drain.started" in _text(log), "the drain")
+            running.popen.terminate()
+            assert running.wait() == 0
+
+
+def _echo(sock: socket.socket) -> bytes:
+    sock.sendall(b"a")
+    return sock.recv(1)
+
+
+def _is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_sighup_opens_the_log_again(
+    guest: Namespace, tmp_path: Path, rotated: bool
+) -> None:
+    os.chmod(tmp_path, 0o777)  # the daemon is nobody by then
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    with _serve(guest, "-l", str(log), "--runas", "0:0") as running:
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        if rotated:
+            log.rename(old)
+        running.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in _text(log), "the new file")
+        running.popen.terminate()
+        assert running.wait() == 0
+    assert ("namespace.ready" in _text(log)) != rotated
+    assert _text(log).startswith("passtpy ")
+
+
+def test_sigusr1_logs_what_is_open(guest: Namespace, tmp_path: Path) -> None:
+    log, port = tmp_path / "log", 18433
+    server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
+    with server, _serve(guest, "-t", str(port), "-l", str(log)) as running:
+        assert server.line() == "ready"
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        with _connect(port) as old:
+            assert _echo(old) == b"a"
+            running.popen.send_signal(signal.SIGUSR1)
+            wait_for(lambda: "summary.counters" in _text(log), "the summary")
+        running.popen.terminate()
+        assert running.wait() == 0
+    assert "summary.flows total=1 tcp_splice=1" in _text(log)
