@@ -31,10 +31,13 @@ int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why)
 int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
 		      uint32_t generation)
 {
-	struct flow *flow = flow_by_id(&dp->ctx.ft, id);
+	struct ctx *c = &dp->ctx;
+	struct flow *flow = flow_by_id(&c->ft, id);
 
 	if (!flow)
 		return -ESTALE;
 	flow_set_rule(flow, rule, generation);
+	if (handlers[flow->f.type]->ruled)
+		handlers[flow->f.type]->ruled(c, flow);
 	return 0;
 }

@@ -50,6 +50,8 @@
  * @yield:	A new flow wants the addresses that this one has at the guest:
  *		true if it was over but for that, and is marked closed now; NULL:
  *		it never is
+ * @ruled:	The flow was put under another rule, which is in it already; NULL:
+ *		nobody else has to know
  * @defer:	The flow was marked closed: close its fds, release buffers;
  *		true: free the entry
  */
@@ -73,6 +75,7 @@ struct handler {
 	bool (*flush)(struct ctx *c, bool sleep);
 	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
 	bool (*yield)(struct ctx *c, struct flow *flow);
+	void (*ruled)(struct ctx *c, struct flow *flow);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };
 

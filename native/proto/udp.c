@@ -262,5 +262,6 @@ const struct handler udp_handler = {
 	.from_port = udp_from_port,
 	.timer = udp_timer,
 	.listen = udp_listen,
+	.ruled = udp_port_ruled,
 	.defer = udp_defer,
 };

@@ -373,6 +373,18 @@ fail:
 	return rc;
 }
 
+void udp_port_ruled(struct ctx *c, struct flow *flow)
+{
+	const struct udp_flow *u = udp_flow_of(flow);
+	struct verdict *v;
+
+	if (u->port == UDP_INDEX_NONE || u->unasked)
+		return;
+	v = &ports_of(c)->remote[u->remote].v;
+	v->rule = flow->f.rule;
+	v->generation = flow->f.policy;
+}
+
 void udp_port_drop(struct ctx *c, struct flow *flow)
 {
 	struct udp_flow *u = udp_flow_of(flow);

@@ -62,7 +62,8 @@ struct udp_port {
  * @addr:	The address
  * @flows:	Flows that the guest began: while there are any, it is let in
  * @unasked:	Flows that it began, from ports that the guest did not ask
- * @v:		Verdict for those: that of the first flow, turned round
+ * @v:		Verdict for those: that of the first flow, turned round; under
+ *		the rule that one of the guest's was put under last
  */
 struct udp_remote {
 	uint32_t port;
@@ -122,6 +123,10 @@ int udp_port_take(struct ctx *c, struct flow *flow, const struct verdict *v,
 /* udp_is_free() - Can a socket of ours have these addresses, or would it hear
  * itself, or what another flow is to hear? */
 bool udp_is_free(const struct ctx *c, const struct flowside *local);
+
+/* udp_port_ruled() - A flow was put under another rule: so is what its remote
+ * begins from now on */
+void udp_port_ruled(struct ctx *c, struct flow *flow);
 
 /* udp_port_drop() - A flow has ended; the last one closes its port */
 void udp_port_drop(struct ctx *c, struct flow *flow);

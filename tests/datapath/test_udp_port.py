@@ -285,6 +285,20 @@ def test_another_port_of_a_remote_is_let_in(guest: Guest, plug: Plug) -> None:
     assert len(guest.misses) == 1
 
 
+def test_what_begins_unasked_is_under_the_rule_of_now(
+    guest: Guest, plug: Plug
+) -> None:
+    """The policy changed since the guest asked, and the flow is under another rule."""
+    server = plug(2)
+    ask(guest, server, b"x")
+    ours = server.hears()[1]
+    (asked,) = guest.flows()
+    guest.dp.verdict(asked.flow_id, rule=RULE + 1, generation=9)
+    plug(2).says(b"y", ours)
+    guest.expect(payload=b"y")
+    assert {(f.rule, f.generation) for f in guest.flows()} == {(RULE + 1, 9)}
+
+
 def test_another_address_is_not(guest: Guest, plug: Plug) -> None:
     server, stranger = plug(2), plug(9)
     ask(guest, server, b"x")
