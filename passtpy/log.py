@@ -7,6 +7,7 @@ it. A record that the guest can provoke is rate-limited by its event name; flow 
 (debug, trace) are not, because the ring they come through already is bounded.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
@@ -16,14 +17,17 @@ from typing import Any, Final
 
 from passtpy.sinks import (
     FileOutlet,
+    JournalOutlet,
     Outlet,
     Sink,
     StreamOutlet,
     SyslogOutlet,
     Writer,
+    is_journal,
 )
 from passtpy.traces import describe, trace
 
+STDERR: Final = 2
 DEFAULT_LOG_SIZE: Final = 1 << 20
 BURST: Final = 5  # records of one name within one window, as in pasta
 WINDOW_NS: Final = 2_000_000_000
@@ -47,6 +51,7 @@ class LogFormat(StrEnum):
 
     HUMAN = "human"
     JSON = "json"
+    JOURNAL = "journal"  # fields for systemd's journal; nobody asks for it by name
 
 
 LEVEL_OF: Final = {
@@ -164,8 +169,13 @@ def _show_suppression(event: EventDict) -> list[str]:
 
 def render_human(_logger: object, level: str, event: EventDict) -> str:
     """Make `12.3456 info flow.new key=value` of a record."""
+    head = f"{event.pop('time'):.4f} {level} "
+    return head + _message(event)
+
+
+def _message(event: EventDict) -> str:
     said = _show_suppression(event)
-    head = f"{event.pop('time'):.4f} {level} {event.pop('event')}"
+    head = event.pop("event")
     bare = [str(event.pop(key)) for key in _BARE if key in event]
     pairs = [f"{key}={_show_value(value)}" for key, value in event.items()]
     return " ".join([head, *bare, *pairs, *said])
@@ -183,9 +193,32 @@ def render_json(_logger: object, level: str, event: EventDict) -> str:
     return json.dumps({**head, **event}, default=str)
 
 
+# syslog(3): what a level is to the journal.
+_PRIORITIES: Final = {"error": 3, "warning": 4, "info": 6}
+_PRIORITY_DEBUG: Final = 7
+
+
+def render_journal(_logger: object, level: str, event: EventDict) -> str:
+    """Make the fields of a journal entry: MESSAGE, PRIORITY, and ours as PASSTPY_*."""
+    event.pop("time")  # the journal has its own
+    fields = {
+        "PRIORITY": _PRIORITIES.get(level, _PRIORITY_DEBUG),
+        "SYSLOG_IDENTIFIER": "passtpy",
+        **{f"PASSTPY_{key.upper()}": value for key, value in event.items()},
+    }
+    fields["MESSAGE"] = _message(event)[:VALUE_MAX]
+    return "".join(f"{name}={_one_line(value)}\n" for name, value in fields.items())
+
+
+def _one_line(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else repr(text)
+
+
 RENDERERS: Final[dict[LogFormat, Callable[[object, str, EventDict], str]]] = {
     LogFormat.HUMAN: render_human,
     LogFormat.JSON: render_json,
+    LogFormat.JOURNAL: render_journal,
 }
 
 
@@ -270,7 +303,7 @@ class Log:
         if self.level < LogLevel.INFO:
             return
         for line in lines:
-            if self._format is LogFormat.HUMAN:
+            if self._format is not LogFormat.JSON:
                 self.emit("info", line, {})
             else:
                 self.emit("info", event, {"text": line.strip()})
@@ -297,7 +330,7 @@ class Log:
         fields["error"] = describe(error)
         if self._format is LogFormat.JSON:
             fields["traceback"] = trace(error)
-        if self._limited("error", event, fields) and self._format is LogFormat.HUMAN:
+        if self._limited("error", event, fields) and self._format is not LogFormat.JSON:
             for line in trace(error):
                 self.emit("error", f"  {line}", {})
 
@@ -377,12 +410,29 @@ class Log:
         )
 
 
+def _journal() -> JournalOutlet | None:
+    """Return a way to the journal, if that is where our stderr leads."""
+    if not is_journal(STDERR, os.environ.get("JOURNAL_STREAM")):
+        return None
+    try:
+        return JournalOutlet()
+    except OSError:
+        return None
+
+
 def open_log(setup: LogSetup) -> Log:
     """Open what `setup` asks for; SetupError when the log file cannot be opened.
 
-    A log file is the only place when given. Otherwise stderr, until the process
-    becomes a daemon, and the system log, except when the user is watching (debug).
+    A log file is the only place when given, and so is systemd's journal where stderr
+    leads there. Otherwise stderr, until the process becomes a daemon, and the system
+    log, except when the user is watching (debug).
     """
+    if setup.file is None and setup.format is LogFormat.HUMAN:
+        journal = _journal()
+        if journal is not None:
+            log = Log([], setup.level, LogFormat.JOURNAL)
+            log.add(journal)
+            return log
     log = Log([], setup.level, setup.format)
     if setup.file is not None:
         log.add_file(FileOutlet(setup.file, setup.file_size, setup.header))

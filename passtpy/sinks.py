@@ -12,6 +12,7 @@ privileges of its own. Until then lines wait in the queue.
 import os
 import select
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -300,6 +301,47 @@ class SyslogOutlet:
     def close(self) -> None:
         """Disconnect."""
         self._syslog.closelog()
+
+
+class JournalOutlet:
+    """Records to systemd's journal, in its native protocol: fields that stay fields.
+
+    A record is a datagram of `NAME=value` lines, made by log.render_journal().
+    """
+
+    PATH: Final = "/run/systemd/journal/socket"
+
+    def __init__(self, path: str = PATH) -> None:
+        """Connect now: the path is out of reach later. OSError: nobody is there."""
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+        self._sock = socket.socket(socket.AF_UNIX, kind)
+        try:
+            self._sock.connect(path)
+        except OSError:
+            self._sock.close()
+            raise
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Send them one by one."""
+        for _, record in records:
+            self._sock.send(record.encode(errors="replace"))
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._sock.close()
+
+
+def is_journal(fd: int, journal_stream: str | None) -> bool:
+    """Tell whether this descriptor leads to the journal: $JOURNAL_STREAM says which.
+
+    A parent may have left us the variable, but another descriptor.
+    """
+    device, _, inode = (journal_stream or "").partition(":")
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return False
+    return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
 def _lines(records: Sequence[Record]) -> bytes:

@@ -335,10 +335,9 @@ def _read_integer(text: str, option: str, low: int, high: int | None = None) -> 
 
 def read_log_format(text: str) -> LogFormat:
     """Read --log-format."""
-    try:
-        return LogFormat(text)
-    except ValueError:
-        raise ConfigError(f"Invalid --log-format: {text}") from None
+    if text not in (LogFormat.HUMAN, LogFormat.JSON):
+        raise ConfigError(f"Invalid --log-format: {text}")
+    return LogFormat(text)
 
 
 def read_udp_filter(text: str) -> UdpFilter:

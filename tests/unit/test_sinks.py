@@ -2,11 +2,20 @@
 """The queue between those who say lines and those who write them."""
 
 import os
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from passtpy.sinks import FileOutlet, Record, StreamOutlet, Writer
+from passtpy.log import Log, LogFormat, LogLevel
+from passtpy.sinks import (
+    FileOutlet,
+    JournalOutlet,
+    Record,
+    StreamOutlet,
+    Writer,
+    is_journal,
+)
 
 LIMIT = 10_000
 LINE = "x" * 872  # ten of them fill the queue
@@ -153,3 +162,55 @@ def test_a_log_file_stays_bounded_whatever_comes_at_once(tmp_path: Path) -> None
     outlet.close()
     assert path.stat().st_size <= 4096
     assert path.read_text().endswith("line 999\n")
+
+
+def test_a_moved_file_is_left_for_the_one_that_the_name_means(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    outlet = FileOutlet(str(path), 4096, "header")
+    outlet.write([("info", "before")])
+    path.rename(tmp_path / "old")
+    outlet.write([("info", "still the old one")])
+    outlet.reopen()
+    outlet.write([("info", "after")])
+    outlet.close()
+    assert path.read_text() == "header\nafter\n"
+    assert (tmp_path / "old").read_text().endswith("still the old one\n")
+
+
+def test_a_name_that_cannot_be_opened_keeps_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    outlet = FileOutlet(str(path), 4096, "header")
+    path.rename(tmp_path / "old")
+    path.mkdir()
+    outlet.reopen()
+    outlet.write([("info", "after")])
+    outlet.close()
+    kept = (tmp_path / "old").read_text()
+    assert "could not be opened again: Is a directory" in kept
+    assert kept.endswith("after\n")
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        log = Log([], LogLevel.INFO, LogFormat.JOURNAL)
+        log.add(JournalOutlet(path))
+        log.warning("listen.failed", side="HOST", reason="in use\nMESSAGE=forged")
+        log.close()
+        lines = journal.recv(4096).decode().splitlines()
+    assert sorted(lines) == [
+        r"MESSAGE=listen.failed side=HOST reason='in use\nMESSAGE=forged'",
+        "PASSTPY_EVENT=listen.failed",
+        r"PASSTPY_REASON='in use\nMESSAGE=forged'",
+        "PASSTPY_SIDE=HOST",
+        "PRIORITY=4",
+        "SYSLOG_IDENTIFIER=passtpy",
+    ]
+
+
+def test_only_the_descriptor_that_leads_to_the_journal_is_it() -> None:
+    found = os.fstat(1)
+    assert is_journal(1, f"{found.st_dev}:{found.st_ino}")
+    for other in (None, "", "8:1", f"{found.st_dev}:", "x"):
+        assert not is_journal(1, other)
