@@ -257,6 +257,7 @@ def _configure(
     def prepare() -> guest.Guest:
         from passtpy.net.namespace import factory  # noqa: F401 (while its file can be read)
 
+        isolation.keep_debuggers_away()  # the container's root would be our master
         netns.join(namespaces)
         return guest.prepare(config, host)
 

@@ -14,10 +14,11 @@ privileges over anything; what it did in its namespaces was done by a child.
 
 import importlib
 import os
+import resource
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -25,11 +26,14 @@ from passtpy import _native
 from passtpy.config.model import RunAs
 from passtpy.errors import SetupError
 
+CAP_KILL: Final = 1 << 5
 CAP_NET_BIND_SERVICE: Final = 1 << 10
 CAP_NET_ADMIN: Final = 1 << 12
 CAP_NET_RAW: Final = 1 << 13
 CAP_SETGID: Final = 1 << 6
 CAP_SETUID: Final = 1 << 7
+# For ports below 1024, addresses and routes, devices to bind to
+MAKES_SOCKETS: Final = CAP_NET_BIND_SERVICE | CAP_NET_ADMIN | CAP_NET_RAW
 _FIRST_FREE_FD: Final = 3
 _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
 # Whatever is first used while we serve: by then there may be no descriptor left to read
@@ -77,16 +81,40 @@ def stay_in_namespace(keep_fd: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
+    _hold_only(os.open(os.devnull, os.O_RDWR), {keep_fd})
+    _be_small(MAKES_SOCKETS)
+
+
+def stay_as_init(null: int, keep: Collection[int]) -> None:
+    """Be the first process of a command's namespaces, that holds on to nothing else.
+
+    `null` was opened before the command ran, which may change what names mean here.
+    """
+    _hold_only(null, keep)
+    _be_small(MAKES_SOCKETS | CAP_KILL)
+
+
+def _hold_only(null: int, keep: Collection[int]) -> None:
+    """Close everything else, and put `null` in the place of the standard ones."""
     for fd in range(_FIRST_FREE_FD):
         os.dup2(null, fd)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) >= _FIRST_FREE_FD and int(name) != keep_fd:
-            with suppress(OSError):  # the one that listed the others
-                os.close(int(name))
+    low = _FIRST_FREE_FD
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = max(low, fd + 1)
+    os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def _be_small(capabilities: int) -> None:
+    """Keep no folder, no debugger, and no more rights than these."""
     os.chdir("/")
-    _native.keep_capabilities(CAP_NET_BIND_SERVICE | CAP_NET_ADMIN | CAP_NET_RAW)
+    _native.keep_capabilities(capabilities)
     _native.no_new_privs()
+    _native.set_dumpable(0)
+
+
+def keep_debuggers_away() -> None:
+    """Be seen by nobody, before we join the namespaces of others."""
     _native.set_dumpable(0)
 
 
@@ -168,10 +196,8 @@ def become(user: RunAs) -> None:
 
 
 def lock() -> None:
-    """Drop every capability, forbid to gain any, keep debuggers away."""
+    """Leave the folder, drop every capability for good, keep debuggers away."""
     try:
-        _native.keep_capabilities(0)
-        _native.no_new_privs()
-        _native.set_dumpable(0)
+        _be_small(0)
     except OSError as error:
         raise SetupError(f"Couldn't drop privileges: {error.strerror}") from error

@@ -43,6 +43,8 @@ STRANGERS = {"policy", "services"}
 NET_ROOMS = ("kernel", "host", "namespace", "following", "forwarding", "machine")
 # Who may talk to the datapath. The rest sees plain Python values.
 NATIVE_USERS = {"datapath", "engine", "controlled", "log", "isolation", "net"}
+# Their bytes say which code to run.
+OBEDIENT = {"pickle", "_pickle", "marshal", "shelve", "multiprocessing", "dill"}
 
 Edges = dict[str, set[str]]
 
@@ -179,6 +181,17 @@ def native_door(root: Path) -> list[str]:
         f"passtpy.{module}: imports _native"
         for module, targets in sorted(python_imports(root).items())
         if "_native" in targets and module.partition(".")[0] not in NATIVE_USERS
+    ]
+
+
+def nothing_runs_what_it_reads(root: Path) -> list[str]:
+    """What other processes write is read by type: no module that obeys it is used."""
+    return [
+        f"passtpy.{_module_name(root / 'passtpy', path)}: imports {name}"
+        for path in sources(root, "passtpy", suffixes={".py"})
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node, "", is_package=False)
+        if name.partition(".")[0] in OBEDIENT
     ]
 
 

@@ -15,6 +15,7 @@ HOUSE: list[Rule] = [
     layers.strangers,
     layers.net_rooms,
     layers.native_door,
+    layers.nothing_runs_what_it_reads,
     layers.c_layers,
     calls.c_calls,
     tcp_steps.tcp_steps_are_printed,

@@ -36,6 +36,7 @@ GOOD: list[tuple[Rule, Tree]] = [
             "passtpy/net/kernel/b.py": "",
         },
     ),
+    (layers.nothing_runs_what_it_reads, {"passtpy/a.py": "import json"}),
     (layers.native_door, {"passtpy/engine.py": "from passtpy import _native"}),
     (layers.native_door, {"passtpy/net/tap.py": "import passtpy._native as n"}),
     (layers.c_layers, {"native/core/x.c": '#include "table/flow.h"'}),
@@ -149,6 +150,11 @@ BAD: list[tuple[Rule, Tree, str]] = [
         rules.flows_written_in_table,
         {"native/proto/tcp.c": CAST},
         "native/proto/tcp.c: f() writes the common part of a flow",
+    ),
+    (
+        layers.nothing_runs_what_it_reads,
+        {"passtpy/net/a.py": "def f():\n    from multiprocessing import Pipe"},
+        "passtpy.net.a: imports multiprocessing.Pipe",
     ),
     (
         rules.bytes_are_lent_by_scope,

@@ -9,6 +9,11 @@ sends "go" and signals to forward; when the daemon is gone, however that happene
 reads the end of the file and ends too. Hence the daemon needs no privilege to stop a
 command of another user.
 
+The command is root over init's namespaces, but not over init: nobody traces a process
+that is not dumpable without rights in the namespace where its program was started, the
+host's. Once the command runs, init holds nothing but what it needs to tell how that
+ended.
+
 The command stays in the daemon's process group: Ctrl-C and Ctrl-Z reach both, the
 daemon leaves them to the command, and a shell makes a group of its own.
 """
@@ -26,7 +31,7 @@ from dataclasses import dataclass
 from errno import ENOENT
 from typing import TYPE_CHECKING, Final
 
-from passtpy import _native, limits
+from passtpy import _native, isolation, limits
 from passtpy.config.model import Config
 from passtpy.net.kernel.signals import FORWARDED, TERMINAL, read_signals, take_signals
 from passtpy.net.namespace import guest, netns
@@ -185,14 +190,17 @@ def _run_init(
     if command.factory is not None:
         server = _SocketServer(command.factory)
         poll.register(server, select.POLLIN)
+        server.load()  # while its file is ours: the command may mount another there
     if not _wait_for_go(control, server, poll):
         return EXIT_SETUP
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # likewise
+    _native.set_dumpable(0)
     child = os.fork()
     if child == 0:
         _execute(command, waited)
     poll.register(signals, select.POLLIN)
-    if server is not None:
-        server.load()  # while its file is there
+    keep = {signals, control.fileno()} | ({server.fileno()} if server else set())
+    isolation.stay_as_init(null, keep)
     return _supervise(control, signals, server, poll, child)
 
 

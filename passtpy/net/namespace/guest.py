@@ -6,8 +6,8 @@ it needs, as one report over a socket.
 """
 
 import os
-import pickle
 import socket
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,10 +26,16 @@ from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.kernel.netlink import Netlink
 from passtpy.net.kernel.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
+from passtpy.net.namespace import report as text_of
 from passtpy.net.namespace import tap
 
-_FD_MAX: Final = 8
-_REPORT: Final = b"r"  # the report itself is in a file that goes with it: any length
+_FD_MAX: Final = 2
+_MTU_MAX: Final = 65535
+_IFNAME_MAX: Final = 15
+_LINE_MAX: Final = 1024
+# The first byte of a report tells what is in the file that goes with it.
+_PREPARED: Final = b"r"
+_FAILED: Final = b"e"
 _ETHERNET_MTU: Final = 1500
 IPV4: Final = 4
 Fine = Mapping[int, frozenset[int]]  # errors that are none, by IP version
@@ -214,35 +220,74 @@ def control_pair() -> tuple[socket.socket, socket.socket]:
 
 def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
     """Send what `make` returns, or its error, to the daemon; True when it worked."""
-    result: Guest | str
     try:
-        result = make()
+        made = make()
     except PasstpyError as error:
-        result = str(error)
+        _send(control, _FAILED, str(error).encode(errors="replace"), -1)
+        return False
     except Exception as error:  # whatever it is, the daemon is the one to tell it
         reason = limits.reached(error) or repr(error)
-        result = f"Couldn't set up the namespace: {reason}"
+        text = f"Couldn't set up the namespace: {reason}"
+        _send(control, _FAILED, text.encode(errors="replace"), -1)
+        return False
+    _send(control, _PREPARED, text_of.write(made), made.tap_fd)
+    return True
+
+
+def _send(control: socket.socket, what: bytes, text: bytes, tap_fd: int) -> None:
     fds = [os.memfd_create("report")]
     with open(fds[0], "wb", closefd=False) as file:
-        pickle.dump(result, file)
-    if isinstance(result, Guest) and result.tap_fd >= 0:
-        fds.append(result.tap_fd)
-    socket.send_fds(control, [_REPORT], fds)
+        file.write(text)
+    if tap_fd >= 0:
+        fds.append(tap_fd)
+    socket.send_fds(control, [what], fds)
     for fd in fds:
         os.close(fd)
-    return isinstance(result, Guest)
 
 
 def receive(control: socket.socket) -> Guest:
     """Wait for the report; SetupError when the child failed or went away."""
-    data, fds, _flags, _peer = socket.recv_fds(control, len(_REPORT), _FD_MAX)
-    if not data:
+    what, fds, _flags, _peer = socket.recv_fds(control, 1, _FD_MAX)
+    if not what or not fds or not stat.S_ISREG(os.fstat(fds[0]).st_mode):
         raise SetupError("The process that sets up the namespace ended unexpectedly")
     for fd in fds:
         os.set_inheritable(fd, False)
-    with open(fds.pop(0), "rb") as file:
+    with open(fds[0], "rb") as file:
         file.seek(0)
-        answer = pickle.load(file)  # noqa: S301 - our own code, before others' runs
-    if not isinstance(answer, Guest):
-        raise SetupError(str(answer))
-    return replace(answer, tap_fd=fds[0] if fds else -1)
+        text = file.read(text_of.TEXT_MAX + 1)
+    if what == _FAILED:
+        raise SetupError(_printable(text))
+    try:
+        return replace(_checked(text_of.read(Guest, text)), tap_fd=_tap(fds[1:]))
+    except text_of.ReportError as error:
+        raise SetupError(
+            f"The namespace's process reported nonsense: {error}"
+        ) from None
+
+
+def _checked(told: Guest) -> Guest:
+    """Return what was told, if an interface can be like that; ReportError if not."""
+    if not (0 < told.mtu <= _MTU_MAX and told.index >= 0):
+        raise text_of.ReportError("no such interface")
+    if len(told.ifname) > _IFNAME_MAX or told.offloads & ~tap.ALL_OFFLOADS:
+        raise text_of.ReportError("no such interface")
+    return replace(told, warnings=tuple(map(_line, told.warnings)))
+
+
+def _tap(fds: list[int]) -> int:
+    """Return the descriptor of a tap device, if one came."""
+    if not fds:
+        return -1
+    if not stat.S_ISCHR(os.fstat(fds[0]).st_mode):
+        raise text_of.ReportError("not a tap device")
+    return fds[0]
+
+
+def _line(text: str) -> str:
+    return _printable(text.encode(errors="replace"))
+
+
+def _printable(text: bytes) -> str:
+    """Return one line of a terminal or a log, whatever it was."""
+    line = text[:_LINE_MAX].decode(errors="replace")
+    return "".join(c if c.isprintable() else "?" for c in line)
