@@ -33,6 +33,7 @@ _FD_MAX: Final = 2
 _MTU_MAX: Final = 65535
 _IFNAME_MAX: Final = 15
 _LINE_MAX: Final = 1024
+_NAME_BYTES: Final = frozenset(map(chr, range(0xDC80, 0xDD00)))  # no text at all
 # The first byte of a report tells what is in the file that goes with it.
 _PREPARED: Final = b"r"
 _FAILED: Final = b"e"
@@ -223,12 +224,12 @@ def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
     try:
         made = make()
     except PasstpyError as error:
-        _send(control, _FAILED, str(error).encode(errors="replace"), -1)
+        _send(control, _FAILED, str(error).encode(errors="surrogateescape"), -1)
         return False
     except Exception as error:  # whatever it is, the daemon is the one to tell it
         reason = limits.reached(error) or repr(error)
         text = f"Couldn't set up the namespace: {reason}"
-        _send(control, _FAILED, text.encode(errors="replace"), -1)
+        _send(control, _FAILED, text.encode(errors="surrogateescape"), -1)
         return False
     _send(control, _PREPARED, text_of.write(made), made.tap_fd)
     return True
@@ -284,10 +285,10 @@ def _tap(fds: list[int]) -> int:
 
 
 def _line(text: str) -> str:
-    return _printable(text.encode(errors="replace"))
+    return _printable(text.encode(errors="surrogateescape"))
 
 
 def _printable(text: bytes) -> str:
-    """Return one line of a terminal or a log, whatever it was."""
-    line = text[:_LINE_MAX].decode(errors="replace")
-    return "".join(c if c.isprintable() else "?" for c in line)
+    """Return one line of a terminal or a log, whatever it was; names in their bytes."""
+    line = text[:_LINE_MAX].decode(errors="surrogateescape")
+    return "".join(c if c.isprintable() or c in _NAME_BYTES else "?" for c in line)
