@@ -34,6 +34,7 @@ COMMANDS = (
 )
 EXIT_OK = 0
 EXIT_FAILURE = 1
+EXIT_USAGE = 2  # of passtpy and its commands; pasta and passt have 1
 STDOUT = 1
 STDERR = 2
 FIRST_FREE_FD = 3
@@ -185,9 +186,11 @@ def _passtpy(words: Sequence[str]) -> int:
         case ["--version"]:
             raise InformationRequest(f"passtpy {__version__}\n")
         case [unknown]:
-            raise UsageError(f"passtpy: unknown subcommand '{unknown}'", USAGE)
+            text = f"unknown subcommand '{unknown}'"
         case _:
-            raise UsageError("passtpy: a subcommand is needed", USAGE)
+            text = "a subcommand is needed"
+    _say(STDERR, f"passtpy: {text}\n{USAGE}")
+    return EXIT_USAGE
 
 
 if __name__ == "__main__":

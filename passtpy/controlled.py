@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from passtpy import __version__
-from passtpy._native import Event
+from passtpy._native import COUNTER_MEANINGS, COUNTERS, Event
 from passtpy.addr import Address, Mac, from_inany
 from passtpy.config.model import AttachPath, AttachPid, Config, ServeSocket
 from passtpy.config.portrule import PortTable
@@ -26,10 +26,10 @@ from passtpy.control.gvproxy import GVPROXY_VERBS, Services, as_text
 from passtpy.control.http import Conversation, Router
 from passtpy.control.owners import Owners, Question, RuleListed
 from passtpy.control.pesto import PestoConversation
-from passtpy.control.server import Dialect, Server, is_outside
+from passtpy.control.server import MAX_CLIENTS, Dialect, Server, is_outside
 from passtpy.control.slirp import SlirpApi, SlirpConversation
 from passtpy.control.verb import Code, ControlError, Json, Later, Value
-from passtpy.control.verbs import VERBS
+from passtpy.control.verbs import METRICS, VERBS
 from passtpy.engine import Engine
 from passtpy.flow import FlowRecord, FlowState, FlowWhy, Pif, describe_flow, flows_in
 from passtpy.log import Log, LogLevel
@@ -39,6 +39,7 @@ from passtpy.policy.decide import Decider
 from passtpy.policy.explain import show_match, show_outcome
 from passtpy.policy.question import QuestionError, answer, read_question
 
+_MOST_READERS: Final = 16  # of metrics: anybody who can connect may be one
 _SIDES: Final = {Pif.HOST: "HOST", Pif.SPLICE: "SPLICE"}
 
 
@@ -64,6 +65,7 @@ class Parts:
         self.stop = stop
         self.started = time.time()
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.clients: Callable[[], Mapping[str, int]] = dict  # counters of ours
 
     @property
     def name(self) -> str:
@@ -99,7 +101,12 @@ class DaemonInstance:
         }
 
     def statistics(self) -> Mapping[str, int]:
-        return self._parts.engine.statistics()
+        counters = {**self._parts.engine.statistics(), **self._parts.clients()}
+        counters["flows"] = counters["flows_opened"] - counters["flows_closed"]
+        return counters
+
+    def meanings(self) -> Mapping[str, str]:
+        return dict(zip(COUNTERS, COUNTER_MEANINGS, strict=True))
 
     def reload(self) -> Later:
         """Make rules and services anew; what they are made from was followed."""
@@ -280,15 +287,17 @@ class Control:
     ) -> None:
         """`owner` is the user who started us; root may always ask."""
         self._parts = parts
+        parts.clients = self.counters
         self._feed = EventFeed(parts)
         self._users = frozenset((0, owner))
         self._servers = [
             Server(
                 sock,
                 self._dialect(kind),
-                self._users,
+                None if kind == "metrics" else self._users,
                 self._failed,
                 is_outside if kind == "native" else _anybody,
+                _MOST_READERS if kind == "metrics" else MAX_CLIENTS,
             )
             for kind, sock in sockets.items()
         ]
@@ -342,7 +351,8 @@ class Control:
             logging=LogLevels(parts),
             events=self._feed.events,
         )
-        router = Router(VERBS, owners, self._failed)
+        verbs = (METRICS,) if kind == "metrics" else VERBS
+        router = Router(verbs, owners, self._failed)
         return lambda pid: Conversation(router)
 
     def _pesto(self, forwards: ForwardingForwards, pid: int) -> Dialect:

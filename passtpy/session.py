@@ -95,8 +95,16 @@ class Session:
         self._follow: Follow | None = None
         self._acceptor: Acceptor | None = None
         self._socket: MachineSocket | None = None
-        asked = config.control_enabled or config.conf_path or config.api_socket
-        more = _CONTROL_MODULES if asked or config.gvproxy_services else ()
+        asked = any(
+            (
+                config.control_enabled,
+                config.conf_path,
+                config.api_socket,
+                config.gvproxy_services,
+                config.metrics,
+            )
+        )
+        more = _CONTROL_MODULES if asked else ()
         self._imports = isolation.imports(more)
         self._decider: Decider | None = None
         self._got: guest.Guest | None = None

@@ -11,7 +11,6 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from passtpy import __version__
 from passtpy.client.command import Command
 from passtpy.client.commands import COMMANDS
 from passtpy.client.connect import ClientError
@@ -19,22 +18,13 @@ from passtpy.client.connect import ClientError
 NAMES = tuple(command.name for command in COMMANDS)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
+def build_parser(command: Command) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
     parser = argparse.ArgumentParser(
-        prog="passtpy",
-        description="Ask or change a running passtpy.",
+        prog=f"passtpy {command.name}",
+        description=f"{command.help[0].upper()}{command.help[1:]}.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"passtpy {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        _add(commands.add_parser(command.name, help=command.help), command)
-    return parser
-
-
-def _add(parser: argparse.ArgumentParser, command: Command) -> None:
-    parser.description = f"{command.help[0].upper()}{command.help[1:]}."
     if not command.local:
         text = "instance to ask, by name or path; needed when several run"
         parser.add_argument("-i", "--instance", metavar="NAME", help=text)
@@ -44,7 +34,7 @@ def _add(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument("-w", "--follow", action="store_true", help=text)
     for arg in command.args:
         parser.add_argument(*arg.names, help=arg.help, **arg.options)
-    parser.set_defaults(run=command.run)
+    return parser
 
 
 def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
@@ -56,17 +46,19 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the command that `words` say; return its exit status."""
+    """Run the command that `words` begin with; return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     words, behind = _split(words)
-    args = build_parser().parse_args(words)
+    command = COMMANDS[NAMES.index(words[0])]
+    # Options may stand between the other words: `ports add -i web tcp:8080`.
+    args = build_parser(command).parse_intermixed_args(words[1:])
     args.command_line = behind
     try:
-        status: int = args.run(args)
+        status = command.run(args)
         sys.stdout.flush()
     except ClientError as error:
         sys.stderr.write(f"passtpy: {error}\n")
-        return 1
+        return error.status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from passtpy.client.command import Arg, Command
-from passtpy.client.connect import Client, ClientError, choose, instances
-from passtpy.client.show import duration, endpoint, size, table
+from passtpy.client.connect import Client, ClientError, WrongUse, choose, instances
+from passtpy.client.show import count, duration, endpoint, size, table
 
 FOLLOW_S: Final = 1.0
 
@@ -129,8 +129,8 @@ def _close(args: Namespace) -> int:
     if args.json:
         _print_json(told)
     else:
-        count = told["closed"]
-        out([f"{count} flow{'' if count == 1 else 's'} closed"])
+        closed = told["closed"]
+        out([f"{closed} flow{'' if closed == 1 else 's'} closed"])
     return 0
 
 
@@ -195,6 +195,10 @@ def _forward_rows(forwards: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _ports(args: Namespace) -> int:
+    if args.action == "list" and args.what:
+        raise WrongUse(f"list takes no {args.what[0]}")
+    if args.action != "list" and not args.what:
+        raise WrongUse(f"{args.action} what?")
     client = _client(args)
     match args.action:
         case "add":
@@ -204,12 +208,10 @@ def _ports(args: Namespace) -> int:
             forwards, done = [], "removed"
             for number in args.what:
                 if not number.isdecimal():
-                    raise ClientError(f"{number} is no id of a forward")
+                    raise WrongUse(f"{number} is no id of a forward")
                 told = client.ask("DELETE", f"/v1/forwards/{number}")
                 forwards += told["removed"]
         case _:
-            if args.what:
-                raise ClientError(f"list takes no {args.what[0]}")
             forwards = client.ask("GET", "/v1/forwards")["forwards"]
             done = ""
     if args.json:
@@ -234,7 +236,8 @@ def _stats(args: Namespace) -> int:
             _print_json(counters)
             return
         shown = {k: v for k, v in counters.items() if v or args.all}
-        out(table(("COUNTER", "VALUE"), [(k, str(v)) for k, v in shown.items()], None))
+        rows = [(name, count(name, value)) for name, value in shown.items()]
+        out(table(("COUNTER", "VALUE"), rows, None))
 
     return _repeat(args, once)
 

@@ -22,6 +22,14 @@ TIMEOUT_S: Final = 30.0
 class ClientError(Exception):
     """A command that failed: what to say on stderr before exit status 1."""
 
+    status: int = 1
+
+
+class WrongUse(ClientError):
+    """A command that makes no sense, here or to the daemon: exit status 2."""
+
+    status = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -116,7 +124,7 @@ class Client:
             connection.close()
             raise ClientError(f"no answer from {self.path}: {error}") from None
         if response.status != 200:
-            raise ClientError(_reason(response.read(1 << 20)))
+            raise refusal(response.read(1 << 20))
         return response
 
     def ask(
@@ -166,9 +174,11 @@ def _guarded(read: Any) -> bytes:
     return data
 
 
-def _reason(raw: bytes) -> str:
+def refusal(raw: bytes) -> ClientError:
+    """Return the error that the daemon tells."""
     try:
-        message: str = json.loads(raw)["error"]["message"]
+        told = json.loads(raw)["error"]
+        kind = WrongUse if told["code"] == "bad_request" else ClientError
+        return kind(told["message"])
     except (ValueError, KeyError, TypeError):
-        return raw.decode(errors="replace")[:300] or "refused"
-    return message
+        return ClientError(raw.decode(errors="replace")[:300] or "refused")

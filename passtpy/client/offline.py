@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from passtpy.client.connect import ClientError
+from passtpy.client.connect import ClientError, WrongUse
 from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.ports import ephemeral_ports
@@ -26,7 +26,7 @@ def explain_offline(
     """Return the answer that `words`, a command line of pasta or passt, would give."""
     program = words[0].removeprefix("passtpy-") if words else ""
     if program not in PARSERS:
-        raise ClientError("behind -- stands pasta or passt, and its options")
+        raise WrongUse("behind -- stands pasta or passt, and its options")
     try:
         config = PARSERS[program](
             words[1:], program, ephemeral_ports(), kernel_has_ipv6
@@ -43,5 +43,5 @@ def explain_offline(
     try:
         miss = read_question(origin, proto, src, dst, guest, view)
     except QuestionError as error:
-        raise ClientError(str(error)) from None
+        raise WrongUse(str(error)) from None
     return answer(decider, miss)

@@ -6,6 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB")
+_GAP = "  "
+_LEAST_COLUMN = 6  # a column that is narrower than this says nothing
 _TIMES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -32,6 +34,15 @@ def duration(ns: int) -> str:
     return f"{whole}s"
 
 
+def count(name: str, value: int) -> str:
+    """Return a counter's value in the unit that its name ends with."""
+    if name.endswith("_bytes"):
+        return size(value)
+    if name.endswith(("_ns_max", "_work_max")):
+        return f"{value / 1e6:.1f}ms"
+    return str(value)
+
+
 def endpoint(end: dict[str, Any]) -> str:
     """Return `192.0.2.5:80`, `[2001:db8::5]:80`, or `*`."""
     addr, port = end["addr"], end["port"]
@@ -43,12 +54,28 @@ def endpoint(end: dict[str, Any]) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None
 ) -> list[str]:
-    """Return aligned lines; what does not fit into `width` is cut at the right."""
+    """Return aligned lines of at most `width`; the widest columns give way."""
     cells = [head, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    if width is not None:
+        _fit(widths, width - len(_GAP) * (len(widths) - 1))
     lines = []
     for row in cells:
-        padded = (text.ljust(size) for text, size in zip(row, widths, strict=True))
-        line = "  ".join(padded).rstrip()
+        line = _GAP.join(
+            _cut(text, most).ljust(most) for text, most in zip(row, widths, strict=True)
+        ).rstrip()
         lines.append(line if width is None else line[:width])
     return lines
+
+
+def _fit(widths: list[int], room: int) -> None:
+    """Make the widest columns narrower, until all fit or none has much left."""
+    while sum(widths) > room:
+        widest = max(widths)
+        if widest <= _LEAST_COLUMN:
+            return
+        widths[len(widths) - 1 - widths[::-1].index(widest)] -= 1
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -56,6 +56,7 @@ NOTES: Final[dict[str, Note]] = {
     ),
     "api-socket": Note(_NEW, "for tools that know slirp4netns"),
     "gvproxy-services": Note(_NEW, "for tools that know gvproxy"),
+    "metrics": Note(_NEW, "for Prometheus"),
     "log-format": Note(_NEW, "json for log collectors"),
     "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
     "pcap": Note(

@@ -108,6 +108,7 @@ class Config:
     conf_path: str | None = None  # where pesto's protocol is spoken
     api_socket: str | None = None  # slirp4netns'
     gvproxy_services: str | None = None
+    metrics: tuple[Address, int] | None = None  # where Prometheus may ask, over TCP
     stats: int = 0  # seconds between lines of counters; 0: none
     drain_timeout: int = 0  # seconds that open connections have after a SIGTERM
 

@@ -151,6 +151,14 @@ ROWS: tuple[Option, ...] = (
         "PATH",
     ),
     Option(
+        ("--metrics",),
+        G_CTL,
+        do.field("metrics", instance.read_metrics),
+        "answer GET /metrics, and nothing else, at this TCP port of the host",
+        "ADDR:PORT",
+        "nowhere; ADDR: 127.0.0.1",
+    ),
+    Option(
         ("--netns",),
         G_NS,
         do.set_netns,

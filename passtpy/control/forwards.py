@@ -60,7 +60,7 @@ def with_rules(
         try:
             changed[side] = table.add(rule)
         except RuleError as error:
-            refused.append((position, str(error).splitlines()[0]))
+            refused.append((position, str(error).splitlines()[0].rstrip()))
     return tuple(changed.values()), tuple(refused)
 
 

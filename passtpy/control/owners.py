@@ -78,6 +78,9 @@ class Instance(Protocol):
 
     def statistics(self) -> Mapping[str, int]: ...
 
+    def meanings(self) -> Mapping[str, str]:
+        """Return what the datapath's counters count."""
+
     def reload(self) -> Later: ...
 
     def stop(self) -> Value: ...

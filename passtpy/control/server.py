@@ -97,16 +97,21 @@ class Server:
         self,
         listening: socket.socket,
         dialect: Callable[[int], Dialect],
-        users: frozenset[int],
+        users: frozenset[int] | None,
         failed: Failed,
         admit: Callable[[socket.socket, int], bool] = lambda sock, pid: True,
+        most: int = MAX_CLIENTS,
     ) -> None:
-        """`dialect(pid)` begins a conversation; `users` may have one, if admitted."""
+        """`dialect(pid)` begins a conversation; `users` may have one, if admitted.
+
+        None: whoever can connect. `most` may have one at a time.
+        """
         self._listening = listening
         self._dialect = dialect
         self._users = users
         self._failed = failed
         self._admit = admit
+        self._most = most
         self._clients: set[_Client] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counters = {
@@ -141,8 +146,9 @@ class Server:
         except OSError:
             return  # gone already, or no descriptor: the backlog waits
         pid, uid = peer_of(sock)
-        full = len(self._clients) >= MAX_CLIENTS
-        if full or uid not in self._users or not self._admit(sock, pid):
+        stranger = self._users is not None and uid not in self._users
+        full = len(self._clients) >= self._most
+        if full or stranger or not self._admit(sock, pid):
             self._counters["control_refused"] += 1
             sock.close()
             return

@@ -11,6 +11,7 @@ import stat
 from contextlib import suppress
 from typing import Final
 
+from passtpy.addr import Address
 from passtpy.config.instance import SUFFIX, runtime_folder
 from passtpy.config.model import Config
 from passtpy.errors import SetupError
@@ -36,6 +37,8 @@ class ControlSockets:
             if path is not None:
                 self.made[kind] = _listen(path)
                 self._owned.append(path)
+        if config.metrics is not None:
+            self.made["metrics"] = _listen_tcp(*config.metrics)
 
     def _open_native(self, config: Config, log: Log) -> None:
         if not config.control_enabled:
@@ -47,6 +50,7 @@ class ControlSockets:
         path = _usual_path(config)
         if path is None:
             return
+        _sweep(os.path.dirname(path))
         try:  # nobody asked for it: not worth an error
             self.made["native"] = listen(path)
             self._owned.append(path)
@@ -78,6 +82,24 @@ def _usual_path(config: Config) -> str | None:
     return os.path.join(folder, (config.name or str(os.getpid())) + SUFFIX)
 
 
+def _sweep(folder: str) -> None:
+    """Remove what daemons left that were named after their PID, and are no more.
+
+    Those of root may not remove their own: they have become another user by the end.
+    Who has such a PID may be about to listen, and one that is not seen here may live
+    in another PID namespace: both have to say nothing.
+    """
+    try:
+        entries = os.listdir(folder)
+    except OSError:
+        return
+    for entry in entries:
+        pid = entry.removesuffix(SUFFIX)
+        if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            with suppress(OSError):
+                _make_way(os.path.join(folder, entry))
+
+
 def _listen(path: str) -> socket.socket:
     try:
         return listen(path)
@@ -87,6 +109,16 @@ def _listen(path: str) -> socket.socket:
         raise SetupError(str(error)) from None
     except OSError as error:
         raise SetupError(f"Couldn't listen at {path}: {error.strerror}") from error
+
+
+def _listen_tcp(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        return socket.create_server((str(address), port), family=family)
+    except OSError as error:
+        reason = f"Couldn't listen for metrics at {address} port {port}"
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise SetupError(f"{reason}: {why}") from error
 
 
 def listen(path: str) -> socket.socket:

@@ -199,6 +199,7 @@ class Verb(Generic[Owners]):
     run: Callable[[Owners, Arguments], Reply]
     params: tuple[Param, ...] = ()
     lenient: bool = False  # what is unknown is ignored
+    lines: bool = False  # the answer is any number of objects, one a line
 
     def read(self, given: Mapping[str, object]) -> Arguments:
         """Return checked arguments; ControlError for what is unknown or missing."""

@@ -273,6 +273,14 @@ _FILTER = Param(
     "filter", Kind.TEXT, "flows to choose, as `tcp and port 443`; see docs/control.md"
 )
 
+METRICS: Verb[Owners] = Verb(
+    "metrics",
+    "GET",
+    "/metrics",
+    "Count, for Prometheus.",
+    "Metrics as text.",
+    get_metrics,
+)
 VERBS: tuple[Verb[Owners], ...] = (
     Verb(
         "instance",
@@ -290,6 +298,7 @@ VERBS: tuple[Verb[Owners], ...] = (
         "One JSON object a line for each flow.",
         list_flows,
         (_FILTER, Param("limit", Kind.INTEGER, "flows at most", least=1)),
+        lines=True,
     ),
     Verb(
         "close-flow",
@@ -312,6 +321,7 @@ VERBS: tuple[Verb[Owners], ...] = (
                 "filter", Kind.TEXT, "flows to close; empty: all of them", required=True
             ),
         ),
+        lines=True,
     ),
     Verb(
         "rules",
@@ -387,14 +397,7 @@ VERBS: tuple[Verb[Owners], ...] = (
         "Every counter, by name.",
         get_stats,
     ),
-    Verb(
-        "metrics",
-        "GET",
-        "/metrics",
-        "Count, for Prometheus.",
-        "Metrics as text.",
-        get_metrics,
-    ),
+    METRICS,
     Verb(
         "events",
         "GET",
@@ -403,6 +406,7 @@ VERBS: tuple[Verb[Owners], ...] = (
         "One JSON object a line; what was missed is told in it.",
         get_events,
         (Param("since", Kind.INTEGER, "number of the first event wanted, if kept"),),
+        lines=True,
     ),
     Verb(
         "log",

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from passtpy.__main__ import COMMANDS as KNOWN
-from passtpy.client.cli import NAMES, build_parser
+from passtpy.client.cli import NAMES, run
 from passtpy.client.commands import COMMANDS
 from passtpy.client.completion import SHELLS, completion
-from passtpy.client.show import duration, endpoint, size, table
+from passtpy.client.connect import refusal
+from passtpy.client.show import count, duration, endpoint, size, table
 from passtpy.client.top import Look, rates, view
 
 
@@ -64,6 +65,25 @@ def test_tables_are_aligned_and_cut() -> None:
     assert lines == ["A    LO", "xyz  1", "q    22"]
 
 
+def test_the_widest_columns_of_a_table_give_way() -> None:
+    row = ("1", "a long explanation", "another one as long")
+    lines = table(("#", "WHAT", "WHY"), [row], 25)
+    assert lines == ["#  WHAT        WHY", "1  a long ex…  another o…"]
+    assert table(("#", "WHAT", "WHY"), [row], None)[1] == "  ".join(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("turns", 12_345, "12345"),
+        ("tap_rx_bytes", 12_345, "12.3kB"),
+        ("turn_ns_max", 2_764_511, "2.8ms"),
+    ],
+)
+def test_counters_are_shown_in_their_units(name: str, value: int, text: str) -> None:
+    assert count(name, value) == text
+
+
 def flow(number: int, sent: int, got: int, age_s: float = 60) -> dict[str, Any]:
     end = {"addr": "198.51.100.1", "port": 443}
     return {
@@ -108,9 +128,43 @@ def test_the_program_knows_its_commands_without_importing_them() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        build_parser().parse_args([name, "--help"])
+        run([name, "--help"])
     assert caught.value.code == 0
     assert f"passtpy {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["ports", "add"], "passtpy: add what?"),
+        (["ports", "remove", "-i", "/nowhere", "x"], "passtpy: x is no id"),
+        (["ports", "list", "8080"], "passtpy: list takes no 8080"),
+        (["explain", "192.0.2.1:80", "--", "slirp"], "passtpy: behind -- stands"),
+        (["explain", "nothing", "--", "pasta"], "passtpy: 'nothing' has no port"),
+        (["rules", "-x"], "passtpy rules: error: unrecognized arguments: -x"),
+    ],
+)
+def test_wrong_use_is_status_2(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status: object = run(words)
+    except SystemExit as end:  # argparse's way
+        status = end.code
+    assert status == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b'{"error": {"code": "bad_request", "message": "no filter"}}', 2),
+        (b'{"error": {"code": "conflict", "message": "taken"}}', 1),
+        (b"nonsense", 1),
+    ],
+)
+def test_what_the_daemon_refuses_decides_the_status(answer: bytes, status: int) -> None:
+    assert refusal(answer).status == status
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -4,6 +4,8 @@
 import json
 from pathlib import Path
 
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
 from passtpy.control import document
 from passtpy.control.verbs import VERBS
 
@@ -16,6 +18,14 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_the_openapi_document_is_up_to_date() -> None:
     assert (DOCS / "openapi.json").read_text() == document.openapi()
+
+
+def test_the_openapi_document_is_valid() -> None:
+    told = json.loads(document.openapi())
+    assert not list(OpenAPIV31SpecValidator(told).iter_errors())
+    # A validator that finds nothing anywhere would not notice this either.
+    del told["paths"]["/v1/flows/{id}"]["delete"]["parameters"]
+    assert list(OpenAPIV31SpecValidator(told).iter_errors())
 
 
 def test_the_openapi_document_names_every_verb() -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from passtpy.control import server
+from passtpy.config.model import Config
+from passtpy.control import server, sockets
 from passtpy.control.server import Server
-from passtpy.control.sockets import listen
+from passtpy.control.sockets import ControlSockets, listen
+from passtpy.log import Log
 
 ME = frozenset((os.getuid(),))
 
@@ -68,10 +70,13 @@ def path(tmp_path: Path) -> str:
 
 
 def serve(
-    path: str, body: Callable[[Server], Awaitable[None]], users: frozenset[int] = ME
+    path: str,
+    body: Callable[[Server], Awaitable[None]],
+    users: frozenset[int] = ME,
+    most: int = server.MAX_CLIENTS,
 ) -> Server:
     async def main() -> Server:
-        it = Server(listen(path), Shout, users, lambda at, e: None)
+        it = Server(listen(path), Shout, users, lambda at, e: None, most=most)
         it.start(asyncio.get_running_loop())
         try:
             await asyncio.wait_for(body(it), 20)
@@ -160,9 +165,7 @@ def test_a_bug_costs_one_client(path: str) -> None:
     assert serve(path, body).counters()["control_failed"] == 1
 
 
-def test_clients_are_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CLIENTS", 2)
-
+def test_clients_are_bounded(path: str) -> None:
     async def body(it: Server) -> None:
         kept = [await connect(path) for _ in range(2)]
         for reader, _ in kept:
@@ -175,7 +178,7 @@ def test_clients_are_bounded(path: str, monkeypatch: pytest.MonkeyPatch) -> None
         reader, _ = await connect(path)
         assert await reader.readline() == b"hello\n"
 
-    assert serve(path, body).counters()["control_refused"] == 1
+    assert serve(path, body, most=2).counters()["control_refused"] == 1
 
 
 def test_silence_ends_a_client_but_no_stream(
@@ -206,3 +209,24 @@ def test_what_is_no_socket_stays(path: str) -> None:
     with pytest.raises(FileExistsError, match="no socket"):
         listen(path)
     assert Path(path).read_text() == "precious"
+
+
+def test_sockets_of_daemons_that_are_no_more_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's cannot remove their own; one that is alive elsewhere still answers."""
+    monkeypatch.setattr(sockets, "runtime_folder", lambda: str(tmp_path))
+    gone, elsewhere, ours, named = 4194305, 4194306, os.getpid(), "web"
+    kept = {}
+    for name in (gone, elsewhere, ours, named):
+        sock = listen(str(tmp_path / f"{name}.sock"))
+        if name == elsewhere:
+            kept[name] = sock
+        else:
+            sock.close()
+    (tmp_path / "4194307.sock").write_text("no socket")
+    made = ControlSockets(Config(name="box"), Log())
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"{n}.sock" for n in (elsewhere, ours, named, 4194307, "box")}
+    for sock in (*made.made.values(), *kept.values()):
+        sock.close()

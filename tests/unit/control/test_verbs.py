@@ -10,7 +10,16 @@ import pytest
 from passtpy.control.events import Events
 from passtpy.control.http import Conversation, Router
 from passtpy.control.owners import Owners, Question, RuleListed
-from passtpy.control.verb import Code, ControlError, Json, Later, Value
+from passtpy.control.verb import (
+    Code,
+    ControlError,
+    Json,
+    Later,
+    Lines,
+    Stream,
+    Value,
+    Verb,
+)
 from passtpy.control.verbs import VERBS
 from passtpy.flow import FlowRecord
 from tests.unit.control.fakes import Forwards, rule
@@ -35,10 +44,14 @@ class Daemon:
             "program": "pasta",
             "pid": 7,
             "started_at": 100,
+            "cpu_s": 1.5,
         }
 
     def statistics(self) -> Mapping[str, int]:
         return {"turns": 5, "flows": 7}
+
+    def meanings(self) -> Mapping[str, str]:
+        return {"turns": "runs of the datapath"}
 
     def reload(self) -> Later:
         return self.later
@@ -78,12 +91,12 @@ class Asker:
         self.forwards = Forwards(*rules)
         self.events = Events(clock=lambda: 1.0)
         it: Any = self.daemon
-        owners = Owners(it, it, it, self.forwards, it, self.events)
+        self.owners = Owners(it, it, it, self.forwards, it, self.events)
 
         def failed(at: str, error: Exception) -> None:
             raise error
 
-        self.client = Conversation(Router(VERBS, owners, failed))
+        self.client = Conversation(Router(VERBS, self.owners, failed))
 
     def raw(self, method: str, target: str, body: object = None) -> tuple[int, bytes]:
         said = self.client.receive(request(method, target, body))
@@ -114,6 +127,7 @@ def test_the_instance_says_who_it_is(asker: Asker) -> None:
         "program": "pasta",
         "pid": 7,
         "started_at": 100,
+        "cpu_s": 1.5,
         "policy_generation": 4,
         "log_level": "info",
     }
@@ -219,12 +233,21 @@ def test_counters_and_metrics(asker: Asker) -> None:
     assert status == 200
     assert 'passtpy_info{name="box",version="1",program="pasta"} 1' in lines
     assert "passtpy_turns_total 5" in lines
+    assert "# HELP passtpy_turns_total Runs of the datapath." in lines
     assert "passtpy_flows 7" in lines
+    assert "passtpy_cpu_seconds_total 1.5" in lines
     assert 'passtpy_rule_hits_total{id="3",name="web",why="--allow"} 9' in lines
     assert (
         'passtpy_forward_open_ports{id="1",side="HOST",rule="TCP [*]:22  =>  22"} 1'
         in lines
     )
+
+
+@pytest.mark.parametrize("verb", [v for v in VERBS if v.method == "GET"])
+def test_lines_are_where_the_table_says(asker: Asker, verb: Verb[Owners]) -> None:
+    args = {"dst": "192.0.2.1:80"} if verb.name == "explain" else {}
+    answer = verb.run(asker.owners, args)
+    assert verb.lines is isinstance(answer, Lines | Stream)
 
 
 def test_events_are_a_stream(asker: Asker) -> None:
