@@ -11,6 +11,9 @@
 #include "proto/dgram.h"
 #include "proto/udp_flow.h"
 #include "proto/udp_sock.h"
+#include "table/admit.h"
+
+#define EVICT_MAX 16 /* flows that end for one port: several may share it */
 
 /** struct port_key - What a port is found by; packed: no uninitialised bytes */
 struct port_key {
@@ -282,6 +285,27 @@ static int port_socket(struct ctx *c, const struct flow *flow,
 	return fd;
 }
 
+/* port_number() - A number for a new port, if need be of one whose flows have
+ * been idle for longer than others; or KEYED_NONE (counted) */
+static uint32_t port_number(struct ctx *c, uint32_t hash)
+{
+	struct udp_ports *ports = ports_of(c);
+	uint32_t i = keyed_add(&ports->ports, hash);
+
+	for (unsigned n = 0; i == KEYED_NONE && n < EVICT_MAX; n++) {
+		struct flow *flow =
+			admit_evict(&c->ft, false, FLOW_UDP, c->now);
+
+		if (!flow)
+			break;
+		udp_port_drop(c, flow);
+		i = keyed_add(&ports->ports, hash);
+	}
+	if (i == KEYED_NONE)
+		count(&c->cnt, CNT_UDP_PORTS_FULL);
+	return i;
+}
+
 /* port_make() - A port without flows */
 static int port_make(struct ctx *c, const struct flow *flow,
 		     const union inany *addr, uint16_t other,
@@ -297,9 +321,8 @@ static int port_make(struct ctx *c, const struct flow *flow,
 	fd = port_socket(c, flow, addr, other);
 	if (fd < 0)
 		return fd;
-	i = keyed_add(&ports->ports, hash);
+	i = port_number(c, hash);
 	if (i == KEYED_NONE) {
-		count(&c->cnt, CNT_UDP_PORTS_FULL);
 		rc = -ENFILE;
 		goto fail;
 	}

@@ -62,15 +62,16 @@ static bool take_token(uint64_t *paid, const struct rate *r, uint64_t now)
 	return true;
 }
 
-/* evict() - Room is scarce: end a flow that is idle */
-static void evict(struct flow_table *ft, bool outside, uint64_t now)
+struct flow *admit_evict(struct flow_table *ft, bool outside,
+			 enum flow_type type, uint64_t now)
 {
-	struct flow *flow = idle_oldest(ft, outside, now);
+	struct flow *flow = idle_oldest(ft, outside, type, now);
 
 	if (!flow)
-		return;
+		return NULL;
 	count(ft->cnt, CNT_FLOWS_EVICTED);
 	flow_mark_closed(ft, flow, WHY_EVICTED, 0, now);
+	return flow;
 }
 
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
@@ -80,7 +81,7 @@ bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
 		return false;
 	}
 	if (ft->active >= NEAR(a->room))
-		evict(ft, false, now);
+		(void)admit_evict(ft, false, FLOW_TYPE_NONE, now);
 	return true;
 }
 
@@ -117,7 +118,7 @@ bool admit_outside(struct admit *a, struct flow_table *ft, struct listener *l,
 	if (l->pif != PIF_HOST) /* the namespace's: the guest's own */
 		return admit_guest(a, ft, now);
 	if (ft->outside >= NEAR(a->room / 2))
-		evict(ft, true, now);
+		(void)admit_evict(ft, true, FLOW_TYPE_NONE, now);
 	if (ft->outside >= a->room / 2) {
 		count(ft->cnt, CNT_DROP_OUTSIDE);
 		return false;

@@ -50,6 +50,11 @@ struct admit {
 void admit_init(struct admit *a, uint32_t max_flows,
 		const struct siphash_key *key);
 
+/* admit_evict() - Room is scarce: end a datagram flow that is idle, see idle.h
+ * Return: it, or NULL: there is none */
+struct flow *admit_evict(struct flow_table *ft, bool outside,
+			 enum flow_type type, uint64_t now);
+
 /* admit_guest() - May the guest cause a miss? Counted if not */
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now);
 

@@ -52,12 +52,14 @@ void idle_remove(struct flow_table *ft, struct flow *flow)
 	f->idle_next = f->idle_prev = 0;
 }
 
-struct flow *idle_oldest(struct flow_table *ft, bool outside, uint64_t now)
+struct flow *idle_oldest(struct flow_table *ft, bool outside,
+			 enum flow_type type, uint64_t now)
 {
 	for (unsigned i = 0; i < IDLE_LOOK && ft->idle[outside].head; i++) {
 		struct flow *flow = &ft->flows[ft->idle[outside].head - 1];
 
-		if (now >= flow->f.last_use + IDLE_MIN)
+		if (now >= flow->f.last_use + IDLE_MIN &&
+		    (type == FLOW_TYPE_NONE || flow->f.type == type))
 			return flow;
 		idle_remove(ft, flow);
 		idle_add(ft, flow);

@@ -21,10 +21,12 @@ void idle_remove(struct flow_table *ft, struct flow *flow);
 /**
  * idle_oldest() - A flow that is idle, for its time, longer than others; or NULL
  * @outside:	One that began outside, else one of the guest's own
+ * @type:	One of this type; FLOW_TYPE_NONE: of any
  *
  * Looks at a few flows at most, so that it costs the same however many are in
- * use; those go to the end of the line.
+ * use, or of other types; those go to the end of the line.
  */
-struct flow *idle_oldest(struct flow_table *ft, bool outside, uint64_t now);
+struct flow *idle_oldest(struct flow_table *ft, bool outside,
+			 enum flow_type type, uint64_t now);
 
 #endif /* PASSTPY_TABLE_IDLE_H */
