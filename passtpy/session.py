@@ -240,10 +240,21 @@ class Session:
         if self._user is not None and not isolation.can_be_read_later():
             while not ended() and next(self._imports, None) is not None:
                 pass
+        self._prepare_ping()
         if self._user is not None:
             isolation.become(self._user)
         isolation.lock()
         self._files.start_writing()
+
+    def _prepare_ping(self) -> None:
+        config, datapath, user = self._config, self._datapath, self._user
+        if not config.icmp or datapath is None:
+            return
+        from passtpy.net.kernel.ping import prepare_ping
+
+        sockets = prepare_ping(datapath, None if user is None else user.gid)
+        if sockets:
+            self._files.log.debug("ping.raw", sockets=sockets)
 
     def _make_control(self, sockets: ControlSockets) -> Control:
         from passtpy.controlled import Control, Parts

@@ -3,9 +3,10 @@
  *
  * A flow is an identifier and a destination. A ping socket is no privilege,
  * but the administrator decides who may have one (net.ipv4.ping_group_range);
- * who may not is told "administratively prohibited". The kernel puts its own
- * identifier in, which is the guest's if no other ping socket has that, and
- * computes checksums. Sequence numbers and payload pass as they are, both
+ * who may not uses raw ones if a privileged start left some (ping_raw.h), or is
+ * told "administratively prohibited". The kernel puts its own identifier in,
+ * which is the guest's if no other ping socket has that, and computes
+ * checksums. Sequence numbers and payload pass as they are, both
  * ways, repeated answers included: ping shows duplicates, and it should.
  */
 
@@ -21,6 +22,7 @@
 #include "proto/dgram.h"
 #include "proto/handler.h"
 #include "proto/icmp_error.h"
+#include "proto/ping_raw.h"
 
 #define ECHO_HLEN 8 /* type, code, sum, identifier, sequence */
 /* After the last request or answer: twice what conntrack gives, so that a ping
@@ -30,9 +32,11 @@
 
 /** struct ping_flow - What a flow of echo requests remembers
  * @ttl:	TTL the socket has, 0: not set yet
+ * @raw:	The socket is a borrowed raw one
  */
 struct ping_flow {
 	uint8_t ttl;
+	bool raw;
 };
 
 _Static_assert(sizeof(struct ping_flow) <= FLOW_PRIV_SIZE, "ping_flow");
@@ -47,46 +51,92 @@ static bool ping_is_v4(const struct flow *flow)
 	return flow->f.type == FLOW_PING4;
 }
 
-/* ping_setup() - Bind to the guest's identifier if it is free, and connect */
-static int ping_setup(struct ctx *c, struct flow *flow, int fd,
-		      struct flowside *local)
+/* ping_aim() - Bind to the guest's identifier if it is free, and connect */
+static int ping_aim(struct ctx *c, const struct flow *flow, int fd,
+		    struct flowside *local)
 {
-	uint16_t own = flow->f.side[INISIDE].eport;
+	bool chosen = local->oport != flow->f.side[INISIDE].eport;
 	bool v4 = ping_is_v4(flow);
-	static const int on = 1, off;
+	static const int off;
 	int rc;
 
 	/* Ping sockets are born with it on. Two of one identifier steal each
 	 * other's answers, for the kernel does not look who they came from */
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
 
-	*local = flow->f.side[TGTSIDE];
 	rc = dgram_outbound(c, fd, v4);
 	if (rc)
 		return rc;
-	rc = dgram_bind(c, fd, v4, &local->oaddr,
-			local->oport ? local->oport : own);
-	if (rc == -EADDRINUSE && !local->oport)
+	rc = dgram_bind(c, fd, v4, &local->oaddr, local->oport);
+	if (rc == -EADDRINUSE && !chosen)
 		rc = dgram_bind(c, fd, v4, &local->oaddr, 0);
 	if (rc)
 		return rc;
 	rc = dgram_connect(c, fd, &local->eaddr, 0);
 	if (rc)
 		return rc;
+	return dgram_name(fd, &local->oaddr, &local->oport);
+}
+
+/* ping_setup() - Prepare a new flow's socket; @local: filled with our side */
+static int ping_setup(struct ctx *c, struct flow *flow, int fd,
+		      struct flowside *local)
+{
+	static const int on = 1;
+	int rc;
+
+	*local = flow->f.side[TGTSIDE];
+	if (!local->oport)
+		local->oport = flow->f.side[INISIDE].eport;
+	if (ping_flow_of(flow)->raw)
+		rc = ping_raw_aim(c, flow, fd, local);
+	else
+		rc = ping_aim(c, flow, fd, local);
+	if (rc)
+		return rc;
 
 	/* ping tells the TTL of answers; without it, it tells our own */
-	if (v4)
+	if (ping_is_v4(flow))
 		setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof(on));
 	else
 		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on,
 			   sizeof(on));
-	return dgram_name(fd, &local->oaddr, &local->oport);
+	return 0;
+}
+
+/* ping_socket() - A ping socket, or a raw one, or -errno, which is logged */
+static int ping_socket(struct ctx *c, struct flow *flow)
+{
+	bool v4 = ping_is_v4(flow);
+	int fd = dgram_socket(c, flow, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, v4);
+
+	if (fd != -EACCES)
+		return fd;
+	fd = ping_raw_borrow(c, flow);
+	if (fd >= 0) {
+		ping_flow_of(flow)->raw = true;
+		return fd;
+	}
+	/* Nothing but a sysctl can help: that is said once */
+	if (!c->cnt.n[CNT_PING_DENIED])
+		flow_log(&c->log, c->now, PING_DENIED, flow, 0, 0, 0, 0);
+	count(&c->cnt, CNT_PING_DENIED);
+	flow_log(&c->log, c->now, SOCK_ERROR, flow, EACCES, 0, 0, 0);
+	return fd;
+}
+
+/* ping_release() - Give up the socket of a flow that cannot be opened */
+static void ping_release(struct ctx *c, struct flow *flow, int fd)
+{
+	if (ping_flow_of(flow)->raw)
+		ping_raw_give_back(c, flow);
+	else
+		close(fd);
 }
 
 static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 		     struct miss *m)
 {
-	bool v4 = ping_is_v4(flow);
 	struct flowside local;
 	int fd, rc;
 
@@ -94,18 +144,10 @@ static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	*ping_flow_of(flow) = (struct ping_flow){ 0 };
 	if (flow->f.pif[INISIDE] != PIF_TAP)
 		return -EOPNOTSUPP;
-	if (inany_is_v4(&v->side.eaddr) != v4)
+	if (inany_is_v4(&v->side.eaddr) != ping_is_v4(flow))
 		return -EAFNOSUPPORT;
 
-	fd = dgram_socket(c, flow, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, v4);
-	if (fd == -EACCES) {
-		/* Nothing but a sysctl can help: that is said once */
-		if (!c->cnt.n[CNT_PING_DENIED])
-			flow_log(&c->log, c->now, PING_DENIED, flow, 0, 0, 0,
-				 0);
-		count(&c->cnt, CNT_PING_DENIED);
-		flow_log(&c->log, c->now, SOCK_ERROR, flow, EACCES, 0, 0, 0);
-	}
+	fd = ping_socket(c, flow);
 	if (fd < 0)
 		return fd;
 
@@ -121,7 +163,7 @@ static int ping_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	return 0;
 
 fail:
-	close(fd);
+	ping_release(c, flow, fd);
 	return rc;
 }
 
@@ -148,6 +190,15 @@ static void ping_restore(const struct flow *flow, uint8_t *l4)
 	memcpy(l4, &echo, sizeof(echo));
 }
 
+/* is_own_ident() - A raw socket hears of others' echo to the same target, too */
+static bool is_own_ident(const struct flow *flow, const uint8_t *l4)
+{
+	struct icmp_hdr echo;
+
+	memcpy(&echo, l4, sizeof(echo));
+	return echo.id == htons(flow->f.side[TGTSIDE].oport);
+}
+
 /* ping_errors() - Pass on what is in the socket's error queue */
 static void ping_errors(struct ctx *c, struct flow *flow)
 {
@@ -161,7 +212,7 @@ static void ping_errors(struct ctx *c, struct flow *flow)
 			break;
 		budget_spend(&c->budget, 2 * WORK_CALL);
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, e.err, 0, 0, 0);
-		if (e.len < ECHO_HLEN)
+		if (e.len < ECHO_HLEN || !is_own_ident(flow, l4))
 			continue;
 		ping_restore(flow, l4);
 		icmp_error_relay(c, flow, &e, l4, e.len);
@@ -171,10 +222,13 @@ static void ping_errors(struct ctx *c, struct flow *flow)
 }
 
 /* ping_send() - One request; the kernel sets identifier and checksum */
-static int ping_send(struct flow *flow, const struct frame *f)
+static int ping_send(const struct ctx *c, struct flow *flow,
+		     const struct frame *f)
 {
 	uint32_t len = ECHO_HLEN + f->payload_len;
 
+	if (ping_flow_of(flow)->raw)
+		return ping_raw_send(c, flow, f->eth + f->l4, len);
 	if (send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
 		 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return errno;
@@ -208,11 +262,11 @@ static void ping_frame(struct ctx *c, struct flow *flow, const struct frame *f)
 		dgram_set_ttl(flow->f.fd[TGTSIDE], ping_is_v4(flow), f->ttl);
 	}
 	budget_spend(&c->budget, WORK_CALL + work_bytes(f->payload_len));
-	err = ping_send(flow, f);
+	err = ping_send(c, flow, f);
 	if (err && err != EAGAIN) {
 		/* The answer to an earlier request, most likely */
 		ping_errors(c, flow);
-		err = ping_send(flow, f);
+		err = ping_send(c, flow, f);
 	}
 	if (err) {
 		ping_lost(c, flow, f, err);
@@ -312,13 +366,18 @@ static bool ping_receive(struct ctx *c, struct flow *flow)
 		.msg_controllen = sizeof(ctl),
 	};
 	ssize_t n = recvmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT);
+	ssize_t skip; /* an IPv4 header, from a raw socket */
 
 	budget_spend(&c->budget,
 		     2 * (WORK_CALL + work_bytes((uint64_t)MAX(n, 0))));
 	if (n < 0)
 		return false;
-	if (n >= ECHO_HLEN && is_from_target(flow, &peer))
-		ping_to_tap(c, flow, c->bufs, (uint32_t)n,
+	skip = ping_flow_of(flow)->raw && ping_is_v4(flow) ?
+		       (c->bufs[0] & 0xf) * 4 :
+		       0;
+	if (n >= skip + ECHO_HLEN && is_from_target(flow, &peer) &&
+	    is_own_ident(flow, c->bufs + skip))
+		ping_to_tap(c, flow, c->bufs + skip, (uint32_t)(n - skip),
 			    ping_answer_ttl(&mh));
 	return true;
 }
@@ -350,13 +409,26 @@ static void ping_timer(struct ctx *c, struct flow *flow)
 
 static bool ping_defer(struct ctx *c, struct flow *flow)
 {
-	(void)c;
-	close(flow_take_fd(flow, TGTSIDE));
+	if (ping_flow_of(flow)->raw)
+		ping_raw_give_back(c, flow);
+	else
+		close(flow_take_fd(flow, TGTSIDE));
 	return true;
+}
+
+static void ping4_fini(struct ctx *c)
+{
+	ping_raw_fini(c, FLOW_PING4);
+}
+
+static void ping6_fini(struct ctx *c)
+{
+	ping_raw_fini(c, FLOW_PING6);
 }
 
 const struct handler ping4_handler = {
 	.ipproto = IPPROTO_ICMP,
+	.fini = ping4_fini,
 	.open = ping_open,
 	.reject = ping_reject,
 	.interest = dgram_interest,
@@ -368,6 +440,7 @@ const struct handler ping4_handler = {
 
 const struct handler ping6_handler = {
 	.ipproto = IPPROTO_ICMPV6,
+	.fini = ping6_fini,
 	.open = ping_open,
 	.reject = ping_reject,
 	.interest = dgram_interest,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "link/tap_faults.h"
+#include "proto/ping_raw.h"
 #include "py/datapath_type.h"
 
 #define LIST_MAX      4096 /* flows of one page: a fraction of a ms */
@@ -316,6 +317,20 @@ PyObject *py_pcap(struct py_datapath *self, PyObject *fd)
 		Py_RETURN_NONE;
 	}
 	err = pcap_start(&dp->ctx.tap.pcap, (int)number);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_ping_raw(struct py_datapath *self, PyObject *number)
+{
+	struct datapath *dp = py_datapath_get(self);
+	uint64_t fd;
+	int err;
+
+	if (!dp || !parse_uint(number, "fd", INT_MAX, &fd))
+		return NULL;
+	err = ping_raw_add(&dp->ctx, (int)fd);
 	if (err)
 		return raise_errno(-err);
 	Py_RETURN_NONE;

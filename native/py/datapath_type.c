@@ -425,6 +425,9 @@ static PyMethodDef methods[] = {
 	{ "pcap", METHOD(py_pcap), METH_O,
 	  SIGNATURE(
 		  "pcap($self, fd, /)") "Capture to a file, which is taken over; -1 stops" },
+	{ "ping_raw", METHOD(py_ping_raw), METH_O,
+	  SIGNATURE(
+		  "ping_raw($self, fd, /)") "Take over a raw socket, to be lent to echo" },
 #ifdef PASSTPY_FAULTS
 	{ "faults", METHOD(py_faults), METH_KW,
 	  SIGNATURE(

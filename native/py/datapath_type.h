@@ -38,6 +38,7 @@ PyObject *py_our_addrs(struct py_datapath *self, PyObject *args,
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			 PyObject *kwargs);
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
+PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
 
 /* datapath_vhost.c: what vhost-user asks of the datapath */
 PyObject *py_vhost_features(struct py_datapath *self, PyObject *number);

@@ -192,6 +192,8 @@ there the socket is lost for all |
 | Checksums of the machine's frames | passt | better | verified, bad ones are dropped |
 | Flows of a machine that comes back | passt | better | go on, and are not read from \
 meanwhile; one that was started anew resets what it does not know |
+| Ping on a host that allows nobody ping sockets | both | better | works all the same \
+where root has started us: see [icmp.md](icmp.md); else it is said which sysctl to set |
 | Migration of flows | passt | differs | none |
 """
 

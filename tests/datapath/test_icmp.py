@@ -20,11 +20,14 @@ from scapy.packet import Packet
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
+from passtpy.net.kernel.ping import lend_raw_sockets
 from tests.datapath.guest import Decide, Guest, answer
 from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6, echo
 from tests.lab.namespace import Namespace
 
 pytestmark = pytest.mark.root
+RANGE, NOBODY, EVERYBODY = "net.ipv4.ping_group_range", "1 0", "0 2147483647"
+LENT = 4  # raw sockets of each family
 BOTH = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 
 
@@ -38,9 +41,28 @@ def to_host(host4: str = "127.0.0.1", host6: str = "::1") -> Decide:
     return decide
 
 
+@pytest.fixture(params=["ping", "raw"])
+def pinger(
+    request: pytest.FixtureRequest, ping_namespace: Namespace, guest: Guest
+) -> Iterator[Guest]:
+    """A guest whose echo requests go to the namespace's loopback.
+
+    Through ping sockets, or through raw ones that were lent to it.
+    """
+    guest.decide = to_host()
+    raw = request.param == "raw"
+    if raw:
+        ping_namespace.sysctl(RANGE, NOBODY)
+    with ping_namespace.entered():
+        if raw:
+            assert lend_raw_sockets(guest.dp, LENT) == 2 * LENT
+        yield guest
+    ping_namespace.sysctl(RANGE, EVERYBODY)
+
+
 @pytest.fixture
-def pinger(ping_namespace: Namespace, guest: Guest) -> Iterator[Guest]:
-    """A guest whose echo requests go to the namespace's loopback."""
+def ping_sockets(ping_namespace: Namespace, guest: Guest) -> Iterator[Guest]:
+    """The same, through ping sockets in any case."""
     guest.decide = to_host()
     with ping_namespace.entered():
         yield guest
@@ -115,33 +137,33 @@ def test_one_flow_carries_a_series(pinger: Guest, v6: bool) -> None:
 
 
 @BOTH
-def test_an_identifier_in_use_is_translated(pinger: Guest, v6: bool) -> None:
+def test_an_identifier_in_use_is_translated(ping_sockets: Guest, v6: bool) -> None:
     proto = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
     family = socket.AF_INET6 if v6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM, proto) as other:
         other.bind(("::1" if v6 else "127.0.0.1", 500))
-        pinger.send(echo(500, 8, b"mine", v6=v6))
-        reply = echo_of(pinger.recv().packet)
+        ping_sockets.send(echo(500, 8, b"mine", v6=v6))
+        reply = echo_of(ping_sockets.recv().packet)
     assert (reply.id, reply.seq, payload_of(reply)) == (500, 8, b"mine")
-    assert pinger.flows()[0].oport1 != 500
+    assert ping_sockets.flows()[0].oport1 != 500
 
 
-def test_one_identifier_to_several_destinations(pinger: Guest) -> None:
+def test_one_identifier_to_several_destinations(ping_sockets: Guest) -> None:
     hosts = {f"198.51.100.{i}": f"127.0.0.{i}" for i in range(1, 5)}
 
     def decide(miss: _native.Miss) -> Verdict | None:
         return to_host(hosts[str(ip_address(miss.oaddr[-4:]))])(miss)
 
-    pinger.decide = decide
+    ping_sockets.decide = decide
     for seq in range(3):
         for host in hosts:
-            pinger.put(echo(5, seq, dst=host))
-        pinger.turn()
-    replies = [frame.packet for frame in pinger.drain()]
+            ping_sockets.put(echo(5, seq, dst=host))
+        ping_sockets.turn()
+    replies = [frame.packet for frame in ping_sockets.drain()]
     assert {packet[ICMP].id for packet in replies} == {5}
     for host in hosts:
         assert [p[ICMP].seq for p in replies if p[IP].src == host] == [0, 1, 2]
-    assert len({flow.oport1 for flow in pinger.flows()}) == len(hosts)
+    assert len({flow.oport1 for flow in ping_sockets.flows()}) == len(hosts)
 
 
 def test_answer_of_somebody_else_is_not_passed_on(

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from passtpy.net.kernel.ping import SOCKETS
 from tests.lab import HOST4, HOST6, REMOTE4, REMOTE6, TRANSLATORS, Attached, Lab
+from tests.netns.program import Who, pasta, run
 
+RANGE, NOBODY, EVERYBODY = "net.ipv4.ping_group_range", "1 0", "0 2147483647"
 FAR4, FAR6 = "203.0.113.1", "2001:db8:3::1"
 BEHIND4, BEHIND6 = "203.0.113.9", "2001:db8:3::9"
 BOTH = pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
@@ -34,11 +37,32 @@ link set far1 up
 
 
 @pytest.fixture(scope="module")
-def attached(lab: Lab) -> Iterator[Attached]:
+def simple(lab: Lab) -> Iterator[Attached]:
     """A guest with everything as it is by default."""
     with lab.attach(TRANSLATORS["passtpy"]) as made:
         yield made
         made.check_alive()
+
+
+@pytest.fixture(scope="module")
+def raw(lab: Lab) -> Iterator[Attached]:
+    """A guest whose host, to which root has started us, forbids ping sockets."""
+    lab.host.sysctl(RANGE, NOBODY)
+    with lab.attach(TRANSLATORS["passtpy"]) as made:
+        lab.host.sysctl(RANGE, EVERYBODY)
+        yield made
+        made.check_alive()
+
+
+@pytest.fixture(params=["simple", "raw"])
+def attached(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Attached]:
+    """Both of them, one after the other."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Attached)
+    if request.param == "raw":
+        lab.host.sysctl(RANGE, NOBODY)
+    yield found
+    lab.host.sysctl(RANGE, EVERYBODY)
 
 
 def ping(attached: Attached, *words: str) -> str:
@@ -80,19 +104,57 @@ def test_unreachable_host_is_told(attached: Attached, silent: str) -> None:
 
 
 @BOTH
-def test_host_that_forbids_ping_says_so(
-    lab: Lab, attached: Attached, remote: str
+def test_host_that_forbids_ping_later_says_so(
+    lab: Lab, simple: Attached, remote: str
 ) -> None:
-    lab.host.sysctl("net.ipv4.ping_group_range", "1 0")
+    lab.host.sysctl(RANGE, NOBODY)
     try:
-        said = ping(attached, "-c", "1", "-e", "4242", remote)
-        ping(attached, "-c", "1", "-e", "4243", remote)
+        said = ping(simple, "-c", "1", "-e", "4242", remote)
+        ping(simple, "-c", "1", "-e", "4243", remote)
     finally:
-        lab.host.sysctl("net.ipv4.ping_group_range", "0 2147483647")
+        lab.host.sysctl(RANGE, EVERYBODY)
     refusal = re.search(r"From (\S+) .*(filtered|prohibited)", said)
     assert refusal, said
     assert refusal[1] not in {remote, HOST4, HOST6}  # we, as the gateway
-    assert attached.process is not None
-    attached.process.wait_output("net.ipv4.ping_group_range")
-    logged = attached.process.stderr().count("net.ipv4.ping_group_range")
+    assert simple.process is not None
+    simple.process.wait_output(RANGE)
+    logged = simple.process.stderr().count(RANGE)
     assert logged == 1
+
+
+def pasta_ping(lab: Lab, who: Who, *words: str) -> str:
+    """What both say, when one runs the other and nobody may have ping sockets."""
+    argv = pasta(who, "--config-net", "--", "ping", "-n", "-W", "5", *words)
+    lab.host.sysctl(RANGE, NOBODY)
+    try:
+        return run(["nsenter", f"--net={lab.host.path}", "--", *argv]).stdout
+    finally:
+        lab.host.sysctl(RANGE, EVERYBODY)
+
+
+@BOTH
+def test_who_was_started_by_root_may_ping_all_the_same(lab: Lab, remote: str) -> None:
+    said = pasta_ping(lab, "root", "-c", "2", "-i", "0.01", remote)
+    assert answers(said) == [1, 2], said
+    assert RANGE not in said
+
+
+@BOTH
+def test_who_was_not_is_told_what_to_change(lab: Lab, remote: str) -> None:
+    said = pasta_ping(lab, "user", "-c", "2", "-i", "0.2", remote)
+    assert re.search(r"From (\S+) .*(filtered|prohibited)", said), said
+    assert said.count(RANGE) == 1, said
+
+
+def test_pings_of_a_whole_network_are_answered(lab: Lab, raw: Attached) -> None:
+    """More flows than there are raw sockets: the oldest make room."""
+    lab.remote.ip("route", "add", "local", "203.0.113.0/24", "dev", "far0")
+    lab.host.sysctl(RANGE, NOBODY)
+    try:
+        for number in range(1, 3 * SOCKETS):
+            said = ping(raw, "-c", "1", f"203.0.113.{number}")
+            assert answers(said) == [1], said
+    finally:
+        lab.host.sysctl(RANGE, EVERYBODY)
+    assert raw.process is not None
+    assert RANGE not in raw.process.stderr()
