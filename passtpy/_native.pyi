@@ -136,7 +136,8 @@ class Datapath:
         queue_frames: int = 500,
         virtual_time: bool = False,
         secret: bytes | None = None,
-        backend: Literal["tun", "stream", "vhost"] = "tun",
+        # None: tun
+        backend: Literal["tun", "stream", "vhost"] | None = None,
     ) -> Self: ...
     # stream: a guest came, and goes; flows stay. A guest that leaves by itself is told
     # by Gone each time.

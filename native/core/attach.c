@@ -7,29 +7,22 @@
  */
 
 #include <errno.h>
-#include <sys/epoll.h>
 
 #include "core/datapath.h"
 #include "core/dispatch.h"
 #include "core/gate.h"
-#include "core/vhost.h"
 
 int datapath_attach(struct datapath *dp, int fd)
 {
 	struct ctx *c = &dp->ctx;
 	int err;
 
+	if (!c->tap.ops->detach) /* the guest that it has is its only one */
+		return -EOPNOTSUPP;
 	err = tap_attach(&c->tap, fd);
-	if (err)
-		return err;
-	err = epoll_add_fixed(&c->epoll, EPOLL_TAP, fd, 0, EPOLLIN);
-	if (err) {
-		c->tap.fd = -1; /* not ours */
-		c->tap.blocked = true;
-		return err;
-	}
-	gate_sync(dp);
-	return 0;
+	if (!err)
+		gate_sync(dp);
+	return err;
 }
 
 void datapath_detach(struct datapath *dp)
@@ -38,10 +31,6 @@ void datapath_detach(struct datapath *dp)
 
 	if (!c->tap.ops->detach)
 		return;
-	if (c->tap.vhost)
-		datapath_vhost_unwatch(dp);
-	else if (c->tap.fd >= 0)
-		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
 	tap_detach(&c->tap);
 	dispatch_forget(dp);
 	gate_sync(dp);

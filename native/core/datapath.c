@@ -14,7 +14,6 @@
 #include "core/gate.h"
 #include "core/handlers.h"
 #include "link/tap_faults.h"
-#include "link/tap_vhost.h"
 
 #define LOG_RING 4096 /* events between two visits of Python */
 
@@ -23,8 +22,18 @@ static int set_tap(struct ctx *c, const struct datapath_config *g,
 		   const struct siphash_key *key)
 {
 	static const uint8_t none[ETH_ALEN_];
+	const struct tap_env env = {
+		.cnt = &c->cnt,
+		.epoll = &c->epoll,
+		.log = &c->log,
+		.now = &c->now,
+		.vnet = g->vnet,
+		.offloads = g->offloads,
+	};
 	struct tap *t = &c->tap;
 
+	if (g->mtu > g->backend->mtu_max)
+		return -ERANGE;
 	t->mtu = g->mtu;
 	t->queue_frames = g->queue_frames;
 	/* Not where another run would start (RFC 7739) */
@@ -34,15 +43,7 @@ static int set_tap(struct ctx *c, const struct datapath_config *g,
 		memcpy(t->guest_mac, g->guest_mac, ETH_ALEN_);
 	else
 		memset(t->guest_mac, 0xff, ETH_ALEN_);
-	switch (g->backend) {
-	case TAP_STREAM:
-		return tap_stream_init(t, &c->cnt);
-	case TAP_VHOST:
-		return tap_vhost_init(t, &c->cnt, &c->log, &c->now);
-	default:
-		return tap_tun_init(t, g->tap_fd, g->vnet, g->offloads,
-				    &c->cnt);
-	}
+	return tap_init(t, g->backend, &env);
 }
 
 /* set_faults() - Faults asked for by the environment, for whole-daemon tests */
@@ -146,13 +147,14 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	err = handlers_init(c, g->secret + sizeof(key.k));
 	if (err)
 		return err;
-	if (g->backend == TAP_TUN)
-		return epoll_add_fixed(&c->epoll, EPOLL_TAP, g->tap_fd, 0,
-				       EPOLLIN);
-	err = gate_init(dp);
-	if (err || g->tap_fd < 0)
+	if (c->tap.ops->room)
+		err = gate_init(dp);
+	if (err || (g->tap_fd < 0 && c->tap.ops->detach))
 		return err;
-	return datapath_attach(dp, g->tap_fd);
+	err = tap_attach(&c->tap, g->tap_fd);
+	if (!err)
+		gate_sync(dp);
+	return err;
 }
 
 int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
@@ -165,11 +167,8 @@ int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
 	for (unsigned i = 0; i < EPOLL_SETS; i++)
 		dp->ctx.epoll.fd[i] = -1;
 	dp->ctx.timers.fd = -1;
-	dp->ctx.tap.fd = -1;
-	dp->ctx.tap.pcap.fd = -1;
 	err = datapath_init(dp, g);
 	if (err) {
-		dp->ctx.tap.fd = -1; /* not ours */
 		datapath_destroy(dp);
 		return err;
 	}

@@ -10,17 +10,10 @@
 #include "proto/handler.h"
 #include "table/border.h"
 
-/** enum tap_backend - What the tap is made of
- * @TAP_TUN:	tun device, or a test socket
- * @TAP_STREAM:	Stream socket of a virtual machine, which comes and goes
- * @TAP_VHOST:	Rings in a virtual machine's memory: core/vhost.h
- */
-enum tap_backend { TAP_TUN, TAP_STREAM, TAP_VHOST, TAP_BACKENDS };
-
 /** struct datapath_config - Everything fixed at creation
- * @backend:	What @tap_fd is
- * @tap_fd:	tun device or test socket, non-blocking; owned on success; -1
- *		for a guest that is yet to come: datapath_attach()
+ * @backend:	What the tap is made of: tap_backend()
+ * @tap_fd:	The guest, as tap_attach() takes it; owned on success; -1 for one
+ *		that is yet to come: datapath_attach()
  * @vnet:	virtio-net header in front of frames
  * @offloads:	TAP_OFFLOAD_* granted
  * @mtu:	Largest IP packet
@@ -32,7 +25,7 @@ enum tap_backend { TAP_TUN, TAP_STREAM, TAP_VHOST, TAP_BACKENDS };
  * @secret:	32 random bytes: hash key and ISN key
  */
 struct datapath_config {
-	enum tap_backend backend;
+	const struct tap_ops *backend;
 	int tap_fd;
 	bool vnet;
 	uint32_t offloads;
@@ -116,7 +109,8 @@ struct datapath {
  * datapath_create() - Allocate everything that a datapath will ever need
  * @ret_dp:	Filled on success; to be ended by datapath_destroy()
  *
- * Return: 0 or -errno; the tap stays the caller's then
+ * Return: 0 or -errno, and @tap_fd stays the caller's; -ERANGE the backend
+ * carries no packets of that MTU
  */
 int datapath_create(struct datapath **ret_dp, const struct datapath_config *g);
 void datapath_destroy(struct datapath *dp);

@@ -20,14 +20,12 @@ int gate_init(struct datapath *dp)
 void gate_sync(struct datapath *dp)
 {
 	struct epoll_set *es = &dp->ctx.epoll;
-	const struct tap *t = &dp->ctx.tap;
+	struct tap *t = &dp->ctx.tap;
 
 	if (t->blocked == dp->gate_shut)
 		return;
 	dp->gate_shut = t->blocked;
 	epoll_mod_fixed(es, EPOLL_GATE, es->fd[EPOLL_GATED], 0,
 			t->blocked ? 0 : EPOLLIN);
-	if (t->fd >= 0 && t->ops->room_is_out)
-		epoll_mod_fixed(es, EPOLL_TAP, t->fd, 0,
-				EPOLLIN | (t->blocked ? EPOLLOUT : 0));
+	tap_watch(t);
 }

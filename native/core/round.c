@@ -22,13 +22,13 @@
 /* guest_gone() - The tap is at its end; another guest may come for some */
 static void guest_gone(struct datapath *dp, int err)
 {
-	struct ctx *c = &dp->ctx;
+	struct tap *t = &dp->ctx.tap;
 
 	dp->gone = err;
-	if (c->tap.ops->detach)
+	if (t->ops->detach)
 		datapath_detach(dp);
 	else
-		epoll_del_fixed(&c->epoll, EPOLL_TAP, c->tap.fd);
+		tap_deafen(t);
 }
 
 /* tap_ready() - Another batch of the guest's frames; the one before it first */
@@ -40,7 +40,6 @@ static void tap_ready(struct datapath *dp)
 		dispatch_rest(dp);
 		return;
 	}
-	dp->ctx.tap.more = false; /* or the backend says so again */
 	n = dispatch_tap(dp);
 	if (n < 0)
 		guest_gone(dp, -n);

@@ -149,18 +149,6 @@ static bool spin(struct datapath *dp, const struct turn_limits *limits)
 	return false;
 }
 
-/* settle_faults() - Injected faults: frames held back go on before we sleep
- * Return: true when there is one to be read from the tap */
-static bool settle_faults(struct tap *t)
-{
-#ifdef PASSTPY_FAULTS
-	return tap_faults_settle(t);
-#else
-	(void)t;
-	return false;
-#endif
-}
-
 /* look() - Find something to do, longer if it is worth it
  * Return: false: nothing, go to sleep */
 static bool look(struct datapath *dp, const struct turn_limits *limits)
@@ -169,11 +157,7 @@ static bool look(struct datapath *dp, const struct turn_limits *limits)
 
 	if (fetch(dp) || tap_poll(t) || idle(dp))
 		return true;
-	if (settle_faults(t)) {
-		t->more = true;
-		return true;
-	}
-	if (spin(dp, limits))
+	if (tap_faults_settle(t) || spin(dp, limits))
 		return true;
 	tap_settle(t);
 	return t->more;

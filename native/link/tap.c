@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/macros.h"
@@ -18,33 +19,37 @@
 #define COPIES (64 * 1024)
 _Static_assert(TAP_COPY_MAX <= COPIES, "a copy has its place");
 
-int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
-	     struct counters *cnt)
+int tap_init(struct tap *t, const struct tap_ops *ops,
+	     const struct tap_env *env)
 {
-	t->fd = fd;
+	t->fd = -1;
 	t->ops = ops;
-	t->cnt = cnt;
+	t->cnt = env->cnt;
+	t->epoll = env->epoll;
+	t->blocked = ops->room;
 	pcap_init(&t->pcap);
 	t->rx_buf = aligned_alloc(TAP_RX_ALIGN,
-				  ROUND_DOWN(rx_size + TAP_RX_ALIGN - 1,
+				  ROUND_DOWN(ops->rx_size + TAP_RX_ALIGN - 1,
 					     TAP_RX_ALIGN));
 	t->copies = malloc(COPIES);
 	if (!t->rx_buf || !t->copies || tap_lent_init(t))
 		return -ENOMEM;
 #ifdef PASSTPY_FAULTS
-	return tap_faults_init(t);
-#else
-	return 0;
+	if (tap_faults_init(t))
+		return -ENOMEM;
 #endif
+	return ops->init ? ops->init(t, env) : 0;
 }
 
 void tap_free(struct tap *t)
 {
+	if (!t->ops) /* it never was made */
+		return;
 #ifdef PASSTPY_FAULTS
 	tap_faults_free(t);
 #endif
 	pcap_free(&t->pcap);
-	if (t->ops && t->ops->free)
+	if (t->ops->free)
 		t->ops->free(t);
 	tap_lent_free(t);
 	free(t->copies);
@@ -81,6 +86,7 @@ int tap_read(struct tap *t)
 	int n;
 
 	assert(!t->batches); /* their payload may lie where frames go now */
+	t->more = false;     /* or the backend says so again */
 	n = t->ops->read(t);
 	if (n > 0)
 		tap_count_read(t, n);
@@ -245,6 +251,28 @@ void tap_room(struct tap *t)
 {
 	if (t->ops->room)
 		t->ops->room(t);
+}
+
+void tap_watch(struct tap *t)
+{
+	if (t->ops->watch)
+		t->ops->watch(t);
+}
+
+int tap_fd_add(struct tap *t, enum epoll_type type, int fd)
+{
+	return t->epoll ? epoll_add_fixed(t->epoll, type, fd, 0, EPOLLIN) : 0;
+}
+
+void tap_fd_del(struct tap *t, enum epoll_type type, int fd)
+{
+	if (t->epoll)
+		epoll_del_fixed(t->epoll, type, fd);
+}
+
+void tap_deafen(struct tap *t)
+{
+	tap_fd_del(t, EPOLL_TAP, t->fd);
 }
 
 void tap_detach(struct tap *t)

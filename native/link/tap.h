@@ -29,6 +29,8 @@
 #include "base/inany.h"
 #include "base/wire.h"
 #include "link/pcap.h"
+#include "table/epoll.h"
+#include "table/flow_log.h"
 
 #define TAP_FRAME_MAX	(65535 + ETH_HLEN_) /* longest frame, bytes */
 #define TAP_BATCH	128		    /* frames of one read batch */
@@ -62,26 +64,48 @@ struct frame_out {
 };
 
 struct tap;
-struct tap_stream;
-struct tap_vhost;
 
-/** struct tap_ops - A backend
+/** struct tap_env - What a tap is made from, all but the guest
+ * @cnt:	Counters
+ * @epoll:	Where it has its descriptors watched; NULL: its user looks
+ * @log:	Where rings that broke are told, and
+ * @now:	where the time for that stands, ns; NULL: there are no rings
+ * @vnet:	Frames on a descriptor carry a virtio-net header
+ * @offloads:	TAP_OFFLOAD_* that TUNSETOFFLOAD granted
+ */
+struct tap_env {
+	struct counters *cnt;
+	const struct epoll_set *epoll;
+	struct flow_log *log;
+	const uint64_t *now;
+	bool vnet;
+	uint32_t offloads;
+};
+
+/** struct tap_ops - A backend: all that there is to know of it
+ * @name:	As Python calls it
+ * @refers:	@write may keep references to payload until @flush
+ * @mtu_max:	Largest IP packet that it can carry, bytes
+ * @rx_size:	Bytes of t->rx_buf
+ * @init:	Make its own state, t->own; 0 or -ENOMEM, and @free is to follow
+ *		in both cases; NULL: it has none
  * @read:	Fill t->rx with up to TAP_BATCH frames; return their number,
  *		0 when nothing is there, or -errno when the tap is gone
  * @write:	Send one frame; 0 or -errno: -EAGAIN the tap is full, nothing
  *		was taken
- * @refers:	@write may keep references to payload until @flush
  * @flush:	Send what @write kept
- * @room_is_out: Room shows as EPOLLOUT of t->fd
  * @poll:	Does the guest have frames that epoll does not tell of while we
  *		are awake? NULL: epoll tells of all
  * @settle:	We are about to sleep: have epoll told of the next frame, and
  *		set t->more if there is one already; NULL: nothing to do
  * @room:	The guest may take frames again: send what waits, and find out
- *		whether t->blocked still holds; NULL: it never blocks
- * @attach:	A guest came, by this descriptor, which is taken over on success: 0,
- *		-EBUSY there is one; other -errno: it is of no use; NULL: guests
- *		do not come this way
+ *		whether t->blocked still holds; NULL: it never blocks, and host
+ *		sockets need no gate
+ * @watch:	t->blocked has changed: have epoll tell of room, or no longer;
+ *		NULL: it always does
+ * @attach:	A guest came, by this descriptor, which is taken over and watched
+ *		on success: 0, -EBUSY there is one; other -errno: it is of no
+ *		use; NULL: guests do not come this way
  * @detach:	Let go of the guest, forget what was on the way to and from it;
  *		NULL: the tap ends with its guest
  * @free:	Release what the backend allocated; NULL: nothing
@@ -89,7 +113,9 @@ struct tap_vhost;
 struct tap_ops {
 	const char *name;
 	bool refers;
-	bool room_is_out;
+	uint32_t mtu_max;
+	size_t rx_size;
+	int (*init)(struct tap *t, const struct tap_env *env);
 	int (*read)(struct tap *t);
 	int (*write)(struct tap *t, struct frame_out *f,
 		     const struct iovec *payload, unsigned n, uint32_t len);
@@ -97,6 +123,7 @@ struct tap_ops {
 	bool (*poll)(struct tap *t);
 	void (*settle)(struct tap *t);
 	void (*room)(struct tap *t);
+	void (*watch)(struct tap *t);
 	int (*attach)(struct tap *t, int fd);
 	void (*detach)(struct tap *t);
 	void (*free)(struct tap *t);
@@ -123,8 +150,8 @@ struct tap_faults {
  *		boundaries; with rings the kick of the one the guest sends by;
  *		-1: no guest is there
  * @ops:	Backend
- * @stream:	Own state of tap_stream.c, or NULL
- * @vhost:	Own state of tap_vhost.c, or NULL
+ * @own:	The backend's own state, or NULL
+ * @epoll:	Where descriptors are watched, or NULL
  * @vnet:	Frames carry a virtio-net header
  * @tso4:	Backend takes TCP super-segments over IPv4
  * @tso6:	Backend takes TCP super-segments over IPv6
@@ -150,8 +177,8 @@ struct tap_faults {
 struct tap {
 	int fd;
 	const struct tap_ops *ops;
-	struct tap_stream *stream;
-	struct tap_vhost *vhost;
+	void *own;
+	const struct epoll_set *epoll;
 	bool vnet;
 	bool tso4;
 	bool tso6;
@@ -187,38 +214,22 @@ struct tap {
 #define TAP_OFFLOAD_USO6 0x40
 
 /**
- * tap_init() - What every backend needs; called by its own init
- * @rx_size:	Bytes of t->rx_buf, which starts on a cache line of its own
+ * tap_init() - Make a tap that no guest is at yet
+ * @t:		Zeroed, or as its user set it: addresses, @mtu, @queue_frames
+ * @ops:	Backend: tap_backend()
+ * @env:	Read only here; what it points to stays
+ *
+ * A tap that can be blocked is, until its guest comes.
  *
  * Return: 0 or -ENOMEM; tap_free() is to follow in both cases, some day
  */
-int tap_init(struct tap *t, const struct tap_ops *ops, int fd, size_t rx_size,
-	     struct counters *cnt);
-
-/**
- * tap_tun_init() - Take over a tun device, or a SOCK_SEQPACKET socket in tests
- * @fd:		Non-blocking; owned from now on
- * @vnet:	Frames carry a virtio-net header
- * @offloads:	TAP_OFFLOAD_* that TUNSETOFFLOAD granted
- *
- * Return: 0, or -ENOMEM as tap_init()
- */
-int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
-		 struct counters *cnt);
-
-/**
- * tap_stream_init() - Wait for the socket of a virtual machine
- *
- * The tap is blocked until tap_attach().
- *
- * Return: 0 or -ENOMEM
- */
-int tap_stream_init(struct tap *t, struct counters *cnt);
+int tap_init(struct tap *t, const struct tap_ops *ops,
+	     const struct tap_env *env);
 
 /**
  * tap_attach() - A guest came, by this descriptor
- * @fd:		Taken over on success. It may be shared with other processes: its
- *		flags are left alone
+ * @fd:		tun device, or what takes its place in tests; or a machine's socket.
+ *		Taken over on success
  *
  * Return: 0; -EBUSY one is attached; -EOPNOTSUPP guests do not come this way to
  * the backend; other -errno: it is of no use to it (-EPROTOTYPE: no stream socket)
@@ -227,6 +238,9 @@ static inline int tap_attach(struct tap *t, int fd)
 {
 	return t->ops->attach ? t->ops->attach(t, fd) : -EOPNOTSUPP;
 }
+
+/* tap_deafen() - A tap that ends with its guest: hear nothing of it any more */
+void tap_deafen(struct tap *t);
 
 /* tap_detach() - Let go of the guest; a backend that can will take another */
 void tap_detach(struct tap *t);
@@ -241,7 +255,10 @@ void tap_settle(struct tap *t);
 /* tap_room() - The guest may take frames again */
 void tap_room(struct tap *t);
 
-void tap_free(struct tap *t);
+/* tap_watch() - Have epoll tell of room for as long as the tap is blocked */
+void tap_watch(struct tap *t);
+
+void tap_free(struct tap *t); /* also of one that is all zero */
 
 /* tap_read() - Next batch into t->rx; counts, captures, injects faults
  * Return: number of frames, 0, or -errno when the tap is gone */
@@ -303,5 +320,14 @@ int tap_inject(struct tap *t, const uint8_t *frame, uint32_t len);
 
 /* tap_flush() - Send what waits for it; no batch is open */
 void tap_flush(struct tap *t);
+
+/* For backends: descriptors of theirs, which the loop tells of */
+
+/* tap_fd_add() - EPOLL_TAP: frames of the guest; EPOLL_ROOM: room for some
+ * Return: 0 or -errno */
+int tap_fd_add(struct tap *t, enum epoll_type type, int fd);
+
+/* tap_fd_del() - Before it is closed, which is not enough if it is shared */
+void tap_fd_del(struct tap *t, enum epoll_type type, int fd);
 
 #endif /* PASSTPY_LINK_TAP_H */

@@ -230,7 +230,8 @@ bool tap_faults_settle(struct tap *t)
 {
 	if (t->faults.held[FAULT_TO_GUEST]->active)
 		(void)held_send(t, t->faults.held[FAULT_TO_GUEST]);
-	return t->faults.held[FAULT_FROM_GUEST]->active;
+	t->more |= t->faults.held[FAULT_FROM_GUEST]->active;
+	return t->more;
 }
 
 #endif /* PASSTPY_FAULTS */

@@ -9,9 +9,9 @@
 #ifndef PASSTPY_LINK_TAP_FAULTS_H
 #define PASSTPY_LINK_TAP_FAULTS_H
 
-#ifdef PASSTPY_FAULTS
-
 #include "link/tap.h"
+
+#ifdef PASSTPY_FAULTS
 
 enum { FAULT_FROM_GUEST, FAULT_TO_GUEST };
 
@@ -49,6 +49,14 @@ int tap_faults_write(struct tap *t, struct frame_out *f,
  * Return: true when a held frame of the guest waits for the next tap_read()
  */
 bool tap_faults_settle(struct tap *t);
+
+#else
+
+static inline bool tap_faults_settle(struct tap *t)
+{
+	(void)t;
+	return false;
+}
 
 #endif /* PASSTPY_FAULTS */
 

@@ -26,12 +26,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "base/macros.h"
+#include "link/backends.h"
 #include "link/backlog.h"
 #include "link/offload.h"
-#include "link/tap.h"
 
 #define PREFIX sizeof(uint32_t) /* length before each frame */
 
@@ -85,13 +86,18 @@ struct tap_stream {
 
 static const uint8_t zeros[FRAME_MIN];
 
+static struct tap_stream *stream_of(const struct tap *t)
+{
+	return t->own;
+}
+
 /* From the guest */
 
 /* frame_length() - Length of the next frame in the buffer
  * Return: bytes; 0: its length is not complete; -EPROTO: no frame has that */
 static ssize_t frame_length(const struct tap *t)
 {
-	const struct tap_stream *s = t->stream;
+	const struct tap_stream *s = stream_of(t);
 	uint32_t len;
 
 	if (s->rx_end - s->rx_off < PREFIX)
@@ -104,7 +110,7 @@ static ssize_t frame_length(const struct tap *t)
 /* stream_parse() - Hand out whole frames; returns their number or -EPROTO */
 static int stream_parse(struct tap *t)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	ssize_t len;
 	int n = 0;
 
@@ -129,7 +135,7 @@ static int stream_parse(struct tap *t)
 /* stream_fill() - Read what is there; bytes, 0: nothing, -errno: it is over */
 static ssize_t stream_fill(struct tap *t)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	ssize_t n;
 
 	if (s->rx_off) {
@@ -192,7 +198,7 @@ static ssize_t sock_send(const struct tap *t, struct iovec *iov, unsigned n)
  * waits. Nothing did before, so there is room */
 static void stream_block(struct tap *t, size_t sent)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	uint8_t *p = backlog_add(&s->backlog, s->queued - sent);
 
 	for (unsigned i = 0; i < s->n_iov; i++) {
@@ -210,7 +216,7 @@ static void stream_block(struct tap *t, size_t sent)
 /* stream_send() - Send what was collected */
 static void stream_send(struct tap *t)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	ssize_t rc;
 
 	if (!s->n_iov)
@@ -250,7 +256,7 @@ static int stream_emit(void *arg, const struct frame_out *f,
 		       const struct iovec *payload, unsigned n)
 {
 	struct tap *t = arg;
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	uint32_t len = f->hdr_len, pad;
 	struct tx_slot *slot;
 
@@ -292,7 +298,7 @@ static void stream_flush(struct tap *t)
 /* stream_room() - Send what waits */
 static void stream_room(struct tap *t)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 	struct iovec iov = { backlog_head(&s->backlog),
 			     backlog_len(&s->backlog) };
 	ssize_t sent;
@@ -305,12 +311,22 @@ static void stream_room(struct tap *t)
 	t->blocked = backlog_len(&s->backlog) > 0;
 }
 
+/* stream_watch() - Room shows as EPOLLOUT of the socket */
+static void stream_watch(struct tap *t)
+{
+	if (t->fd >= 0 && t->epoll)
+		epoll_mod_fixed(t->epoll, EPOLL_TAP, t->fd, 0,
+				EPOLLIN | (t->blocked ? EPOLLOUT : 0));
+}
+
 /* Coming and going */
 
 static void stream_detach(struct tap *t)
 {
-	struct tap_stream *s = t->stream;
+	struct tap_stream *s = stream_of(t);
 
+	if (t->fd >= 0)
+		tap_fd_del(t, EPOLL_TAP, t->fd);
 	s->rx_off = s->rx_end = 0;
 	s->n_iov = s->n_slots = 0;
 	s->queued = 0;
@@ -319,15 +335,18 @@ static void stream_detach(struct tap *t)
 
 static void stream_free(struct tap *t)
 {
-	if (t->stream)
-		backlog_free(&t->stream->backlog);
-	free(t->stream);
-	t->stream = NULL;
+	struct tap_stream *s = stream_of(t);
+
+	if (s)
+		backlog_free(&s->backlog);
+	free(s);
+	t->own = NULL;
 }
 
+/* stream_attach() - It may be shared with other processes: its flags stay */
 static int stream_attach(struct tap *t, int fd)
 {
-	int type, size = SOCK_BUF;
+	int type, err, size = SOCK_BUF;
 	socklen_t len = sizeof(type);
 
 	if (t->fd >= 0)
@@ -336,6 +355,9 @@ static int stream_attach(struct tap *t, int fd)
 		return -errno;
 	if (type != SOCK_STREAM)
 		return -EPROTOTYPE;
+	err = tap_fd_add(t, EPOLL_TAP, fd);
+	if (err)
+		return err;
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	t->fd = fd;
@@ -343,29 +365,28 @@ static int stream_attach(struct tap *t, int fd)
 	return 0;
 }
 
-static const struct tap_ops stream_ops = {
+static int stream_init(struct tap *t, const struct tap_env *env)
+{
+	struct tap_stream *s = calloc(1, sizeof(*s));
+
+	(void)env;
+	t->merge = true;
+	t->own = s;
+	return s ? backlog_init(&s->backlog) : -ENOMEM;
+}
+
+const struct tap_ops tap_stream_ops = {
 	.name = "stream",
 	.refers = true,
-	.room_is_out = true,
+	.mtu_max = FRAME_MAX - ETH_HLEN_,
+	.rx_size = RX_BUF,
+	.init = stream_init,
 	.read = stream_read,
 	.write = stream_write,
 	.flush = stream_flush,
 	.room = stream_room,
+	.watch = stream_watch,
 	.attach = stream_attach,
 	.detach = stream_detach,
 	.free = stream_free,
 };
-
-int tap_stream_init(struct tap *t, struct counters *cnt)
-{
-	int err = tap_init(t, &stream_ops, -1, RX_BUF, cnt);
-
-	t->blocked = true;
-	t->merge = true;
-	if (err)
-		return err;
-	t->stream = calloc(1, sizeof(*t->stream));
-	if (!t->stream)
-		return -ENOMEM;
-	return backlog_init(&t->stream->backlog);
-}

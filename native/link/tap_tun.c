@@ -8,11 +8,12 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "link/backends.h"
 #include "link/offload.h"
-#include "link/tap.h"
 
 /* Room behind the last frame: IPv6 does not count its header in 64 KiB */
 #define RX_SLOT (TAP_FRAME_MAX + 40 + sizeof(struct vnet_hdr))
@@ -148,21 +149,39 @@ static void tun_flush(struct tap *t)
 	(void)t;
 }
 
-static const struct tap_ops tun_ops = {
+static int tun_init(struct tap *t, const struct tap_env *env)
+{
+	const uint32_t uso = TAP_OFFLOAD_USO4 | TAP_OFFLOAD_USO6;
+	uint32_t granted = env->vnet ? env->offloads : 0;
+
+	t->vnet = env->vnet;
+	t->tso4 = granted & TAP_OFFLOAD_TSO4;
+	t->tso6 = granted & TAP_OFFLOAD_TSO6;
+	t->uso = (granted & uso) == uso;
+	return 0;
+}
+
+/* tun_attach() - A tap that blocked would stop the whole program */
+static int tun_attach(struct tap *t, int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	int err;
+
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+		return -errno;
+	err = tap_fd_add(t, EPOLL_TAP, fd);
+	if (!err)
+		t->fd = fd;
+	return err;
+}
+
+const struct tap_ops tap_tun_ops = {
 	.name = "tun",
+	.mtu_max = TAP_FRAME_MAX - ETH_HLEN_,
+	.rx_size = RX_BUF,
+	.init = tun_init,
 	.read = tun_read,
 	.write = tun_write,
 	.flush = tun_flush,
+	.attach = tun_attach,
 };
-
-int tap_tun_init(struct tap *t, int fd, bool vnet, uint32_t offloads,
-		 struct counters *cnt)
-{
-	const uint32_t uso = TAP_OFFLOAD_USO4 | TAP_OFFLOAD_USO6;
-
-	t->vnet = vnet;
-	t->tso4 = vnet && (offloads & TAP_OFFLOAD_TSO4);
-	t->tso6 = vnet && (offloads & TAP_OFFLOAD_TSO6);
-	t->uso = vnet && (offloads & uso) == uso;
-	return tap_init(t, &tun_ops, fd, RX_BUF, cnt);
-}

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "link/backends.h"
 
 #define VHOST_HDR_MAX 12 /* virtio-net header with its count of buffers */
 
@@ -65,7 +66,7 @@ static struct vnet_hdr header_read(const struct tap_vhost *v,
 static bool frame_take(struct tap *t, const struct virtq_chain *chain,
 		       uint8_t *buf, struct tap_rx *rx)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	uint8_t *p = buf;
 
 	if (chain->len < v->hdr_len || chain->len > RX_SLOT) {
@@ -85,7 +86,7 @@ static bool frame_take(struct tap *t, const struct virtq_chain *chain,
 /* queue_drain() - A batch of frames; bounded by chains, be they frames or not */
 static int queue_drain(struct tap *t, struct vhost_queue *q)
 {
-	struct virtq_chain *chain = &t->vhost->chain;
+	struct virtq_chain *chain = &vhost_of(t)->chain;
 	size_t pos = 0, bytes = 0;
 	int frames = 0;
 
@@ -121,11 +122,10 @@ static int queue_drain(struct tap *t, struct vhost_queue *q)
 
 static int vhost_read(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	struct vhost_queue *q = &v->queue[VHOST_FROM_GUEST];
 	int n = 0;
 
-	t->more = false;
 	t->drained = false;
 	if (q->started && !v->err) {
 		if (q->vq.fault)
@@ -141,7 +141,7 @@ static int vhost_read(struct tap *t)
  * guest more than looking costs us: on real hardware it leaves the guest */
 static bool vhost_poll(struct tap *t)
 {
-	struct vhost_queue *q = &t->vhost->queue[VHOST_FROM_GUEST];
+	struct vhost_queue *q = &vhost_of(t)->queue[VHOST_FROM_GUEST];
 
 	return q->started && !q->kicks && !q->vq.fault &&
 	       virtq_poll(&q->vq) > 0;
@@ -150,7 +150,7 @@ static bool vhost_poll(struct tap *t)
 /* vhost_settle() - Ask for kicks; more may have come before the guest knew */
 static void vhost_settle(struct tap *t)
 {
-	struct vhost_queue *q = &t->vhost->queue[VHOST_FROM_GUEST];
+	struct vhost_queue *q = &vhost_of(t)->queue[VHOST_FROM_GUEST];
 
 	if (!q->started || q->kicks || q->vq.fault)
 		return;
@@ -163,7 +163,7 @@ static void vhost_settle(struct tap *t)
 
 static void vhost_flush(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 
 	for (unsigned i = 0; i < VHOST_QUEUES; i++) {
 		queue_flush(t, &v->queue[i]);
@@ -171,13 +171,30 @@ static void vhost_flush(struct tap *t)
 	}
 }
 
+/* check() - Is the tap of this kind, and has it such a queue? */
+static int check(const struct tap *t, unsigned index)
+{
+	if (t->ops != &tap_vhost_ops)
+		return -EOPNOTSUPP;
+	return index < VHOST_QUEUES ? 0 : -EINVAL;
+}
+
+/* kind_of() - A kick for the ring to the guest means that there is room */
+static enum epoll_type kind_of(unsigned index)
+{
+	return index % 2 == VHOST_TO_GUEST ? EPOLL_ROOM : EPOLL_TAP;
+}
+
 int vhost_set_features(struct tap *t, uint64_t features)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	const uint64_t uso = VHOST_F_GUEST_USO4 | VHOST_F_GUEST_USO6;
 	const uint64_t sends = VHOST_F_CSUM | VHOST_F_HOST_TSO4 |
 			       VHOST_F_HOST_TSO6;
+	int err = check(t, 0);
 
+	if (err)
+		return err;
 	if (features & ~VHOST_FEATURES)
 		return -EINVAL;
 	for (unsigned i = 0; i < VHOST_QUEUES; i++)
@@ -196,9 +213,11 @@ int vhost_set_features(struct tap *t, uint64_t features)
 int vhost_set_memory(struct tap *t, const struct guest_region *regions,
 		     unsigned n)
 {
-	struct tap_vhost *v = t->vhost;
-	int err;
+	struct tap_vhost *v = vhost_of(t);
+	int err = check(t, 0);
 
+	if (err)
+		return err;
 	vhost_flush(t);
 	err = guest_mem_set(&v->mem, regions, n);
 	if (err)
@@ -215,28 +234,39 @@ int vhost_set_memory(struct tap *t, const struct guest_region *regions,
 	return 0;
 }
 
+/* unblock() - Both are shared with the front-end, which has no reason to undo
+ * this: it would stop nobody but its own guest */
+static int unblock(int kick_fd, int call_fd)
+{
+	if (fcntl(kick_fd, F_SETFL, O_NONBLOCK) ||
+	    (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK)))
+		return -errno;
+	return 0;
+}
+
 int vhost_start(struct tap *t, unsigned index, const struct virtq_addr *addr,
 		uint16_t base, int kick_fd, int call_fd)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	struct vhost_queue *q;
-	int err;
+	int err = check(t, index);
 
-	if (index >= VHOST_QUEUES || kick_fd < 0)
-		return -EINVAL;
+	if (err)
+		return err;
 	q = &v->queue[index];
+	if (kick_fd < 0)
+		return -EINVAL;
 	if (q->started)
 		return -EBUSY;
 	err = virtq_start(&q->vq, &v->mem, addr, base,
 			  v->features & VHOST_F_EVENT_IDX,
 			  v->features & VHOST_F_INDIRECT);
+	if (!err)
+		err = unblock(kick_fd, call_fd);
+	if (!err)
+		err = tap_fd_add(t, kind_of(index), kick_fd);
 	if (err)
 		return err;
-	/* Shared with the front-end, which has no reason to undo this: it would
-	 * stop nobody but its own guest */
-	if (fcntl(kick_fd, F_SETFL, O_NONBLOCK) ||
-	    (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK)))
-		return -errno;
 	q->started = true;
 	q->enabled = false;
 	q->kicks = true;
@@ -255,12 +285,19 @@ static void close_fd(int *fd)
 	*fd = -1;
 }
 
-uint16_t vhost_stop(struct tap *t, unsigned index)
+int vhost_stop(struct tap *t, unsigned index)
 {
-	struct vhost_queue *q = &t->vhost->queue[index];
+	struct vhost_queue *q;
+	int err = check(t, index);
 
-	if (q->started)
+	if (err)
+		return err;
+	q = &vhost_of(t)->queue[index];
+	if (q->started) {
 		queue_flush(t, q);
+		/* The front-end has it too: closing it is not enough */
+		tap_fd_del(t, kind_of(index), q->kick_fd);
+	}
 	q->started = false;
 	q->enabled = false;
 	close_fd(&q->kick_fd);
@@ -272,23 +309,33 @@ uint16_t vhost_stop(struct tap *t, unsigned index)
 	return q->vq.next_avail;
 }
 
-void vhost_enable(struct tap *t, unsigned index, bool enabled)
+int vhost_enable(struct tap *t, unsigned index, bool enabled)
 {
-	struct vhost_queue *q = &t->vhost->queue[index];
+	struct vhost_queue *q;
+	int err = check(t, index);
 
+	if (err)
+		return err;
+	q = &vhost_of(t)->queue[index];
 	if (!q->started)
-		return;
+		return -ENOTCONN;
 	q->enabled = enabled;
 	if (index == VHOST_TO_GUEST)
 		t->blocked = true; /* until vhost_room() has looked */
 	if (enabled) /* it may have kicked whoever was here before us */
 		vhost_wake(q);
+	vhost_room(t);
+	return 0;
 }
 
 int vhost_set_call(struct tap *t, unsigned index, int call_fd)
 {
-	struct vhost_queue *q = &t->vhost->queue[index];
+	struct vhost_queue *q;
+	int err = check(t, index);
 
+	if (err)
+		return err;
+	q = &vhost_of(t)->queue[index];
 	if (!q->started)
 		return -ENOTCONN;
 	if (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK))
@@ -303,7 +350,7 @@ int vhost_set_call(struct tap *t, unsigned index, int call_fd)
 
 static void vhost_detach(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 
 	for (unsigned i = 0; i < VHOST_QUEUES; i++)
 		(void)vhost_stop(t, i);
@@ -315,7 +362,7 @@ static void vhost_detach(struct tap *t)
 
 static void vhost_free(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 
 	if (!v)
 		return;
@@ -323,11 +370,32 @@ static void vhost_free(struct tap *t)
 	guest_mem_free(&v->mem);
 	backlog_free(&v->backlog);
 	free(v);
-	t->vhost = NULL;
+	t->own = NULL;
 }
 
-static const struct tap_ops vhost_ops = {
+static int vhost_init(struct tap *t, const struct tap_env *env)
+{
+	struct tap_vhost *v = calloc(1, sizeof(*v));
+	int err;
+
+	if (!v)
+		return -ENOMEM;
+	t->own = v;
+	for (unsigned i = 0; i < VHOST_QUEUES; i++)
+		v->queue[i].kick_fd = v->queue[i].call_fd = -1;
+	v->log = env->log;
+	v->now = env->now;
+	err = backlog_init(&v->backlog);
+	if (!err)
+		err = guest_mem_init(&v->mem);
+	return err ? err : vhost_set_features(t, 0);
+}
+
+const struct tap_ops tap_vhost_ops = {
 	.name = "vhost",
+	.mtu_max = TAP_FRAME_MAX - ETH_HLEN_,
+	.rx_size = RX_BUF,
+	.init = vhost_init,
 	.read = vhost_read,
 	.write = vhost_write,
 	.flush = vhost_flush,
@@ -337,36 +405,3 @@ static const struct tap_ops vhost_ops = {
 	.detach = vhost_detach,
 	.free = vhost_free,
 };
-
-/* vhost_new() - Without queues, memory and features */
-static struct tap_vhost *vhost_new(struct flow_log *log, const uint64_t *now)
-{
-	struct tap_vhost *v = calloc(1, sizeof(*v));
-
-	if (!v)
-		return NULL;
-	for (unsigned i = 0; i < VHOST_QUEUES; i++)
-		v->queue[i].kick_fd = v->queue[i].call_fd = -1;
-	v->hdr_len = sizeof(struct vnet_hdr);
-	v->log = log;
-	v->now = now;
-	if (!backlog_init(&v->backlog) && !guest_mem_init(&v->mem))
-		return v;
-	backlog_free(&v->backlog);
-	free(v);
-	return NULL;
-}
-
-int tap_vhost_init(struct tap *t, struct counters *cnt, struct flow_log *log,
-		   const uint64_t *now)
-{
-	int err = tap_init(t, &vhost_ops, -1, RX_BUF, cnt);
-
-	t->blocked = true;
-	if (err)
-		return err;
-	t->vhost = vhost_new(log, now);
-	if (!t->vhost)
-		return -ENOMEM;
-	return vhost_set_features(t, 0);
-}

@@ -93,17 +93,15 @@ struct tap_vhost {
 	const uint64_t *now;
 };
 
-/**
- * tap_vhost_init() - Wait for the rings of a virtual machine
- * @log:	Where broken rings are told
- * @now:	Where the time stands, ns
- *
- * The tap is blocked until there is a ring to the guest, started and enabled.
- *
- * Return: 0 or -errno
- */
-int tap_vhost_init(struct tap *t, struct counters *cnt, struct flow_log *log,
-		   const uint64_t *now);
+static inline struct tap_vhost *vhost_of(const struct tap *t)
+{
+	return t->own;
+}
+
+/* What vhost-user's messages mean. Each returns -EOPNOTSUPP when the tap is of
+ * another kind, and -EINVAL when it has no such queue. The tap is blocked until
+ * there is a ring to the guest, started and enabled; any of these may change
+ * that, which the gate before host sockets is to follow. */
 
 /* vhost_set_features() - What was negotiated
  * Return: 0; -EINVAL not ours to grant; -EBUSY a ring runs */
@@ -116,26 +114,26 @@ int vhost_set_memory(struct tap *t, const struct guest_region *regions,
 		     unsigned n);
 
 /**
- * vhost_start() - Start a ring; it stays disabled
+ * vhost_start() - Start a ring, and hear its kicks; it stays disabled
  * @index:	Queue
  * @addr:	Where its parts are
  * @base:	First entry to take
  * @kick_fd:	Taken over on success, like @call_fd
  * @call_fd:	Or -1: the guest polls
  *
- * Return: 0; -EINVAL no such queue, or what virtq_start() refuses; -EBUSY it
- * runs; -EFAULT not in memory
+ * Return: 0; -EINVAL what virtq_start() refuses; -EBUSY it runs; -EFAULT not in
+ * memory
  */
 int vhost_start(struct tap *t, unsigned index, const struct virtq_addr *addr,
 		uint16_t base, int kick_fd, int call_fd);
 
 /* vhost_stop() - Stop a ring, close its descriptors; nothing if it does not run
- * Return: entry of the available ring that would have been next */
-uint16_t vhost_stop(struct tap *t, unsigned index);
+ * Return: entry of the available ring that would have been next, or -errno */
+int vhost_stop(struct tap *t, unsigned index);
 
-/* vhost_enable() - Let frames pass, or not, of a ring that runs; tap_room() is to
- * follow */
-void vhost_enable(struct tap *t, unsigned index, bool enabled);
+/* vhost_enable() - Let frames pass, or not
+ * Return: 0; -ENOTCONN it does not run */
+int vhost_enable(struct tap *t, unsigned index, bool enabled);
 
 /* vhost_set_call() - Replace the call descriptor of a running ring
  * Return: 0, and the descriptor is taken over; -ENOTCONN it does not run */

@@ -33,13 +33,13 @@ void vhost_consume(struct tap *t, struct vhost_queue *q)
 	if (n == (ssize_t)sizeof(kicks) || (n < 0 && errno == EAGAIN))
 		return;
 	virtq_break(&q->vq, VIRTQ_BAD_KICK);
-	t->vhost->err = EPROTO;
+	vhost_of(t)->err = EPROTO;
 	t->more = true;
 }
 
 void vhost_check(struct tap *t, struct vhost_queue *q)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	long index = q - v->queue;
 
 	if (v->mem.lost && !v->err) {

@@ -263,7 +263,7 @@ static int deliver(struct tap_vhost *v, const struct frame_out *f,
 /* block() - No buffers: nothing goes to the guest until it has more */
 static void block(struct tap *t)
 {
-	struct vhost_queue *q = to_guest(t->vhost);
+	struct vhost_queue *q = to_guest(vhost_of(t));
 
 	if (!t->blocked)
 		count(t->cnt, CNT_TAP_BLOCKED);
@@ -302,7 +302,7 @@ static int keep(struct tap_vhost *v, const struct frame_out *f,
 /* send_kept() - Send what waits, in order; -EAGAIN: some still does */
 static int send_kept(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 
 	while (backlog_len(&v->backlog)) {
 		struct kept *k =
@@ -326,7 +326,7 @@ static int send_kept(struct tap *t)
 int vhost_write(struct tap *t, struct frame_out *f, const struct iovec *payload,
 		unsigned n, uint32_t len)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	struct vhost_queue *q = to_guest(v);
 	uint32_t done = 0;
 	int err;
@@ -349,7 +349,7 @@ int vhost_write(struct tap *t, struct frame_out *f, const struct iovec *payload,
 
 void vhost_room(struct tap *t)
 {
-	struct tap_vhost *v = t->vhost;
+	struct tap_vhost *v = vhost_of(t);
 	struct vhost_queue *q = to_guest(v);
 
 	if (!q->started)

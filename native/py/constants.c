@@ -2,7 +2,7 @@
 /* constants.c - Names of enums, in their order, and limits Python must know */
 
 #include "base/macros.h"
-#include "link/tap_vhost.h"
+#include "py/datapath_vhost.h"
 #include "py/module.h"
 
 /* names_add() - Add a tuple of strings to the module */
@@ -106,16 +106,6 @@ static int flow_record_add(PyObject *module)
 	return rc;
 }
 
-/* number_add() - Add an int that may need all of 64 bits */
-static int number_add(PyObject *module, const char *name, uint64_t value)
-{
-	PyObject *number = PyLong_FromUnsignedLongLong(value);
-	int rc = number ? PyModule_AddObjectRef(module, name, number) : -1;
-
-	Py_XDECREF(number);
-	return rc;
-}
-
 static int limits_add(PyObject *module)
 {
 	if (PyModule_AddIntConstant(module, "OFFLOAD_CSUM", TAP_OFFLOAD_CSUM) ||
@@ -127,10 +117,9 @@ static int limits_add(PyObject *module)
 				    (long)STAGE_DEADLINE) ||
 	    PyModule_AddIntConstant(module, "FLOW_RECORD_SIZE",
 				    sizeof(struct border_flow)) ||
-	    PyModule_AddIntConstant(module, "LISTEN_MAX", LISTEN_MAX) ||
-	    number_add(module, "VHOST_FEATURES", VHOST_FEATURES))
+	    PyModule_AddIntConstant(module, "LISTEN_MAX", LISTEN_MAX))
 		return -1;
-	return 0;
+	return vhost_constants_add(module);
 }
 
 int constants_add(PyObject *module)

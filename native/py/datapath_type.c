@@ -8,9 +8,11 @@
 #include "py/datapath_type.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/random.h>
+
+#include "link/backends.h"
+#include "py/datapath_vhost.h"
 
 #define MTU_MIN	  68 /* RFC 791: what every link must carry */
 #define MTU_MAX	  65535
@@ -53,22 +55,12 @@ static bool config_secret(PyObject *secret, struct datapath_config *g)
 	return false;
 }
 
-static const char *const tap_backends[TAP_BACKENDS] = {
-	[TAP_TUN] = "tun",
-	[TAP_STREAM] = "stream",
-	[TAP_VHOST] = "vhost",
-};
-
 static bool config_backend(const char *name, struct datapath_config *g)
 {
-	for (unsigned i = 0; i < TAP_BACKENDS; i++) {
-		if (strcmp(name, tap_backends[i]))
-			continue;
-		g->backend = (enum tap_backend)i;
-		return true;
-	}
-	PyErr_Format(PyExc_ValueError, "backend: no '%s'", name);
-	return false;
+	g->backend = tap_backend(name);
+	if (!g->backend)
+		PyErr_Format(PyExc_ValueError, "backend: no '%s'", name);
+	return g->backend;
 }
 
 static bool config_parse(PyObject *args, PyObject *kwargs,
@@ -79,13 +71,13 @@ static bool config_parse(PyObject *args, PyObject *kwargs,
 				 "offloads",  "queue_frames", "virtual_time",
 				 "secret",    "backend",      NULL };
 	PyObject *our_mac = NULL, *guest_mac = NULL, *secret = NULL;
-	const char *backend = tap_backends[TAP_TUN];
+	const char *backend = NULL;
 	long long max_flows = 131072, queue_frames = 500;
 	int mtu = -1, vnet = 1, virtual_time = 0;
 	unsigned offloads = 0;
 
 	if (!PyArg_ParseTupleAndKeywords(
-		    args, kwargs, "i|$iOOLpILpOs", names, &g->tap_fd, &mtu,
+		    args, kwargs, "i|$iOOLpILpOz", names, &g->tap_fd, &mtu,
 		    &our_mac, &guest_mac, &max_flows, &vnet, &offloads,
 		    &queue_frames, &virtual_time, &secret, &backend) ||
 	    !config_backend(backend, g))
@@ -111,17 +103,6 @@ static bool config_parse(PyObject *args, PyObject *kwargs,
 	return true;
 }
 
-/* set_nonblock() - A blocking tap would stop the whole program */
-static bool set_nonblock(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	if (flags >= 0 && !fcntl(fd, F_SETFL, flags | O_NONBLOCK))
-		return true;
-	raise_errno(errno);
-	return false;
-}
-
 static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
 				 PyObject *kwargs)
 {
@@ -129,8 +110,7 @@ static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
 	struct py_datapath *self;
 	int err;
 
-	if (!config_parse(args, kwargs, &config) ||
-	    (config.backend == TAP_TUN && !set_nonblock(config.tap_fd)))
+	if (!config_parse(args, kwargs, &config))
 		return NULL;
 	self = (struct py_datapath *)type->tp_alloc(type, 0);
 	if (!self)
@@ -353,9 +333,6 @@ static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
 	return PyLong_FromUnsignedLongLong(flow_id);
 }
 
-#define METHOD(f) ((PyCFunction)(void (*)(void))(f))
-#define METH_KW	  (METH_VARARGS | METH_KEYWORDS)
-
 static PyMethodDef methods[] = {
 	{ "close", METHOD(py_close), METH_NOARGS,
 	  SIGNATURE("close($self, /)") "Close every socket and the tap" },
@@ -380,24 +357,7 @@ static PyMethodDef methods[] = {
 	{ "detach", METHOD(py_detach), METH_NOARGS,
 	  SIGNATURE(
 		  "detach($self, /)") "Let go of the guest; flows wait for the next one" },
-	{ "vhost_features", METHOD(py_vhost_features), METH_O,
-	  SIGNATURE(
-		  "vhost_features($self, features, /)") "Virtio features that were negotiated" },
-	{ "vhost_memory", METHOD(py_vhost_memory), METH_O,
-	  SIGNATURE(
-		  "vhost_memory($self, regions, /)") "Map a guest's memory in place of the old" },
-	{ "vhost_ring", METHOD(py_vhost_ring), METH_KW,
-	  SIGNATURE("vhost_ring($self, index, *, size, desc, used, avail, "
-		    "base, kick_fd, call_fd)") "Start a ring, disabled" },
-	{ "vhost_call", METHOD(py_vhost_call), METH_VARARGS,
-	  SIGNATURE(
-		  "vhost_call($self, index, call_fd, /)") "Notify elsewhere from now on" },
-	{ "vhost_enable", METHOD(py_vhost_enable), METH_VARARGS,
-	  SIGNATURE(
-		  "vhost_enable($self, index, enabled, /)") "Let frames pass, or not" },
-	{ "vhost_stop", METHOD(py_vhost_stop), METH_O,
-	  SIGNATURE(
-		  "vhost_stop($self, index, /)") "Stop a ring; return where it would go on" },
+	DATAPATH_VHOST_METHODS,
 	{ "listen", METHOD(py_listen), METH_KW,
 	  SIGNATURE(
 		  "listen($self, fd, proto, listener, pif=1)") "Take over a bound socket" },
@@ -442,7 +402,7 @@ static PyType_Slot slots[] = {
 		  "Datapath(tap_fd, *, mtu, our_mac, guest_mac=None, "
 		  "max_flows=131072, vnet_hdr=True, offloads=0, "
 		  "queue_frames=500, virtual_time=False, secret=None, "
-		  "backend='tun')") "The C half: tap, flow table and every flow's sockets" },
+		  "backend=None)") "The C half: tap, flow table and every flow's sockets" },
 	{ Py_tp_new, py_datapath_new },
 	{ Py_tp_dealloc, py_datapath_dealloc },
 	{ Py_tp_methods, methods },

@@ -40,17 +40,12 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
 
-/* datapath_vhost.c: what vhost-user asks of the datapath */
-PyObject *py_vhost_features(struct py_datapath *self, PyObject *number);
-PyObject *py_vhost_memory(struct py_datapath *self, PyObject *value);
-PyObject *py_vhost_ring(struct py_datapath *self, PyObject *args,
-			PyObject *kwargs);
-PyObject *py_vhost_call(struct py_datapath *self, PyObject *args);
-PyObject *py_vhost_enable(struct py_datapath *self, PyObject *args);
-PyObject *py_vhost_stop(struct py_datapath *self, PyObject *number);
-
 #ifdef PASSTPY_FAULTS
 PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 #endif
+
+/* Rows of a table of methods */
+#define METHOD(f) ((PyCFunction)(void (*)(void))(f))
+#define METH_KW	  (METH_VARARGS | METH_KEYWORDS)
 
 #endif /* PASSTPY_PY_DATAPATH_TYPE_H */

@@ -10,14 +10,17 @@
 #include <limits.h>
 
 #include "base/macros.h"
-#include "core/vhost.h"
-#include "py/datapath_type.h"
+#include "core/gate.h"
+#include "link/tap_vhost.h"
+#include "py/datapath_vhost.h"
 
-/* done() - None, or the exception of a negative errno */
-static PyObject *done(int err)
+/* done() - None, or the exception of a negative errno; the guest may take frames
+ * now, or no longer */
+static PyObject *done(struct datapath *dp, int err)
 {
 	if (err)
 		return raise_errno(-err);
+	gate_sync(dp);
 	Py_RETURN_NONE;
 }
 
@@ -28,7 +31,7 @@ PyObject *py_vhost_features(struct py_datapath *self, PyObject *number)
 
 	if (!dp || !parse_uint(number, "features", UINT64_MAX, &features))
 		return NULL;
-	return done(datapath_vhost_features(dp, features));
+	return done(dp, vhost_set_features(&dp->ctx.tap, features));
 }
 
 /* parse_fd() - A file descriptor, or -1 */
@@ -96,7 +99,7 @@ PyObject *py_vhost_memory(struct py_datapath *self, PyObject *value)
 		}
 	}
 	Py_DECREF(list);
-	return done(datapath_vhost_memory(dp, regions, (unsigned)n));
+	return done(dp, vhost_set_memory(&dp->ctx.tap, regions, (unsigned)n));
 }
 
 enum {
@@ -157,9 +160,9 @@ PyObject *py_vhost_ring(struct py_datapath *self, PyObject *args,
 				    .desc = number[RING_DESC],
 				    .avail = number[RING_AVAIL],
 				    .used = number[RING_USED] };
-	return done(datapath_vhost_start(dp, (unsigned)number[RING_INDEX],
-					 &addr, (uint16_t)number[RING_BASE],
-					 kick_fd, call_fd));
+	return done(dp, vhost_start(&dp->ctx.tap, (unsigned)number[RING_INDEX],
+				    &addr, (uint16_t)number[RING_BASE], kick_fd,
+				    call_fd));
 }
 
 PyObject *py_vhost_call(struct py_datapath *self, PyObject *args)
@@ -173,7 +176,7 @@ PyObject *py_vhost_call(struct py_datapath *self, PyObject *args)
 	    !parse_uint(items[0], "index", UINT_MAX, &index) ||
 	    !parse_fd(items[1], "call_fd", &fd))
 		return NULL;
-	return done(datapath_vhost_call(dp, (unsigned)index, fd));
+	return done(dp, vhost_set_call(&dp->ctx.tap, (unsigned)index, fd));
 }
 
 PyObject *py_vhost_enable(struct py_datapath *self, PyObject *args)
@@ -186,18 +189,31 @@ PyObject *py_vhost_enable(struct py_datapath *self, PyObject *args)
 	if (!dp || !PyArg_ParseTuple(args, "Op", &number, &enabled) ||
 	    !parse_uint(number, "index", UINT_MAX, &index))
 		return NULL;
-	return done(datapath_vhost_enable(dp, (unsigned)index, enabled));
+	return done(dp, vhost_enable(&dp->ctx.tap, (unsigned)index, enabled));
 }
 
 PyObject *py_vhost_stop(struct py_datapath *self, PyObject *number)
 {
 	struct datapath *dp = py_datapath_get(self);
 	uint64_t index;
-	uint16_t next;
-	int err;
+	int next;
 
 	if (!dp || !parse_uint(number, "index", UINT_MAX, &index))
 		return NULL;
-	err = datapath_vhost_stop(dp, (unsigned)index, &next);
-	return err ? raise_errno(-err) : PyLong_FromLong(next);
+	next = vhost_stop(&dp->ctx.tap, (unsigned)index);
+	if (next < 0)
+		return raise_errno(-next);
+	gate_sync(dp);
+	return PyLong_FromLong(next);
+}
+
+int vhost_constants_add(PyObject *module)
+{
+	PyObject *number = PyLong_FromUnsignedLongLong(VHOST_FEATURES);
+	int rc = number ? PyModule_AddObjectRef(module, "VHOST_FEATURES",
+						number) :
+			  -1;
+
+	Py_XDECREF(number);
+	return rc;
 }

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from passtpy import _native
 from tests.datapath.conftest import Server
 from tests.datapath.guest import QUIET_S, Guest, forward_to
 from tests.datapath.link import StreamLink
@@ -249,6 +250,11 @@ def test_detached_guest_is_not_told_as_gone(vm: Guest) -> None:
     vm.dp.inject(bytes(60))
     come_back(vm)
     vm.expect_nothing()
+
+
+def test_mtu_whose_frames_have_no_length_there() -> None:
+    with refused(errno.ERANGE):
+        _native.Datapath(-1, backend="stream", mtu=65522, our_mac=bytes(6))
 
 
 def test_a_tun_device_is_not_attached(make_on: MakeGuest) -> None:

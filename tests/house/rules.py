@@ -110,6 +110,36 @@ def bytes_are_lent_by_scope(root: Path) -> list[str]:
     return bad
 
 
+def backends_known_in_link(root: Path) -> list[str]:
+    """Whatever differs between backends of the tap is a member of struct tap_ops.
+
+    So no other floor names one, asks which it has, or sets what is a backend's. One
+    whose guest is told of by messages has its own file in py/, which is named twice.
+    """
+    native = root / "native"
+    table = native / "link" / "backends.def"
+    rows = re.findall(r"^TAP_BACKEND\((\w+)\)", table.read_text(), re.MULTILINE)
+    names = "|".join(rows)
+    named = re.compile(
+        rf"\b(?!(?:datapath_)?(?:{names})_(?:methods|constants_add)\b)"
+        rf"(?:tap_|py_|datapath_)?(?:{names})(?:_\w+)?\b(?!\.h)",
+        re.IGNORECASE,
+    )
+    asked = re.compile(r"\bops\s*[!=]=|\bops->name\b")
+    owned = re.compile(r"\b(?:tap\.|tap->|t->)(?:fd|more|blocked|own)\s*\|?=[^=]")
+    doors = {
+        native / "py" / f"datapath_{row}{end}" for row in rows for end in (".c", ".h")
+    }
+    return [
+        f"{path.relative_to(root)}: {found[0].strip()} in {function}(), not in link/"
+        for path in sources(root, "native", suffixes={".c", ".h"})
+        if path.parent.name in ("proto", "core", "py") and path not in doors
+        for function, line in c_lines(path)
+        for rule in (named, asked, owned)
+        if (found := rule.search(line))
+    ]
+
+
 def gil_released_once(root: Path) -> list[str]:
     """The GIL is let go in exactly one place, in native/py/."""
     places = list(_calls(root, "Py_BEGIN_ALLOW_THREADS"))

@@ -24,6 +24,7 @@ HOUSE: list[Rule] = [
     rules.one_door_into_epoll,
     rules.flows_written_in_table,
     rules.bytes_are_lent_by_scope,
+    rules.backends_known_in_link,
     rules.gil_released_once,
     rules.files_are_short,
     rules.licence_is_named,

@@ -17,6 +17,7 @@ EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn epoll_ctl(fd, 0, 0, 0);\n}\n"
 WRITE = "void closed(struct flow *flow)\n{\n\tflow->rw.fd[0] = -1;\n}\n"
 CAST = "void f(struct flow *x)\n{\n\t((struct flow_common *)&x->f)->why = 1;\n}\n"
 FLUSH = "void f(struct ctx *c)\n{\n\ttap_flush(&c->tap);\n}\n"
+BACKENDS = {"native/link/backends.def": "TAP_BACKEND(tun)\nTAP_BACKEND(rings)\n"}
 GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
 
 Tree = dict[str, str]
@@ -47,6 +48,16 @@ GOOD: list[tuple[Rule, Tree]] = [
     (rules.one_door_into_epoll, {"native/proto/x.c": "/* epoll_ctl() is not here */"}),
     (rules.flows_written_in_table, {"native/table/flow_table.c": WRITE}),
     (rules.bytes_are_lent_by_scope, {"native/core/turn.c": FLUSH}),
+    (
+        rules.backends_known_in_link,
+        {
+            **BACKENDS,
+            "native/link/tap_rings.c": "struct tap_ops tap_rings_ops;\n",
+            "native/py/datapath_rings.c": "int py_rings_add(void);\n",
+            "native/py/datapath_type.c": "m[] = { DATAPATH_RINGS_METHODS };\n",
+            "native/core/round.c": "\tif (dp->ctx.tap.ops->detach)\n\t\treturn;\n",
+        },
+    ),
     (rules.gil_released_once, {"native/py/datapath.c": GIL}),
     (rules.files_are_short, {"passtpy/addr.py": "x = 1\n" * 600}),
     (rules.licence_is_named, {"passtpy/addr.py": f"# {SPDX}\n"}),
@@ -165,6 +176,26 @@ BAD: list[tuple[Rule, Tree, str]] = [
         rules.bytes_are_lent_by_scope,
         {"native/core/turn.c": FLUSH.replace("flush", "batch_begin")},
         "native/core/turn.c: tap_batch_begin() in f()",
+    ),
+    (
+        rules.backends_known_in_link,
+        {**BACKENDS, "native/core/a.c": "void f(void)\n{\n\ttap_rings_init();\n}\n"},
+        "native/core/a.c: tap_rings_init in f(), not in link/",
+    ),
+    (
+        rules.backends_known_in_link,
+        {**BACKENDS, "native/py/a.c": "int f(int b)\n{\n\treturn b == TAP_TUN;\n}\n"},
+        "native/py/a.c: TAP_TUN in f(), not in link/",
+    ),
+    (
+        rules.backends_known_in_link,
+        {**BACKENDS, "native/core/a.c": "int f(void)\n{\n\treturn t.ops == &x;\n}\n"},
+        "native/core/a.c: ops == in f(), not in link/",
+    ),
+    (
+        rules.backends_known_in_link,
+        {**BACKENDS, "native/core/a.c": "void f(void)\n{\n\tc->tap.more = 0;\n}\n"},
+        "native/core/a.c: tap.more = in f(), not in link/",
     ),
     (
         rules.gil_released_once,

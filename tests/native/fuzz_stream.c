@@ -249,7 +249,9 @@ int main(int argc, char **argv)
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
 
 	f.rnd.state = seed * 0x9e3779b97f4a7c15ULL | 1;
-	CHECK_EQ(tap_stream_init(&f.tap, &f.cnt), 0);
+	CHECK_EQ(tap_init(&f.tap, &tap_stream_ops,
+			  &(struct tap_env){ .cnt = &f.cnt }),
+		 0);
 	f.tap.mtu = 65520;
 	come();
 	for (uint64_t i = 0; i < count; i++)

@@ -165,7 +165,7 @@ static void write_frames(void)
 		CHECK(err == 0 || err == -EAGAIN || err == -EMSGSIZE ||
 		      err == -EBADMSG || err == -ENOTCONN);
 		sent += !err;
-		waited += backlog_len(&h.tap.vhost->backlog) > 0;
+		waited += backlog_len(&vhost_of(&h.tap)->backlog) > 0;
 	}
 }
 
@@ -204,7 +204,7 @@ static void control(void)
 static bool is_broken(void)
 {
 	for (unsigned i = 0; i < VHOST_QUEUES; i++)
-		if (!vhost_runs(&h.tap.vhost->queue[i]))
+		if (!vhost_runs(&vhost_of(&h.tap)->queue[i]))
 			return true;
 	return false;
 }
@@ -220,7 +220,7 @@ static void run_one(bool may_truncate)
 	if (one_in(2))
 		tap_room(&h.tap);
 	vhost_show(&h);
-	CHECK(h.tap.vhost->backlog.end <= BACKLOG_MAX);
+	CHECK(vhost_of(&h.tap)->backlog.end <= BACKLOG_MAX);
 	if (may_truncate && one_in(200))
 		control();
 	broken += is_broken();

@@ -19,6 +19,7 @@
 #include "base/checksum.h"
 #include "base/wire.h"
 #include "core/datapath.h"
+#include "link/backends.h"
 #include "oracle.h"
 #include "test.h"
 
@@ -52,6 +53,7 @@ static const uint8_t guest_our_mac_[] = { 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55 };
 static inline struct datapath_config guest_config(int tap_fd)
 {
 	struct datapath_config config = {
+		.backend = tap_backend("tun"),
 		.tap_fd = tap_fd,
 		.vnet = true,
 		.offloads = TAP_OFFLOAD_CSUM | TAP_OFFLOAD_TSO4 |
@@ -101,7 +103,7 @@ static inline void guest_setup_stream(struct guest *g)
 	CHECK_EQ(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)),
 		 0);
 	config = guest_config(fd[1]);
-	config.backend = TAP_STREAM;
+	config.backend = tap_backend("stream");
 	config.vnet = false;
 	config.offloads = 0;
 	config.mtu = 1500;

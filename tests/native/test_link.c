@@ -21,13 +21,17 @@ static uint8_t buf[FRAME_MAX];
 
 static void setup(bool vnet, uint32_t offloads)
 {
+	const struct tap_env env = { .cnt = &cnt,
+				     .vnet = vnet,
+				     .offloads = offloads };
 	int fd[2];
 
 	guest_socketpair(fd);
 	guest_fd = fd[0];
 	memset(&cnt, 0, sizeof(cnt));
 	memset(&tap, 0, sizeof(tap));
-	CHECK_EQ(tap_tun_init(&tap, fd[1], vnet, offloads, &cnt), 0);
+	CHECK_EQ(tap_init(&tap, &tap_tun_ops, &env), 0);
+	CHECK_EQ(tap_attach(&tap, fd[1]), 0);
 	memcpy(tap.our_mac, guest_our_mac_, ETH_ALEN_);
 	memcpy(tap.guest_mac, guest_mac_, ETH_ALEN_);
 	tap.mtu = 1500;

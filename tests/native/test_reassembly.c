@@ -30,13 +30,15 @@ static unsigned n_pieces;
 
 static void setup(void)
 {
+	const struct tap_env env = { .cnt = &cnt };
 	int fd[2];
 
 	guest_socketpair(fd);
 	guest_fd = fd[0];
 	memset(&cnt, 0, sizeof(cnt));
 	memset(&tap, 0, sizeof(tap));
-	CHECK_EQ(tap_tun_init(&tap, fd[1], false, 0, &cnt), 0);
+	CHECK_EQ(tap_init(&tap, &tap_tun_ops, &env), 0);
+	CHECK_EQ(tap_attach(&tap, fd[1]), 0);
 	tap.mtu = 1500;
 	CHECK_EQ(reassembly_init(&r), 0);
 }

@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "link/tap.h"
+#include "link/backends.h"
 #include "test.h"
 
 static struct tap tap;
@@ -21,7 +21,9 @@ static void setup(void)
 	tap.fd = tap.pcap.fd = -1;
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fd));
 	guest_fd = fd[1];
-	CHECK_EQ(tap_stream_init(&tap, &cnt), 0);
+	CHECK_EQ(tap_init(&tap, &tap_stream_ops,
+			  &(struct tap_env){ .cnt = &cnt }),
+		 0);
 	CHECK_EQ(tap_attach(&tap, fd[0]), 0);
 	tap.mtu = 65520;
 }

@@ -37,7 +37,9 @@ static void setup(void)
 {
 	memset(&cnt, 0, sizeof(cnt));
 	memset(&tap, 0, sizeof(tap));
-	CHECK_EQ(tap_stream_init(&tap, &cnt), 0);
+	CHECK_EQ(tap_init(&tap, &tap_stream_ops,
+			  &(struct tap_env){ .cnt = &cnt }),
+		 0);
 	CHECK(tap.blocked);
 	CHECK_EQ(attach_new(), 0);
 	CHECK(!tap.blocked);

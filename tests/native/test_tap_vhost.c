@@ -281,7 +281,7 @@ static void buffer_shorter_than_a_header_breaks_the_ring(void)
 	vhost_setup(&h, FLAGS);
 	vhost_offer(&h, 3, 11);
 	CHECK_EQ(vhost_segment(&h, 1, 0, 1), -EBADMSG);
-	CHECK_EQ(h.tap.vhost->queue[TO].vq.fault, VIRTQ_BAD_LENGTH);
+	CHECK_EQ(vhost_of(&h.tap)->queue[TO].vq.fault, VIRTQ_BAD_LENGTH);
 	vhost_teardown(&h);
 }
 
@@ -327,7 +327,7 @@ static void next_guest_finds_nothing_of_the_last(void)
 	CHECK_EQ(vhost_segment(&h, 1000, 0, 1), 0); /* waits */
 	tap_detach(&h.tap);
 	CHECK(h.tap.blocked && h.tap.fd < 0);
-	CHECK_EQ(h.tap.vhost->mem.n, 0);
+	CHECK_EQ(vhost_of(&h.tap)->mem.n, 0);
 	CHECK_EQ(vhost_set_features(&h.tap, PLAIN), 0);
 	vhost_map(&h);
 	vhost_start_ring(&h, TO);

@@ -78,7 +78,7 @@ static void world_setup(void)
 
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
 	config = guest_config(fd[1]);
-	config.backend = TAP_STREAM;
+	config.backend = tap_backend("stream");
 	config.vnet = false;
 	config.offloads = 0;
 	w.g.fd = fd[0];

@@ -13,6 +13,7 @@
 
 #include "base/macros.h"
 #include "link/frame.h"
+#include "link/backends.h"
 #include "link/tap_vhost.h"
 #include "vring.h"
 
@@ -53,7 +54,7 @@ static inline void vhost_show(struct vhost *h)
 
 static inline uint32_t vhost_hdr_len(const struct vhost *h)
 {
-	return h->tap.vhost->hdr_len;
+	return vhost_of(&h->tap)->hdr_len;
 }
 
 static inline void vhost_map(struct vhost *h)
@@ -72,8 +73,7 @@ static inline void vhost_start_ring(struct vhost *h, unsigned i)
 			     fcntl(h->kick[i], F_DUPFD_CLOEXEC, 0),
 			     fcntl(h->call[i], F_DUPFD_CLOEXEC, 0)),
 		 0);
-	vhost_enable(&h->tap, i, true);
-	tap_room(&h->tap);
+	CHECK_EQ(vhost_enable(&h->tap, i, true), 0);
 }
 
 static inline void vhost_setup_ram(struct vhost *h, uint64_t features,
@@ -81,11 +81,14 @@ static inline void vhost_setup_ram(struct vhost *h, uint64_t features,
 {
 	static const uint8_t ours[] = { 0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55 };
 	static const uint8_t guest[] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
+	const struct tap_env env = { .cnt = &h->cnt,
+				     .log = &h->log,
+				     .now = &h->now };
 
 	memset(h, 0, sizeof(*h));
 	vram_setup(&h->ram, size);
 	CHECK_EQ(flow_log_init(&h->log, 64, &h->cnt), 0);
-	CHECK_EQ(tap_vhost_init(&h->tap, &h->cnt, &h->log, &h->now), 0);
+	CHECK_EQ(tap_init(&h->tap, &tap_vhost_ops, &env), 0);
 	memcpy(h->tap.our_mac, ours, sizeof(ours));
 	memcpy(h->tap.guest_mac, guest, sizeof(guest));
 	h->tap.mtu = 65520;
