@@ -53,6 +53,7 @@ run: build ## Open a shell, or run CMD='…', in a namespace connected by passtp
 .PHONY: build
 build: build/release/build.ninja ## Compile what changed, into the tree
 	@$(CMAKE_BUILD) build/release -- --quiet
+	@$(BIN)/python -m compileall -q passtpy
 
 .PHONY: test
 test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)

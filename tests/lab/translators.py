@@ -230,8 +230,14 @@ def program_of_earlier(name: str) -> str | None:
 
     ``PASSTPY_EARLIER`` names the checkout, with its own ``.venv`` and built.
     """
+    checkout = earlier_checkout()
+    return str(checkout / ".venv" / "bin" / name) if checkout else None
+
+
+def earlier_checkout() -> Path | None:
+    """Where it is, if there is one."""
     checkout = os.environ.get("PASSTPY_EARLIER")
-    return str(Path(checkout, ".venv", "bin", name)) if checkout else None
+    return Path(checkout) if checkout else None
 
 
 def _translators() -> Mapping[str, Translator]:
