@@ -11,10 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from passtpy.record import record
 from passtpy.sinks import (
     FileOutlet,
     JournalOutlet,
@@ -76,7 +76,7 @@ def level_of_datapath_event(level: int) -> str:
     return ("warning", "debug", "trace", "trace")[level]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class LogSetup:
     """Where the records of this process shall go."""
 
@@ -88,7 +88,7 @@ class LogSetup:
     syslog_ident: str | None = None
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Budget:
     """What one event name may still say in the current window."""
 

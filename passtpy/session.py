@@ -12,7 +12,6 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from passtpy import isolation, limits
@@ -29,6 +28,7 @@ from passtpy.flow import IPPROTO_TCP
 from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals
 from passtpy.net.namespace import guest, tap
+from passtpy.record import replace
 
 if TYPE_CHECKING:
     import asyncio

@@ -3,13 +3,14 @@
 
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from passtpy.record import record
 
 Run = Callable[[Namespace], int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arg:
     """One argument: of argparse, and of the completions that are made from it."""
 
@@ -19,7 +20,7 @@ class Arg:
     words: tuple[str, ...] = ()  # to offer when completing
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """One command."""
 

@@ -10,11 +10,11 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from passtpy.config.instance import SUFFIX, runtime_folder
+from passtpy.record import record
 
 TIMEOUT_S: Final = 30.0
 
@@ -31,7 +31,7 @@ class WrongUse(ClientError):
     status = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Instance:
     """A daemon that answers."""
 

@@ -12,17 +12,17 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from passtpy.client.connect import Client
 from passtpy.client.show import duration, endpoint, size, table
+from passtpy.record import field, record
 
 CLEAR = "\x1b[H\x1b[J"
 GROUPS = 5  # rules and peers that are shown
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Look:
     """What was seen at one time."""
 
@@ -32,7 +32,7 @@ class Look:
     about: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rates:
     """What moved between two looks, bytes a second unless it says otherwise."""
 

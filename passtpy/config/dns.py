@@ -6,19 +6,19 @@ resolver has an address that means something else to the guest, the one that sta
 the host. Made anew whenever resolv.conf or the host's network changes.
 """
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address
 from passtpy.config.host import HostInfo, mapped_loopback
 from passtpy.config.model import Config
 from passtpy.config.resolver import Resolver
+from passtpy.record import record
 
 DNS_PORTS = (53, 853)  # plain, and over TLS
 _LOOPBACKS: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DnsMap:
     """Questions of the guest to `seen` go to `target` on the host."""
 

@@ -10,12 +10,12 @@ whatever comes and goes around it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from passtpy.config.model import Config
 from passtpy.config.portrule import Able, PortRule, PortTable, Side
 from passtpy.flow import Pif
+from passtpy.record import record
 
 MAX_ASKERS: Final = 64  # sockets that wait for answers to requests to a group
 MAX_NUMBERS: Final = 1 << 21  # the datapath's LISTEN_MAX
@@ -23,7 +23,7 @@ MAX_NUMBERS: Final = 1 << 21  # the datapath's LISTEN_MAX
 SOCKETS_PER_PORT: Final = {Pif.HOST: 1, Pif.SPLICE: 2}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Forward:
     """A line of a table; `pif` is where its sockets listen."""
 

@@ -7,16 +7,16 @@ one, so an error is only met after everything before it took effect.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from passtpy.errors import ConfigError
+from passtpy.record import record
 
 
 class GetoptError(ConfigError):
     """The words of the C library, without the program's name."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Grammar:
     """The options to accept: each name's canonical option, and who takes a value."""
 

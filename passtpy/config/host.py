@@ -7,14 +7,14 @@ only, so both can be tested without a kernel.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac, link_local_from_mac
 from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU, Config
+from passtpy.record import field, record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class HostInfo:
     """The addresses that the guest gets, and those that stand for us and the host.
 

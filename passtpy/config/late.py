@@ -6,16 +6,16 @@ are told last. All of it happens before anything is touched.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from passtpy.config.portrule import Able, PortTable, RuleError, Side
 from passtpy.config.ports import NONE, PortContext, Span, read_ports
 from passtpy.errors import ConfigError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
+from passtpy.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PortOption:
     """What one of the four port options is about."""
 

@@ -5,47 +5,47 @@ Nothing here is a default taken from the host: those live in `HostInfo`. A value
 None means "the user did not say".
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac
 from passtpy.config.portrule import PortRule
 from passtpy.log import DEFAULT_LOG_SIZE, LogFormat, LogLevel
+from passtpy.record import record
 
 DEFAULT_MTU = 65520
 DEFAULT_MAC: Mac = bytes.fromhex("9a559a559a55")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpawnCommand:
     """Run `argv` in new namespaces; an empty `argv` is the login shell."""
 
     argv: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttachPid:
     """Serve the network namespace of a running process."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AttachPath:
     """Serve the network namespace mounted at `path`."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServeSocket:
     """Wait for virtual machines at a UNIX socket; None: at a free default path."""
 
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ServeFd:
     """Serve the virtual machine behind a connected socket that we inherited."""
 
@@ -63,7 +63,7 @@ class UdpFilter(StrEnum):
     ENDPOINT = "endpoint"  # the very address and port that it has sent to
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunAs:
     """The user and group to become."""
 
@@ -71,7 +71,7 @@ class RunAs:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RelayGroup:
     """A multicast group, or the limited broadcast address, that is relayed.
 
@@ -85,7 +85,7 @@ class RelayGroup:
         return str(self.address) if self.port is None else f"{self.address}/{self.port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Config:
     """Everything that the command line of either program can say."""
 

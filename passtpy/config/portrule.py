@@ -7,12 +7,12 @@ for the daemon that takes such a change; the messages are pasta's.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from ipaddress import IPv4Address
 
 from passtpy.addr import Address
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, PROTO_NAMES
+from passtpy.record import record
 
 MAX_PORT = 65535
 MAX_RULES = 255  # of a table
@@ -37,7 +37,7 @@ class Able(IntFlag):
     IFNAME = 32
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PortRule:
     """Listen on the ports `first` to `last`; deliver `delta` ports further.
 
@@ -169,7 +169,7 @@ def check_rule(rule: PortRule, able: Able, known: Iterable[PortRule]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PortTable:
     """The rules of one side, in the order in which they are tried."""
 

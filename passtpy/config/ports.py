@@ -12,7 +12,6 @@ The families and the ephemeral ports are arguments.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -23,6 +22,7 @@ from ipaddress import (
 from passtpy.addr import Address
 from passtpy.config.portrule import MAX_PORT, PortRule, Side
 from passtpy.errors import ConfigError
+from passtpy.record import record
 
 IFNAME_LEN = 15  # bytes
 DEFAULT_EPHEMERAL = (49152, MAX_PORT)
@@ -43,7 +43,7 @@ class _SpecError(Exception):
     """The text does not follow the grammar."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PortContext:
     """What a specification is read against."""
 
@@ -56,7 +56,7 @@ class PortContext:
     ephemeral: Span = DEFAULT_EPHEMERAL
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Chunks:
     """What the chunks of one specification say together."""
 

@@ -5,18 +5,18 @@
 values. Whatever cannot be understood is skipped, as the C library does.
 """
 
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address
+from passtpy.record import record
 from passtpy.wire.dnsname import is_valid
 
 MAX_SEARCH: Final = 6  # what the C library once took, and guests can be told
 _COMMENT: Final = ("#", ";")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resolver:
     """The host's resolvers and search list, in order and without repetitions."""
 

@@ -6,7 +6,6 @@ follows from the three together. It is made once for each change, and never chan
 policy/ and services/ each read it, and so agree without knowing each other.
 """
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
@@ -16,9 +15,10 @@ from passtpy.config.forwards import Forward, forwards_from_config
 from passtpy.config.host import HostInfo, mapped_loopback
 from passtpy.config.model import Config
 from passtpy.config.resolver import NO_RESOLVER, Resolver
+from passtpy.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class View:
     """The configuration, the host, and what both say about addresses.
 

@@ -11,12 +11,12 @@ plain predicate over flow records, so that a long listing costs one call for eac
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import NoReturn
 
 from passtpy.addr import V4_PREFIX
 from passtpy.flow import FlowRecord, FlowType, Pif
+from passtpy.record import record
 
 Endpoint = tuple[bytes, int]  # inany, port
 
@@ -32,7 +32,7 @@ class FilterError(ValueError):
         self.column = column
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """What an expression may name besides numbers.
 
@@ -90,7 +90,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 _WORDS = re.compile(r'\s*(?:"([^"]*)"|([()!])|(&&|\|\||[<>]=?|==?)|([^\s()<>=!&|"]+))')
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Word:
     text: str
     column: int

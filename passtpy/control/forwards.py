@@ -6,15 +6,15 @@ that stand in the old and in the new tables keep their sockets and their ids.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from passtpy.config.portrule import PortRule, PortTable, RuleError, Side
+from passtpy.record import record
 
 Applied = Callable[[Sequence[str]], None]  # what went wrong; nothing: it is done
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Listed:
     """A rule that stands, and the id it keeps as long as it does.
 

@@ -5,7 +5,6 @@ An exposed port is known by its local address, not by an id. Errors are plain te
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from passtpy.addr import Address, Mac, show_mac
@@ -25,6 +24,7 @@ from passtpy.control.verb import (
     Verb,
 )
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
+from passtpy.record import record
 
 _PROTOS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
 _NAMES = {number: name for name, number in _PROTOS.items()}
@@ -33,7 +33,7 @@ JSON_TYPE = "application/json"
 Tables = tuple[PortTable, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Services:
     """What the endpoints ask."""
 

@@ -8,7 +8,6 @@ one has left, so that neither a long list nor a slow client takes a turn from pa
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic
 from urllib.parse import parse_qsl, unquote
 
@@ -26,6 +25,7 @@ from passtpy.control.verb import (
     Value,
     Verb,
 )
+from passtpy.record import record
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
 MAX_BODY = 4 * 1024 * 1024  # a policy with tens of thousands of entries
@@ -65,7 +65,7 @@ def dump(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Route(Generic[Owners]):
     verb: Verb[Owners]
     parts: tuple[str, ...]

@@ -6,13 +6,13 @@ are asked of them. A test answers them itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from passtpy.control.events import Events
 from passtpy.control.forwards import Forwards
 from passtpy.control.verb import Json, Later, Value
 from passtpy.flow import FlowRecord
+from passtpy.record import record
 
 
 class Flows(Protocol):
@@ -28,7 +28,7 @@ class Flows(Protocol):
         """Return the time on the clock of the records, ns."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RuleListed:
     """One rule for people: what it is about, what it does, how often it decided."""
 
@@ -41,7 +41,7 @@ class RuleListed:
     hits: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Question:
     """A flow that might be: `origin` is guest, host or namespace."""
 
@@ -86,7 +86,7 @@ class Instance(Protocol):
     def stop(self) -> Value: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Owners:
     """Everybody who is asked."""
 

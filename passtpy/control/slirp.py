@@ -7,13 +7,13 @@ too, and then we hang up. Ids and error texts are those that its callers know.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
 from passtpy.config.portrule import MAX_PORT, PortRule, Side
 from passtpy.control.forwards import Forwards, id_of, with_rules, without_rules
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, PROTO_NAMES
+from passtpy.record import record
 
 MAX_REQUEST = 4095  # bytes
 
@@ -25,7 +25,7 @@ class _BadRequest(Exception):
     """The text behind "bad request: "."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SlirpApi:
     """What all conversations share."""
 

@@ -7,9 +7,10 @@ and the OpenAPI document are made from the same table.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
+
+from passtpy.record import record
 
 Owners = TypeVar("Owners")
 Arguments = Mapping[str, Any]
@@ -67,7 +68,7 @@ class Kind(StrEnum):
     OBJECT = "object"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Param:
     """One argument of a verb."""
 
@@ -122,14 +123,14 @@ class Param:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Value:
     """One JSON object, the whole answer."""
 
     body: Json
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lines:
     """JSON objects, one a line, made as they are sent: a list of any length.
 
@@ -139,7 +140,7 @@ class Lines:
     items: Iterator[Json | None]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Text:
     """An answer that is no JSON."""
 
@@ -187,7 +188,7 @@ class Later:
 Reply = Value | Lines | Text | Stream | Later
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verb(Generic[Owners]):
     """One line of the table of verbs."""
 

@@ -6,10 +6,10 @@ each port, the families (V4, V6 as bits) in which it is served.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX
+from passtpy.record import record
 
 V4 = 1
 V6 = 2
@@ -32,7 +32,7 @@ class Heard(NamedTuple):
     device: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reach:
     """Where the far end of a forwarded flow arrives, besides wildcard sockets."""
 

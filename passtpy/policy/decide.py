@@ -9,7 +9,6 @@ wants to know what would be decided, and why, asks the same compiled list.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -31,6 +30,7 @@ from passtpy.policy.rules import (
     ToGuest,
     ToHost,
 )
+from passtpy.record import replace
 
 # Whole-byte prefixes of an inany; one network is at most 128 of them.
 Prefixes = tuple[bytes, ...]

@@ -2,7 +2,6 @@
 """The policy as text: every rule on a line, and what it would make of a flow."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, from_inany, show_endpoint
@@ -21,6 +20,7 @@ from passtpy.policy.rules import (
     ToGuest,
     ToHost,
 )
+from passtpy.record import record
 
 
 def show_match(match: Match) -> str:
@@ -123,7 +123,7 @@ class Ends(NamedTuple):
         return f"{source} -> {show_endpoint(self.destination, self.destination_port)}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Explanation:
     """What the policy says about a flow that there may not be.
 

@@ -7,7 +7,6 @@ whatever stands around them. Its id and its place are for policy/listing.py to k
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address, inany
@@ -22,6 +21,7 @@ from passtpy.flow import (
     IPPROTO_UDP,
     Pif,
 )
+from passtpy.record import record
 
 Network = IPv4Network | IPv6Network
 
@@ -29,7 +29,7 @@ ANY4 = IPv4Network("0.0.0.0/0")
 ANY6 = IPv6Network("::/0")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Match:
     """Which misses a rule is about; an empty field matches everything."""
 
@@ -41,17 +41,17 @@ class Match:
     listeners: range | None = None  # numbers given to Datapath.listen()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Drop:
     """Say nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reject:
     """Answer as a closed port does."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToHost:
     """Open a host socket to `destination` (None: the one the guest asked for).
 
@@ -66,7 +66,7 @@ class ToHost:
     choices: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SourceMap:
     """How the source of an inbound flow appears to the guest, in this order.
 
@@ -82,7 +82,7 @@ class SourceMap:
     ours6: IPv6Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToGuest:
     """Deliver to the guest, `delta` ports away from the listener's.
 
@@ -94,7 +94,7 @@ class ToGuest:
     target: Address | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpliceToGuest:
     """Connect inside the namespace: to its outer address, or to its loopback.
 
@@ -109,7 +109,7 @@ class SpliceToGuest:
     source: SourceMap | None = None  # None: nothing is to be kept, or there is no tap
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SpliceToHost:
     """Connect to the host's loopback, `delta` ports away from the listener's.
 
@@ -119,14 +119,14 @@ class SpliceToHost:
     delta: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToAsker:
     """Deliver to whoever in the guest asked a group, and waits at this listener."""
 
     source: SourceMap = SourceMap()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToGroup:
     """Deliver to a group of the guest: the one that the sender meant."""
 
@@ -138,7 +138,7 @@ Outcome = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rule:
     """One line of the policy, and what it is there for."""
 

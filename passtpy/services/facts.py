@@ -7,12 +7,12 @@ service never has to be started again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, TypeVar
 
 from passtpy.addr import Address, Mac
 from passtpy.config.view import View
+from passtpy.record import field, record
 from passtpy.wire import dnsname
 
 # Leases never end, as with pasta. Who renews all the same learns what has changed.
@@ -26,7 +26,7 @@ MAX_SEARCH_BYTES: Final = 700  # leaves room for all else in 1280 bytes, IPv6's 
 AnyAddress = TypeVar("AnyAddress", IPv4Address, IPv6Address)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Facts:
     """Everything that is announced; a family that is absent has no addresses.
 

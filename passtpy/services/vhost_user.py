@@ -17,10 +17,10 @@ rings of further pairs may be prepared. They cannot be started: the guest's driv
 not offered VIRTIO_NET_F_MQ, and uses the first pair alone.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire.vhost_user import (
     U64,
     MemoryRegion,
@@ -50,14 +50,14 @@ SUCCESS: Final = 0
 FAILURE: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UseFeatures:
     """The guest's driver and the front-end have settled on these."""
 
     features: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapMemory:
     """This is all of the guest's memory from now on; each region has a descriptor."""
 
@@ -65,7 +65,7 @@ class MapMemory:
     fds: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StartRing:
     """Serve a ring; its descriptors go with it."""
 
@@ -76,7 +76,7 @@ class StartRing:
     call_fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetCall:
     """Tell the guest through another descriptor, NO_FD: not at all."""
 
@@ -84,7 +84,7 @@ class SetCall:
     call_fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class EnableRing:
     """Let frames pass, or no more."""
 
@@ -92,21 +92,21 @@ class EnableRing:
     enabled: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopRing:
     """Serve a ring no more, and tell `Conversation.stopped()` where it stood."""
 
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CloseFd:
     """Nobody needs this descriptor."""
 
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """Send a message back."""
 
@@ -125,7 +125,7 @@ Action = (
 )
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Ring:
     """What the front-end has said of a ring so far."""
 

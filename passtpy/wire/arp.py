@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ARP for IPv4 over Ethernet (RFC 826); other kinds are a WireError."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Final, Self
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import WireError
+from passtpy.record import record
 
 ARP_LEN: Final = 28
 _KIND: Final = bytes.fromhex("0001080006 04")  # Ethernet, IPv4, their lengths
@@ -20,7 +20,7 @@ class ArpOp(IntEnum):
     REPLY = 2
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Neighbour:
     """A MAC address and the IPv4 address behind it."""
 
@@ -31,7 +31,7 @@ class Neighbour:
         return f"{self.addr} ({show_mac(self.mac)})"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Arp:
     """A request or a reply."""
 

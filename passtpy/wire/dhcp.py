@@ -7,13 +7,13 @@ their lengths checked by parse(), so that the properties below cannot fail.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import Final, Self
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import WireError
+from passtpy.record import field, record
 
 SERVER_PORT: Final = 67
 CLIENT_PORT: Final = 68
@@ -92,7 +92,7 @@ _LENGTHS: Final[Mapping[int, tuple[int, int]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(kw_only=True)
 class Dhcp:
     """One message; `options` keeps the order in which they are sent."""
 

@@ -7,12 +7,12 @@ as the format allows, so hostile input cannot recurse further.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv6Address
 from typing import Final, Self
 
 from passtpy.errors import WireError
+from passtpy.record import record
 
 SERVER_PORT: Final = 547
 CLIENT_PORT: Final = 546
@@ -73,7 +73,7 @@ class StatusCode(IntEnum):
     NO_PREFIXES = 6
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawOption:
     """An option whose meaning is left to whoever reads it."""
 
@@ -88,7 +88,7 @@ class RawOption:
         return _frame(self.code, self.data)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Status:
     """How it went; `text` is for people."""
 
@@ -106,7 +106,7 @@ class Status:
         return self.code.to_bytes(2, "big") + self.text.encode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IaAddress:
     """An address in an association, with its lifetimes in seconds."""
 
@@ -128,7 +128,7 @@ class IaAddress:
         return self.addr.packed + times + status
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ia:
     """An identity association: addresses (IA_NA, IA_TA) or prefixes (IA_PD).
 
@@ -160,7 +160,7 @@ class Ia:
 Option = RawOption | Status | Ia
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dhcpv6:
     """One message; `options` in the order in which they are sent."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ethernet II frames (no VLAN tags: the tap never carries them)."""
 
-from dataclasses import dataclass
 from typing import Final, Self
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import WireError
+from passtpy.record import record
 
 HEADER_LEN: Final = 14
 ETHERTYPE_IPV4: Final = 0x0800
@@ -15,7 +15,7 @@ ETHERTYPE_IPV6: Final = 0x86DD
 _NAMES: Final = {ETHERTYPE_IPV4: "IPv4", ETHERTYPE_ARP: "ARP", ETHERTYPE_IPV6: "IPv6"}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ethernet:
     """One frame; `payload` may end with padding."""
 

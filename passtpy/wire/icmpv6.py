@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ICMPv6 envelope (RFC 4443): type, code, checksum, body."""
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final, Self
 
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire.checksum import checksum, pseudo_header
 
 HEADER_LEN: Final = 4
@@ -13,7 +13,7 @@ MAX_BODY: Final = 0xFFFF - HEADER_LEN
 PROTO: Final = 58
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Icmpv6:
     """One message; `body` is what follows the checksum."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """IPv4 packets without options and fragments, as far as services need them."""
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final, Self
 
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire.checksum import checksum
 
 HEADER_LEN: Final = 20
@@ -15,7 +15,7 @@ _DONT_FRAGMENT: Final = 0x4000
 _FRAGMENT_BITS: Final = 0x3FFF  # "more fragments" and the offset
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ipv4:
     """One unfragmented packet."""
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """IPv6 packets; extension headers that may precede a service's message are walked."""
 
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final, Self
 
 from passtpy.errors import WireError
+from passtpy.record import record
 
 HEADER_LEN: Final = 40
 MAX_PAYLOAD: Final = 0xFFFF
@@ -16,7 +16,7 @@ _FRAGMENT: Final = 44
 _MAX_EXTENSIONS: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ipv6:
     """One packet; `proto` and `payload` are what follows the extension headers."""
 

@@ -3,12 +3,12 @@
 (RFC 2710, 3810). Sources are not told apart: a group is wanted or it is not."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Self
 
 from passtpy.addr import Address
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire.checksum import checksum
 
 IPPROTO_IGMP: Final = 2
@@ -27,7 +27,7 @@ _EXCLUDE: Final = frozenset((2, 4))  # all but these
 _ALLOW: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Membership:
     """Groups that were joined (again), and left."""
 

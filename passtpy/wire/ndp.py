@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Neighbour discovery messages and their options (RFC 4861, 8106), inside ICMPv6."""
 
-from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv6Address
 from typing import Final, Self
 
 from passtpy.addr import Mac, show_mac
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire import dnsname
 from passtpy.wire.icmpv6 import Icmpv6
 
@@ -28,7 +28,7 @@ class NdpType(IntEnum):
     REDIRECT = 137
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkAddress:
     """A MAC address: the sender's, or the target's."""
 
@@ -40,7 +40,7 @@ class LinkAddress:
         return bytes([_TARGET_LINK if self.is_target else _SOURCE_LINK, 1]) + self.mac
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PrefixInfo:
     """A prefix, and what the guest may do with it."""
 
@@ -60,7 +60,7 @@ class PrefixInfo:
         return head + times + bytes(4) + (int(self.prefix) & mask).to_bytes(16, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkMtu:
     """The MTU that everybody on the link shall use."""
 
@@ -71,7 +71,7 @@ class LinkMtu:
         return bytes([_MTU, 1, 0, 0]) + self.mtu.to_bytes(4, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rdnss:
     """Resolvers to ask for so many seconds; 0: no longer."""
 
@@ -89,7 +89,7 @@ class Rdnss:
         return head + self.lifetime.to_bytes(4, "big") + addresses
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Dnssl:
     """Domains to search for so many seconds; 0: no longer."""
 
@@ -110,7 +110,7 @@ class Dnssl:
         return head + self.lifetime.to_bytes(4, "big") + names
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UnknownOption:
     """An option that we carry but do not read; `data` fills whole units."""
 
@@ -192,7 +192,7 @@ def link_address(options: tuple[Option, ...]) -> Mac | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RouterSolicitation:
     """A host asks for routers."""
 
@@ -213,7 +213,7 @@ class RouterSolicitation:
         return "NDP router solicitation"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RouterAdvertisement:
     """A router tells what a host needs to know."""
 
@@ -248,7 +248,7 @@ class RouterAdvertisement:
         return f"NDP router advertisement, lifetime {self.lifetime} s"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NeighbourSolicitation:
     """A host asks for the MAC address of `target`."""
 
@@ -273,7 +273,7 @@ class NeighbourSolicitation:
         return f"NDP who has {self.target}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NeighbourAdvertisement:
     """The answer: options carry the MAC address of `target`."""
 

@@ -13,10 +13,10 @@ are the whole new state; one that only looks goes away without a word.
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from passtpy.errors import WireError
+from passtpy.record import record
 
 MAGIC = b"basil:s\0"
 VERSION = 2
@@ -43,7 +43,7 @@ _RULE = struct.Struct(f"!16s16s{IFNAME_SIZE}sHHHBB")
 assert _RULE.size == RULE_SIZE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawRule:
     """One rule as it is on the wire; addresses are inany, `target` zero: none.
 
@@ -85,7 +85,7 @@ class RawRule:
         return f"{self.proto} {addr}%{self.ifname!r} {self.ports} {target} {self.flags}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RawTable:
     """A table of the daemon: number, name, what it can do, rules."""
 

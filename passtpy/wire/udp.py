@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """UDP datagrams (RFC 768), as far as services need them."""
 
-from dataclasses import dataclass
 from typing import Final, Self
 
 from passtpy.addr import Address
 from passtpy.errors import WireError
+from passtpy.record import record
 from passtpy.wire.checksum import checksum, pseudo_header
 
 HEADER_LEN: Final = 8
@@ -13,7 +13,7 @@ MAX_PAYLOAD: Final = 0xFFFF - HEADER_LEN
 _PROTO: Final = 17
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Udp:
     """One datagram; its checksum needs the addresses of the packet around it."""
 

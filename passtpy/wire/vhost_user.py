@@ -9,12 +9,12 @@ Numbers are in the byte order of the machine. Only requests that we offer are kn
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import Final, Self
 
 from passtpy.errors import WireError
+from passtpy.record import record
 
 MAX_REGIONS: Final = 8  # of a memory table; each brings a descriptor
 MAX_FDS: Final = MAX_REGIONS
@@ -67,7 +67,7 @@ def _check_width(bits: int, *numbers: int) -> None:
         raise ValueError(f"vhost-user: more than {bits} bits")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Nothing:
     """No payload."""
 
@@ -82,7 +82,7 @@ class Nothing:
         return b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class U64:
     """A number: features, an acknowledgement (0 is success), a count."""
 
@@ -102,7 +102,7 @@ class U64:
         return _U64.pack(self.value)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VringState:
     """Something about a ring: its size, where it is, whether it is enabled."""
 
@@ -123,7 +123,7 @@ class VringState:
         return _STATE.pack(self.index, self.num)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VringAddress:
     """Where the parts of a ring are, in the front-end's own address space."""
 
@@ -152,7 +152,7 @@ class VringAddress:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VringFile:
     """A descriptor for a ring: it comes beside the message, or there is none."""
 
@@ -175,7 +175,7 @@ class VringFile:
         return U64(self.index | (0 if self.has_fd else _NO_FD)).emit()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryRegion:
     """A piece of the guest's memory, part of a file that can be mapped.
 
@@ -197,7 +197,7 @@ class MemoryRegion:
             raise ValueError("vhost-user: region of memory beyond any file")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryTable:
     """All of the guest's memory; each region has a descriptor, in the same order."""
 
@@ -282,7 +282,7 @@ def _check_size(data: bytes, size: int) -> None:
         raise WireError(f"vhost-user: payload of {len(data)} bytes, not {size}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Header:
     """What comes first: it tells how many bytes of payload follow."""
 
@@ -314,7 +314,7 @@ class Header:
         return _HEADER.pack(self.request, flags, self.size)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """A request or a reply, without the descriptors that travel beside it."""
 

@@ -19,6 +19,7 @@ PYTHON_FLOORS = (
     {
         "",
         "addr",
+        "record",
         "errors",
         "log",
         "sinks",

@@ -14,7 +14,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from dataclasses import replace
 from errno import EADDRNOTAVAIL, EEXIST, ENOENT, ESRCH
 from os import strerror
 from typing import Final, NamedTuple, TypeVar
@@ -32,6 +31,7 @@ from passtpy.net.kernel.rtnl import (
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory import MESSAGES_LEN
 from passtpy.net.namespace.factory_client import Factory
+from passtpy.record import replace
 
 # Somebody else did it already, or the kernel did it by itself.
 _GONE: Final = frozenset((0, ESRCH, ENOENT, EADDRNOTAVAIL))

@@ -14,7 +14,6 @@ a flow uses it: that flow may well live on.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Final, Protocol
 
 from passtpy.addr import Address, Mac, inany
@@ -52,6 +51,7 @@ from passtpy.net.namespace.guest import (
     follows_namespace,
     routes_for,
 )
+from passtpy.record import names_of, replace
 
 FIRST_LOOK_S: Final = 0.5  # what has changed while we started?
 GRACE_S: Final = 5.0
@@ -255,12 +255,12 @@ class Follow:
     def _news(self, host: HostInfo, resolver: Resolver) -> dict[str, object]:
         """Return what has changed, for the log."""
         news: dict[str, object] = {}
-        for each in fields(HostInfo):
-            if each.name in _UNTOLD:
+        for name in names_of(HostInfo):
+            if name in _UNTOLD:
                 continue
-            value = getattr(host, each.name)
-            if value != getattr(self._host, each.name):
-                news[each.name] = value
+            value = getattr(host, name)
+            if value != getattr(self._host, name):
+                news[name] = value
         if resolver.nameservers != self._resolver.nameservers:
             news["resolvers"] = ",".join(map(str, resolver.nameservers))
         if resolver.search != self._resolver.search:

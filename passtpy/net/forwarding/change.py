@@ -10,12 +10,12 @@ change fails.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from passtpy.config.forwards import Forward
 from passtpy.net.forwarding.sockets import NAMES, Failures, Opened, Sockets
 from passtpy.net.kernel.listen import describe
+from passtpy.record import field, record
 
 MAX_REASONS: Final = 20
 
@@ -23,7 +23,7 @@ OpenPorts = dict[int, set[int]]  # by id of a listed forward
 Finish = Callable[["Change", Sequence[str]], None]
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Change:
     """What is to be done, and what has been done of it."""
 

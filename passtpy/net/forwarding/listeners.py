@@ -18,7 +18,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 from passtpy.config.forwards import (
@@ -48,6 +47,7 @@ from passtpy.net.kernel.loop import Loop
 from passtpy.net.kernel.sockdiag import Found
 from passtpy.net.namespace.factory_client import Factory
 from passtpy.policy import auto
+from passtpy.record import field, record, replace
 
 FLOW_RESERVE: Final = 1024  # descriptors that listening sockets leave to flows
 LOOKED_AT: Final = 512  # sockets that listen on the other side, in one step
@@ -60,7 +60,7 @@ Applied = Callable[[Sequence[str]], None]
 Changed = Callable[[tuple[Forward, ...]], None]
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Scanned:
     """The ports of an automatic forward, as they are now."""
 
@@ -70,7 +70,7 @@ class _Scanned:
     missed: set[int] = field(default_factory=set)  # not there at the last look
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Standing:
     """A forward that stands, and on how many of its ports a socket listens."""
 

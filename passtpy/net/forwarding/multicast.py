@@ -16,7 +16,6 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -29,6 +28,7 @@ from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_UDP, PuntKind
 from passtpy.log import Log
 from passtpy.net.forwarding.sockets import Listeners
+from passtpy.record import record
 from passtpy.wire.ethernet import ETHERTYPE_IPV4, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
 from passtpy.wire.ipv4 import Ipv4
@@ -46,7 +46,7 @@ _IP_UNICAST_IF: Final = 50
 _IPV6_MULTICAST_ALL: Final = 29
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Request:
     """A datagram of the guest for a group."""
 
@@ -56,7 +56,7 @@ class Request:
     udp: Udp
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Asker:
     """The socket of one address and port in the guest."""
 
@@ -65,7 +65,7 @@ class _Asker:
     last: int  # when it asked, ns
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Group:
     """The socket of one group and port; `joined`: its datagrams go to the guest."""
 

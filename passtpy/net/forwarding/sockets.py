@@ -8,7 +8,6 @@ nobody is served yet.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from errno import EINVAL
 from typing import Final, Protocol
 
@@ -18,6 +17,7 @@ from passtpy.net.kernel.listen import Place, opener, wildcard
 from passtpy.net.kernel.loop import Loop
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory_client import Factory, close_all, in_batches
+from passtpy.record import record
 
 PIECE: Final = 64  # sockets of one callback
 NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
@@ -25,7 +25,7 @@ NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 Failures = Sequence[tuple[int, str]]  # port, reason
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Opened:
     """A socket that listens, and the number under which it will be heard."""
 

@@ -11,7 +11,6 @@ either of them reaches the host.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -41,6 +40,7 @@ from passtpy.net.kernel.rtnl import (
     Network,
     Route,
 )
+from passtpy.record import record, replace
 
 FALLBACK_IFNAME: Final = "tap0"
 # Local mode, and the gateway of a host that has none: a point-to-point link, say.
@@ -54,7 +54,7 @@ _ANYWHERE: Final[dict[int, Network]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HostNetwork:
     """What the host's namespace looks like."""
 
@@ -64,7 +64,7 @@ class HostNetwork:
     knows_ipv6: bool = True  # its kernel does
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Family:
     """The outcome for one address family; without guest and gateway it is absent.
 
@@ -93,7 +93,7 @@ class Family:
 ABSENT: Final = Family()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """What the guest's interface is to have when it is configured for the guest."""
 

@@ -8,7 +8,6 @@ all ports is worked out once per place: there may be 65 000 ports to open at sta
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EAFNOSUPPORT, EPERM
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
@@ -16,6 +15,7 @@ from typing import Final
 
 from passtpy.addr import Address
 from passtpy.flow import IPPROTO_TCP
+from passtpy.record import record
 
 BACKLOG: Final = 4096  # what the kernel allows by default; fewer lose bursts of SYNs
 IP_PKTINFO: Final = 8
@@ -40,7 +40,7 @@ def kernel_has_ipv6() -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Place:
     """Where a socket listens: an address, or any (None) of both families."""
 

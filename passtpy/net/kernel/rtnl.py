@@ -7,7 +7,6 @@ What the kernel tells is read in rtnl_parse.py. A request can be sent from here
 
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Final, NamedTuple
 
@@ -25,6 +24,7 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWROUTE,
     attribute,
 )
+from passtpy.record import record
 
 Interface = IPv4Interface | IPv6Interface
 Network = IPv4Network | IPv6Network
@@ -81,7 +81,7 @@ _LIFETIMES: Final = struct.Struct("=4I")  # preferred, valid, and two times unus
 _FOREVER: Final = 0xFFFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Link:
     """A network interface."""
 
@@ -97,7 +97,7 @@ class Link:
         return bool(self.flags & IFF_LOOPBACK)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LinkAddress:
     """An address on an interface."""
 
@@ -109,7 +109,7 @@ class LinkAddress:
     broadcast: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Route:
     """A unicast route of the main table.
 

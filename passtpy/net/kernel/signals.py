@@ -9,10 +9,10 @@ signalfd does.
 import os
 import signal
 import struct
-from dataclasses import dataclass
 from typing import Final
 
 from passtpy import _native
+from passtpy.record import record
 
 # What ends us or is passed on to the command; stopping (Ctrl-Z) stays with the kernel.
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -24,7 +24,7 @@ _SIGINFO: Final = struct.Struct("=IiiI112x")
 _SI_KERNEL: Final = 0x80
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Signal:
     """One signal that arrived."""
 

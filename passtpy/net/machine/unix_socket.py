@@ -12,19 +12,19 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from errno import EADDRINUSE, ECONNREFUSED, EPROTOTYPE
 from typing import Final
 
 from passtpy.config.model import Machine, RunAs, ServeFd
 from passtpy.errors import SetupError
+from passtpy.record import record
 
 DEFAULT_PATHS: Final = tuple(f"/tmp/passt_{n}.socket" for n in range(1, 65))  # noqa: S108
 BACKLOG: Final = 128  # who comes second is refused, but not made to wait
 _FIRST_FREE_FD: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MachineSocket:
     """A listening socket with its name (`path`), or a machine that is here already."""
 

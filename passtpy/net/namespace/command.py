@@ -27,7 +27,6 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import ENOENT
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +34,7 @@ from passtpy import _native, isolation, limits
 from passtpy.config.model import Config
 from passtpy.net.kernel.signals import FORWARDED, TERMINAL, read_signals, take_signals
 from passtpy.net.namespace import guest, netns
+from passtpy.record import record
 
 if TYPE_CHECKING:
     from passtpy.net.namespace.factory import Server
@@ -88,7 +88,7 @@ class Terminal:
         self._fd = -1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """What to run, and the limits it is to have."""
 

@@ -25,7 +25,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EINVAL, EPERM, EPIPE
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -42,6 +41,7 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWROUTE,
 )
 from passtpy.net.kernel.sockdiag import open_diag, open_proc
+from passtpy.record import record
 
 FDS_MAX: Final = 250  # the kernel takes 253 per message
 PORTS_MAX: Final = FDS_MAX // 2  # a port may need two sockets
@@ -117,7 +117,7 @@ def read_ports(answer: bytes, count: int) -> list[tuple[int, int]]:
     return list(_PORT.iter_unpack(answer))
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Maker:
     """What the factory has learnt about its namespace."""
 

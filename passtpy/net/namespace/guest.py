@@ -10,7 +10,6 @@ import socket
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from errno import EACCES, EEXIST
 from ipaddress import IPv6Interface
 from typing import Final
@@ -28,6 +27,7 @@ from passtpy.net.kernel.netlink import Netlink
 from passtpy.net.kernel.rtnl import RT_SCOPE_LINK, Link, LinkAddress, Route
 from passtpy.net.namespace import report as text_of
 from passtpy.net.namespace import tap
+from passtpy.record import record, replace
 
 _FD_MAX: Final = 2
 _MTU_MAX: Final = 65535
@@ -43,7 +43,7 @@ Fine = Mapping[int, frozenset[int]]  # errors that are none, by IP version
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Guest:
     """The guest's interface, ready, and what was learnt on the way.
 

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EACCES, EINVAL, ENOENT, ENOSPC, EPERM, ESRCH
 from typing import Final
 
@@ -20,6 +19,7 @@ from passtpy.net.kernel.inotify import (
     inotify_events,
 )
 from passtpy.net.kernel.loop import Loop
+from passtpy.record import record
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWUTS: Final = 0x04000000
@@ -32,7 +32,7 @@ NETNS_DIR: Final = "/run/netns"
 _POLL_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Namespaces:
     """Open descriptors of the namespaces to join."""
 

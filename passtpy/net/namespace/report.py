@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes a value as text for another process, and reads it back believing nothing.
 
-The text is JSON, the shape is told by the annotations of a dataclass: a dataclass is a
+The text is JSON, the shape is told by the annotations of a record: a record is a
 list of its fields, an address or bytes (hexadecimal) a string, a mapping a list of
 pairs. The reader knows which type it wants, makes nothing but that, and takes neither a
 field too many nor a number that no kernel would tell: whoever wrote the text may have
@@ -10,7 +10,6 @@ been taken over by the guest. (pickle would run what the writer says.)
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from functools import cache
 from ipaddress import (
     IPv4Address,
@@ -22,6 +21,8 @@ from ipaddress import (
 )
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from passtpy.record import is_record, names_of
 
 TEXT_MAX: Final = 1 << 24  # bytes; a hundred thousand routes of a host
 _STRING_MAX: Final = 4096
@@ -45,7 +46,7 @@ class ReportError(Exception):
 
 
 def write(value: object) -> bytes:
-    """Return the text of a dataclass."""
+    """Return the text of a record."""
     return json.dumps(_plain(value), separators=(",", ":")).encode()
 
 
@@ -67,8 +68,8 @@ def _plain(value: object) -> object:
         return value.hex()
     if type(value) in _ADDRESSES:
         return str(value)
-    if is_dataclass(value):
-        return [_plain(getattr(value, each.name)) for each in fields(value)]
+    if is_record(value):
+        return [_plain(getattr(value, name)) for name in names_of(type(value))]
     if isinstance(value, Mapping):
         return [[_plain(key), _plain(each)] for key, each in value.items()]
     if isinstance(value, (tuple, frozenset)):
@@ -83,7 +84,7 @@ def _value(kind: Any, plain: object) -> Any:
         return read_scalar(plain)
     if kind in _ADDRESSES:
         return kind(_string(plain))  # ValueError if it is none
-    if isinstance(kind, type) and is_dataclass(kind):
+    if isinstance(kind, type) and is_record(kind):
         types = _types(kind)
         found = _list(plain, len(types))
         return kind(**{n: _value(t, v) for (n, t), v in zip(types, found, strict=True)})
@@ -107,7 +108,7 @@ def _collection(origin: Any, kinds: tuple[Any, ...], plain: object) -> Any:
 @cache
 def _types(kind: type) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(kind)
-    return tuple((each.name, hints[each.name]) for each in fields(kind))
+    return tuple((name, hints[name]) for name in names_of(kind))
 
 
 def _one_of(kinds: tuple[Any, ...], plain: object) -> Any:

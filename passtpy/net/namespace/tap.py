@@ -8,13 +8,13 @@ datapath does the rest itself, and is told what was granted.
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from errno import EACCES, EBUSY, ENODEV, ENOENT, EPERM
 from fcntl import ioctl
 from struct import pack
 from typing import Final
 
 from passtpy.errors import SetupError
+from passtpy.record import record
 
 DEVICE: Final = "/dev/net/tun"
 
@@ -52,7 +52,7 @@ _REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tap:
     """An open tap device."""
 

@@ -4,7 +4,6 @@
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import fields
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from passtpy.config.options import OPTIONS, options_of
 from passtpy.config.portrule import PortRule
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 from passtpy.log import LogFormat, LogLevel
+from passtpy.record import names_of
 
 V4 = IPv4Address("192.0.2.9")
 V6 = IPv6Address("2001:db8::9")
@@ -420,9 +420,9 @@ def test_ephemeral_range_is_spared() -> None:
 def test_nothing_said_is_the_model_of_a_spawned_shell() -> None:
     spawned = {"foreground": True, "log_level": LogLevel.QUIET}
     expected = Config(**spawned)  # type: ignore[arg-type]
-    for item in fields(Config):
-        if not item.name.endswith("_ports"):  # those are automatic
-            assert getattr(parse(""), item.name) == getattr(expected, item.name)
+    for name in names_of(Config):
+        if not name.endswith("_ports"):  # those are automatic
+            assert getattr(parse(""), name) == getattr(expected, name)
 
 
 def test_option_names_are_unique() -> None:

@@ -3,7 +3,6 @@
 
 import json
 import shlex
-from dataclasses import fields
 from ipaddress import IPv4Address
 
 import pytest
@@ -13,6 +12,7 @@ from passtpy.config.model import Config, RunAs, ServeFd, ServeSocket
 from passtpy.config.portrule import PortRule
 from passtpy.errors import ConfigError, InformationRequest, UsageError
 from passtpy.log import LogLevel
+from passtpy.record import names_of
 
 PATH_MAX = "/" + "x" * 106
 
@@ -202,9 +202,7 @@ def test_nothing_said_is_the_model_but_for_these() -> None:
     said = parse("")
     model = Config(target=ServeSocket())
     different = {
-        item.name
-        for item in fields(Config)
-        if getattr(said, item.name) != getattr(model, item.name)
+        name for name in names_of(Config) if getattr(said, name) != getattr(model, name)
     }
     assert different == {"splice", "announce_dns", "announce_search"}
 

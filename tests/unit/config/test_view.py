@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What follows from configuration, host and resolver together."""
 
-from dataclasses import FrozenInstanceError
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -24,7 +23,7 @@ def view(line: str = "", host: HostInfo = HOST) -> View:
 
 
 def test_a_view_never_changes() -> None:
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError, match="cannot assign"):
         view().ipv4 = False  # type: ignore[misc]
 
 

@@ -22,6 +22,7 @@ from passtpy.net.kernel.rtnl import (
     Route,
 )
 from passtpy.net.kernel.rtnl_parse import read_address, read_link, read_route
+from passtpy.record import names_of
 
 RTA_PRIORITY, RTA_METRICS = 6, 8
 
@@ -103,7 +104,7 @@ def test_a_route_is_read_and_keeps_what_is_not_of_its_interface() -> None:
 
 
 def _fields(route: Route) -> dict[str, Any]:
-    return {name: getattr(route, name) for name in Route.__slots__}
+    return {name: getattr(route, name) for name in names_of(Route)}
 
 
 @pytest.mark.parametrize(
