@@ -56,7 +56,10 @@ static inline uint64_t work_bytes(uint64_t bytes)
 /* budget_divide() - Share what is left among so many sources */
 static inline void budget_divide(struct budget *b, uint32_t sources)
 {
-	b->each = MIN(b->left / (int64_t)MAX(sources, 1U), (int64_t)WORK_SHARE);
+	/* Mostly there is one: do not wait for a division */
+	int64_t each = sources > 1 ? b->left / (int64_t)sources : b->left;
+
+	b->each = MIN(each, (int64_t)WORK_SHARE);
 	b->each = MAX(b->each, (int64_t)WORK_SHARE_MIN);
 }
 

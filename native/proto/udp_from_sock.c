@@ -53,8 +53,12 @@ static bool same_sender(const struct udp_rx *rx, unsigned i, unsigned j)
 {
 	socklen_t len = rx->mm[i].msg_hdr.msg_namelen;
 
-	return len == rx->mm[j].msg_hdr.msg_namelen &&
-	       !memcmp(&rx->peer[i], &rx->peer[j], len);
+	if (len != rx->mm[j].msg_hdr.msg_namelen)
+		return false;
+	if (len == sizeof(struct sockaddr_in)) /* a known size takes no call */
+		return !memcmp(&rx->peer[i], &rx->peer[j],
+			       sizeof(struct sockaddr_in));
+	return !memcmp(&rx->peer[i], &rx->peer[j], len);
 }
 
 /* sort() - Datagrams of a port to their flows, those in a row together */

@@ -330,6 +330,7 @@ static int port_make(struct ctx *c, const struct flow *flow,
 	*p = (struct udp_port){ .guest = guest->eaddr,
 				.guest_port = guest->eport,
 				.fd = fd,
+				.last = FLOW_SIDX_NONE,
 				.batch = 2 };
 	rc = dgram_name(fd, &p->addr, &p->number);
 	if (!rc)
@@ -435,6 +436,22 @@ struct udp_port *udp_port_of(struct ctx *c, struct flow *flow)
 
 /* Who sends to a port */
 
+/* last_flow() - The flow that was found last, if it is that of a sender too: a
+ * hash for each datagram costs more than all else that is done for it here */
+static struct flow *last_flow(struct ctx *c, const struct udp_port *p,
+			      const union inany *addr, uint16_t port)
+{
+	struct flow *flow = flow_at(&c->ft, p->last);
+	const struct flowside *side;
+
+	if (!flow || flow->f.type != FLOW_UDP ||
+	    udp_flow_of(flow)->port != port_index(ports_of(c), p))
+		return NULL;
+	side = &flow->f.side[p->last.side];
+	return side->eport == port && inany_equal(&side->eaddr, addr) ? flow :
+									NULL;
+}
+
 struct flow *udp_port_flow(struct ctx *c, const struct udp_port *p,
 			   const union inany *addr, uint16_t port)
 {
@@ -488,7 +505,7 @@ static struct flow *unasked_open(struct ctx *c, const struct udp_port *p,
 	return flow;
 }
 
-struct flow *udp_port_admit(struct ctx *c, const struct udp_port *p,
+struct flow *udp_port_admit(struct ctx *c, struct udp_port *p,
 			    const union sockaddr_inany *sender)
 {
 	struct udp_ports *ports = ports_of(c);
@@ -501,9 +518,14 @@ struct flow *udp_port_admit(struct ctx *c, const struct udp_port *p,
 		count(&c->cnt, CNT_DROP_ADDRESS);
 		return NULL;
 	}
-	flow = udp_port_flow(c, p, &addr, port);
+	flow = last_flow(c, p, &addr, port);
 	if (flow)
 		return flow;
+	flow = udp_port_flow(c, p, &addr, port);
+	if (flow) {
+		p->last = flow_sidx(&c->ft, flow, !udp_tapside(flow));
+		return flow;
+	}
 	i = remote_find(ports, port_index(ports, p), &addr);
 	if (!c->udp_strict && i != KEYED_NONE && ports->remote[i].flows &&
 	    ports->remote[i].unasked < UDP_UNASKED_MAX)

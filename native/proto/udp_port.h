@@ -41,6 +41,7 @@
  * @addr:	Our address
  * @fd:		Socket, bound to them
  * @flows:	Flows that use it
+ * @last:	Flow of the datagram that was received last; it may be gone
  * @batch:	Datagrams to ask for in the next recvmmsg()
  * @large:	A datagram longer than a small slot was seen
  * @ttl:	TTL the socket has, 0: not set yet
@@ -52,6 +53,7 @@ struct udp_port {
 	union inany addr;
 	int fd;
 	uint32_t flows;
+	flow_sidx_t last;
 	uint16_t batch;
 	bool large;
 	uint8_t ttl;
@@ -143,7 +145,7 @@ struct flow *udp_port_flow(struct ctx *c, const struct udp_port *p,
 
 /* udp_port_admit() - The same for the sender of a datagram, which may begin a
  * flow; NULL if it may not (counted) */
-struct flow *udp_port_admit(struct ctx *c, const struct udp_port *p,
+struct flow *udp_port_admit(struct ctx *c, struct udp_port *p,
 			    const union sockaddr_inany *sender);
 
 #endif /* PASSTPY_PROTO_UDP_PORT_H */
