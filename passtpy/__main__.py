@@ -26,6 +26,7 @@ COMMANDS = (
     "ports",
     "stats",
     "log",
+    "capture",
     "close",
     "events",
     "reload",
@@ -45,9 +46,10 @@ Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... --netns PATH|NAME
        passtpy passt [OPTION]...
        passtpy pesto [OPTION]... PATH
-       passtpy ls|flows|top|explain|rules|ports|stats|log|close|events|reload|stop
+       passtpy ls|flows|top|explain|rules|ports|stats|log|capture|close
+       passtpy events|reload|stop
 
-The last line asks or changes what is running: `passtpy flows --help`, and so on.
+The last two lines ask or change what is running: `passtpy flows --help`, and so on.
 `passtpy pasta --help` and `passtpy passt --help` list the options. The programs may
 also be called passtpy-pasta and passtpy-passt or, through links, pasta and passt.
 """

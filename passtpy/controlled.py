@@ -19,6 +19,7 @@ from passtpy._native import COUNTER_MEANINGS, COUNTERS, Event
 from passtpy.addr import Address, Mac, from_inany
 from passtpy.config.model import AttachPath, AttachPid, Config, ServeSocket
 from passtpy.config.portrule import PortTable
+from passtpy.control.capture import Captures, Counts
 from passtpy.control.events import Events
 from passtpy.control.flows import PIF_NAMES
 from passtpy.control.forwards import Applied, Listed
@@ -279,6 +280,38 @@ class EventFeed:
             self.events.publish("flow.closed", about)
 
 
+class PacketRings:
+    """The datapath's side of captures."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def start(self, program: bytes, sides: int, snaplen: int) -> int:
+        return self._parts.engine.datapath.capture_start(program, sides, snaplen)
+
+    def take(
+        self, number: int, room: int, packets: int, last: bool
+    ) -> tuple[bytes, int, bool]:
+        return self._parts.engine.datapath.capture_take(number, room, packets, last)
+
+    def counts(self, number: int) -> Counts:
+        found = self._parts.engine.datapath.capture_counts(number)
+        return Counts((found[0], found[2]), (found[1], found[3]), found[4])
+
+    def finish(self, number: int) -> None:
+        self._parts.engine.datapath.capture_finish(number)
+
+    def stop(self, number: int) -> None:
+        self._parts.engine.datapath.capture_stop(number)
+
+    def now(self) -> int:
+        return time.time_ns()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> Callable[[], None]:
+        assert self._parts.loop is not None
+        return self._parts.loop.call_later(seconds, callback).cancel
+
+
 class Control:
     """Serves all control sockets."""
 
@@ -289,6 +322,7 @@ class Control:
         self._parts = parts
         parts.clients = self.counters
         self._feed = EventFeed(parts)
+        self._captures = Captures(PacketRings(parts))
         self._users = frozenset((0, owner))
         self._servers = [
             Server(
@@ -319,6 +353,7 @@ class Control:
     def close(self) -> None:
         """Hang up on everybody."""
         self._feed.events.close()
+        self._captures.close()
         for server in self._servers:
             server.close()
 
@@ -350,6 +385,7 @@ class Control:
             forwards=forwards,
             logging=LogLevels(parts),
             events=self._feed.events,
+            captures=self._captures,
         )
         verbs = (METRICS,) if kind == "metrics" else VERBS
         router = Router(verbs, owners, self._failed)

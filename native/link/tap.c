@@ -49,6 +49,7 @@ void tap_free(struct tap *t)
 	tap_faults_free(t);
 #endif
 	pcap_free(&t->pcap);
+	capture_stop_all(&t->captures);
 	if (t->ops->free)
 		t->ops->free(t);
 	tap_lent_free(t);
@@ -61,6 +62,22 @@ void tap_free(struct tap *t)
 	t->fd = -1;
 }
 
+/* tap_is_watched() - Does anybody capture? One question for all of them */
+static inline bool tap_is_watched(const struct tap *t)
+{
+	return (t->pcap.fd >= 0) | (t->captures != NULL);
+}
+
+/* tap_show() - Show a frame to those who capture */
+static void tap_show(struct tap *t, bool from_guest, const struct iovec *iov,
+		     unsigned n)
+{
+	if (!pcap_frame(&t->pcap, iov, n))
+		count(t->cnt, CNT_PCAP_LOST);
+	if (t->captures)
+		capture_frame(t->captures, from_guest, iov, n);
+}
+
 /* tap_count_read() - Count and capture a batch as it came from the guest */
 static void tap_count_read(struct tap *t, int n)
 {
@@ -71,13 +88,12 @@ static void tap_count_read(struct tap *t, int n)
 	count_n(t->cnt, CNT_TAP_RX_FRAMES, (uint64_t)n);
 	count_n(t->cnt, CNT_TAP_RX_BYTES, bytes);
 
-	if (t->pcap.fd < 0)
+	if (!tap_is_watched(t))
 		return;
 	for (int i = 0; i < n; i++) {
 		struct iovec iov = { t->rx[i].data, t->rx[i].len };
 
-		if (!pcap_frame(&t->pcap, &iov, 1))
-			count(t->cnt, CNT_PCAP_LOST);
+		tap_show(t, true, &iov, 1);
 	}
 }
 
@@ -108,8 +124,7 @@ static void tap_capture_sent(struct tap *t, const struct frame_out *f,
 	iov[0].iov_len = f->hdr_len;
 	for (unsigned i = 0; i < n; i++)
 		iov[1 + i] = payload[i];
-	if (!pcap_frame(&t->pcap, iov, 1 + n))
-		count(t->cnt, CNT_PCAP_LOST);
+	tap_show(t, false, iov, 1 + n);
 }
 
 /* tap_put() - Hand one frame to the backend, count and capture it */
@@ -130,7 +145,7 @@ static int tap_put(struct tap *t, struct frame_out *f,
 	}
 	count(t->cnt, CNT_TAP_TX_FRAMES);
 	count_n(t->cnt, CNT_TAP_TX_BYTES, (uint64_t)f->hdr_len + len);
-	if (t->pcap.fd >= 0)
+	if (tap_is_watched(t))
 		tap_capture_sent(t, f, payload, n);
 	return 0;
 }

@@ -28,6 +28,7 @@
 #include "base/counters.h"
 #include "base/inany.h"
 #include "base/wire.h"
+#include "link/capture.h"
 #include "link/pcap.h"
 #include "table/epoll.h"
 #include "table/flow_log.h"
@@ -172,7 +173,8 @@ struct tap_faults {
  * @copied:	Bytes of it
  * @lent:	Debug builds: payload of open batches
  * @cnt:	Counters
- * @pcap:	Capture, if on
+ * @pcap:	Capture to a file, if on
+ * @captures:	Captures that come and go, or NULL: none is on
  */
 struct tap {
 	int fd;
@@ -202,6 +204,7 @@ struct tap {
 #endif
 	struct counters *cnt;
 	struct pcap pcap;
+	struct captures *captures;
 #ifdef PASSTPY_FAULTS
 	struct tap_faults faults;
 #endif

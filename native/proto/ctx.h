@@ -91,4 +91,14 @@ static inline void ctx_close_later(struct ctx *c, int fd)
 	c->dead[c->n_dead++] = fd;
 }
 
+/* ctx_moved() - Payload of a flow was given to side @to: for captures, if any
+ * is on; see capture_moved() */
+static inline void ctx_moved(struct ctx *c, const struct flow *flow,
+			     unsigned to, const struct iovec *iov, uint32_t len,
+			     uint32_t size)
+{
+	if (c->tap.captures)
+		capture_moved(c->tap.captures, flow, to, iov, len, size);
+}
+
 #endif /* PASSTPY_PROTO_CTX_H */

@@ -222,17 +222,20 @@ static void ping_errors(struct ctx *c, struct flow *flow)
 }
 
 /* ping_send() - One request; the kernel sets identifier and checksum */
-static int ping_send(const struct ctx *c, struct flow *flow,
-		     const struct frame *f)
+static int ping_send(struct ctx *c, struct flow *flow, const struct frame *f)
 {
 	uint32_t len = ECHO_HLEN + f->payload_len;
+	int err = 0;
 
 	if (ping_flow_of(flow)->raw)
-		return ping_raw_send(c, flow, f->eth + f->l4, len);
-	if (send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
-		 MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		return errno;
-	return 0;
+		err = ping_raw_send(c, flow, f->eth + f->l4, len);
+	else if (send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
+		      MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		err = errno;
+	if (!err)
+		ctx_moved(c, flow, TGTSIDE,
+			  &(struct iovec){ f->eth + f->l4, len }, len, len);
+	return err;
 }
 
 /* ping_lost() - A request that could not be sent: tell the guest if ICMP can */
@@ -333,6 +336,8 @@ static void ping_to_tap(struct ctx *c, struct flow *flow, const uint8_t *msg,
 	memcpy(&echo, msg, sizeof(echo));
 	if (echo.type != reply || echo.code)
 		return;
+	iov = (struct iovec){ (void *)msg, len };
+	ctx_moved(c, flow, INISIDE, &iov, len, len);
 	echo.id = htons(guest->eport);
 	iov = (struct iovec){ (void *)(msg + ECHO_HLEN), payload };
 	memcpy(frame_ip(&f, &c->tap, &guest->oaddr, &guest->eaddr, proto,

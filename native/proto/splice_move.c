@@ -48,6 +48,8 @@ static uint32_t splice_send(struct ctx *c, struct flow *flow, unsigned to,
 		took = 0;
 	}
 	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)took));
+	if (took)
+		ctx_moved(c, flow, to, iov, (uint32_t)took, 0);
 	flow_log(&c->log, c->now, SPLICE_SEND, flow, to, len, took, err);
 	if (took < len &&
 	    (!err || err == EAGAIN || err == ENOBUFS || err == ENOMEM))

@@ -27,6 +27,8 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 		took = -errno;
 	budget_spend(&c->budget,
 		     WORK_CALL + work_bytes((uint64_t)MAX(took, 0)));
+	if (took > 0)
+		ctx_moved(c, flow, tcp_sockside(flow), iov, (uint32_t)took, 0);
 	flow_log(&c->log, c->now, TCP_SOCK_SEND, flow, len, MAX(took, 0),
 		 took < 0 ? -took : 0, 0);
 	return took == -EAGAIN || took == -ENOBUFS || took == -ENOMEM ? 0 :

@@ -124,6 +124,9 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 
 	sent = send_frames(c, flow, conn->snd_nxt, c->bufs, got, last);
 	conn->snd_nxt += sent;
+	if (sent)
+		ctx_moved(c, flow, tcp_tapside(flow),
+			  &(struct iovec){ c->bufs, sent }, sent, 0);
 	if (sent == got && end) {
 		sock_ended(c, flow);
 		tcp_event(c, flow, TCP_EV_FIN_SENT);
@@ -268,7 +271,10 @@ bool tcp_probe_window(struct ctx *c, struct flow *flow)
 	/* If the guest takes the byte, its ACK moves snd_una: count it sent */
 	if (!tcp_send(c, flow, TCP_FLAG_ACK | TCP_FLAG_PSH, conn->snd_una,
 		      &byte, 1) &&
-	    conn->snd_nxt == conn->snd_una)
+	    conn->snd_nxt == conn->snd_una) {
 		conn->snd_nxt++;
+		ctx_moved(c, flow, tcp_tapside(flow),
+			  &(struct iovec){ &byte, 1 }, 1, 0);
+	}
 	return true;
 }

@@ -78,6 +78,7 @@ void udp_run_to_tap(struct ctx *c, struct flow *flow, const struct udp_run *run,
 	unsigned tapside = udp_tapside(flow), lost = 0;
 	const struct flowside *guest = &flow->f.side[tapside];
 
+	ctx_moved(c, flow, tapside, run->iov, run->bytes, run->size);
 	/* A run as it came by UDP_GRO may be longer than those we make */
 	if (run->segs == 1 ||
 	    (c->tap.uso && run->bytes <= udp_run_max(flow, tapside) &&

@@ -144,9 +144,10 @@ static void udp_tx_message(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 }
 
 static void udp_tx_done(struct ctx *c, struct flow *flow, unsigned to,
-			unsigned segs, uint32_t bytes)
+			const struct udp_run *run)
 {
-	flow_touch(flow, !to, segs, bytes, c->now);
+	ctx_moved(c, flow, to, run->iov, run->bytes, run->size);
+	flow_touch(flow, !to, run->segs, run->bytes, c->now);
 }
 
 /* udp_tx_mtu() - MTU towards the peer, or -errno */
@@ -206,7 +207,7 @@ static int udp_tx_one(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	udp_tx_message(c, flow, tx, run, &ctl, &mh);
 	if (sendmsg(tx->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return errno;
-	udp_tx_done(c, flow, tx->to, run->segs, run->bytes);
+	udp_tx_done(c, flow, tx->to, run);
 	return 0;
 }
 
@@ -342,8 +343,7 @@ void udp_tx_flush(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 		if (sent > 0) {
 			retry = false;
 			for (; sent--; i++)
-				udp_tx_done(c, flow, tx->to, tx->run[i].segs,
-					    tx->run[i].bytes);
+				udp_tx_done(c, flow, tx->to, &tx->run[i]);
 			continue;
 		}
 		i += udp_tx_failed(c, flow, tx, &tx->run[i], tx->n - i, errno,

@@ -388,6 +388,20 @@ static PyMethodDef methods[] = {
 	{ "ping_raw", METHOD(py_ping_raw), METH_O,
 	  SIGNATURE(
 		  "ping_raw($self, fd, /)") "Take over a raw socket, to be lent to echo" },
+	{ "capture_start", METHOD(py_capture_start), METH_KW,
+	  SIGNATURE(
+		  "capture_start($self, filter, sides, snaplen)") "Begin a capture; return its number" },
+	{ "capture_take", METHOD(py_capture_take), METH_KW,
+	  SIGNATURE("capture_take($self, number, room, packets, "
+		    "last=False)") "Take packets as blocks of a pcapng file" },
+	{ "capture_counts", METHOD(py_capture_counts), METH_O,
+	  SIGNATURE(
+		  "capture_counts($self, number, /)") "Packets seen and dropped at the tap, at sockets; bytes that wait" },
+	{ "capture_finish", METHOD(py_capture_finish), METH_O,
+	  SIGNATURE(
+		  "capture_finish($self, number, /)") "Take no more packets in; the rest may be taken out" },
+	{ "capture_stop", METHOD(py_capture_stop), METH_O,
+	  SIGNATURE("capture_stop($self, number, /)") "End a capture" },
 #ifdef PASSTPY_FAULTS
 	{ "faults", METHOD(py_faults), METH_KW,
 	  SIGNATURE(

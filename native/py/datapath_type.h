@@ -40,6 +40,15 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
 
+/* datapath_capture.c: captures that come and go */
+PyObject *py_capture_start(struct py_datapath *self, PyObject *args,
+			   PyObject *kwargs);
+PyObject *py_capture_take(struct py_datapath *self, PyObject *args,
+			  PyObject *kwargs);
+PyObject *py_capture_counts(struct py_datapath *self, PyObject *number);
+PyObject *py_capture_finish(struct py_datapath *self, PyObject *number);
+PyObject *py_capture_stop(struct py_datapath *self, PyObject *number);
+
 #ifdef PASSTPY_FAULTS
 PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 #endif

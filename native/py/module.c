@@ -21,6 +21,8 @@ static int module_exec(PyObject *module)
 		return -1;
 	if (PyModule_AddType(module, state->datapath))
 		return -1;
+	if (PyModule_AddFunctions(module, passtpy_capture_methods))
+		return -1;
 	return PyModule_AddFunctions(module, passtpy_privilege_methods);
 }
 

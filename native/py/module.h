@@ -35,6 +35,9 @@ PyObject *record_from_errno(const struct module_state *state, int err);
 PyObject *record_from_event(const struct module_state *state,
 			    const struct log_record *event);
 
+/* datapath_capture.c: functions that need no datapath */
+extern PyMethodDef passtpy_capture_methods[];
+
 /* constants.c */
 int constants_add(PyObject *module);
 

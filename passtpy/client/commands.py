@@ -290,6 +290,12 @@ def _stop(args: Namespace) -> int:
     return 0
 
 
+def _capture(args: Namespace) -> int:
+    from passtpy.client.capture import run_capture
+
+    return run_capture(_client(args), args)
+
+
 def _completion(args: Namespace) -> int:
     from passtpy.client.completion import completion
 
@@ -389,6 +395,28 @@ COMMANDS: tuple[Command, ...] = (
                 help="the new level",
             ),
             _arg("--for", dest="seconds", type=int, help="seconds until it goes back"),
+        ),
+    ),
+    Command(
+        "capture",
+        "capture packets, as pcapng",
+        _capture,
+        (
+            _FILTER,
+            _arg("-w", "--write", metavar="FILE", help="where to; - is stdout"),
+            _arg(
+                "--side",
+                choices=("tap", "sockets", "both"),
+                default="both",
+                help="where packets are seen",
+            ),
+            _arg("-s", "--snaplen", type=int, help="bytes kept of a packet"),
+            _arg("-c", "--packets", type=int, help="packets until it ends"),
+            _arg("--bytes", type=int, help="bytes the file may have"),
+            _arg("--seconds", type=int, help="time until it ends"),
+            _arg("--list", action="store_true", help="captures that run"),
+            _arg("--stop", type=int, metavar="ID", help="end a capture"),
+            _arg("--stop-all", action="store_true", help="end all captures"),
         ),
     ),
     Command(

@@ -156,11 +156,26 @@ class Client:
             while line := _guarded(response.readline):
                 yield json.loads(line)
 
-    def chunks(
+    def stream(
         self, method: str, path: str, query: Mapping[str, object] | None = None
-    ) -> Iterator[bytes]:
-        """Yield the bytes of an endless answer, as they come."""
-        with self._open(method, path, query, None, None) as response:
+    ) -> "ByteStream":
+        """Return an endless answer that is bytes."""
+        return ByteStream(self._open(method, path, query, None, None))
+
+
+class ByteStream:
+    """An answer that goes on until either side ends it."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def header(self, name: str) -> str:
+        """Return what was told before the first byte."""
+        return self._response.headers[name] or ""
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield bytes as they come."""
+        with self._response as response:
             while chunk := _guarded(lambda: response.read1(65536)):
                 yield chunk
 

@@ -89,9 +89,7 @@ def _schema(param: Param) -> dict[str, Any]:
 
 
 def _operation(verb: Verb[Any]) -> dict[str, Any]:
-    media = "text/plain" if verb.path == "/metrics" else "application/json"
-    if verb.lines:
-        media = "application/x-ndjson"
+    media = "application/x-ndjson" if verb.lines else verb.media
     operation: dict[str, Any] = {
         "operationId": verb.name,
         "summary": verb.help,

@@ -6,12 +6,15 @@
 
 `src` is who started the flow, `dst` whom it asked for or where it was led; a primitive
 without either is about both. Two expressions side by side mean `and`. The result is a
-plain predicate over flow records, so that a long listing costs one call for each.
+plain predicate over flow records, so that a long listing costs one call for each, and
+the same as a program for the datapath, which asks it about packets.
 """
 
 import re
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from ipaddress import ip_network
+from struct import Struct
 from typing import NoReturn
 
 from passtpy.addr import V4_PREFIX
@@ -22,6 +25,27 @@ Endpoint = tuple[bytes, int]  # inany, port
 
 MAX_DEPTH = 50  # of parentheses and negations
 MAX_WORDS = 500
+MAX_STEPS = 1024  # of a program
+
+
+_MOST = 2**64 - 2  # the number after it means that there is no flow
+_STEP = Struct("=BBHHHQ16s16s")  # struct filter_step of native/table/filter.h
+
+
+class _Code(IntEnum):
+    """What a step of a program does: enum filter_code."""
+
+    NOT = 0
+    AND = 1
+    OR = 2
+    TYPE = 3
+    ADDR = 4
+    PORT = 5
+    PIF = 6
+    V4 = 7
+    RULE = 8
+    ID = 9
+    COUNT = 10
 
 
 class FilterError(ValueError):
@@ -45,6 +69,15 @@ class Context:
 
 
 Predicate = Callable[[FlowRecord], bool]
+
+
+@record
+class Filter:
+    """An expression as a predicate, and as steps of a program, in postfix order."""
+
+    takes: Predicate
+    steps: tuple[bytes, ...] = ()
+
 
 # Every word, for people; a test tries each.
 FIELDS = (
@@ -79,6 +112,7 @@ _NUMBERS: dict[str, Callable[[FlowRecord, int], int]] = {
     "age": lambda f, now: now - f.created_ns,
     "idle": lambda f, now: now - f.last_use_ns,
 }
+_DIRECTIONS = ("", "src", "dst")  # enum filter_ends
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
     ">": lambda a, b: a > b,
     "<": lambda a, b: a < b,
@@ -87,6 +121,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "=": lambda a, b: a == b,
     "==": lambda a, b: a == b,
 }
+_COMPARISONS = (">", "<", ">=", "<=", "=")  # enum filter_compare
 _WORDS = re.compile(r'\s*(?:"([^"]*)"|([()!])|(&&|\|\||[<>]=?|==?)|([^\s()<>=!&|"]+))')
 
 
@@ -149,9 +184,9 @@ class _Parser:
         self._at = 0
         self._depth = 0
 
-    def parse(self) -> Predicate:
+    def parse(self) -> Filter:
         if not self._words:
-            return lambda flow: True
+            return Filter(lambda flow: True)
         found = self._either()
         if self._at < len(self._words):
             self._fail("expected and, or, or the end")
@@ -179,13 +214,13 @@ class _Parser:
         self._at += 1
         return True
 
-    def _either(self) -> Predicate:
+    def _either(self) -> Filter:
         found = self._both()
         while self._take("or", "||"):
             found = _or(found, self._both())
         return found
 
-    def _both(self) -> Predicate:
+    def _both(self) -> Filter:
         found = self._negated()
         while self._take("and", "&&") or self._more():
             found = _and(found, self._negated())
@@ -194,7 +229,7 @@ class _Parser:
     def _more(self) -> bool:
         return self._at < len(self._words) and self._peek() not in ("or", "||", ")")
 
-    def _negated(self) -> Predicate:
+    def _negated(self) -> Filter:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             self._fail("too deep")
@@ -202,10 +237,9 @@ class _Parser:
         self._depth -= 1
         return found
 
-    def _unary(self) -> Predicate:
+    def _unary(self) -> Filter:
         if self._take("not", "!"):
-            inner = self._negated()
-            return lambda flow: not inner(flow)
+            return _not(self._negated())
         if self._take("("):
             inner = self._either()
             if not self._take(")"):
@@ -213,11 +247,12 @@ class _Parser:
             return inner
         return self._primitive()
 
-    def _primitive(self) -> Predicate:
+    def _primitive(self) -> Filter:
         word = self._next("an expression").lower()
         if word in _TYPES:
             types = _TYPES[word]
-            return lambda flow: flow.type in types
+            bits = sum(1 << kind for kind in types)
+            return Filter(lambda flow: flow.type in types, _step(_Code.TYPE, 0, bits))
         if word in _NUMBERS:
             return self._number(word)
         match word:
@@ -236,13 +271,16 @@ class _Parser:
                 return self._id()
             case "ip" | "ip6":
                 v4 = word == "ip"
-                return lambda flow: flow.eaddr0.startswith(V4_PREFIX) is v4
+                return Filter(
+                    lambda flow: flow.eaddr0.startswith(V4_PREFIX) is v4,
+                    _step(_Code.V4, v4),
+                )
         if _network(word) is None:
             self._fail(f"unknown word {word!r}", back=1)
         self._at -= 1
         return self._address("")
 
-    def _directed(self, direction: str) -> Predicate:
+    def _directed(self, direction: str) -> Filter:
         self._take("=", "==", "eq")
         word = self._peek()
         if word in ("host", "net", "port", "portrange"):
@@ -250,58 +288,78 @@ class _Parser:
             return self._place(word, direction)
         return self._address(direction)
 
-    def _place(self, kind: str, direction: str) -> Predicate:
+    def _place(self, kind: str, direction: str) -> Filter:
         if kind in ("host", "net"):
             return self._address(direction)
         return self._port(direction)
 
-    def _address(self, direction: str) -> Predicate:
+    def _address(self, direction: str) -> Filter:
         text = self._next("an address or network")
         found = _network(text)
         if found is None:
             self._fail(f"{text!r} is no address or network", back=1)
         value, mask = found
+        steps = _step(
+            _Code.ADDR,
+            _DIRECTIONS.index(direction),
+            value=value.to_bytes(16),
+            mask=mask.to_bytes(16),
+        )
         if mask == (1 << 128) - 1:
             exact = value.to_bytes(16)
-            return lambda flow: any(a == exact for a, _ in _ends(flow, direction))
-        return lambda flow: any(
-            int.from_bytes(a) & mask == value for a, _ in _ends(flow, direction)
+            return Filter(
+                lambda flow: any(a == exact for a, _ in _ends(flow, direction)), steps
+            )
+        return Filter(
+            lambda flow: any(
+                int.from_bytes(a) & mask == value for a, _ in _ends(flow, direction)
+            ),
+            steps,
         )
 
-    def _port(self, direction: str) -> Predicate:
+    def _port(self, direction: str) -> Filter:
         text = self._next("a port")
         low, dash, high = text.removeprefix(":").partition("-")
         last = high if dash else low
         if not (low.isdecimal() and last.isdecimal()) or int(last) > 65535:
             self._fail(f"{text!r} is no port", back=1)
         span = range(int(low), int(last) + 1)
-        return lambda flow: any(port in span for _, port in _ends(flow, direction))
+        side = _DIRECTIONS.index(direction)
+        return Filter(
+            lambda flow: any(port in span for _, port in _ends(flow, direction)),
+            _step(_Code.PORT, side, low=int(low), high=int(last)),
+        )
 
-    def _from(self) -> Predicate:
+    def _from(self) -> Filter:
         text = self._next("guest, host or namespace").lower()
         pif = _FROM.get(text)
         if pif is None:
             self._fail("expected guest, host or namespace", back=1)
-        return lambda flow: flow.pif0 == pif
+        return Filter(lambda flow: flow.pif0 == pif, _step(_Code.PIF, pif))
 
-    def _rule(self) -> Predicate:
+    def _rule(self) -> Filter:
         text = self._next("the name or id of a rule")
         ids = self._context.rules.get(text, frozenset())
         if text.isdecimal():
             ids |= {int(text)}
         if not ids:
             self._fail(f"no rule is called {text!r}", back=1)
-        return lambda flow: flow.rule in ids
+        steps: tuple[bytes, ...] = ()
+        for each in sorted(ids):
+            steps += _step(_Code.RULE, 0, each)
+            steps += _step(_Code.OR) if len(steps) > 1 else ()
+        return Filter(lambda flow: flow.rule in ids, steps)
 
-    def _id(self) -> Predicate:
+    def _id(self) -> Filter:
         text = self._next("the id of a flow")
         if not text.isdecimal():
             self._fail(f"{text!r} is no id of a flow", back=1)
         number = int(text)
-        return lambda flow: flow.flow_id == number
+        return Filter(lambda flow: flow.flow_id == number, _step(_Code.ID, 0, number))
 
-    def _number(self, what: str) -> Predicate:
-        compare = _COMPARE.get(self._next("one of > < >= <= ="))
+    def _number(self, what: str) -> Filter:
+        sign = self._next("one of > < >= <= =")
+        compare = _COMPARE.get(sign)
         if compare is None:
             self._fail("expected one of > < >= <= =", back=1)
         units = _TIMES if what in ("age", "idle") else _SIZES
@@ -311,17 +369,51 @@ class _Parser:
             self._fail(f"{text!r} is no number of that kind", back=1)
         bound = int(found[1]) * units[found[2]]
         value, now = _NUMBERS[what], self._context.now
-        return lambda flow: compare(value(flow, now), bound)
+        sort = _COMPARISONS.index(sign.replace("==", "="))
+        return Filter(
+            lambda flow: compare(value(flow, now), bound),
+            _step(_Code.COUNT, list(_NUMBERS).index(what), bound, low=sort),
+        )
 
 
-def _and(a: Predicate, b: Predicate) -> Predicate:
-    return lambda flow: a(flow) and b(flow)
+def _step(
+    code: _Code,
+    arg: int = 0,
+    number: int = 0,
+    *,
+    low: int = 0,
+    high: int = 0,
+    value: bytes = b"",
+    mask: bytes = b"",
+) -> tuple[bytes]:
+    number = min(number, _MOST)  # beyond, nothing has it either
+    return (_STEP.pack(code, arg, low, high, 0, number, value, mask),)
 
 
-def _or(a: Predicate, b: Predicate) -> Predicate:
-    return lambda flow: a(flow) or b(flow)
+def _not(a: Filter) -> Filter:
+    return Filter(lambda flow: not a.takes(flow), a.steps + _step(_Code.NOT))
+
+
+def _and(a: Filter, b: Filter) -> Filter:
+    left, right = a.takes, b.takes
+    steps = a.steps + b.steps + _step(_Code.AND)
+    return Filter(lambda flow: left(flow) and right(flow), steps)
+
+
+def _or(a: Filter, b: Filter) -> Filter:
+    left, right = a.takes, b.takes
+    steps = a.steps + b.steps + _step(_Code.OR)
+    return Filter(lambda flow: left(flow) or right(flow), steps)
 
 
 def compile_filter(text: str, context: Context) -> Predicate:
     """Return the predicate that `text` describes; an empty text takes every flow."""
-    return _Parser(text, context).parse()
+    return _Parser(text, context).parse().takes
+
+
+def compile_program(text: str, context: Context) -> bytes:
+    """Return the same for `Datapath.capture_start`; empty: everything."""
+    steps = _Parser(text, context).parse().steps
+    if len(steps) > MAX_STEPS:
+        raise FilterError("too long", 1)
+    return b"".join(steps)

@@ -8,6 +8,7 @@ one has left, so that neither a long list nor a slow client takes a turn from pa
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Generic
 from urllib.parse import parse_qsl, unquote
 
@@ -292,7 +293,7 @@ class Conversation(Generic[Owners]):
                 self._stream = reply
                 reply.wake = lambda: self.woken()
                 self.woken()
-                return self._head(status, reply.media_type, None)
+                return self._head(status, reply.media_type, None, reply.headers)
             case Later(result=None):
                 self._later = reply
                 reply.wake = lambda: self.woken()
@@ -314,8 +315,14 @@ class Conversation(Generic[Owners]):
         sent = self._head(status, media_type, len(body))
         return sent + self._send(h11.Data(data=body)) + self._send(h11.EndOfMessage())
 
-    def _head(self, status: int, media_type: str, length: int | None) -> bytes:
-        headers = [("content-type", media_type)]
+    def _head(
+        self,
+        status: int,
+        media_type: str,
+        length: int | None,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> bytes:
+        headers = [("content-type", media_type), *more.items()]
         if length is not None:
             headers.append(("content-length", str(length)))
         reason = _REASONS.get(status, "Error")

@@ -8,6 +8,7 @@ are asked of them. A test answers them itself.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from passtpy.control.capture import Captures
 from passtpy.control.events import Events
 from passtpy.control.forwards import Forwards
 from passtpy.control.verb import Json, Later, Value
@@ -96,3 +97,4 @@ class Owners:
     forwards: Forwards
     logging: Logging
     events: Events
+    captures: Captures

@@ -246,6 +246,7 @@ class _Client:
             del self._waiting[:sent]
             if sent:
                 self._heard()
+                self._catch_up()
         if bool(self._waiting) is not self._writes:
             self._writes = bool(self._waiting)
             if self._writes:
@@ -263,6 +264,11 @@ class _Client:
             self._wake()
         if self._silence is None and not (dialect.streaming and not self._waiting):
             self._heard()
+
+    def _catch_up(self) -> None:
+        """Go on with an answer that stopped because the client was behind."""
+        if self._writes and self._dialect.streaming:
+            self._wake()
 
     def _wake(self) -> None:
         """Make the next piece of the answer soon, unless the client is behind."""

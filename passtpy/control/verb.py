@@ -157,6 +157,7 @@ class Stream:
 
     def __init__(self, media_type: str) -> None:
         self.media_type = media_type
+        self.headers: dict[str, str] = {}  # what else a client is told before
         self.wake: Callable[[], None] = lambda: None
         self.ended = False
 
@@ -201,6 +202,7 @@ class Verb(Generic[Owners]):
     params: tuple[Param, ...] = ()
     lenient: bool = False  # what is unknown is ignored
     lines: bool = False  # the answer is any number of objects, one a line
+    media: str = "application/json"  # of the answer
 
     def read(self, given: Mapping[str, object]) -> Arguments:
         """Return checked arguments; ControlError for what is unknown or missing."""

@@ -7,7 +7,14 @@ from typing import Any
 from passtpy.config.late import PORT_OPTIONS
 from passtpy.config.portrule import Able, PortRule, PortTable, Side
 from passtpy.config.ports import PortContext, ephemeral_ports, read_ports
-from passtpy.control.filter import Context, FilterError, Predicate, compile_filter
+from passtpy.control.capture import RULES_TOLD, SIDES, SNAPLEN, Wish
+from passtpy.control.filter import (
+    Context,
+    FilterError,
+    Predicate,
+    compile_filter,
+    compile_program,
+)
 from passtpy.control.flows import chosen, listing
 from passtpy.control.forwards import Listed, with_rules, without_rules
 from passtpy.control.metrics import MEDIA_TYPE, metrics
@@ -29,6 +36,7 @@ from passtpy.control.verb import (
 from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
+MIN_FILE = 256 * 1024  # bytes of a capture: its header tells of rules
 MAX_SPECS = 1000  # in one batch
 LEVELS = tuple(level.name.lower() for level in LogLevel)
 # How a specification names its table and protocol; long names as on command lines.
@@ -40,15 +48,23 @@ SPEC_KINDS = {
 }
 
 
-def _filter(owners: Owners, text: str) -> Predicate:
+def _context(owners: Owners) -> Context:
     names: dict[str, frozenset[int]] = {}
     for rule in owners.rules.listed():
         if rule.name:
             names[rule.name] = names.get(rule.name, frozenset()) | {rule.id}
+    return Context(names, owners.flows.now())
+
+
+def _wrong_filter(error: FilterError) -> ControlError:
+    return ControlError(Code.BAD_REQUEST, str(error), "filter")
+
+
+def _filter(owners: Owners, text: str) -> Predicate:
     try:
-        return compile_filter(text, Context(names, owners.flows.now()))
+        return compile_filter(text, _context(owners))
     except FilterError as error:
-        raise ControlError(Code.BAD_REQUEST, str(error), "filter") from None
+        raise _wrong_filter(error) from None
 
 
 def get_instance(owners: Owners, _: Arguments) -> Reply:
@@ -253,6 +269,40 @@ def get_events(owners: Owners, args: Arguments) -> Reply:
     return owners.events.subscribe(args.get("since"))
 
 
+def list_captures(owners: Owners, _: Arguments) -> Reply:
+    """Answer `captures`."""
+    return Value({"captures": owners.captures.listed()})
+
+
+def capture(owners: Owners, args: Arguments) -> Reply:
+    """Answer `capture`."""
+    text = args.get("filter", "")
+    try:
+        program = compile_program(text, _context(owners))
+    except FilterError as error:
+        raise _wrong_filter(error) from None
+    rules = [
+        f"rule {rule.id}: {rule.match} {rule.outcome} ({rule.name or rule.why})"
+        for rule in owners.rules.listed()[:RULES_TOLD]
+    ]
+    wish = Wish(
+        program=program,
+        filter=text,
+        side=args.get("side", "both"),
+        snaplen=args.get("snaplen", SNAPLEN),
+        packets=args.get("packets"),
+        bytes=args.get("bytes"),
+        seconds=args.get("seconds"),
+        comments=rules,
+    )
+    return owners.captures.start(wish)
+
+
+def stop_captures(owners: Owners, args: Arguments) -> Reply:
+    """Answer `stop captures`."""
+    return Value({"captures": owners.captures.stop(args.get("id"))})
+
+
 def put_log(owners: Owners, args: Arguments) -> Reply:
     """Answer `log`."""
     owners.logging.set_level(args["level"], args.get("for_s"))
@@ -280,6 +330,7 @@ METRICS: Verb[Owners] = Verb(
     "Count, for Prometheus.",
     "Metrics as text.",
     get_metrics,
+    media="text/plain",
 )
 VERBS: tuple[Verb[Owners], ...] = (
     Verb(
@@ -407,6 +458,52 @@ VERBS: tuple[Verb[Owners], ...] = (
         get_events,
         (Param("since", Kind.INTEGER, "number of the first event wanted, if kept"),),
         lines=True,
+    ),
+    Verb(
+        "capture",
+        "POST",
+        "/v1/capture",
+        "Capture packets of the flows that a filter chooses, until a limit, until the"
+        " client leaves, or until somebody ends it.",
+        "A pcapng file, as it grows; what could not be kept is told in it.",
+        capture,
+        (
+            _FILTER,
+            Param(
+                "side",
+                Kind.TEXT,
+                "where packets are seen; both unless said",
+                choices=tuple(SIDES),
+            ),
+            Param(
+                "snaplen",
+                Kind.INTEGER,
+                "bytes kept of a packet; all unless said",
+                least=1,
+                most=SNAPLEN,
+            ),
+            Param("packets", Kind.INTEGER, "packets until it ends", least=1),
+            Param("bytes", Kind.INTEGER, "bytes the file may have", least=MIN_FILE),
+            Param("seconds", Kind.INTEGER, "time until it ends", least=1, most=10**9),
+        ),
+        media="application/x-pcapng",
+    ),
+    Verb(
+        "captures",
+        "GET",
+        "/v1/capture",
+        "List captures that run.",
+        "Captures with their ids, what they gave, and what they could not keep.",
+        list_captures,
+    ),
+    Verb(
+        "stop-captures",
+        "DELETE",
+        "/v1/capture",
+        "End captures; their clients are still given what is there.",
+        "The captures that end.",
+        stop_captures,
+        (Param("id", Kind.INTEGER, "id of the one to end; else all are", least=1),),
     ),
     Verb(
         "log",

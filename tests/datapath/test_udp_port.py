@@ -285,9 +285,7 @@ def test_another_port_of_a_remote_is_let_in(guest: Guest, plug: Plug) -> None:
     assert len(guest.misses) == 1
 
 
-def test_what_begins_unasked_is_under_the_rule_of_now(
-    guest: Guest, plug: Plug
-) -> None:
+def test_what_begins_unasked_is_under_the_rule_of_now(guest: Guest, plug: Plug) -> None:
     """The policy changed since the guest asked, and the flow is under another rule."""
     server = plug(2)
     ask(guest, server, b"x")

@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 
 #include "base/macros.h"
+#include "captures.h"
 #include "guest.h"
 #include "mutate.h"
 
@@ -459,6 +460,8 @@ static void turn(void)
 	answer_misses();
 	if (one_in(20))
 		guest_meddle(&f.g, &f.rnd);
+	if (one_in(8))
+		play_captures(f.g.dp, &f.rnd);
 	hear();
 	f.g.now += below(20) * NSEC_PER_MSEC;
 	if (one_in(200))

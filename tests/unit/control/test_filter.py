@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.control.filter import Context, FilterError, compile_filter
-from passtpy.flow import FlowRecord, FlowState, FlowType, Pif
+from passtpy.control.filter import (
+    MAX_DEPTH,
+    Context,
+    FilterError,
+    compile_filter,
+    compile_program,
+)
+from passtpy.flow import FLOW_STRUCT, FlowRecord, FlowState, FlowType, Pif
 
 SECOND = 10**9
 
@@ -48,6 +55,15 @@ def flow(**more: Any) -> FlowRecord:
         "tcp_flags1": 18,
     } | more
     return FlowRecord(**fields)
+
+
+def takes(text: str, record: FlowRecord, context: Context) -> bool:
+    """What an expression says, here and as a program of the datapath."""
+    found = compile_filter(text, context)(record)
+    program = compile_program(text, context)
+    packed = FLOW_STRUCT.pack(*record)
+    assert _native.filter_takes(program, packed, context.now) is found, text
+    return found
 
 
 CONTEXT = Context({"code hosting": frozenset((3, 4))}, now=200 * SECOND)
@@ -92,7 +108,7 @@ CONTEXT = Context({"code hosting": frozenset((3, 4))}, now=200 * SECOND)
     ],
 )
 def test_what_matches(text: str) -> None:
-    assert compile_filter(text, CONTEXT)(flow())
+    assert takes(text, flow(), CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +135,13 @@ def test_what_matches(text: str) -> None:
     ],
 )
 def test_what_does_not(text: str) -> None:
-    assert not compile_filter(text, CONTEXT)(flow())
+    assert not takes(text, flow(), CONTEXT)
 
 
 def test_ipv6_addresses_stand_with_and_without_brackets() -> None:
     v6 = flow(eaddr0=a("2001:db8::5"))
     for text in ("src 2001:db8::5", "src [2001:db8::5]", "src 2001:db8::/32", "ip6"):
-        assert compile_filter(text, CONTEXT)(v6)
+        assert takes(text, v6, CONTEXT)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +170,36 @@ def test_what_is_no_filter_says_where(text: str, message: str) -> None:
 @given(st.text(max_size=60))
 def test_any_text_is_a_filter_or_an_error(text: str) -> None:
     try:
-        compile_filter(text, CONTEXT)(flow())
+        takes(text, flow(), CONTEXT)
     except FilterError:
         return
+
+
+WORDS = (
+    "tcp udp spliced ip6 ping icmp id rule port sport 443 5 7 src dst 192.0.2.5 9"
+    " 198.51.100.0/24 host from guest and or not ( ) bytes > 1k age < 2m"
+)
+
+
+@given(st.lists(st.sampled_from(WORDS.split()), max_size=12))
+def test_the_datapath_agrees(words: list[str]) -> None:
+    try:
+        takes(" ".join(words), flow(), CONTEXT)
+    except FilterError:
+        return
+
+
+def test_the_datapath_takes_the_deepest() -> None:
+    deep = MAX_DEPTH - 4
+    text = "tcp or (udp or " * (deep // 2) + "tcp" + ")" * (deep // 2)
+    assert takes(text, flow(), CONTEXT)
+
+
+def test_a_packet_without_flow_has_no_rule() -> None:
+    bare = FLOW_STRUCT.pack(*flow(flow_id=2**64 - 1))
+    for text, found in (("rule 3", False), ("not rule 3", True), ("port 443", True)):
+        program = compile_program(text, CONTEXT)
+        assert _native.filter_takes(program, bare, 0) is found
 
 
 def test_depth_is_bounded() -> None:

@@ -26,6 +26,7 @@ class Shout:
         self.woken: Callable[[], None] = lambda: None
         self.pid = pid
         self.left = 0
+        self.backlog = 0  # pieces that a stream has now
         self.streaming = False
         self.over = False
         self.gone = False
@@ -39,6 +40,9 @@ class Shout:
             self.left = 1000
         elif data == b"wait\n":
             self.streaming = True
+        elif data == b"flood\n":
+            self.streaming, self.backlog = True, 40
+            self.woken()
         elif data == b"bug\n":
             raise ZeroDivisionError
         elif data in (b"", b"bye\n"):
@@ -50,6 +54,10 @@ class Shout:
         return self.left > 0 or self.streaming
 
     def more(self) -> bytes:
+        if self.backlog:
+            self.backlog -= 1
+            self.woken()
+            return b"x" * 65536
         if self.streaming:
             return b"event\n"
         self.left -= 1
@@ -230,3 +238,15 @@ def test_sockets_of_daemons_that_are_no_more_are_swept(
     assert left == {f"{n}.sock" for n in (elsewhere, ours, named, 4194307, "box")}
     for sock in (*made.made.values(), *kept.values()):
         sock.close()
+
+
+def test_a_stream_goes_on_when_its_client_has_caught_up(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, writer = await connect(path)
+        writer.write(b"flood\n")
+        await asyncio.sleep(0.1)  # what it does not read fills all buffers
+        for _ in range(40):
+            await reader.readexactly(65536)
+        assert SEEN[0].backlog == 0
+
+    serve(path, body)

@@ -3,10 +3,12 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import pytest
 
+from passtpy.control.capture import Captures
 from passtpy.control.events import Events
 from passtpy.control.http import Conversation, Router
 from passtpy.control.owners import Owners, Question, RuleListed
@@ -22,7 +24,8 @@ from passtpy.control.verb import (
 )
 from passtpy.control.verbs import VERBS
 from passtpy.flow import FlowRecord
-from tests.unit.control.fakes import Forwards, rule
+from tests.lab.pcapng import packets
+from tests.unit.control.fakes import Forwards, Packets, packet_block, rule
 from tests.unit.control.test_filter import SECOND, flow
 from tests.unit.control.test_http import dechunk, request, split
 
@@ -91,12 +94,21 @@ class Asker:
         self.forwards = Forwards(*rules)
         self.events = Events(clock=lambda: 1.0)
         it: Any = self.daemon
-        self.owners = Owners(it, it, it, self.forwards, it, self.events)
+        self.packets = Packets()
+        captures = Captures(self.packets)
+        self.owners = Owners(it, it, it, self.forwards, it, self.events, captures)
 
         def failed(at: str, error: Exception) -> None:
             raise error
 
-        self.client = Conversation(Router(VERBS, self.owners, failed))
+        self._router = Router(VERBS, self.owners, failed)
+        self.client = Conversation(self._router)
+
+    def beside(self) -> "Asker":
+        """Return another client of the same daemon."""
+        other = copy(self)
+        other.client = Conversation(self._router)
+        return other
 
     def raw(self, method: str, target: str, body: object = None) -> tuple[int, bytes]:
         said = self.client.receive(request(method, target, body))
@@ -281,3 +293,48 @@ def test_stop_is_polite(asker: Asker) -> None:
 def test_verbs_have_their_own_names_and_places() -> None:
     assert len({verb.name for verb in VERBS}) == len(VERBS)
     assert len({(verb.method, verb.path) for verb in VERBS}) == len(VERBS)
+
+
+def test_a_capture_is_streamed_until_its_limit(asker: Asker) -> None:
+    query = "filter=tcp+and+rule+web&packets=2&side=tap&snaplen=96"
+    said = asker.client.receive(request("POST", f"/v1/capture?{query}"))
+    assert b"capture-id: 1\r\n" in said
+    ((program, sides, snaplen),) = asker.packets.wishes
+    assert (len(program) // 48, sides, snaplen) == (3, 1, 96)
+    _, told = asker.beside().ask("GET", "/v1/capture")
+    assert [each["filter"] for each in told["captures"]] == ["tcp and rule web"]
+    asker.packets.arrive(0, *(packet_block(b"x") for _ in range(3)))
+    while asker.client.answering:
+        said += asker.client.more()
+    status, data = split(said)
+    assert status == 200
+    file = dechunk(data)
+    assert len(packets(file)) == 2
+    assert b"rule 3: tcp to any to the host (web)" in file
+
+
+def test_a_capture_is_ended_by_another_client(asker: Asker) -> None:
+    said = asker.client.receive(request("POST", "/v1/capture"))
+    other = asker.beside()
+    status, told = other.ask("DELETE", "/v1/capture?id=1")
+    assert (status, [each["id"] for each in told["captures"]]) == (200, [1])
+    while asker.client.answering:
+        said += asker.client.more()
+    assert packets(dechunk(split(said)[1])) == []
+    assert other.ask("DELETE", "/v1/capture?id=1")[0] == 404
+    assert other.ask("GET", "/v1/capture") == (200, {"captures": []})
+
+
+def test_a_client_that_leaves_ends_its_capture(asker: Asker) -> None:
+    asker.client.receive(request("POST", "/v1/capture"))
+    asker.client.leave()
+    assert asker.packets.running == {}
+
+
+@pytest.mark.parametrize(
+    "query", ["filter=tcp+blah", "side=here", "packets=0", "bytes=5", "snaplen=x"]
+)
+def test_what_cannot_be_captured_is_refused(asker: Asker, query: str) -> None:
+    status, told = asker.ask("POST", f"/v1/capture?{query}")
+    assert (status, told["error"]["field"]) == (400, query.partition("=")[0])
+    assert asker.packets.running == {}
