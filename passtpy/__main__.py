@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The programs: which one was called, and the one place where errors become lines."""
 
+# ruff: noqa: E402 (imports stand below the one thing that makes them faster)
+
 import gc
+
+# What is imported stays: to look at it again and again is a waste until we serve.
+gc.set_threshold(50_000)  # new objects between two collections
+
 import os
 import signal
 import sys
@@ -39,7 +45,6 @@ EXIT_USAGE = 2  # of passtpy and its commands; pasta and passt have 1
 STDOUT = 1
 STDERR = 2
 FIRST_FREE_FD = 3
-START_THRESHOLD = 50_000  # new objects between two collections
 USAGE = """\
 Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... PID
@@ -169,8 +174,6 @@ def _passt(words: Sequence[str]) -> int:
 
 
 def _run(config: Config) -> int:
-    # What is imported stays: to look at it again and again is a waste until we serve.
-    gc.set_threshold(START_THRESHOLD)
     from passtpy import daemon  # only now: --help needs nothing of it
 
     _leave(daemon.run(config))

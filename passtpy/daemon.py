@@ -123,6 +123,7 @@ def _run_command(config: Config, argv: tuple[str, ...]) -> int:
         theirs.close()
     try:
         session = Session(config, files)
+        session.load_opening()
         got = guest.receive(process.control)
         session.open(got, ours)
         files.write_pid()
@@ -195,6 +196,7 @@ def _attach(config: Config, target: Attach, caller: Caller) -> int:
         ours, theirs = _factory_pair(config)
         child, control = _start_configuring(config, namespaces, theirs)
         session = Session(config, files)
+        session.load_opening()
         session.load()
         got = guest.receive(control)
         session.open(got, ours)

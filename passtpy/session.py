@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
+_OPENING: Final = (
+    "passtpy.datapath",
+    "passtpy.net.forwarding.listeners",
+    "passtpy.net.host.resolv",
+)
 # One by one, so that a command which has ended need not wait for the rest.
 _SERVING: Final = (
     "logging",
@@ -115,6 +120,11 @@ class Session:
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[int] | None = None
+
+    def load_opening(self) -> None:
+        """Import what open() needs, while a child prepares the namespace."""
+        for name in _OPENING:
+            importlib.import_module(name)
 
     def load(self, ended: Callable[[], bool] = _never) -> bool:
         """Import what serves a guest; False: what is to be served has ended.
