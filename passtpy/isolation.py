@@ -47,6 +47,7 @@ _USED_LATER: Final = (
     "passtpy.services.dhcpv6",
     "passtpy.services.duid",
     "passtpy.control.stats",
+    "passtpy.net.kernel.ping",
 )
 _NOBODY: Final = RunAs(65534, 65534)
 
