@@ -43,6 +43,8 @@ apart |
 and no warning |
 | A port that cannot be had ends the opening of its table | otherwise | the start \
 fails as there; a running daemon keeps what it had |
+| A rule with an IPv6 target, from `::1` | otherwise | the guest sees an address of \
+ours that is routed, if there is one: nothing link-local gets behind it |
 | A rule with a target and `--splice-only` | same | the client is refused |
 | A datagram to a group or to 255.255.255.255 at a forwarded port | otherwise | goes \
 to the guest's address; groups are for `--multicast-relay`, which cannot loop |

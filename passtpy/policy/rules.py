@@ -21,7 +21,7 @@ from passtpy.flow import (
     IPPROTO_UDP,
     Pif,
 )
-from passtpy.record import record
+from passtpy.record import record, replace
 
 Network = IPv4Network | IPv6Network
 
@@ -247,6 +247,29 @@ def source_map(view: View) -> SourceMap:
     )
 
 
+def _routed_sources(view: View, target: Address | None) -> SourceMap:
+    """Return the same for a target that may be behind the guest.
+
+    A packet from a link-local address is never forwarded (RFC 4291 section 2.5.6):
+    where the host's loopback is one for the guest, another address of ours stands in.
+    """
+    sources, host, config = source_map(view), view.host, view.config
+    if not isinstance(target, IPv6Address) or target.is_link_local:
+        return sources
+    candidates = (
+        *(host.our6, host.gateway6, view.loopback6),
+        *(config.map_guest_addr6, config.dns_forward6),
+    )
+    for ours in candidates:
+        if ours is not None and not ours.is_link_local:
+            exact = (
+                (a, ours if b.version == 6 and b.is_link_local else b)
+                for a, b in sources.exact
+            )
+            return replace(sources, exact=tuple(exact), ours6=ours)
+    return sources
+
+
 def _spliced_sources(view: View) -> tuple[Network, ...]:
     """Return the sources of inbound flows that bypass the tap.
 
@@ -274,6 +297,8 @@ def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]
         yield match, SpliceToGuest(rule.delta, loopback, keep, over_tap), why
     if not config.splice_only:
         match = Match(Pif.HOST, protos, listeners=numbers)
+        if rule.target is not None:
+            sources = _routed_sources(view, rule.target)
         yield match, ToGuest(rule.delta, sources, rule.target), why
 
 

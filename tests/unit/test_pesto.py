@@ -11,7 +11,7 @@ import pytest
 from passtpy.config.portrule import Able, PortTable, Side
 from passtpy.config.rawrule import SIDES, from_raw
 from passtpy.control.pesto import greeting
-from passtpy.pesto import PestoError, run
+from passtpy.pesto import PestoError, main, run
 from passtpy.wire.pesto import UpdateReader
 from tests.unit.control.fakes import rule
 
@@ -28,6 +28,7 @@ class Daemon:
         self.reply = b""
         self.greeting = greeting(tables)
         self.got: dict[Side, list[str]] | None = None
+        self.raw = b""
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.bind(self.path)
         self._sock.listen()
@@ -41,6 +42,7 @@ class Daemon:
             sock.sendall(self.greeting)
             while reader.tables is None and (data := sock.recv(4096)):
                 reader.feed(data)
+                self.raw += data
             if reader.tables is not None:
                 self.got = {
                     SIDES[number]: [str(from_raw(raw)) for raw in raws]
@@ -178,3 +180,71 @@ def test_a_path_is_needed(words: list[str], message: str) -> None:
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], EPHEMERAL) == 0
     assert capsys.readouterr().out.startswith("pesto ")
+
+
+RULE = (  # -t 127.0.0.1%lo/8080-8081:8180-8181
+    "00000000000000000000ffff7f000001 00000000000000000000000000000000"
+    "6c6f0000000000000000000000000000 1f90 1f91 1ff4 06 00"
+)
+TARGET = (  # -u [::]/53:fd57:89::5/54
+    "00000000000000000000000000000000 fd570089000000000000000000000005"
+    "00000000000000000000000000000000 0035 0035 0036 11 00"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("-C HOST -C SPLICE", "01 00000000 03 00000000 00"),
+        (
+            "-C HOST -C SPLICE -t 127.0.0.1%lo/8080-8081:8180-8181",
+            f"01 00000001 {RULE} 03 00000000 00",
+        ),
+        (
+            (
+                "-C SPLICE -C HOST -A -t 127.0.0.1%lo/8080-8081:8180-8181"
+                " --udp-ports [::]/53:fd57:89::5/54"
+            ),
+            f"01 00000002 {RULE} {TARGET} 03 00000000 00",
+        ),
+    ],
+)
+def test_what_is_sent_byte_by_byte(daemon: Daemon, line: str, sent: str) -> None:
+    assert pesto(daemon, line) == 0
+    assert daemon.raw == bytes.fromhex(sent)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "message"),
+    [
+        (b"", "Error reading from control socket"),
+        (bytes.fromhex("626173696c3a7300 00000002"), "Error reading from control"),
+        (
+            bytes.fromhex("626173696c3a7300 00000002 00000080 00000010 01")
+            + bytes(128)
+            + bytes.fromhex("0000003f 00000100"),
+            "Too many forwarding rules",
+        ),
+    ],
+)
+def test_a_daemon_that_says_something_else(
+    tmp_path: Path,
+    greeting: bytes,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(tmp_path / "sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.sendall(greeting)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert main([path]) == 1
+        thread.join()
+    assert capsys.readouterr().err.startswith(message)

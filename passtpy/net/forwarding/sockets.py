@@ -7,7 +7,7 @@ nobody is served yet.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from errno import EINVAL
 from typing import Final, Protocol
 
@@ -61,7 +61,8 @@ class Sockets:
         self._loop: Loop | None = None
         # Listener numbers that have a twin: see factory.py about old kernels.
         self.doubled: set[int] = set()
-        self._had: set[int] = set()  # UDP: flows may live on at these ports
+        # UDP ports of the host that were closed, whose flows may live on at them
+        self._had: set[int] = set()
 
     def start(self, loop: Loop) -> None:
         """Open in pieces from now on."""
@@ -113,8 +114,8 @@ class Sockets:
         """Close the sockets of a port."""
         number = forward.number(port)
         self._datapath.unlisten(number)
-        if forward.rule.proto == IPPROTO_UDP:
-            self._had.add(number)
+        if forward.rule.proto == IPPROTO_UDP and forward.pif is Pif.HOST:
+            self._had.add(port)
         if number in self.doubled:
             self.doubled.discard(number)
             self._datapath.unlisten(forward.number(port, 1))
@@ -136,11 +137,11 @@ class Sockets:
         opened, failures = [], []
         place = self.place(forward, bits)
         open_port, open_shared = opener(place), opener(place, share=True)
+        had: Collection[int] = self._had if place.proto == IPPROTO_UDP else ()
         for port in ports:
             number = forward.number(port)
-            again = self._had and number in self._had
             try:
-                sock = open_shared(port) if again else open_port(port)
+                sock = open_shared(port) if port in had else open_port(port)
             except OSError as error:
                 failures.append((port, error.strerror or str(error)))
                 continue

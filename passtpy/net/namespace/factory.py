@@ -31,6 +31,7 @@ from typing import Final
 
 from passtpy.addr import Address
 from passtpy.config.ports import LOOPBACK_DEVICE
+from passtpy.flow import IPPROTO_UDP
 from passtpy.net.kernel import netlink
 from passtpy.net.kernel.listen import V4, V6, Place, opener, wildcard
 from passtpy.net.kernel.nlmsg import (
@@ -41,7 +42,7 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWROUTE,
 )
 from passtpy.net.kernel.sockdiag import open_diag, open_proc
-from passtpy.record import record
+from passtpy.record import field, record
 
 FDS_MAX: Final = 250  # the kernel takes 253 per message
 PORTS_MAX: Final = FDS_MAX // 2  # a port may need two sockets
@@ -117,12 +118,17 @@ def read_ports(answer: bytes, count: int) -> list[tuple[int, int]]:
     return list(_PORT.iter_unpack(answer))
 
 
+Openers = Sequence[Callable[[int], socket.socket]]
+
+
 @record(frozen=False)
 class _Maker:
     """What the factory has learnt about its namespace."""
 
     binds_devices: bool = True
     rtnetlink: socket.socket | None = None
+    had: set[int] = field(default_factory=set)  # UDP: flows may live on at these ports
+    openers: tuple[tuple[int, int, bool, bool] | None, Openers] = (None, ())
 
     def answer(self, request: bytes) -> Answer:
         """Make what `request` asks for."""
@@ -150,29 +156,31 @@ class _Maker:
         _, proto, families = _LISTEN.unpack_from(request)
         ports = array.array("H", request[_LISTEN.size :])
         text, fds = bytearray(), list[int]()
-        openers = self._openers(proto, families)
         for port in ports:
-            error, made = _open_all(openers, port)
+            again = proto == IPPROTO_UDP and port in self.had
+            error, made = _open_all(self._openers(proto, families, again), port)
             if error == EPERM and self.binds_devices:
                 self.binds_devices = False
-                openers = self._openers(proto, families)
-                error, made = _open_all(openers, port)
+                error, made = _open_all(self._openers(proto, families, again), port)
+            if proto == IPPROTO_UDP and made:
+                self.had.add(port)
             text += _PORT.pack(error, len(made))
             fds += made
         return bytes(text), fds
 
-    def _openers(
-        self, proto: int, families: int
-    ) -> list[Callable[[int], socket.socket]]:
-        if self.binds_devices:
-            return [opener(wildcard(proto, families, LOOPBACK_DEVICE))]
-        bits = [bit for bit in (V4, V6) if families & bit]
-        return [opener(Place(proto, _LOOPBACKS[bit])) for bit in bits]
+    def _openers(self, proto: int, families: int, share: bool) -> Openers:
+        """Return what opens a port everywhere; the same as the last time, mostly."""
+        key = proto, families, share, self.binds_devices
+        if self.openers[0] != key:
+            places = [wildcard(proto, families, LOOPBACK_DEVICE)]
+            if not self.binds_devices:
+                bits = [bit for bit in (V4, V6) if families & bit]
+                places = [Place(proto, _LOOPBACKS[bit]) for bit in bits]
+            self.openers = key, tuple(opener(place, share) for place in places)
+        return self.openers[1]
 
 
-def _open_all(
-    openers: Iterable[Callable[[int], socket.socket]], port: int
-) -> tuple[int, list[int]]:
+def _open_all(openers: Openers, port: int) -> tuple[int, list[int]]:
     """Open a port everywhere, or nowhere and tell why."""
     made: list[int] = []
     try:

@@ -56,6 +56,31 @@ def test_a_lone_zero_byte_empties_all_tables() -> None:
     assert [table.rules for table in forwards.asked[0]] == [(), ()]
 
 
+def test_a_table_told_twice_adds_up() -> None:
+    forwards = Forwards()
+    client, _ = begin(forwards)
+    other = to_raw(rule(22)).emit()
+    one = bytes.fromhex("01 00000001")
+    client.receive(one + RULE + one + other + b"\0")
+    assert [str(r) for r in forwards.asked[0][0].rules] == [
+        "TCP [127.0.0.1]%lo:8080-8081  =>  8180-8181 ",
+        "TCP [*]:22  =>  22 ",
+    ]
+
+
+def test_the_whole_of_what_a_client_is_told() -> None:
+    """As pasta told it that was started with -t 127.0.0.1%lo/8080-8081:8180-8181."""
+    client = PestoConversation(
+        Forwards(from_raw(RawRule.parse(RULE))), lambda line: None
+    )
+    assert client.begin() == bytes.fromhex(
+        "626173696c3a7300 00000002 00000080 00000010"
+        f"01 {b'HOST'.ljust(128, bytes(1)).hex()} 0000003f 00000001 {RULE.hex()}"
+        f"03 {b'SPLICE'.ljust(128, bytes(1)).hex()} 0000003f 00000000"
+        "00"
+    )
+
+
 def test_it_hangs_up_when_the_sockets_are_there() -> None:
     forwards = Forwards()
     forwards.waits = True

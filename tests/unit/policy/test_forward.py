@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where we listen for which option, and which loopback flows bypass the tap."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -345,3 +346,25 @@ def test_a_namespace_that_configured_itself_is_reached_where_it_is(
     decider = make(line)
     decider.guest.present = (inany(ip_address("2001:db8:7::aa")),)
     assert outcome(decider, miss(Pif.HOST, source, 80, 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("--no-map-gw", "2001:db8::1"),
+        ("--no-map-gw -g fd57::1", "2001:db8::1"),
+        ("--no-map-gw --map-guest-addr fd57::2", "fd57::2"),
+        ("--map-guest-addr fd57::2", "fd57::2"),
+        ("", "fe80::1"),  # there is no other
+    ],
+)
+def test_who_is_behind_the_guest_sees_an_address_that_is_routed(
+    line: str, ours: str
+) -> None:
+    """A packet from a link-local one would not get there."""
+    host = replace(HOST, gateway6=IPv6Address("fe80::1"))
+    if ours == "2001:db8::1":
+        host = HOST
+    decider = make(f"-t [::]/80:fd57:89::5/81 {NONE[8:]} {line}", host)
+    asked = miss(Pif.HOST, "::1", 80, 0)
+    assert outcome(decider, asked) == f"forward tap fd57:89::5 81 from {ours}"
