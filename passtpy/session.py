@@ -56,9 +56,7 @@ _OPENING: Final = (
 # One by one, so that a command which has ended need not wait for the rest.
 _SERVING: Final = (
     "logging",
-    "ssl",
-    "asyncio.base_events",
-    "uvloop",
+    "passtpy.net.kernel.eventloop",
     "passtpy.policy.decide",
     "passtpy.services.registry",
     "passtpy.engine",
@@ -179,9 +177,8 @@ class Session:
 
     def complete(self, got: guest.Guest) -> None:
         """Create what serves the guest: policy, services, the loop that runs them."""
-        import uvloop
-
         from passtpy.engine import Engine
+        from passtpy.net.kernel.eventloop import new_event_loop
         from passtpy.net.kernel.source import SourceLookup
         from passtpy.net.namespace.factory_client import SocketStock
         from passtpy.policy.decide import Decider
@@ -191,7 +188,7 @@ class Session:
         config, log, stock = self._config, self._files.log, None
         datapath = self._datapath
         assert datapath is not None
-        self._loop = uvloop.new_event_loop()
+        self._loop = new_event_loop()
         self._done = self._loop.create_future()
         log_failures(log, self._loop)
         seen = self._seen = GuestAddresses.from_host(got.host)
