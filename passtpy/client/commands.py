@@ -160,6 +160,10 @@ def _rules(args: Namespace) -> int:
 
 def show_explanation(told: dict[str, Any]) -> Iterator[str]:
     """Yield what `explain` says, for people."""
+    for each in told.get("resolved", ()):
+        others = ", ".join(each["others"])
+        also = f" (and {others})" if others else ""
+        yield f"address:   {each['name']} is {each['address']}{also}"
     yield f"verdict:   {told['action']}"
     if told.get("rule"):
         rule = told["rule"]
@@ -172,14 +176,21 @@ def show_explanation(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _explain(args: Namespace) -> int:
-    query = {"dst": args.dst, "src": args.src, "proto": args.proto, "from": args.origin}
+    from passtpy.client.names import Names
+
+    names = Names()
+    dst = names.resolve(args.dst, args.src, args.proto != "icmp")
+    src = args.src and names.resolve(args.src, dst, needs_port=False)
+    query = {"dst": dst, "src": src, "proto": args.proto, "from": args.origin}
     if args.command_line:
         from passtpy.client.offline import explain_offline
 
         words = args.command_line
-        told = explain_offline(words, args.origin, args.proto, args.src, args.dst)
+        told = explain_offline(words, args.origin, args.proto, src, dst)
     else:
         told = _client(args).ask("GET", "/v1/explain", query)
+    if names.told:
+        told["resolved"] = names.told
     if args.json:
         _print_json(told)
     else:
@@ -340,8 +351,8 @@ COMMANDS: tuple[Command, ...] = (
         "say what would become of a flow",
         _explain,
         (
-            _arg("dst", help="ADDR:PORT it is meant for"),
-            _arg("--src", help="ADDR[:PORT] it comes from"),
+            _arg("dst", help="ADDR:PORT or NAME:PORT it is meant for"),
+            _arg("--src", help="ADDR[:PORT] or NAME[:PORT] it comes from"),
             _arg(
                 "--proto",
                 choices=("tcp", "udp", "icmp"),

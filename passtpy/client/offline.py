@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from passtpy.client.connect import ClientError, WrongUse
-from passtpy.config.cli import parse_passt, parse_pasta
+from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.ports import ephemeral_ports
+from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.config.view import View
 from passtpy.errors import InformationRequest, PasstpyError
-from passtpy.net.host.resolv import read_resolver
+from passtpy.net.host.resolv import UnusableError, read_resolver
 from passtpy.net.kernel.listen import kernel_has_ipv6
 from passtpy.net.namespace.guest import for_machine
 from passtpy.policy.decide import Decider
@@ -20,6 +21,14 @@ from passtpy.policy.rules import rules_from_view
 PARSERS = {"pasta": parse_pasta, "passt": parse_passt}
 
 
+def _resolver() -> Resolver:
+    """Return what a daemon would find; it does without what cannot be read."""
+    try:
+        return read_resolver() or NO_RESOLVER
+    except (UnusableError, OSError):
+        return NO_RESOLVER
+
+
 def explain_offline(
     words: Sequence[str], origin: str, proto: str, src: str | None, dst: str
 ) -> dict[str, Any]:
@@ -27,6 +36,8 @@ def explain_offline(
     program = words[0].removeprefix("passtpy-") if words else ""
     if program not in PARSERS:
         raise WrongUse("behind -- stands pasta or passt, and its options")
+    if wants_vhost_user(words[1:]):
+        program = "passt"  # as the programs themselves do
     try:
         config = PARSERS[program](
             words[1:], program, ephemeral_ports(), kernel_has_ipv6
@@ -36,8 +47,7 @@ def explain_offline(
         raise ClientError(request.text) from None
     except PasstpyError as error:
         raise ClientError(str(error)) from None
-    resolver = read_resolver()
-    view = View.of(config, host, resolver) if resolver else View.of(config, host)
+    view = View.of(config, host, _resolver())
     guest = GuestAddresses.from_host(host)
     decider = Decider(rules_from_view(view), guest)
     try:
