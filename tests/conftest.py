@@ -110,3 +110,24 @@ def checked_env() -> dict[str, str]:
         pytest.skip("needs make native-debug")
     # Safe path: the folder we stand in must not come first and bring the product.
     return {**os.environ, "PYTHONPATH": str(CHECKED), "PYTHONSAFEPATH": "1"}
+
+
+@pytest.fixture(scope="session")
+def _what_libuv_keeps() -> None:
+    """Its pipe for signals: the first loop of a process opens it, for good."""
+    import uvloop
+
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests within this process close what they open; others have a daemon for it."""
+    if request.node.get_closest_marker("netns") is not None:
+        yield
+        return
+    from tests.lab.descriptors import none_left  # only now is the root on the path
+
+    request.getfixturevalue("_what_libuv_keeps")
+    with none_left():
+        yield

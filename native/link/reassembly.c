@@ -33,8 +33,7 @@
 
 int reassembly_init(struct reassembly *r)
 {
-	r->done = 0;
-	r->next_expiry = UINT64_MAX;
+	*r = (struct reassembly){ .next_expiry = UINT64_MAX };
 	return pool_init(&r->bufs, BUF_SIZE, REASSEMBLY_MAX);
 }
 

@@ -22,7 +22,15 @@ from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
 from passtpy.net.kernel.ping import lend_raw_sockets
 from tests.datapath.guest import Decide, Guest, answer
-from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6, echo
+from tests.datapath.packets import (
+    GUEST4,
+    GUEST6,
+    GUEST_MAC,
+    OUR_MAC,
+    REMOTE4,
+    REMOTE6,
+    echo,
+)
 from tests.lab.namespace import Namespace
 
 pytestmark = pytest.mark.root
@@ -212,7 +220,8 @@ def test_error_from_outside_quotes_the_guests_request(
         quoted = IP(src="127.0.0.1", dst="127.0.0.1") / ICMP(id=600, seq=2) / b"second"
         packet = IP(src="127.0.0.1", dst="127.0.0.1") / ICMP(type=11, code=0) / quoted
         kind = (socket.AF_INET, "127.0.0.1")
-    pinger.oracle.sent(bytes(Ether() / echo(600, 2, b"second", v6=v6)))
+    head = Ether(src=GUEST_MAC, dst=OUR_MAC)  # or scapy would look for it
+    pinger.oracle.sent(bytes(head / echo(600, 2, b"second", v6=v6)))
     with socket.socket(kind[0], socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(bytes(packet), (kind[1], 0))
         got = pinger.recv().packet

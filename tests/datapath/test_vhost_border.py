@@ -29,6 +29,7 @@ from tests.datapath.vring import (
     VringLink,
     heard,
 )
+from tests.lab.descriptors import open_descriptors
 from tests.lab.ready import readable
 
 MakeGuest = Callable[..., Guest]
@@ -71,11 +72,6 @@ def restart(guest: Guest, **options: Any) -> VringLink:
     guest.link = VringLink(**options)
     guest.link.start(guest.dp)
     return guest.link
-
-
-def open_descriptors() -> int:
-    """How many descriptors this process has."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 # What is refused

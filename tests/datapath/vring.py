@@ -96,16 +96,22 @@ class Vring:
 
     def start(self, dp: _native.Datapath, index: int, base: int = 0) -> None:
         """Start and enable it as that queue of a datapath."""
-        dp.vhost_ring(
-            index,
-            size=self.size,
-            desc=USER_BASE + self.desc,
-            used=USER_BASE + self.used,
-            avail=USER_BASE + self.avail,
-            base=base,
-            kick_fd=os.dup(self.kick_fd),
-            call_fd=os.dup(self.call_fd),
-        )
+        kick_fd, call_fd = os.dup(self.kick_fd), os.dup(self.call_fd)
+        try:
+            dp.vhost_ring(
+                index,
+                size=self.size,
+                desc=USER_BASE + self.desc,
+                used=USER_BASE + self.used,
+                avail=USER_BASE + self.avail,
+                base=base,
+                kick_fd=kick_fd,
+                call_fd=call_fd,
+            )
+        except BaseException:
+            os.close(kick_fd)
+            os.close(call_fd)
+            raise
         dp.vhost_enable(index, True)
 
     def get16(self, offset: int) -> int:

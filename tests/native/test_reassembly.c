@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Reassembly against the plainest model: datagrams cut at random, shuffled */
 
+#include <netinet/icmp6.h>
+
 #include "base/macros.h"
 #include "guest.h"
 #include "link/frame.h"
@@ -98,14 +100,19 @@ static void shuffle(void)
 	}
 }
 
-/* take() - Let reassembly have a piece; true if that completes a datagram */
-static bool take(struct piece *p, uint64_t now, uint8_t **eth, uint32_t *len)
+/* take_frame() - Let reassembly have it; true if that completes a datagram */
+static bool take_frame(uint8_t *data, uint32_t size, uint64_t now,
+		       uint8_t **eth, uint32_t *len)
 {
 	struct frame f;
 
-	CHECK_EQ(flow_extract(&f, p->data, p->len, NULL, &cnt),
-		 EXTRACT_FRAGMENT);
+	CHECK_EQ(flow_extract(&f, data, size, NULL, &cnt), EXTRACT_FRAGMENT);
 	return reassembly_add(&r, &tap, &f, now, eth, len);
+}
+
+static bool take(struct piece *p, uint64_t now, uint8_t **eth, uint32_t *len)
+{
+	return take_frame(p->data, p->len, now, eth, len);
 }
 
 static void check_whole(unsigned whose, const uint8_t *eth, uint32_t len)
@@ -196,8 +203,113 @@ static void nothing_grows_beyond_its_bounds(void)
 	teardown();
 }
 
+/* machine_says() - Frames of a machine, in one write as its socket carries them */
+static void machine_says(const struct piece *p, unsigned n)
+{
+	static uint8_t out[8 * (4 + GUEST_FRAME)];
+	size_t len = 0;
+
+	for (; n--; p++) {
+		uint32_t prefix = htonl(p->len);
+
+		memcpy(out + len, &prefix, sizeof(prefix));
+		memcpy(out + len + sizeof(prefix), p->data, p->len);
+		len += sizeof(prefix) + p->len;
+	}
+	CHECK_EQ(write(guest_fd, out, len), len);
+}
+
+/* setup_machine() - A tap that sends nothing before it is flushed */
+static void setup_machine(void)
+{
+	const struct tap_env env = { .cnt = &cnt };
+	int fd[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+	guest_fd = fd[0];
+	memset(&cnt, 0, sizeof(cnt));
+	memset(&tap, 0, sizeof(tap));
+	CHECK_EQ(tap_init(&tap, &tap_stream_ops, &env), 0);
+	CHECK_EQ(tap_attach(&tap, fd[1]), 0);
+	tap.mtu = 1500;
+	CHECK_EQ(reassembly_init(&r), 0);
+}
+
+/* check_quote() - The machine got one ICMPv6 error, about packet @p */
+static void check_quote(const struct piece *p, uint8_t type)
+{
+	static uint8_t in[4 + GUEST_FRAME];
+	const uint8_t *icmp = in + 4 + ETH_HLEN_ + 40;
+	ssize_t n = read(guest_fd, in, sizeof(in));
+
+	CHECK(n > 4 + ETH_HLEN_ + 40 + 8);
+	CHECK_EQ(icmp[0], type);
+	CHECK(!memcmp(icmp + 8, p->data + ETH_HLEN_, p->len - ETH_HLEN_));
+	CHECK_EQ((size_t)n,
+		 4 + ETH_HLEN_ + 40 + 8 + (size_t)(p->len - ETH_HLEN_));
+}
+
+/* What is wrong with a fragment is told when the round ends. Until then another
+ * read may put other frames where the fragment was */
+static void next_read_leaves_a_quote_alone(void)
+{
+	struct guest_ends ends = { .v6 = 1, .host = 1, .sport = 1, .dport = 2 };
+	static uint8_t payload[LEN_MAX];
+	uint8_t *eth;
+	uint32_t len;
+
+	setup_machine();
+	memset(payload, 'a', sizeof(payload));
+	whole_len[0] = guest_udp(whole[0], &ends, payload, 600);
+	memset(payload, 'b', sizeof(payload));
+	whole_len[1] = guest_udp(whole[1], &ends, payload, 600);
+	n_pieces = 0;
+	add_piece(0, 0, 500, true); /* no multiple of eight */
+	add_piece(1, 0, 504, true);
+
+	machine_says(&pieces[0], 1);
+	CHECK_EQ(tap_read(&tap), 1);
+	CHECK_EQ(tap.rx[0].len, pieces[0].len);
+	CHECK(!take_frame(tap.rx[0].data, tap.rx[0].len, 1, &eth, &len));
+	machine_says(&pieces[1], 1);
+	CHECK_EQ(tap_read(&tap), 1);
+	CHECK(!take_frame(tap.rx[0].data, tap.rx[0].len, 1, &eth, &len));
+	tap_flush(&tap);
+	check_quote(&pieces[0], ICMP6_PARAM_PROB);
+	teardown();
+}
+
+/* The same for the quote of a datagram that never became whole: its buffer is
+ * another one's before the round ends */
+static void next_datagram_leaves_a_quote_alone(void)
+{
+	struct guest_ends ends = { .v6 = 1, .host = 1, .sport = 1, .dport = 2 };
+	static uint8_t payload[LEN_MAX];
+	uint8_t *eth;
+	uint32_t len;
+
+	setup_machine();
+	memset(payload, 'a', sizeof(payload));
+	whole_len[0] = guest_udp(whole[0], &ends, payload, 600);
+	memset(payload, 'b', sizeof(payload));
+	whole_len[1] = guest_udp(whole[1], &ends, payload, 600);
+	n_pieces = 0;
+	add_piece(0, 0, 504, true);
+	add_piece(1, 0, 504, true);
+
+	CHECK(!take(&pieces[0], 1, &eth, &len));
+	reassembly_expire(&r, &tap, 1 + REASSEMBLY_TIME);
+	CHECK_EQ(r.bufs.used, 0);
+	CHECK(!take(&pieces[1], 2, &eth, &len));
+	tap_flush(&tap);
+	check_quote(&pieces[0], ICMP6_TIME_EXCEEDED);
+	teardown();
+}
+
 int main(void)
 {
+	RUN(next_read_leaves_a_quote_alone);
+	RUN(next_datagram_leaves_a_quote_alone);
 	RUN(datagrams_come_out_as_they_went_in);
 	RUN(nothing_grows_beyond_its_bounds);
 	return 0;

@@ -71,7 +71,7 @@ def open_socket(machine: Machine, user: RunAs | None) -> MachineSocket:
 def _inherited(fd: int) -> socket.socket:
     """Return the socket behind a descriptor of our caller, moved out of the way."""
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        sock = _socket_of(os.dup(fd))
         try:
             _check_connected(sock)
         except OSError:
@@ -83,6 +83,14 @@ def _inherited(fd: int) -> socket.socket:
     if fd >= _FIRST_FREE_FD:
         os.close(fd)
     return sock
+
+
+def _socket_of(fd: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def _check_connected(sock: socket.socket) -> None:

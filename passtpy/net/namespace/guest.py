@@ -261,6 +261,8 @@ def receive(control: socket.socket) -> Guest:
     try:
         return replace(_checked(text_of.read(Guest, text)), tap_fd=_tap(fds[1:]))
     except text_of.ReportError as error:
+        for fd in fds[1:]:
+            os.close(fd)
         raise SetupError(
             f"The namespace's process reported nonsense: {error}"
         ) from None
