@@ -27,11 +27,28 @@ static int splice_check(const struct miss *m, const struct verdict *v)
 	return 0;
 }
 
-/* side_free() - Make sure that no flow has these addresses at the guest */
-static int side_free(struct ctx *c, uint8_t ipproto,
-		     const struct flowside *side)
+/* is_same_client() - Did the client of a miss begin this flow, from the port that
+ * it uses again? */
+static bool is_same_client(const struct miss *m, const struct flow *flow)
 {
-	flow_sidx_t sidx = flow_lookup(&c->ft, ipproto, PIF_TAP, side);
+	const struct flowside *old = &flow->f.side[INISIDE];
+
+	return m->fd >= 0 && flow->f.pif[INISIDE] == m->pif &&
+	       old->eport == m->key.eport && old->oport == m->key.oport &&
+	       inany_equal(&old->eaddr, &m->key.eaddr) &&
+	       inany_equal(&old->oaddr, &m->key.oaddr);
+}
+
+/**
+ * side_free() - Make sure that no flow has these addresses at the guest
+ *
+ * Return: 0; -EADDRINUSE; -EINPROGRESS: the miss waits for the end of a flow. The
+ *	   kernel has let its client connect again, so that one is over for the
+ *	   client, but the guest has not all of its bytes
+ */
+static int side_free(struct ctx *c, struct miss *m, const struct flowside *side)
+{
+	flow_sidx_t sidx = flow_lookup(&c->ft, m->ipproto, PIF_TAP, side);
 	struct flow *flow;
 
 	if (flow_sidx_is_none(sidx))
@@ -40,12 +57,14 @@ static int side_free(struct ctx *c, uint8_t ipproto,
 	if (handlers[flow->f.type]->yield &&
 	    handlers[flow->f.type]->yield(c, flow))
 		return 0;
+	if (is_same_client(m, flow) &&
+	    stage_wait(&c->stage, m, flow_id(&c->ft, flow), c->now))
+		return -EINPROGRESS;
 	return -EADDRINUSE;
 }
 
 /* verdict_check() - Can this flow go where the verdict says? */
-static int verdict_check(struct ctx *c, const struct miss *m,
-			 const struct verdict *v)
+static int verdict_check(struct ctx *c, struct miss *m, const struct verdict *v)
 {
 	const struct flowside *side = &v->side;
 
@@ -64,7 +83,7 @@ static int verdict_check(struct ctx *c, const struct miss *m,
 	if (inany_is_any(&side->oaddr) ||
 	    inany_is_v4(&side->oaddr) != inany_is_v4(&side->eaddr))
 		return -EAFNOSUPPORT;
-	return side_free(c, m->ipproto, side);
+	return side_free(c, m, side);
 }
 
 /* flow_refuse() - Tell the initiator that its flow could not be opened */
@@ -84,6 +103,8 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 	int err;
 
 	err = verdict_check(c, m, v);
+	if (err == -EINPROGRESS)
+		return err;
 	if (err) {
 		count(&c->cnt, CNT_DROP_OPEN_FAILED);
 		goto refuse;
@@ -156,7 +177,7 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 	if (!time_is_virtual(c))
 		c->now = clock_now();
 
-	if (!m) {
+	if (!m || m->behind) {
 		count(&c->cnt, CNT_MISS_LATE);
 		if (fd >= 0)
 			close(fd);
@@ -165,6 +186,8 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 	m->ns_fd = fd;
 	*ret_flow_id = 0;
 	err = miss_answer(c, m, v, ret_flow_id);
+	if (err == -EINPROGRESS)
+		return 0;
 	stage_release(&c->stage, m);
 	return err;
 }

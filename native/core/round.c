@@ -197,6 +197,19 @@ static void serve_closed(struct datapath *dp)
 	flow_defer_scan(&c->ft, handlers_defer, c, c->now);
 }
 
+/* serve_behind() - Whoever waited for the end of a flow, and it has ended */
+static void serve_behind(struct ctx *c)
+{
+	struct stage *s = &c->stage;
+
+	for (uint32_t i = s->n_behind; i-- > 0;) {
+		const struct miss *m = &s->miss[s->behind[i]];
+
+		if (!flow_by_id(&c->ft, m->behind))
+			stage_ask_again(s, i, c->now);
+	}
+}
+
 bool round_is_wanted(const struct datapath *dp)
 {
 	const struct ctx *c = &dp->ctx;
@@ -218,6 +231,7 @@ void round_run(struct datapath *dp)
 	dp->flush_more = handlers_flush(c, false);
 	tap_flush(&c->tap);
 	gate_sync(dp);
+	serve_behind(c);
 	stage_expire(&c->stage, c->now);
 	reassembly_expire(&dp->reassembly, &c->tap, c->now);
 	serve_closed(dp);

@@ -132,6 +132,11 @@ struct miss *stage_find(struct stage *s, uint8_t ipproto, enum pif pif,
 	return s->hash[b] ? &s->miss[s->hash[b] - 1] : NULL;
 }
 
+static void untold_add(struct stage *s, uint16_t slot)
+{
+	s->untold[s->untold_head++ & RING_MASK] = slot;
+}
+
 struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 		       const struct flowside *key, int32_t listener, int fd,
 		       uint64_t now)
@@ -150,7 +155,7 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 
 	slot = s->vacant[STAGE_MAX - 1 - s->pending++];
 	s->hash[b] = (uint16_t)(slot + 1);
-	s->untold[s->untold_head++ & RING_MASK] = slot;
+	untold_add(s, slot);
 	generation = s->miss[slot].generation + 1;
 	s->miss[slot] = (struct miss){
 		.used = true,
@@ -279,6 +284,40 @@ static void hash_remove(struct stage *s, const struct miss *m)
 	s->hash[hole] = 0;
 }
 
+bool stage_wait(struct stage *s, struct miss *m, uint64_t flow_id, uint64_t now)
+{
+	if (s->n_behind == STAGE_BEHIND || !m->told)
+		return false;
+	assert(!m->behind);
+	m->behind = flow_id;
+	m->deadline = now + STAGE_PATIENCE;
+	s->behind[s->n_behind++] = (uint16_t)(m - s->miss);
+	return true;
+}
+
+void stage_ask_again(struct stage *s, uint32_t i, uint64_t now)
+{
+	uint16_t slot = s->behind[i];
+	struct miss *m = &s->miss[slot];
+
+	s->behind[i] = s->behind[--s->n_behind];
+	m->behind = 0;
+	m->told = false;
+	m->deadline = now + STAGE_DEADLINE;
+	s->next_expiry = MIN(s->next_expiry, m->deadline);
+	untold_add(s, slot);
+}
+
+/* behind_remove() - A miss ends while it waits for a flow */
+static void behind_remove(struct stage *s, uint16_t slot)
+{
+	uint32_t i = 0;
+
+	while (s->behind[i] != slot)
+		i++;
+	s->behind[i] = s->behind[--s->n_behind];
+}
+
 void stage_release(struct stage *s, struct miss *m)
 {
 	uint16_t slot = (uint16_t)(m - s->miss);
@@ -292,6 +331,8 @@ void stage_release(struct stage *s, struct miss *m)
 		pool_put(&s->bufs, m->buf);
 	if (!m->told)
 		untold_remove(s, slot);
+	if (m->behind)
+		behind_remove(s, slot);
 	hash_remove(s, m);
 	s->outside -= m->pif == PIF_HOST;
 	m->used = false;

@@ -23,6 +23,8 @@
 #define STAGE_BUF	(68 * 1024) /* bytes of parked items each */
 #define STAGE_DATAGRAMS 512 /* of these items each: they are sent at once */
 #define STAGE_DEADLINE	(2 * NSEC_PER_SEC)
+#define STAGE_BEHIND	64 /* misses that wait for the end of a flow */
+#define STAGE_PATIENCE	(10 * NSEC_PER_SEC) /* and how long */
 
 /** struct miss - One pending miss
  * @used:	In use
@@ -40,6 +42,7 @@
  * @fill:	Bytes used in the buffer
  * @items:	Number of items in it
  * @datagrams:	What they are when they are sent
+ * @behind:	Id of the flow whose end it waits for, or 0
  */
 struct miss {
 	bool used;
@@ -56,6 +59,7 @@ struct miss {
 	uint32_t fill;
 	uint32_t items;
 	uint32_t datagrams;
+	uint64_t behind;
 };
 
 /** struct stage_item - Header of a parked item; its bytes follow
@@ -75,6 +79,8 @@ struct stage_item {
  * @untold:	Ring of slots whose record Python has not seen yet
  * @untold_head: Next to write, free-running
  * @untold_tail: Next to read, free-running
+ * @behind:	Slots that wait for the end of a flow
+ * @n_behind:	Their number
  * @vacant:	Stack of free slots, STAGE_MAX - @pending of them
  * @next_expiry: No deadline is before this, ns
  * @hash:	Slots by key, linear probing, slot + 1; 0: empty
@@ -89,6 +95,8 @@ struct stage {
 	uint32_t untold[STAGE_MAX];
 	uint32_t untold_head;
 	uint32_t untold_tail;
+	uint16_t behind[STAGE_BEHIND];
+	uint32_t n_behind;
 	uint16_t vacant[STAGE_MAX];
 	uint64_t next_expiry;
 	uint16_t hash[STAGE_MAX * 2];
@@ -140,6 +148,15 @@ static inline uint64_t stage_miss_id(const struct stage *s,
 
 struct miss *stage_get(struct stage *s, uint64_t miss_id); /* or NULL */
 struct miss *stage_take_untold(struct stage *s);	   /* or NULL */
+
+/* stage_wait() - Keep a miss that was answered until a flow has ended; false if
+ * too many wait */
+bool stage_wait(struct stage *s, struct miss *m, uint64_t flow_id,
+		uint64_t now);
+
+/* stage_ask_again() - The flow has ended: @i of those that wait is a question
+ * for Python again, for the answer may be another one by now */
+void stage_ask_again(struct stage *s, uint32_t i, uint64_t now);
 
 /* stage_release() - Free slot and buffer; closes @fd unless it is -1 */
 void stage_release(struct stage *s, struct miss *m);

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Clients that use their source port again at once, as over a plain wire."""
 
+import errno
 import socket
 
+from passtpy.addr import UNSPECIFIED
+from passtpy.flow import Action, Pif, Verdict
 from tests.datapath.conftest import Server
 from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to
 from tests.datapath.packets import SPORT, ack, syn, tcp
@@ -16,6 +19,7 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     to_guest_as_remote,
 )
+from tests.lab.ready import readable
 
 AGAIN = 900_000  # initial sequence number of the second attempt
 
@@ -142,6 +146,74 @@ def test_client_of_a_published_port_whose_server_closed_first(
     again = Connection.accept(guest, isn=AGAIN)
     again.send(b"welcome back")
     assert read_exactly(client, 12) == b"welcome back"
+    assert len(guest.flows()) == 1
+
+
+def reconnected(
+    guest: Guest, server: Server, data: bytes, window: int
+) -> tuple[Connection, socket.socket]:
+    """A client sends, and connects again before the guest has room for all of it."""
+    listener = server.sock.dup()
+    listener.setblocking(False)
+    guest.decide = to_guest_as_remote
+    guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
+    client = socket.create_connection(server.sock.getsockname()[:2], timeout=WAIT_S)
+    port = client.getsockname()[1]
+    guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
+    conn = Connection.accept(guest, window=window)
+    conn.say("FA", window=window)
+    guest.expect("A", ack=conn.seq)
+    assert client.recv(1) == b""
+    client.sendall(data)
+    client.close()
+    client = reconnect(server, port)
+    guest.wait_for(lambda: len(guest.misses) == 2, "another miss")
+    return conn, client
+
+
+def test_client_that_is_back_before_the_guest_has_all_bytes_waits_for_them(
+    guest: Guest, server: Server
+) -> None:
+    """The kernel has let it connect again: neither connection may lose anything."""
+    data, window = bytes(range(200)) * 20, 1000
+    conn, client = reconnected(guest, server, data, window)
+    got = b""
+    while len(got) < len(data):
+        frame = guest.recv()
+        assert not set("SR") & set(frame.flags)
+        got += frame.payload
+        conn.ack = later_on(conn.ack, len(frame.payload))
+        conn.say("A", window=window)
+    assert got == data
+    last = guest.recv()
+    assert "F" in last.flags
+    conn.ack = later_on(conn.ack, 1)
+    conn.say("A")
+    assert len(guest.misses) == 3  # Python is asked again: it may have changed
+    again = Connection.accept(guest, isn=AGAIN)
+    client.sendall(b"I am back")
+    guest.expect(payload=b"I am back")
+    again.send(b"welcome back")
+    assert read_exactly(client, 12) == b"welcome back"
+    assert len(guest.flows()) == 1
+
+
+def test_client_that_is_back_waits_for_ten_seconds(
+    guest: Guest, server: Server
+) -> None:
+    """The guest reads no more: the old connection lives on, the new one ends."""
+    conn, client = reconnected(guest, server, bytes(4000), 1000)
+    assert guest.opened == [guest.flows()[0].flow_id, 0]
+    late = Verdict(Action.DROP, Pif.TAP, UNSPECIFIED, 0, UNSPECIFIED, 0, 1)
+    assert guest.open(guest.misses[1].miss_id, late) == -errno.ESTALE
+    guest.drain()
+    for _ in range(9):
+        guest.advance(1)
+        conn.say("A", window=0)
+    assert not readable([client], 0)
+    guest.advance(2)
+    client.settimeout(WAIT_S)
+    assert client.recv(1) == b""
     assert len(guest.flows()) == 1
 
 
