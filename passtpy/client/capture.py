@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from passtpy.client.connect import ByteStream, Client, ClientError
+from passtpy.client.connect import ByteStream, Client, ClientError, WrongUse
 from passtpy.client.show import duration, size, table
 
 PATH = "/v1/capture"
@@ -32,7 +32,7 @@ def run_capture(client: Client, args: Namespace) -> int:
         return 0
     to_stdout = args.write in (None, "-")
     if to_stdout and sys.stdout.isatty():
-        raise ClientError("a capture is not for terminals: -w FILE, or | tshark -r -")
+        raise WrongUse("a capture is not for terminals: -w FILE, or | tshark -r -")
     query = {name: getattr(args, name) for name in ("snaplen", "packets", "bytes")}
     query |= {"seconds": args.seconds, "side": args.side}
     query["filter"] = " ".join(args.filter) or None
