@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from passtpy import __version__
@@ -267,17 +268,26 @@ class EventFeed:
     def _flow(self, name: str, event: Event) -> None:
         if event.flow is None:
             return  # a limit: the log says it
-        (flow,) = flows_in(event.flow)
-        about: dict[str, object] = {
-            "id": event.flow_id,
-            "from": PIF_NAMES[Pif(flow.pif0)],
-            "flow": describe_flow(flow),
-        }
-        if name == "flow_state" and flow.state == FlowState.ACTIVE:
-            self.events.publish("flow.opened", about)
-        elif name == "flow_closed":
-            about["reason"] = FlowWhy(event.args[0]).name.lower()
+        if name == "flow_closed":
+            about = partial(_about, event.flow, event.args[0])
             self.events.publish("flow.closed", about)
+        elif name == "flow_state":
+            (flow,) = flows_in(event.flow)
+            if flow.state == FlowState.ACTIVE:
+                self.events.publish("flow.opened", partial(_about, event.flow, None))
+
+
+def _about(record: bytes, why: int | None) -> dict[str, object]:
+    """Return what an event tells of a flow."""
+    (flow,) = flows_in(record)
+    about: dict[str, object] = {
+        "id": flow.flow_id,
+        "from": PIF_NAMES[Pif(flow.pif0)],
+        "flow": describe_flow(flow),
+    }
+    if why is not None:
+        about["reason"] = FlowWhy(why).name.lower()
+    return about
 
 
 class PacketRings:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
 FLOWS_PER_WAKE: Final = 128  # open flows decided about anew between turns
-FLOWS_PER_PAGE: Final = 256  # listed between turns
+FLOWS_PER_PAGE: Final = 12  # listed between turns: some 50 us of text
 FLOW_LIFE: Final = 1  # level of the events that tell how flows begin and end
 _TICK_MIN_S: Final = 0.01
 
@@ -407,10 +407,14 @@ class Engine:
     def _drain_events(self) -> bool:
         """Log what happened to flows; True when there may be more."""
         events = self.datapath.events(EVENTS_PER_WAKE)
+        logged = DATAPATH_LEVEL[self._log.level]
         for event in events:
-            name, level, fields = describe_event(event, EVENTS)
+            name, level, _ = EVENTS[event.event]
             if self._watcher is not None and level <= FLOW_LIFE:
-                self._watcher(name, event)
+                self._watcher(name.lower(), event)
+            if level > logged:
+                continue  # is there for the watcher only
+            name, level, fields = describe_event(event, EVENTS)
             if level == 0:  # a limit was hit: always told, never in a flood
                 if "errno" in fields:
                     fields["reason"] = os.strerror(int(str(fields["errno"])))

@@ -7,8 +7,10 @@ at is a left-over of a daemon that was killed, and counts as none.
 
 import http.client
 import json
+import math
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -17,6 +19,7 @@ from passtpy.config.instance import SUFFIX, runtime_folder
 from passtpy.record import record
 
 TIMEOUT_S: Final = 30.0
+_TIMEVAL: Final = struct.Struct("ll")
 
 
 class ClientError(Exception):
@@ -48,12 +51,15 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        # Blocking: otherwise a queue of clients that is full is an error at once.
+        limit = _TIMEVAL.pack(math.ceil(self.timeout or 0), 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         try:
             self.sock.connect(self._path)
         except OSError:
             self.sock.close()
             raise
+        self.sock.settimeout(self.timeout)
 
 
 def answers(path: str) -> bool:
@@ -62,6 +68,8 @@ def answers(path: str) -> bool:
         sock.settimeout(1)
         try:
             sock.connect(path)
+        except BlockingIOError:
+            return True  # more clients at a time than it accepts
         except OSError:
             return False
     return True
@@ -118,7 +126,7 @@ class Client:
         connection = _Connection(self.path, timeout)
         raw = None if body is None else json.dumps(body).encode()
         try:
-            connection.request(method, target, body=raw)
+            connection.request(method, target, raw, {"connection": "close"})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()

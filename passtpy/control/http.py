@@ -30,7 +30,7 @@ from passtpy.record import record
 
 MAX_HEAD = 16 * 1024  # bytes of a request line and its headers
 MAX_BODY = 4 * 1024 * 1024  # a policy with tens of thousands of entries
-PIECE_LINES = 256  # of a list, between two looks at packets
+PIECE_LINES = 64  # of a list, between two looks at packets
 
 JSON_TYPE = "application/json"
 LINES_TYPE = "application/x-ndjson"
@@ -203,6 +203,11 @@ class Conversation(Generic[Owners]):
         return self._lines is not None or self.streaming
 
     @property
+    def gentle(self) -> bool:
+        """Tell whether it is one of which little is kept, and nothing is urgent."""
+        return self._stream is not None and self._stream.gentle
+
+    @property
     def streaming(self) -> bool:
         """Tell whether the answer under way waits for something to happen."""
         return self._stream is not None or self._later is not None
@@ -350,12 +355,12 @@ class Conversation(Generic[Owners]):
         return self._h11.send(event) or b""
 
 
-def _pieces(items: Iterator[Mapping[str, Any] | None]) -> Iterator[bytes]:
+def _pieces(items: Iterator[Mapping[str, Any] | bytes | None]) -> Iterator[bytes]:
     """Yield as many lines at a time as may be made at once; None ends a piece too."""
     lines: list[bytes] = []
     for item in items:
         if item is not None:
-            lines.append(dump(item) + b"\n")
+            lines.append(item if isinstance(item, bytes) else dump(item) + b"\n")
         if item is None or len(lines) == PIECE_LINES:
             yield b"".join(lines)
             lines = []

@@ -16,6 +16,8 @@ MAX_CLIENTS: Final = 1200
 ACCEPT_BACKLOG: Final = 128
 SILENCE_S: Final = 30.0  # before a request is whole, or while an answer is not taken
 _WRITE_HIGH: Final = 64 * 1024  # bytes a client has not taken before its answer stops
+STREAM_BUFFER: Final = 8 * 1024  # bytes that the kernel keeps of a stream; it doubles
+STREAM_DELAY_S: Final = 0.02  # so that many events are one piece, for many readers
 _SO_NETNS_COOKIE: Final = 71
 _CREDENTIALS: Final = struct.Struct("iII")
 
@@ -44,6 +46,10 @@ class Dialect(Protocol):
     @property
     def streaming(self) -> bool:
         """Tell whether it is one that waits for events, which `woken` announces."""
+
+    @property
+    def gentle(self) -> bool:
+        """Tell whether it is one of which little is kept, and nothing is urgent."""
 
     @property
     def over(self) -> bool:
@@ -188,6 +194,7 @@ class _Client:
         self._again: asyncio.Handle | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._closed = False
+        self._streams = False
         dialect.woken = self._wake
 
     def start(self) -> None:
@@ -267,16 +274,28 @@ class _Client:
 
     def _catch_up(self) -> None:
         """Go on with an answer that stopped because the client was behind."""
-        if self._writes and self._dialect.streaming:
+        if self._dialect.streaming and (self._writes or self._dialect.gentle):
             self._wake()
 
     def _wake(self) -> None:
         """Make the next piece of the answer soon, unless the client is behind."""
-        if self._again is None and len(self._waiting) < _WRITE_HIGH:
+        if self._again is not None:
+            return
+        if self._dialect.gentle:
+            if not self._waiting:
+                self._again = self._loop.call_later(STREAM_DELAY_S, self._more)
+        elif len(self._waiting) < _WRITE_HIGH:
             self._again = self._loop.call_soon(self._more)
 
     def _more(self) -> None:
         self._again = None
+        if self._dialect.gentle:
+            if self._waiting:
+                return  # once that is taken
+            if not self._streams:
+                self._streams = True
+                buffer = socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_BUFFER
+                self._sock.setsockopt(*buffer)
         self._send(self._dialect.more)
 
     def _heard(self) -> None:

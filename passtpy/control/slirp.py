@@ -71,6 +71,11 @@ class SlirpConversation:
         return self._waits
 
     @property
+    def gentle(self) -> bool:
+        """Tell whether it is one of which little is kept, and nothing is urgent."""
+        return False
+
+    @property
     def streaming(self) -> bool:
         """Tell whether the answer under way waits for something to happen."""
         return self._waits

@@ -152,8 +152,10 @@ def _make_way(path: str) -> None:
             probe.connect(path)
         except FileNotFoundError:
             return
-        except OSError:
+        except ConnectionRefusedError:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return
+        except OSError:
+            pass  # somebody listens, and has more clients than are accepted at once
     raise FileExistsError(f"{path} is in use")

@@ -134,10 +134,11 @@ class Value:
 class Lines:
     """JSON objects, one a line, made as they are sent: a list of any length.
 
-    None says that much was looked at and nothing found: packets come first now.
+    Bytes are a line that is JSON already. None says that much was looked at and nothing
+    found: packets come first now.
     """
 
-    items: Iterator[Json | None]
+    items: Iterator[Json | bytes | None]
 
 
 @record
@@ -154,6 +155,8 @@ class Stream:
     Nobody ever waits for the reader; a kind of stream says what becomes of that which
     is not taken. `wake` is called when there is something again.
     """
+
+    gentle = False  # little is kept of it, and nothing is urgent
 
     def __init__(self, media_type: str) -> None:
         self.media_type = media_type

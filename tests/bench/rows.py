@@ -4,6 +4,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from tests.bench.cell import OVER_WIRE
+from tests.bench.control import control_rows
 from tests.bench.flood import flood_rows
 from tests.bench.follow import follow_rows
 from tests.bench.measure import (
@@ -33,7 +34,7 @@ from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
 GROUPS = (
     *("tcp", "udp", "rr", "crr", "splice", "vm"),
-    *("idle", "start", "follow", "loss", "flood", "table"),
+    *("idle", "start", "follow", "loss", "flood", "control", "table"),
 )
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
@@ -236,5 +237,6 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *follow_rows(),
         *_loss_rows(),
         *flood_rows(),
+        *control_rows(),
     ]
     return [row for row in every if row.group in groups and (row.quick or not quick)]

@@ -86,3 +86,25 @@ def test_names_that_are_no_text_keep_their_bytes() -> None:
     reader = events.subscribe()
     events.publish("x", {"name": b"b\xfcro".decode(errors="surrogateescape")})
     assert b"b\\udcfcro" in reader.take()
+
+
+def test_what_nobody_reads_is_counted_and_not_made_into_text() -> None:
+    events, asked = Events(room=4), []
+    reader = events.subscribe()
+
+    def fields() -> dict[str, int]:
+        asked.append(1)
+        return {"n": 1}
+
+    for _ in range(10):
+        events.publish("flow.opened", fields)
+    assert (events.missed, asked) == (6, [])
+    other = events.subscribe(since=1)
+    assert reader.take().count(b'"n":1') == other.take().count(b'"n":1') == 4
+    assert len(asked) == 4  # once for both
+    late = events.subscribe()
+    missed = events.missed
+    for _ in range(7):
+        events.publish("flow.opened", {})
+    late.end()  # has never read
+    assert events.missed == missed + 3 + 3 + 3

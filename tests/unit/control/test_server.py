@@ -6,10 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from passtpy.client.connect import Client, answers
 from passtpy.config.model import Config
 from passtpy.control import server, sockets
 from passtpy.control.server import Server
@@ -28,8 +30,10 @@ class Shout:
         self.left = 0
         self.backlog = 0  # pieces that a stream has now
         self.streaming = False
+        self.gentle = False
         self.over = False
         self.gone = False
+        self.taken = 0
         SEEN.append(self)
 
     def begin(self) -> bytes:
@@ -40,6 +44,10 @@ class Shout:
             self.left = 1000
         elif data == b"wait\n":
             self.streaming = True
+            self.woken()
+        elif data == b"gentle\n":
+            self.streaming = self.gentle = True
+            self.woken()
         elif data == b"flood\n":
             self.streaming, self.backlog = True, 40
             self.woken()
@@ -58,6 +66,10 @@ class Shout:
             self.backlog -= 1
             self.woken()
             return b"x" * 65536
+        if self.gentle:
+            self.taken += 1
+            self.woken()
+            return b"event\n" * 1000
         if self.streaming:
             return b"event\n"
         self.left -= 1
@@ -217,6 +229,57 @@ def test_what_is_no_socket_stays(path: str) -> None:
     with pytest.raises(FileExistsError, match="no socket"):
         listen(path)
     assert Path(path).read_text() == "precious"
+
+
+def test_little_is_kept_for_a_stream_that_is_not_read(path: str) -> None:
+    async def body(it: Server) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, path)
+            await loop.sock_sendall(sock, b"gentle\n")
+            while not it.counters()["control_clients"]:
+                await asyncio.sleep(0.01)
+            stream, taken = SEEN[-1], 0
+            while not taken or stream.taken != taken:
+                taken = stream.taken
+                await asyncio.sleep(10 * server.STREAM_DELAY_S)
+            kept = 6000 * taken
+            assert 0 < kept < 64 * 1024
+
+    serve(path, body)
+
+
+def crowd(path: str) -> list[socket.socket]:
+    """Connect until no more are queued."""
+    waiting = []
+    while True:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        waiting.append(sock)
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            return waiting
+
+
+def test_a_daemon_with_a_crowd_before_it_is_alive(path: str) -> None:
+    """No other takes its place, and who asks waits in the queue."""
+    with listen(path) as it:
+        waiting = crowd(path)
+        assert answers(path)
+        with pytest.raises(FileExistsError):
+            listen(path)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(Client(path).ask, "GET", "/v1/instance")
+            for _ in range(len(waiting) - 1):
+                it.accept()[0].close()
+            with it.accept()[0] as last:
+                last.recv(4096)
+                last.sendall(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                assert asked.result() == {}
+        for sock in waiting:
+            sock.close()
 
 
 def test_sockets_of_daemons_that_are_no_more_are_swept(

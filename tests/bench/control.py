@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rows about the control socket: what it costs, and what asking costs traffic.
+
+No other translator can be asked anything like it, so each row compares us with us.
+"""
+
+import itertools
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from passtpy.client.connect import Client
+from passtpy.config.instance import SUFFIX
+from tests.bench.cell import Cell
+from tests.bench.measure import Connections, Metrics, RequestResponse, StartToExit
+from tests.bench.row import Metric, Row, Target
+from tests.lab import HOST4, Attached, LabError, tcp_echo, wait_until
+from tests.lab.translators import Attachment
+
+RUNTIME_FOLDER = Path("/run/passtpy")  # of root's instances
+SETTLE = 1.5  # until what is imported in the background is there
+PATIENCE = 10.0
+MEBIBYTE = 1024 * 1024
+FLOWS = 18_000  # fits below 20 000 descriptors, which bound flows
+ANYWHERE = "192.0.2.0/24"  # all of it the remote's, for flows to many targets
+LISTED = 100_000
+SUBSCRIBERS = 1000
+STARTS = 7
+ANSWER = b"x"
+_work_ports = itertools.count(44000)
+
+# Sends one datagram each to as many targets as it is told, and stays.
+SPRAY = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+flows = int(sys.argv[1])
+for n in range(flows):
+    sock.sendto(b"x", (f"192.0.2.{1 + n // 1000}", 10000 + n % 1000))
+    if n % 50 == 49:
+        time.sleep(0.005)
+print("sprayed", flush=True)
+time.sleep(600)
+"""
+
+
+def _socket_of(attached: Attached) -> str:
+    """The path of the control socket of an attached translator of ours."""
+    process = attached.process
+
+    def found() -> list[Path]:
+        pids = process.tree() if process else ()
+        paths = (RUNTIME_FOLDER / f"{pid}{SUFFIX}" for pid in pids)
+        return [path for path in paths if path.exists()]
+
+    wait_until(found, PATIENCE, "control socket")
+    time.sleep(SETTLE)  # what answers there is imported between packets
+    return str(found()[0])
+
+
+def _counters(cell: Cell, path: str) -> dict[str, int]:
+    with cell.lab.host.entered():
+        told: dict[str, int] = Client(path).ask("GET", "/v1/stats")["counters"]
+    return told
+
+
+@contextmanager
+def _many_flows(cell: Cell, path: str) -> Iterator[int]:
+    """Flows of one socket of the guest; how many there are."""
+    lab, guest = cell.lab, cell.attached.guest
+    lab.remote.run("ip", "route", "add", "local", ANYWHERE, "dev", "lo", check=False)
+    rule = "add rule ip quiet in udp dport 10000-10999 drop"
+    for words in (
+        "add table ip quiet",
+        "add chain ip quiet in { type filter hook input priority 0; }",
+        rule,
+    ):
+        lab.remote.run("nft", words)
+    sprayer = lab.start(guest, "python3", "-c", SPRAY, str(FLOWS))
+    try:
+        sprayer.wait_output("sprayed", PATIENCE)
+        yield _counters(cell, path)["flows"]
+    finally:
+        sprayer.stop()
+
+
+def _list(path: str) -> str:
+    url = "http://localhost/v1/flows"
+    return f"curl -sSN -o /dev/null --unix-socket {shlex.quote(path)} {url}"
+
+
+def _p99(cell: Cell) -> float:
+    return RequestResponse()(cell)["p99_us"]
+
+
+def listing(cell: Cell) -> Metrics:
+    """What it takes to list many flows, and a ping-pong beside it on and on."""
+    path, cell = _socket_of(cell.attached), replace(cell, ports=_work_ports)
+    with _many_flows(cell, path) as flows:
+        cpu = cell.attached.cpu_seconds()
+        lists = 5
+        for _ in range(lists):
+            cell.lab.host.run("sh", "-c", _list(path))
+        cpu = (cell.attached.cpu_seconds() - cpu) / lists
+        alone = _p99(cell)
+        before = _counters(cell, path)
+        lister = cell.lab.start(
+            cell.lab.host, "sh", "-c", f"while {_list(path)}; do :; done"
+        )
+        try:
+            beside = _p99(cell)
+        finally:
+            lister.stop()
+        after = _counters(cell, path)
+    if after["control_clients"] < before["control_clients"] + 3:
+        raise LabError("nothing was listed meanwhile")
+    return {
+        "flows": flows,
+        "cpu_s": cpu * LISTED / flows,
+        "p99_us": alone,
+        "p99_times": beside / alone,
+        "turn_work_us": after["turn_work_max"] / 1e3,
+        "turn_ms": after["turn_ns_max"] / 1e6,
+    }
+
+
+def _resident(cell: Cell, *extra: str) -> float:
+    """MiB of a fresh daemon, and after it has been asked, if it can be."""
+    with ExitStack() as stack:
+        lab = cell.lab
+        guest = lab.guest()
+        options = Attachment(extra=extra)
+        argv = cell.translator.attach_command(guest, options)
+        attached = Attached(lab, guest, lab.start(lab.host, *argv))
+        stack.callback(attached.close)
+        attached.wait_ready(options)
+        time.sleep(SETTLE)
+        if not extra:
+            _counters(cell, _socket_of(attached))
+        return attached.rss_bytes() / MEBIBYTE
+
+
+def memory(cell: Cell) -> Metrics:
+    """Resident memory and start, without and with a control socket."""
+    off = _resident(cell, "--control", "none")
+    on = _resident(cell)
+    starts = [
+        [StartToExit(options)(cell)["ms"] for options in (("--control", "none"), ())]
+        for _ in range(STARTS)
+    ]
+    off_ms, on_ms = (median(times) for times in zip(*starts, strict=True))
+    return {
+        "off_mb": off,
+        "more_mb": on - off,
+        "off_ms": off_ms,
+        "more_ms": on_ms - off_ms,
+    }
+
+
+def _served(cell: Cell, port: int) -> None:
+    with cell.lab.remote.connect(HOST4, port) as sock:
+        sock.sendall(ANSWER)
+        if sock.recv(1) != ANSWER:
+            raise LabError("no echo")
+
+
+def ports(cell: Cell) -> Metrics:
+    """From asking for a port until a client has been answered there."""
+    path = _socket_of(cell.attached)
+    port = next(cell.ports)
+    with tcp_echo(cell.attached.guest, "0.0.0.0", 80):
+        with cell.lab.host.entered():
+            client = Client(path)
+            start = time.monotonic()
+            client.ask("POST", "/v1/forwards", body={"specs": [f"tcp:{port}:80"]})
+        added = time.monotonic()
+        _served(cell, port)
+        served = time.monotonic()
+    return {"added_ms": (added - start) * 1e3, "served_ms": (served - start) * 1e3}
+
+
+@contextmanager
+def _subscribers(cell: Cell, path: str) -> Iterator[None]:
+    """Clients that ask for events and never read one."""
+    with ExitStack() as stack:
+        with cell.lab.host.entered():
+            for _ in range(SUBSCRIBERS):
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.connect(path)
+                sock.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        yield
+
+
+def subscribers(cell: Cell) -> Metrics:
+    """New connections and a ping-pong, alone and with listeners that do not read."""
+    path, cell = _socket_of(cell.attached), replace(cell, ports=_work_ports)
+    alone, alone_p99 = Connections()(cell)["per_second"], _p99(cell)
+    before = cell.attached.rss_bytes()
+    with _subscribers(cell, path):
+        wait_until(
+            lambda: _counters(cell, path)["control_clients"] > SUBSCRIBERS,
+            PATIENCE,
+            "the subscribers",
+        )
+        Connections()(cell)  # what they have room for is full then
+        beside, beside_p99 = Connections()(cell)["per_second"], _p99(cell)
+        grown = cell.attached.rss_bytes() - before
+        missed = _counters(cell, path)["control_events_missed"]
+    return {
+        "kept": beside / alone,
+        "p99_times": beside_p99 / alone_p99,
+        "grown_mb": grown / MEBIBYTE,
+        "missed": missed,
+    }
+
+
+def _row(
+    key: str,
+    title: str,
+    measure: Callable[[Cell], Metrics],
+    metrics: tuple[Metric, ...],
+    *targets: Target,
+) -> Row:
+    return Row(
+        f"control-{key}",
+        "control",
+        title,
+        measure,
+        metrics,
+        targets,
+        quick=True,
+        without=("direct", "pasta", "slirp4netns"),
+    )
+
+
+def control_rows() -> Iterator[Row]:
+    """Listing, memory, ports, subscribers."""
+    yield _row(
+        "list",
+        "flows listed",
+        listing,
+        (
+            Metric("flows", "flows", 0),
+            Metric("cpu_s", "CPU s per 100 000", 2),
+            Metric("p99_us", "ping-pong p99 alone, µs", 0),
+            Metric("p99_times", "× p99 while listing on and on", 2),
+            Metric("turn_work_us", "longest turn, work, µs", 0),
+            Metric("turn_ms", "longest turn, ms", 1),
+        ),
+        Target("cpu_s", 2, at_least=False),
+        Target("p99_times", 2, at_least=False),
+        Target("turn_work_us", 5000, at_least=False),
+    )
+    yield _row(
+        "memory",
+        "a daemon without and with a control socket",
+        memory,
+        (
+            Metric("off_mb", "MiB without", 1),
+            Metric("more_mb", "MiB more with", 1),
+            Metric("off_ms", "start to exit without, ms", 0),
+            Metric("more_ms", "ms more with", 1),
+        ),
+        Target("more_mb", 6, at_least=False),
+    )
+    yield _row(
+        "ports",
+        "a port added",
+        ports,
+        (
+            Metric("added_ms", "ms until told", 1),
+            Metric("served_ms", "until served", 1),
+        ),
+        Target("served_ms", 20, at_least=False),
+    )
+    yield _row(
+        "subscribers",
+        f"{SUBSCRIBERS} listeners to events that do not read",
+        subscribers,
+        (
+            Metric("kept", "of new connections kept", 2),
+            Metric("p99_times", "× ping-pong p99", 2),
+            Metric("grown_mb", "MiB grown", 1),
+            Metric("missed", "events missed and counted", 0),
+        ),
+        Target("kept", 0.9, at_least=True),
+        Target("p99_times", 1.5, at_least=False),
+    )
