@@ -202,7 +202,6 @@ def test_traffic_goes_on_while_nobody_reads(fresh: Daemon) -> None:
     (told,) = running(box)
     assert told["dropped"]["tap"] > 0
     assert told["dropped"]["sockets"] > 0
-    assert box.ask("GET", "/v1/stats")["counters"]["turn_ns_max"] > 0
     os.kill(popen.pid, signal.SIGCONT)
     box.ask("DELETE", "/v1/capture")
     out, _ = popen.communicate(timeout=SOON)
