@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Our units, under a real systemd that is the first process of a container."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.lab.translators import ROOT
+from tests.netns.container import boot, why_missing
+
+MISSING = why_missing()
+pytestmark = pytest.mark.skipif(
+    MISSING is not None and "CI" not in os.environ, reason=str(MISSING)
+)
+
+PASTA = """
+ip netns add one
+echo 'OPTIONS=-I net0 -a 192.0.2.9/24 -t 8080' >/etc/passtpy/one.conf
+systemctl start passtpy-pasta@one
+ip netns exec one ip -brief address show net0
+systemctl show -P StatusText passtpy-pasta@one
+systemctl reload passtpy-pasta@one
+systemctl is-active passtpy-pasta@one
+journalctl --sync
+journalctl -u passtpy-pasta@one PASSTPY_EVENT=reloaded -o cat
+journalctl -u passtpy-pasta@one PASSTPY_EVENT=namespace.ready -o json --output-fields=PASSTPY_INTERFACE
+systemctl stop passtpy-pasta@one
+systemctl show -P Result passtpy-pasta@one
+! ip netns exec one ip link show net0
+"""
+
+PASST = """
+systemctl start passtpy-passt@machine
+test -S /run/passtpy/machine/socket
+systemctl show -P StatusText passtpy-passt@machine
+grep CapEff /proc/$(systemctl show -P MainPID passtpy-passt@machine)/status
+systemctl stop passtpy-passt@machine
+systemctl show -P Result passtpy-passt@machine
+"""
+
+# A daemon that hangs is killed and started again
+WATCHDOG = """
+mkdir /run/systemd/system/passtpy-passt@.service.d
+cat >/run/systemd/system/passtpy-passt@.service.d/short.conf <<END
+[Service]
+WatchdogSec=1
+RestartSec=100ms
+END
+systemctl daemon-reload
+systemctl start passtpy-passt@machine
+sleep 3
+systemctl show -P NRestarts passtpy-passt@machine
+kill -STOP $(systemctl show -P MainPID passtpy-passt@machine)
+for try in $(seq 300); do
+    [ $(systemctl show -P NRestarts passtpy-passt@machine) = 0 ] || break
+    sleep 0.1
+done
+echo restarts=$(systemctl show -P NRestarts passtpy-passt@machine)
+"""
+
+
+def test_a_namespace_is_served_by_a_unit(tmp_path: Path) -> None:
+    told = boot(tmp_path, PASTA)
+    assert re.search(r"^net0 .* 192\.0\.2\.9/24", told, re.MULTILINE)
+    assert "serving net0\n" in told
+    assert "\nactive\n" in told
+    assert "\nreloaded\n" in told
+    assert '"PASSTPY_INTERFACE":"net0"' in told
+    assert "\nsuccess\n" in told
+
+
+def test_a_machine_is_served_by_a_unit(tmp_path: Path) -> None:
+    told = boot(tmp_path, PASST)
+    assert "serving virtual machines\n" in told
+    assert "CapEff:\t0000000000000000\n" in told
+    assert "\nsuccess\n" in told
+
+
+def test_a_daemon_that_hangs_is_started_again(tmp_path: Path) -> None:
+    told = boot(tmp_path, WATCHDOG)
+    assert "\n0\n" in told
+    assert "restarts=1\n" in told
+
+
+@pytest.mark.parametrize(("unit", "most"), [("passt", 2.0), ("pasta", 5.0)])
+def test_units_expose_little(unit: str, most: float) -> None:
+    path = ROOT / "systemd" / f"passtpy-{unit}@.service"
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    level = re.search(r"exposure level for .*: ([0-9.]+) ", done.stdout)
+    assert level is not None
+    assert float(level[1]) <= most
