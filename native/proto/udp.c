@@ -7,8 +7,9 @@
  * port, so that the kernel sorts datagrams and errors by peer; the flows that
  * the guest begins from a forwarded port have the same, for its port is that of
  * the listener. Where an inbound flow cannot have its own socket (a port below
- * 1024 after privileges are gone, no file descriptor left), it lives on the
- * listening socket: the same flow, slower, and without ICMP errors.
+ * 1024 after privileges are gone, no file descriptor left, more peers than may
+ * have one), it lives on the listening socket: the same flow, slower, and without
+ * ICMP errors.
  */
 
 #include "proto/udp.h"
@@ -25,10 +26,13 @@
 #include "proto/udp_port.h"
 #include "proto/udp_sock.h"
 
-/* Sockets that share a listener's port with it. Each costs a descriptor, and
- * the kernel looks at all of them for each further one, and before Linux 6.13
- * for each datagram: flows beyond use the listener itself */
-#define UDP_SHARERS_MAX 64
+/* Sockets that share a listener's port with it, when the guest began and when
+ * somebody outside did. Each costs a descriptor, and the kernel looks at all of
+ * them for each further one and for each datagram of somebody new, before Linux
+ * 6.13 for any datagram: a flood from random sources would take all of a core.
+ * Flows beyond use the listener itself */
+#define UDP_SHARERS_MAX		64
+#define UDP_SHARERS_OUTSIDE_MAX 256
 
 /* own_listener() - Is the guest's port one that we listen on at an address? */
 static struct listener *own_listener(const struct ctx *c, uint16_t port,
@@ -172,11 +176,16 @@ static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 
 	/* The kernel gives a datagram for a group to every socket that has its
 	 * port: a second one would hear all of it twice */
-	fd = inany_is_unicast(&flow->f.side[INISIDE].oaddr) ?
+	fd = inany_is_unicast(&flow->f.side[INISIDE].oaddr) &&
+			     l->sharers < UDP_SHARERS_OUTSIDE_MAX ?
 		     udp_connect_ini(c, flow, l, -1) :
 		     -EADDRINUSE;
-	if (fd < 0)
+	if (fd < 0) {
 		udp_flow_of(flow)->listener = m->listener;
+	} else {
+		udp_flow_of(flow)->shares = m->listener;
+		l->sharers++;
+	}
 	udp_catch_up(c, flow, l, m, fd);
 	if (fd >= 0)
 		udp_setup(fd);

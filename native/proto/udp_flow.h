@@ -43,8 +43,8 @@
 /** struct udp_flow - What UDP remembers of a flow
  * @listener:	Number of the listening socket to send through, because the
  *		flow could not have a socket of its own; or UDP_LISTENER_NONE
- * @shares:	Number of the listener whose port its own socket shares though
- *		the guest began, or UDP_LISTENER_NONE
+ * @shares:	Number of the listener whose port its own socket shares, or
+ *		UDP_LISTENER_NONE
  * @port:	Index of the port it shares with other flows of the guest's
  *		socket (udp_port.h), or UDP_INDEX_NONE
  * @remote:	If it has one: index of the remote's address there

@@ -21,7 +21,7 @@
  * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
  * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
  * @port:	Local port, host order
- * @sharers:	Sockets of flows from the guest that share its port
+ * @sharers:	Sockets of flows that share its port
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
  *		0: none
  * @addr:	Local address; unspecified for a wildcard socket

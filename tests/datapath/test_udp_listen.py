@@ -22,6 +22,7 @@ from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6, udp
 SERVICE = 53  # port of the guest's server
 IP_PKTINFO, IP_RECVTTL, IPV6_RECVPKTINFO = 8, 12, 49  # not in the socket module
 LISTENER = 7
+SHARERS_OUTSIDE = 256  # sockets that share a listener's port, udp.c
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
@@ -366,3 +367,24 @@ def test_without_listener_such_a_flow_is_mute(low_world: World) -> None:
     assert guest.counter("udp_drop_sock_full") == 1
     guest.advance(31)
     assert guest.flows() == []
+
+
+def test_any_number_of_peers_costs_a_bounded_number_of_sockets(
+    make_world: MakeWorld,
+) -> None:
+    """The kernel looks at all that share a port for each datagram of a new peer."""
+    world = make_world("v4")
+    before = len(os.listdir("/proc/self/fd"))
+    peers = [world.peer() for _ in range(SHARERS_OUTSIDE + 40)]
+    for number, peer in enumerate(peers):
+        peer.send(b"%d" % number)
+        world.reply(world.guest.expect(payload=b"%d" % number), b"to %d" % number)
+        assert peer.recv(99) == b"to %d" % number
+        if number % 10 == 9:
+            world.guest.advance(0.2)  # one address may begin so many at a time
+    sockets = len(os.listdir("/proc/self/fd")) - before - len(peers)
+    assert sockets <= SHARERS_OUTSIDE
+    for peer in peers:
+        peer.send(b"again")
+        world.guest.expect(payload=b"again")
+    assert len(world.guest.flows()) == len(peers)
