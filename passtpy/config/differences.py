@@ -59,9 +59,7 @@ NOTES: Final[dict[str, Note]] = {
     "metrics": Note(_NEW, "for Prometheus"),
     "log-format": Note(_NEW, "json for log collectors"),
     "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
-    "pcap": Note(
-        _BETTER, "flushed by every signal that ends us, SIGINT and SIGHUP too"
-    ),
+    "pcap": Note(_BETTER, "flushed by every signal that ends us, SIGINT too"),
     "socket": Note(
         _BETTER,
         "a stale file is only replaced if it is a socket that nobody answers at; the"
@@ -181,7 +179,8 @@ time; then what to tell qemu, and one event, `namespace.ready` or `machine.await
 [operating.md](operating.md) |
 | Command's namespaces | pasta | better | a small init reaps orphans; when the command \
 ends, or we are killed, nothing of it survives |
-| SIGINT, SIGHUP | both | better | end the daemon as SIGTERM does, files flushed |
+| SIGINT | both | better | ends the daemon as SIGTERM does, files flushed |
+| SIGHUP | both | differs | opens the log again; there it ends the daemon |
 | Capabilities of the daemon | both | better | none; pasta keeps two. What has to be \
 done in the namespace later is done by a process inside it that can do nothing else |
 | System call filter, empty root directory | both | differs | not there yet |

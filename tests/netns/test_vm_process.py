@@ -150,7 +150,7 @@ def test_a_relative_path_is_meant_from_where_we_start(lab: Lab, folder: Path) ->
     assert not (folder / "s").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_status_0(lab: Lab, number: signal.Signals) -> None:
     with passt(lab, dies=True) as made, made.plug() as plug:
         assert is_served(plug)
