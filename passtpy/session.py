@@ -310,11 +310,10 @@ class Session:
             "interface": got.ifname,
             "mac": show_mac(host.guest_mac or bytes(6)),
         }
-        event = "namespace.ready"
         if self._socket is not None:
-            event, place = "machine.awaited", {"socket": self._socket.path}
+            place = {"socket": self._socket.path}
         log.info(
-            event,
+            "namespace.ready" if self._socket is None else "machine.awaited",
             **place,
             mtu=got.mtu,
             template4=host.template4,

@@ -25,8 +25,9 @@ systemctl show -P StatusText passtpy-pasta@one
 systemctl reload passtpy-pasta@one
 systemctl is-active passtpy-pasta@one
 journalctl --sync
-journalctl -u passtpy-pasta@one PASSTPY_EVENT=reloaded -o cat
-journalctl -u passtpy-pasta@one PASSTPY_EVENT=namespace.ready -o json --output-fields=PASSTPY_INTERFACE
+unit=passtpy-pasta@one.service
+journalctl -u $unit PASSTPY_EVENT=reloaded -o cat
+journalctl -u $unit PASSTPY_EVENT=namespace.ready -o json
 systemctl stop passtpy-pasta@one
 systemctl show -P Result passtpy-pasta@one
 ! ip netns exec one ip link show net0
