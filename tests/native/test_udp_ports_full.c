@@ -71,8 +71,8 @@ static bool is_open(uint16_t sport)
 	const struct flow_table *ft = &w.g.dp->ctx.ft;
 
 	for (uint32_t i = 0; i < ft->top; i++) {
-		const struct flow *flow =
-			flow_at(ft, (flow_sidx_t){ .flow = i });
+		flow_sidx_t sidx = { .flow = i };
+		const struct flow *flow = flow_at(ft, sidx);
 
 		if (flow && flow->f.side[INISIDE].eport == sport)
 			return true;
