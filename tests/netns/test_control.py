@@ -247,15 +247,39 @@ def test_top_shows_the_daemon(box: Daemon) -> None:
     assert said.startswith("box  pasta ")
 
 
-def test_the_guest_cannot_reach_the_socket(box: Daemon) -> None:
-    """A process of the namespace with the same user, and the same files."""
-    code = (
-        f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({box.control!r})"
-    )
-    code += "; s.sendall(b'GET /v1/instance HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n')"
-    code += "; print(len(s.recv(100)))"
-    done = box.guest.run(sys.executable, "-c", code, check=False)
-    assert done.stdout.strip() != "100"
+ASKING = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    try:
+        sock.connect(sys.argv[1])
+        sock.settimeout(5)
+        try:
+            sock.sendall(b"GET /v1/instance HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n")
+            print(sock.recv(100).split(b"\\r")[0].decode() or "hung up")
+        except (ConnectionResetError, BrokenPipeError):
+            print("hung up")  # before it read what we asked, or we sent it
+    except PermissionError:
+        print("no way in")
+"""
+
+
+def refused(box: Daemon) -> int:
+    count: int = box.ask("GET", "/v1/stats")["counters"]["control_refused"]
+    return count
+
+
+@pytest.mark.parametrize("where", ["network", "processes"])
+def test_the_guest_is_refused_at_the_socket(box: Daemon, where: str) -> None:
+    """A process with the same user and files, in a namespace that a guest lives in."""
+    asking = [sys.executable, "-c", ASKING, box.control]
+    assert box.lab.host.run(*asking).stdout == "HTTP/1.1 200 OK\n"
+    before = refused(box)
+    if where == "network":
+        said = box.guest.run(*asking).stdout
+    else:
+        said = box.lab.host.run("unshare", "--pid", "--fork", *asking).stdout
+    assert said == "hung up\n"
+    assert refused(box) == before + 1
 
 
 HOSTILE = """
