@@ -33,6 +33,7 @@ PASSTPY = TRANSLATORS["passtpy"]
 PROGRAM = Path(sys.executable).with_name("passtpy")
 EPHEMERAL = (32768, 60999)
 SOON = 5.0
+OTHER_USER = 12345  # neither root nor the one that the daemon becomes
 
 
 class Daemon:
@@ -248,7 +249,11 @@ def test_top_shows_the_daemon(box: Daemon) -> None:
 
 
 ASKING = """
-import socket, sys
+import os, socket, sys
+for user in map(int, sys.argv[2:]):
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
 with socket.socket(socket.AF_UNIX) as sock:
     try:
         sock.connect(sys.argv[1])
@@ -279,6 +284,22 @@ def test_the_guest_is_refused_at_the_socket(box: Daemon, where: str) -> None:
     else:
         said = box.lab.host.run("unshare", "--pid", "--fork", *asking).stdout
     assert said == "hung up\n"
+    assert refused(box) == before + 1
+
+
+def test_another_user_is_refused_even_where_the_file_lets_it_in(box: Daemon) -> None:
+    def ask(user: int) -> str:
+        asking = [sys.executable, "-c", ASKING, box.control, str(user)]
+        return box.lab.host.run(*asking).stdout.rstrip("\n")
+
+    before = refused(box)
+    assert (ask(0), ask(OTHER_USER)) == ("HTTP/1.1 200 OK", "no way in")
+    assert refused(box) == before
+    os.chmod(box.control, 0o666)
+    try:
+        assert (ask(0), ask(OTHER_USER)) == ("HTTP/1.1 200 OK", "hung up")
+    finally:
+        os.chmod(box.control, 0o600)
     assert refused(box) == before + 1
 
 
