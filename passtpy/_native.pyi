@@ -38,7 +38,7 @@ VHOST_FEATURES: Final[int]  # virtio feature bits that the datapath can do
 @final
 class Miss(
     structseq[Any],
-    tuple[int, int, int, bytes, int, bytes, int, int],
+    tuple[int, int, int, bytes, int, bytes, int, int, bool],
 ):
     """A frame, socket or datagram without a flow, parked until its verdict."""
 
@@ -51,6 +51,7 @@ class Miss(
         "oaddr",
         "oport",
         "listener",
+        "again",
     )
 
     @property
@@ -69,6 +70,8 @@ class Miss(
     def oport(self) -> int: ...
     @property
     def listener(self) -> int: ...
+    @property
+    def again(self) -> bool: ...  # nobody listens where the first verdict sent it
 
 @final
 class Punt(structseq[Any], tuple[int, bytes]):
@@ -182,7 +185,8 @@ class Datapath:
         self, now: int | None = None, slice_us: int = 1000, spin_us: int = 60
     ) -> list[Miss | Punt | Gone] | tuple[()]: ...
     # The flow's handle; None when the verdict was to reject or to drop. OSError: no
-    # flow could be opened; the initiator was told, unless the miss is gone (ESTALE).
+    # flow could be opened; the initiator was told, unless the miss is gone (ESTALE), or
+    # stands, as an accepted connection's does at its first ECONNREFUSED.
     def open(
         self,
         miss_id: int,

@@ -330,6 +330,10 @@ class Engine:
         """
         try:
             self.datapath.open(miss.miss_id, verdict, fd)
+        except ConnectionRefusedError:
+            # Of who is accepted already the datapath keeps the miss, once
+            if miss.pif != Pif.TAP and not miss.again:
+                self._on_miss(Miss((*miss[:-1], True)))
         except OSError as error:
             if error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1

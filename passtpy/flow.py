@@ -126,6 +126,8 @@ class MissLike(Protocol):
     def oport(self) -> int: ...
     @property
     def listener(self) -> int: ...
+    @property
+    def again(self) -> bool: ...  # nobody listens where the first verdict sent it
 
 
 class FlowRecord(NamedTuple):
@@ -213,6 +215,7 @@ class FlowMiss(NamedTuple):
     oaddr: bytes
     oport: int
     listener: int = -1
+    again: bool = False
 
 
 TYPE_TITLES = {

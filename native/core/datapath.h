@@ -171,7 +171,9 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * Return: 0; -ESTALE the miss is gone; -ENFILE the table is full; -EADDRINUSE
  * the guest has such a flow; -EINVAL, -EBADF, -EDESTADDRREQ, -EAFNOSUPPORT,
  * -EPROTONOSUPPORT the verdict cannot be carried out; else of the handler's
- * system calls. But for -ESTALE, the initiator was told
+ * system calls. But for -ESTALE, the initiator was told; -ECONNREFUSED of a
+ * connection that came with a socket, the first time: it was not, and the miss
+ * stands, for a verdict that knows another place
  */
 int datapath_open(struct datapath *dp, uint64_t miss_id,
 		  const struct verdict *v, int fd, uint64_t *ret_flow_id);

@@ -124,6 +124,10 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 			 0);
 		flow_alloc_cancel(&c->ft, flow, c->now);
 		count(&c->cnt, CNT_DROP_OPEN_FAILED);
+		if (err == -ECONNREFUSED && m->fd >= 0 && !m->again) {
+			m->again = true;
+			return err;
+		}
 		goto refuse;
 	}
 	flow_activate(&c->ft, flow, c->now);
@@ -171,6 +175,7 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 {
 	struct ctx *c = &dp->ctx;
 	struct miss *m = stage_get(&c->stage, miss_id);
+	bool again;
 	int err;
 
 	/* The verdict may have taken its time */
@@ -185,9 +190,11 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 	}
 	m->ns_fd = fd;
 	*ret_flow_id = 0;
+	again = m->again;
 	err = miss_answer(c, m, v, ret_flow_id);
 	if (err == -EINPROGRESS)
 		return 0;
-	stage_release(&c->stage, m);
+	if (m->again == again)
+		stage_release(&c->stage, m);
 	return err;
 }

@@ -172,6 +172,20 @@ static void settle(struct ctx *c, struct flow *flow)
 	watch(c, flow);
 }
 
+/* ask_again() - Nobody listens there: is there another verdict? If so, the flow
+ * is closed, and the client, who is accepted already, hears nothing of it */
+static bool ask_again(struct ctx *c, struct flow *flow)
+{
+	if (splice_conn(flow)->again)
+		return false;
+	flow_epoll_del(&c->epoll, flow, INISIDE);
+	if (!stage_refused(&c->stage, flow, flow->f.fd[INISIDE], c->now))
+		return false;
+	(void)flow_take_fd(flow, INISIDE);
+	splice_close(c, flow, WHY_REFUSED, ECONNREFUSED);
+	return true;
+}
+
 /* connected() - Did connect() work? False: no, and the flow is closed */
 static bool connected(struct ctx *c, struct flow *flow)
 {
@@ -182,6 +196,8 @@ static bool connected(struct ctx *c, struct flow *flow)
 		err = errno;
 	if (err && err != ECONNRESET && err != EPIPE) {
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+		if (err == ECONNREFUSED && ask_again(c, flow))
+			return false;
 		splice_reset(c, flow,
 			     err == ECONNREFUSED ? WHY_REFUSED :
 			     err == ETIMEDOUT	 ? WHY_TIMEOUT :
@@ -311,6 +327,7 @@ static int splice_open(struct ctx *c, struct flow *flow,
 			.head = POOL_NONE,
 			.want = SPLICE_READ_MIN,
 		};
+	conn->again = m->again;
 	fd = target_socket(c, flow, m);
 	if (fd < 0)
 		return fd;

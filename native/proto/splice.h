@@ -59,6 +59,7 @@ struct splice_dir {
  * @dir:	Directions, by the side they come from
  * @err:	errno that ended it, for the log, or 0
  * @abort:	It does not end in order: both sides are to see a reset
+ * @again:	Somewhere else it was refused already
  * @acked:	While aborting: bytes that survivors had acknowledged
  * @give_up:	While aborting: ns at which nobody waits for it any longer
  */
@@ -66,6 +67,7 @@ struct splice_conn {
 	struct splice_dir dir[SIDES];
 	int err;
 	bool abort;
+	bool again;
 	uint64_t acked;
 	uint64_t give_up;
 };

@@ -159,6 +159,7 @@ enum tcp_event {
  * @sack_ok:	Both sides may send SACK
  * @syn_rcvd:	@irs is valid
  * @syn_again:	Our SYN was sent again because the guest answered an old one
+ * @again:	Another place refused it already, as no one listens there
  * @fin_seen:	@fin_seq is valid
  * @sock_ready:	The socket may have more than we peeked at
  * @sock_rdhup:	The peer sent its FIN; data may still be queued before it
@@ -217,6 +218,7 @@ struct tcp_conn {
 	bool sack_ok	 : 1;
 	bool syn_rcvd	 : 1;
 	bool syn_again	 : 1;
+	bool again	 : 1;
 	bool fin_seen	 : 1;
 	bool sock_ready	 : 1;
 	bool sock_rdhup	 : 1;

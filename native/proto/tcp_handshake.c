@@ -77,6 +77,21 @@ static void established(struct ctx *c, struct flow *flow, const struct frame *f)
 	tcp_event(c, flow, TCP_EV_ESTABLISHED);
 }
 
+/* ask_again() - Nobody listens where the verdict sent a connection: is there
+ * another verdict? The client is accepted, and hears nothing of it meanwhile */
+static bool ask_again(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	if (tcp_tapside(flow) == INISIDE || conn->syn_rcvd || conn->again)
+		return false;
+	flow_epoll_del(&c->epoll, flow, INISIDE);
+	if (!stage_refused(&c->stage, flow, flow->f.fd[INISIDE], c->now))
+		return false;
+	(void)flow_take_fd(flow, INISIDE);
+	return true;
+}
+
 /* The guest gives up before the connection stands, or refuses ours */
 static void reset_in(struct ctx *c, struct flow *flow, const struct frame *f)
 {
@@ -94,7 +109,8 @@ static void reset_in(struct ctx *c, struct flow *flow, const struct frame *f)
 		count(&c->cnt, CNT_TCP_DROP_RST);
 		return;
 	}
-	tcp_abort_sock(flow);
+	if (!ask_again(c, flow))
+		tcp_abort_sock(flow);
 	tcp_close(c, flow, WHY_RST_GUEST, 0);
 }
 

@@ -130,6 +130,7 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 
 	(void)v;
 	tcp_handshake_start(c, flow);
+	tcp_conn(flow)->again = m->again;
 	rc = tcp_tapside(flow) == INISIDE ? open_outbound(c, flow, m) :
 					    open_inbound(c, flow, m);
 	if (rc)

@@ -16,6 +16,7 @@ static PyStructSequence_Field miss_fields[] = {
 	{ "oaddr", "its destination" },
 	{ "oport", "port of its destination" },
 	{ "listener", "number given to Datapath.listen(), or -1" },
+	{ "again", "nobody listens where the first verdict sent it" },
 	{ NULL, NULL },
 };
 
@@ -41,7 +42,7 @@ static PyStructSequence_Field event_fields[] = {
 
 static PyStructSequence_Desc miss_desc = { "passtpy._native.Miss",
 					   "A packet without a flow",
-					   miss_fields, 8 };
+					   miss_fields, 9 };
 
 static PyStructSequence_Desc punt_desc = { "passtpy._native.Punt",
 					   "A frame lifted to a service",
@@ -136,6 +137,7 @@ PyObject *record_from_miss(const struct module_state *state,
 	fill_uint(&f, m->pif);
 	fill_side(&f, &m->key);
 	fill(&f, PyLong_FromLong(m->listener));
+	fill(&f, PyBool_FromLong(m->again));
 	return fill_end(&f);
 }
 

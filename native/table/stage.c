@@ -174,6 +174,22 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 	return &s->miss[slot];
 }
 
+bool stage_refused(struct stage *s, const struct flow *flow, int fd,
+		   uint64_t now)
+{
+	const struct flowside *key = &flow->f.side[INISIDE];
+	enum pif pif = flow->f.pif[INISIDE];
+	struct miss *m;
+
+	/* A client that gave up may have come again from the same port */
+	if (stage_find(s, IPPROTO_TCP, pif, key))
+		return false;
+	m = stage_add(s, IPPROTO_TCP, pif, key, flow->f.listener, fd, now);
+	if (m)
+		m->again = true;
+	return m;
+}
+
 static uint32_t item_size(uint32_t len)
 {
 	return (uint32_t)(sizeof(struct stage_item) + len + ITEM_ALIGN - 1) /

@@ -29,6 +29,7 @@
 /** struct miss - One pending miss
  * @used:	In use
  * @told:	Its record was returned to Python
+ * @again:	Where the first verdict sent it, nobody listens
  * @generation:	For miss_id
  * @ipproto:	IPPROTO_*
  * @pif:	Where it came from
@@ -47,6 +48,7 @@
 struct miss {
 	bool used;
 	bool told;
+	bool again;
 	uint32_t generation;
 	uint8_t ipproto;
 	uint8_t pif;
@@ -119,6 +121,17 @@ struct miss *stage_find(struct stage *s, uint8_t ipproto, enum pif pif,
 struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 		       const struct flowside *key, int32_t listener, int fd,
 		       uint64_t now);
+
+/**
+ * stage_refused() - A connection that its server refused is a miss once more
+ * @fd:		Accepted socket, in no epoll instance; taken over on success
+ *
+ * Once in its life: a verdict may know another place for it.
+ *
+ * Return: false when there is no room
+ */
+bool stage_refused(struct stage *s, const struct flow *flow, int fd,
+		   uint64_t now);
 
 /**
  * stage_park() - Copy a frame or datagram into a miss

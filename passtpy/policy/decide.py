@@ -92,7 +92,7 @@ class _SourceTranslator:
             prefix for n in sources.unusable for prefix in compile_network(n)
         )
         self._guest = guest
-        self._ours = (_optional(sources.ours6), _optional(sources.ours4))
+        self._ours = _ours(sources)
         self._guest_as = (_optional(sources.guest6), _optional(sources.guest4))
 
     def translate(self, peer: bytes) -> bytes:
@@ -171,20 +171,32 @@ def _make_to_host(outcome: ToHost, by: Origin, source_towards: SourceTowards) ->
     return to_asked
 
 
+def _ours(sources: SourceMap) -> tuple[bytes, bytes]:
+    """Return what stands for who has no address of a family: IPv6's, and IPv4's."""
+    return _optional(sources.ours6), _optional(sources.ours4)
+
+
 def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
     rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
     delta = outcome.delta
     forward, tap = Action.FORWARD, Pif.TAP
     refused = _refusal(by)._replace(action=Action.REJECT)
+    crosses, ours = outcome.crosses, _ours(outcome.source)
 
     fixed = None if outcome.target is None else inany(outcome.target)
 
     def to_guest(miss: MissLike) -> Verdict:
-        source = translate(miss.eaddr)
+        is_v4 = miss.eaddr.startswith(V4_PREFIX)
+        # The other family at once if the guest has only that; else when it is refused
+        crossed = crosses and guest.prefers(not is_v4) != miss.again
+        if miss.again and not crosses:
+            return refused
+        source = ours[not is_v4] if crossed else translate(miss.eaddr)
         if source == UNSPECIFIED:
             return refused
-        target = fixed or guest.towards(source)
+        # Our own address may be link-local, which says nothing about the guest's
+        target = fixed or guest.towards(UNSPECIFIED if crossed and is_v4 else source)
         if target == UNSPECIFIED:
             return refused
         port = miss.oport + delta
@@ -236,9 +248,11 @@ def _make_splice_to_guest(
 ) -> Make:
     rule, generation = by
     delta, loopback, keep = outcome.delta, outcome.loopback, outcome.keep_source
+    refused = _refusal(by)._replace(action=Action.REJECT)
     over_tap: Make | None = None
     if outcome.source is not None:
-        over_tap = _make_to_guest(ToGuest(delta, outcome.source), by, guest)
+        inner = ToGuest(delta, outcome.source, crosses=outcome.crosses)
+        over_tap = _make_to_guest(inner, by, guest)
 
     def splice_to_guest(miss: MissLike) -> Verdict:
         source = miss.eaddr
@@ -246,12 +260,16 @@ def _make_splice_to_guest(
         is_local = source.startswith(_LOOPBACKS) or guest.owns(source)
         if over_tap is not None and not is_local:
             return over_tap(miss)
-        target = UNSPECIFIED
+        target, asked = UNSPECIFIED, miss.oaddr
+        if miss.again:
+            if not outcome.crosses:
+                return refused
+            is_v4, asked = not is_v4, UNSPECIFIED
         if not loopback:
             target = guest.inside(is_v4)
         if target == UNSPECIFIED:
-            target = _loopback_of(miss.oaddr, is_v4)
-        ours = source if keep else UNSPECIFIED
+            target = _loopback_of(asked, is_v4)
+        ours = source if keep and not miss.again else UNSPECIFIED
         port = miss.oport + delta
         return Verdict(
             Action.SPLICE, Pif.SPLICE, target, port, ours, 0, rule, generation
@@ -262,10 +280,17 @@ def _make_splice_to_guest(
 
 def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
     rule, generation = by
-    delta = outcome.delta
+    delta, crosses = outcome.delta, outcome.crosses
+    refused = _refusal(by)._replace(action=Action.REJECT)
 
     def splice_to_host(miss: MissLike) -> Verdict:
-        ends = (miss.oaddr, miss.oport + delta, miss.eaddr, 0)
+        target, source = miss.oaddr, miss.eaddr
+        if miss.again:
+            if not crosses:
+                return refused
+            target = _loopback_of(UNSPECIFIED, not target.startswith(V4_PREFIX))
+            source = UNSPECIFIED
+        ends = (target, miss.oport + delta, source, 0)
         return Verdict(Action.SPLICE, Pif.HOST, *ends, rule, generation)
 
     return splice_to_host
@@ -359,7 +384,7 @@ class Decider:
         if found is None:
             self._hits[NO_RULE] += 1
             return self._no_rule
-        self._hits[found.listed.id] += 1
+        self._hits[found.listed.id] += not miss.again
         return found.make(miss)
 
     def judge(self, miss: MissLike) -> Verdict:

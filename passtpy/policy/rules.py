@@ -87,11 +87,14 @@ class ToGuest:
     """Deliver to the guest, `delta` ports away from the listener's.
 
     `target` None: to the guest's own address; else to this one, on its link or behind.
+    `crosses`: a connection may go on in the other family, where the guest has no such
+    address, or no such server.
     """
 
     delta: int = 0
     source: SourceMap = SourceMap()
     target: Address | None = None
+    crosses: bool = False
 
 
 @record
@@ -100,23 +103,27 @@ class SpliceToGuest:
 
     `loopback`: to the loopback address that the client asked for. `keep_source`: from
     the client's own address instead of the kernel's choice. Where the namespace does
-    not have that address, it goes over the tap: see `source`.
+    not have that address, it goes over the tap: see `source`. `crosses`: where nobody
+    listens in the client's family, one of the other family is tried.
     """
 
     delta: int = 0
     loopback: bool = False
     keep_source: bool = False
     source: SourceMap | None = None  # None: nothing is to be kept, or there is no tap
+    crosses: bool = False
 
 
 @record
 class SpliceToHost:
     """Connect to the host's loopback, `delta` ports away from the listener's.
 
-    Both addresses stay what they are, 127.0.0.9 as well as 127.0.0.1.
+    Both addresses stay what they are, 127.0.0.9 as well as 127.0.0.1. `crosses`: where
+    nobody listens there, the usual address of the other family is tried.
     """
 
     delta: int = 0
+    crosses: bool = False
 
 
 @record
@@ -285,24 +292,36 @@ def _spliced_sources(view: View) -> tuple[Network, ...]:
     return LOOPBACK + tuple(_one(addr) for addr in own if addr is not None)
 
 
+def _crosses(config: Config, forward: Forward) -> bool:
+    """Tell whether a flow may go on in the other family.
+
+    Only of connections anybody says in time that nobody listens: a datagram would have
+    to be kept until then, and over the tap there may be no answer at all.
+    """
+    return config.ipv4 and config.ipv6 and forward.rule.proto == IPPROTO_TCP
+
+
 def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
     config, rule = view.config, forward.rule
     protos, numbers, why = frozenset((rule.proto,)), forward.numbers, str(rule).strip()
     spliced = _spliced_sources(view) if rule.target is None else ()
+    crosses = _crosses(config, forward)
     if spliced:
         match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
         keep = config.preserve_source
         over_tap = sources if keep and not config.splice_only else None
         loopback = config.host_lo_to_ns_lo
-        yield match, SpliceToGuest(rule.delta, loopback, keep, over_tap), why
+        outcome = SpliceToGuest(rule.delta, loopback, keep, over_tap, crosses)
+        yield match, outcome, why
     if not config.splice_only:
         match = Match(Pif.HOST, protos, listeners=numbers)
         if rule.target is not None:
             sources = _routed_sources(view, rule.target)
-        yield match, ToGuest(rule.delta, sources, rule.target), why
+        crosses = crosses and rule.target is None
+        yield match, ToGuest(rule.delta, sources, rule.target, crosses), why
 
 
-def _outbound(forward: Forward) -> Line:
+def _outbound(config: Config, forward: Forward) -> Line:
     match = Match(
         Pif.SPLICE,
         frozenset((forward.rule.proto,)),
@@ -310,7 +329,8 @@ def _outbound(forward: Forward) -> Line:
         destinations=LOOPBACK,
         listeners=forward.numbers,
     )
-    return match, SpliceToHost(forward.rule.delta), str(forward.rule).strip()
+    outcome = SpliceToHost(forward.rule.delta, _crosses(config, forward))
+    return match, outcome, str(forward.rule).strip()
 
 
 def _relayed(config: Config, sources: SourceMap) -> Iterator[Line]:
@@ -326,7 +346,7 @@ def _forwarded(view: View) -> Iterator[Line]:
     config, sources = view.config, source_map(view)
     for forward in view.forwards:
         if forward.pif is Pif.SPLICE:
-            yield _outbound(forward)
+            yield _outbound(config, forward)
         else:
             yield from _inbound(view, forward, sources)
     yield from _relayed(config, sources)

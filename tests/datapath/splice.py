@@ -5,6 +5,7 @@ The namespace is played by the host's own loopback: what matters to the datapath
 which pif a listening socket was registered, and whose socket a verdict brings.
 """
 
+import errno
 import socket
 import time
 from collections.abc import Callable
@@ -39,6 +40,8 @@ class World:
     hold: bool = False  # leave misses pending
     receive_buffer: int = 0  # of accepted sockets; 0: as the kernel likes
     bring: bool = True  # bring a socket where the verdict needs one
+    gives_up: bool = True  # at the first refusal, or go to another place then
+    other_port: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,7 +80,17 @@ class World:
         return socket.socket(self.family, kind).detach()
 
     def _decide(self, miss: _native.Miss) -> None:
-        if not self.hold:
+        if self.hold:
+            return
+        flow_id = self.answer(miss)
+        if flow_id == -errno.ECONNREFUSED and not miss.again:
+            self._refused(miss)
+
+    def _refused(self, miss: _native.Miss) -> None:
+        if self.gives_up:
+            self.answer(miss, Action.REJECT)
+        else:
+            self.target_port = self.other_port
             self.answer(miss)
 
     def answer(self, miss: _native.Miss, action: Action = Action.SPLICE) -> int:

@@ -109,7 +109,30 @@ def test_refused_target_resets_the_client(world: World) -> None:
     with pytest.raises(ConnectionResetError):
         world.work(lambda: client.recv(1))
     assert world.ended()
-    assert world.guest.opened == [-errno.ECONNREFUSED]
+    assert world.guest.opened == [-errno.ECONNREFUSED, 0]
+
+
+def test_refused_client_finds_another_server(world: World) -> None:
+    other = world.serve()
+    world.gives_up, world.other_port = False, world.target_port
+    world.serve().close()
+    before = open_fds()
+    client, conn = world.pair(other)
+    client.sendall(b"hello")
+    assert world.work(partial(conn.recv, 10)) == b"hello"
+    assert world.guest.opened[0] == -errno.ECONNREFUSED
+    assert open_fds() == before + 4  # both ends of both connections
+
+
+def test_refused_twice_is_over(world: World) -> None:
+    world.gives_up = False
+    world.serve().close()
+    world.other_port = world.target_port
+    client = world.client()
+    with pytest.raises(ConnectionResetError):
+        world.work(lambda: client.recv(1))
+    refused = -errno.ECONNREFUSED
+    assert world.guest.opened == [refused, refused]
 
 
 @pytest.mark.parametrize("action", [Action.REJECT, Action.DROP])

@@ -462,16 +462,11 @@ def test_simultaneous_open(guest: Guest, server: Server) -> None:
 
 def test_guest_that_refuses_resets_the_client(guest: Guest, server: Server) -> None:
     client, _ = inbound(guest, server)
-    request = guest.expect("S")
-    guest.send(
-        tcp(
-            "RA",
-            seq=0,
-            ack=request.tcp.seq + 1,
-            sport=80,
-            dport=request.tcp.sport,
-        )
-    )
+    for again in (False, True):
+        assert guest.misses[-1].again == again
+        request = guest.expect("S")
+        ack, port = request.tcp.seq + 1, request.tcp.sport
+        guest.send(tcp("RA", seq=0, ack=ack, sport=80, dport=port))
     assert not guest.flows()
     with pytest.raises(ConnectionResetError):
         client.recv(1)

@@ -33,7 +33,7 @@ from passtpy.policy.rules import ANY4, Drop, Match, Rule, ToHost
 from passtpy.services.facts import Facts
 from passtpy.services.registry import Services
 
-MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1))
+MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1, False))
 ARP, BAD = Punt((PuntKind.ARP, b"abc")), Punt((PuntKind.ARP, b"bad"))
 VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
 

@@ -128,7 +128,7 @@ class Decides(Decider):
 
 
 def miss(proto: int = TCP) -> Miss:
-    return Miss((5, proto, Pif.HOST, LO4, 40000, LO4, 80, 0))
+    return Miss((5, proto, Pif.HOST, LO4, 40000, LO4, 80, 0, False))
 
 
 def inside(target: bytes = LO4) -> Verdict:
@@ -194,6 +194,22 @@ def test_a_verdict_of_an_older_policy_is_not_carried_out() -> None:
     assert datapath.opened == [(5, refusal, -1)]
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(came)
+
+
+def test_who_is_refused_is_decided_about_once_more() -> None:
+    class Refusing(FakeDatapath):
+        def open(self, miss_id: int, verdict: Verdict, fd: int = -1) -> int:
+            super().open(miss_id, verdict, fd)
+            raise ConnectionRefusedError
+
+    class Elsewhere(Decides):
+        def decide(self, miss: MissLike) -> Verdict:
+            return super().decide(miss)._replace(eaddr=LO6 if miss.again else LO4)
+
+    datapath, stock = Refusing(miss()), FakeStock(17, 18, 19)
+    decider = Elsewhere(inside())
+    engine(datapath, inside(), stock, decider)[0].pump()
+    assert datapath.opened == [(5, inside(), 17), (5, inside(LO6), 18)]
 
 
 def test_without_a_socket_the_flow_is_rejected() -> None:

@@ -95,3 +95,23 @@ def test_of_a_pinned_guest_the_link_local_address_follows() -> None:
     assert guest.towards(raw("fe80::1")) == raw("fe80::77")
     guest.observe(raw("fe80::78"))
     assert guest.towards(raw("fe80::1")) == raw("fe80::78")
+
+
+def test_what_shows_itself_in_one_family_prefers_it() -> None:
+    guest = made()
+    assert not guest.prefers(True)
+    assert not guest.prefers(False)
+    guest.observe(raw("192.0.2.5"))
+    assert guest.prefers(True)
+    guest.observe(raw("fe80::77"))
+    assert not guest.prefers(True)
+    guest.present = (raw("2001:db8::aaaa"),)  # its kernel knows better
+    assert guest.prefers(False)
+    assert not guest.prefers(True)
+
+
+def test_a_family_that_the_user_said_an_address_of_is_there() -> None:
+    pinned = (IPv6Address("2001:db8::5"),)
+    guest = GuestAddresses.from_host(replace(HOST, pinned=pinned))
+    guest.observe(raw("192.0.2.5"))
+    assert not guest.prefers(True)

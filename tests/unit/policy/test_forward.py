@@ -44,6 +44,7 @@ class Miss(NamedTuple):
     oaddr: bytes
     oport: int
     listener: int
+    again: bool = False
 
 
 def forwards(line: str) -> list[Forward]:
@@ -368,3 +369,78 @@ def test_who_is_behind_the_guest_sees_an_address_that_is_routed(
     decider = make(f"-t [::]/80:fd57:89::5/81 {NONE[8:]} {line}", host)
     asked = miss(Pif.HOST, "::1", 80, 0)
     assert outcome(decider, asked) == f"forward tap fd57:89::5 81 from {ours}"
+
+
+CROSSING = [
+    # client, first verdict, and where it goes when nobody listens there
+    (
+        "-t 80:90",
+        Pif.HOST,
+        "203.0.113.9",
+        "forward tap 192.0.2.5 90 from 203.0.113.9",
+        "forward tap 2001:db8::5 90 from fe80::9855:9aff:fe55:9a55",
+    ),
+    (
+        "-t 80:90",
+        Pif.HOST,
+        "2001:db8:9::9",
+        "forward tap 2001:db8::5 90 from 2001:db8:9::9",
+        "forward tap 192.0.2.5 90 from 192.0.2.1",
+    ),
+    (
+        "-t 80:90",
+        Pif.HOST,
+        "::1",
+        "splice splice 2001:db8::5 90 from any",
+        "splice splice 192.0.2.5 90 from any",
+    ),
+    (
+        "-t 80:90 --host-lo-to-ns-lo --preserve-source",
+        Pif.HOST,
+        "127.0.0.9",
+        "splice splice 127.0.0.1 90 from 127.0.0.9",
+        "splice splice ::1 90 from any",
+    ),
+    (
+        "-t none -T 80:90",
+        Pif.SPLICE,
+        "::1",
+        "splice host ::1 90 from ::1",
+        "splice host 127.0.0.1 90 from any",
+    ),
+    ("-4 -t 80", Pif.HOST, "127.0.0.1", "splice splice 192.0.2.5 80 from any", ""),
+    (
+        "-t 0.0.0.0/80:198.51.100.7/80",
+        Pif.HOST,
+        "203.0.113.9",
+        "forward tap 198.51.100.7 80 from 203.0.113.9",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "pif", "peer", "first", "then"), CROSSING)
+def test_a_refused_connection_goes_on_in_the_other_family(
+    line: str, pif: Pif, peer: str, first: str, then: str
+) -> None:
+    rest = " -u none -U none" + (" -T none" if "-T" not in line else "")
+    decider = make(line + rest)
+    asked = miss(pif, peer, 80, 0)
+    assert outcome(decider, asked) == first
+    assert outcome(decider, asked._replace(again=True)) == (then or "reject")
+    assert sum(decider.hits.values()) == 1
+
+
+def test_a_guest_of_one_family_is_not_asked_in_the_other() -> None:
+    decider = make("-t 80 -u 80 -T none -U none")
+    decider.guest.observe(inany(ip_address("192.0.2.5")))  # and nothing of IPv6
+    asked = miss(Pif.HOST, "2001:db8:9::9", 80, 0)
+    assert outcome(decider, asked) == "forward tap 192.0.2.5 80 from 192.0.2.1"
+    refused = asked._replace(again=True)
+    assert outcome(decider, refused) == (
+        "forward tap 2001:db8::5 80 from 2001:db8:9::9"
+    )
+    datagram = asked._replace(proto=UDP, listener=1)
+    assert outcome(decider, datagram) == (
+        "forward tap 2001:db8::5 80 from 2001:db8:9::9"
+    )

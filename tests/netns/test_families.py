@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A client of one family and a server of the other, over the tap and spliced."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.lab import (
+    HOST4,
+    HOST6,
+    Attached,
+    Lab,
+    Namespace,
+    closing_all,
+    transfer_both_ways,
+)
+from tests.netns.test_forward import attached
+
+SIZE = 3_000_000
+ANY = {4: "0.0.0.0", 6: "::"}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[tuple[Lab, Attached]]:
+    with attached("-t", "8000:9000", "-T", "8100:9100") as it:
+        yield it
+
+
+def server(where: Namespace, address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = where.new_socket(family)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    made.bind((address, port))
+    made.listen()
+    made.settimeout(15)
+    return made
+
+
+def ends(
+    world: tuple[Lab, Attached], way: str
+) -> tuple[Namespace, dict[int, str], int, Namespace, dict[int, str], int]:
+    """Client, the addresses and the port it asks for, and the server's."""
+    lab, it = world
+    loopback = {4: "127.0.0.1", 6: "::1"}
+    if way == "tap":
+        return lab.remote, {4: HOST4, 6: HOST6}, 8000, it.guest, ANY, 9000
+    if way == "in":
+        return lab.host, loopback, 8000, it.guest, ANY, 9000
+    return it.guest, loopback, 8100, lab.host, loopback, 9100
+
+
+@pytest.mark.parametrize("way", ["tap", "in", "out"])
+@pytest.mark.parametrize("asked", [4, 6])
+def test_who_has_one_family_serves_both(
+    world: tuple[Lab, Attached], asked: int, way: str
+) -> None:
+    client, to, port, place, at, served = ends(world, way)
+    with server(place, at[10 - asked], served) as waiting:
+        near = client.connect(to[asked], port)
+        far, _ = waiting.accept()
+        far.settimeout(15)
+        with closing_all([near, far]):
+            transfer_both_ways(near, far, SIZE)
+
+
+@pytest.mark.parametrize("way", ["tap", "in", "out"])
+@pytest.mark.parametrize("asked", [4, 6])
+def test_who_has_both_is_asked_in_the_clients(
+    world: tuple[Lab, Attached], asked: int, way: str
+) -> None:
+    client, to, port, place, at, served = ends(world, way)
+    with ExitStack() as stack:
+        waiting = stack.enter_context(server(place, at[asked], served))
+        other = stack.enter_context(server(place, at[10 - asked], served))
+        stack.enter_context(client.connect(to[asked], port))
+        stack.enter_context(waiting.accept()[0])
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+@pytest.mark.parametrize("way", ["tap", "in", "out"])
+@pytest.mark.parametrize("asked", [4, 6])
+def test_who_has_neither_refuses(
+    world: tuple[Lab, Attached], asked: int, way: str
+) -> None:
+    client, to, port, *_ = ends(world, way)
+    with pytest.raises(ConnectionResetError), client.connect(to[asked], port) as near:
+        near.recv(1)
