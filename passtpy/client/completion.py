@@ -46,7 +46,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
     yield "    case ${COMP_WORDS[1]} in"
     for command in commands:
         words = [name for name, _ in _options(command)] + _words(command)
-        yield f'    {command.name}) COMPREPLY=($(compgen -W "{" ".join(words)}"'
+        yield f'    {command.name}) COMPREPLY=($(compgen -W "{" ".join(words)}" \\'
         yield '        -- "$cur")) ;;'
     yield "    esac"
     yield "}"

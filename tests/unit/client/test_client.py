@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What people's commands print, and what they take."""
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,8 +176,55 @@ def test_completions_name_every_command(shell: str) -> None:
     assert all(name in script for name in NAMES)
 
 
-def test_the_completion_of_bash_is_bash() -> None:
-    script = completion("bash", COMMANDS)
-    ask = "\nCOMP_WORDS=(passtpy fl); COMP_CWORD=1; _passtpy; echo ${COMPREPLY[*]}"
-    said = subprocess.check_output(["bash", "-c", script + ask], text=True)
-    assert said == "flows\n"
+# For each shell: how it is asked what may follow the words of $LINE; zsh has its own
+# means in a terminal only, so that what the script tells them is printed instead.
+ASKED = {
+    "bash": """
+COMP_WORDS=($LINE); COMP_CWORD=$((${#COMP_WORDS[@]}-1))
+_passtpy; printf '%s\\n' "${COMPREPLY[@]}"
+""",
+    "zsh": """
+compadd() { shift; print -rl -- ${(M)@:#$words[CURRENT]*} }
+_describe() { compadd -- ${commands%%:*} }
+words=(${=LINE}) CURRENT=${#words}
+_passtpy
+""",
+    "fish": """
+complete -C "$LINE" | string replace -r '\\t.*' ''
+""",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("passtpy fl", ["flows"]),
+        ("passtpy e", ["events", "explain"]),
+        ("passtpy stats --p", ["--prometheus"]),
+        ("passtpy completion z", ["zsh"]),
+        ("passtpy ports re", ["remove"]),
+        ("passtpy capture --sto", ["--stop", "--stop-all"]),
+        ("passtpy ls --in", []),
+    ],
+)
+def test_completions_work_in_the_real_shells(
+    shell: str, line: str, words: list[str], tmp_path: Path
+) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"no {shell}")
+    script = completion(shell, COMMANDS)
+    if shell == "zsh":  # which makes a function of a file for completions
+        script = f"_passtpy() {{\n{script}}}\n"
+    path = tmp_path / "script"
+    path.write_text(script + ASKED[shell])
+    environment = {"LINE": line, "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [program, str(path)],
+        capture_output=True,
+        check=False,
+        env=environment,
+        text=True,
+    )
+    assert (done.stderr, sorted(done.stdout.split())) == ("", words)
