@@ -2,6 +2,7 @@
 """What people's commands print, and what they take."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from passtpy.__main__ import COMMANDS as KNOWN
+from passtpy.client import commands
 from passtpy.client.cli import NAMES, run
 from passtpy.client.commands import COMMANDS
 from passtpy.client.completion import SHELLS, completion
@@ -174,6 +176,103 @@ def test_what_the_daemon_refuses_decides_the_status(answer: bytes, status: int) 
 def test_completions_name_every_command(shell: str) -> None:
     script = completion(shell, COMMANDS)
     assert all(name in script for name in NAMES)
+
+
+class Growing:
+    """A daemon in which more has happened each time that it is asked."""
+
+    def __init__(self, path: str) -> None:
+        self.looks = 0
+        assert path == "/at/its/path"
+
+    def ask(self, method: str, path: str) -> Any:
+        self.looks += 1
+        assert method == "GET"
+        if path == "/v1/stats":
+            return {"counters": {"turns": 500 + self.looks}}
+        assert path == "/v1/rules"
+        words = {"match": "all", "outcome": "forward", "name": "", "why": "default"}
+        return {"rules": [{"number": 1, "id": 7, "hits": 500 + self.looks} | words]}
+
+    def lines(self, method: str, path: str, query: Any) -> list[Any]:
+        self.looks += 1
+        assert (method, path, query["filter"]) == ("GET", "/v1/flows", "tcp")
+        now = {"to": "host", "spliced": False, "idle_ns": 0}
+        return [flow(500 + self.looks, 0, 0) | now]
+
+    def text(self, path: str) -> str:
+        self.looks += 1
+        assert path == "/metrics"
+        return f"passtpy_turns_total {500 + self.looks}\n"
+
+
+class Enough(Exception):
+    """Ends a command that has no end."""
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Ask Growing, and go on twice without waiting; what was waited for."""
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            raise Enough
+
+    monkeypatch.setattr(commands, "Client", Growing)
+    monkeypatch.setattr("time.sleep", sleep)
+    return waited
+
+
+LOOKING = [
+    ["flows", "tcp"],
+    ["flows", "--json", "tcp"],
+    ["rules"],
+    ["rules", "--json"],
+    ["stats"],
+    ["stats", "--json"],
+    ["stats", "--prometheus"],
+]
+
+
+@pytest.mark.parametrize("words", LOOKING, ids=" ".join)
+@pytest.mark.parametrize("option", ["-w", "--follow"])
+def test_who_follows_sees_what_has_changed_each_second(
+    words: list[str],
+    option: str,
+    pauses: list[float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(Enough):
+        run([*words, option, "-i", "/at/its/path"])
+    assert pauses == [1.0] * 3
+    seen = capsys.readouterr().out
+    assert re.findall(r"\b50\d\b", seen) == ["501", "502", "503"]
+    assert "\x1b" not in seen  # it is no terminal
+
+
+@pytest.mark.parametrize("words", LOOKING, ids=" ".join)
+def test_who_does_not_follow_looks_once(
+    words: list[str], pauses: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "-i", "/at/its/path"]) == 0
+    assert pauses == []
+    assert re.findall(r"\b50\d\b", capsys.readouterr().out) == ["501"]
+
+
+def test_each_look_begins_a_terminal_anew(
+    pauses: list[float],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(Enough):
+        run(["stats", "-w", "-i", "/at/its/path"])
+    first, *looks = capsys.readouterr().out.split("\x1b[H\x1b[2J")
+    assert first == ""
+    assert [look.split()[-1] for look in looks] == ["501", "502", "503"]
+    assert len(pauses) == 3
 
 
 # For each shell: how it is asked what may follow the words of $LINE; zsh has its own
