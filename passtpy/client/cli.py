@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from passtpy.client.command import Command
+from passtpy.client.command import Command, arguments
 from passtpy.client.commands import COMMANDS
 from passtpy.client.connect import ClientError
 
@@ -25,14 +25,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         description=f"{command.help[0].upper()}{command.help[1:]}.",
         allow_abbrev=False,
     )
-    if not command.local:
-        text = "instance to ask, by name or path; needed when several run"
-        parser.add_argument("-i", "--instance", metavar="NAME", help=text)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    if command.follows:
-        text = "again every second"
-        parser.add_argument("-w", "--follow", action="store_true", help=text)
-    for arg in command.args:
+    for arg in arguments(command):
         parser.add_argument(*arg.names, help=arg.help, **arg.options)
     return parser
 

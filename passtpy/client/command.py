@@ -30,3 +30,21 @@ class Command:
     args: tuple[Arg, ...] = ()
     follows: bool = False  # takes -w
     local: bool = False  # asks no daemon by itself
+
+
+_STORE = {"action": "store_true"}
+INSTANCE = Arg(
+    ("-i", "--instance"),
+    "instance to ask, by name or path; needed when several run",
+    {"metavar": "NAME"},
+)
+JSON = Arg(("--json",), "print JSON", _STORE)
+FOLLOW = Arg(("-w", "--follow"), "again every second", _STORE)
+SHARED = (INSTANCE, JSON, FOLLOW)
+
+
+def arguments(command: Command) -> tuple[Arg, ...]:
+    """Return all that a command takes, its own arguments last."""
+    takes = (not command.local, True, command.follows)
+    shared = (arg for arg, taken in zip(SHARED, takes, strict=True) if taken)
+    return (*shared, *command.args)

@@ -323,7 +323,7 @@ def _top(args: Namespace) -> int:
 _FILTER = _arg(
     "filter",
     nargs="*",
-    help="flows to choose, as: tcp and port 443; see passtpy-flows(1)",
+    help="flows to choose, as: tcp and port 443; see passtpy(1)",
     words=("tcp", "udp", "port", "src", "dst", "host", "rule", "from", "not", "idle"),
 )
 

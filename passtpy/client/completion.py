@@ -3,21 +3,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from passtpy.client.command import Command
+from passtpy.client.command import Command, arguments
 
 SHELLS = ("bash", "zsh", "fish")
 
 
 def _options(command: Command) -> Iterator[tuple[str, str]]:
     """Yield each option of a command, and its help."""
-    if not command.local:
-        yield "-i", "instance to ask"
-        yield "--instance", "instance to ask"
-    yield "--json", "print JSON"
-    if command.follows:
-        yield "-w", "again every second"
-        yield "--follow", "again every second"
-    for arg in command.args:
+    for arg in arguments(command):
         for name in arg.names:
             if name.startswith("-"):
                 yield name, arg.help

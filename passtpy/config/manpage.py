@@ -6,6 +6,7 @@ docs/passtpy-pasta.1 and docs/passtpy-passt.1 with it.
 """
 
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,9 +14,12 @@ from passtpy import __version__
 from passtpy.config.option import Option
 from passtpy.config.options import PORT_HELP, options_of
 
+DATE = "2026-11-29"  # when the pages were last looked through
+_WIDTH = 78  # of a line that is text; mandoc's lint wants at most 80 bytes
+
 PASTA_HEAD = rf"""
 .\" Made by `python -m passtpy.config.manpage`; change passtpy/config/options.py.
-.TH PASSTPY\-PASTA 1 "" "passtpy {__version__}" "User Commands"
+.TH PASSTPY\-PASTA 1 "{DATE}" "passtpy {__version__}" "User Commands"
 .SH NAME
 passtpy\-pasta \- connect a network namespace without privileges
 .SH SYNOPSIS
@@ -97,6 +101,8 @@ Run a server; port 8080 of the host leads to its port 80.
 Serve the namespace made by
 .BR "ip netns add blue" .
 .SH SEE ALSO
+.BR passtpy (1),
+.BR passtpy\-passt (1),
 .BR network_namespaces (7),
 .BR resolv.conf (5)
 """
@@ -104,7 +110,7 @@ Serve the namespace made by
 
 PASST_HEAD = rf"""
 .\" Made by `python -m passtpy.config.manpage passt`; change passtpy/config/.
-.TH PASSTPY\-PASST 1 "" "passtpy {__version__}" "User Commands"
+.TH PASSTPY\-PASST 1 "{DATE}" "passtpy {__version__}" "User Commands"
 .SH NAME
 passtpy\-passt \- connect a virtual machine without privileges
 .SH SYNOPSIS
@@ -159,6 +165,8 @@ Serve a machine; port 2222 of the host leads to its port 22.
 .B server=off,addr.type=unix,addr.path=/tmp/vm.socket
 Start the machine, with whatever else it needs.
 .SH SEE ALSO
+.BR passtpy (1),
+.BR passtpy\-pasta (1),
 .BR qemu (1),
 .BR unix (7),
 .BR resolv.conf (5)
@@ -181,7 +189,21 @@ def escape(text: str) -> str:
     return text.replace("^", "\\(ha").replace("~", "\\(ti").replace("`", "\\(ga")
 
 
-def _sentence(text: str) -> str:
+def fold(page: str) -> str:
+    """Return a page whose long lines of text are several; none becomes a request."""
+    lines: list[str] = []
+    for line in page.splitlines():
+        if line.startswith(".") or len(line) <= _WIDTH:
+            lines.append(line)
+            continue
+        parts = textwrap.wrap(
+            line, _WIDTH, break_long_words=False, break_on_hyphens=False
+        )
+        lines += (rf"\&{part}" if part[0] == "." else part for part in parts)
+    return "\n".join(lines) + "\n"
+
+
+def sentence(text: str) -> str:
     """Return text as a sentence; protected where a line must not begin with a dot."""
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -198,7 +220,7 @@ def _option_lines(option: Option, program: str) -> Iterator[str]:
     told = option.told(program)
     yield ".TP"
     yield _names(option)
-    yield escape(_sentence(told.help))
+    yield escape(sentence(told.help))
     if told.default:
         yield escape(f"Default: {told.default}.")
 
@@ -215,14 +237,15 @@ def _option_groups(options: Iterable[Option], program: str) -> Iterator[str]:
 def _port_lines(program: str) -> Iterator[str]:
     yield ".SS Port specifications"
     lines = PORT_HELP[program].splitlines()
-    prose = [line for line in lines if not line.startswith(" ")]
-    yield escape(" ".join(prose).removesuffix(" of") + " of:")
-    for line in lines:
-        if line.startswith(" "):
-            form, _, meaning = line.strip().partition("  ")
-            yield ".TP"
-            yield rf"\fB{escape(form)}\fR"
-            yield escape(_sentence(meaning.strip()))
+    forms = [at for at, line in enumerate(lines) if line.startswith(" ")]
+    yield escape(" ".join(lines[: forms[0]]))
+    for at in forms:
+        form, _, meaning = lines[at].strip().partition("  ")
+        yield ".TP"
+        yield rf"\fB{escape(form)}\fR"
+        yield escape(sentence(meaning.strip()))
+    yield ".PP"
+    yield escape(" ".join(lines[forms[-1] + 1 :]).strip())
 
 
 def manpage(program: str) -> str:
@@ -230,7 +253,7 @@ def manpage(program: str) -> str:
     page = PAGES[program]
     options = _option_groups(options_of(program), program)
     lines = [*options, *_port_lines(program)]
-    return f"{page.head.lstrip()}{chr(10).join(lines)}{page.tail}"
+    return fold(f"{page.head.lstrip()}{chr(10).join(lines)}{page.tail}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The manual pages are those of the tables, and roff without a complaint."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from passtpy.client.cli import NAMES, build_parser
+from passtpy.client.command import arguments
+from passtpy.client.commands import COMMANDS
+from passtpy.client.manpage import manpage, pesto_manpage
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGES = sorted(DOCS.glob("*.1"))
+
+
+def plain(page: str) -> str:
+    """Return a page without what makes words bold, and its minus signs as dashes."""
+    return re.sub(r"\\f[BIR]", "", page).replace("\\-", "-")
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [("passtpy.1", manpage), ("passtpy-pesto.1", pesto_manpage)]
+)
+def test_pages_are_those_of_the_tables(name: str, page: Callable[[], str]) -> None:
+    assert (DOCS / name).read_text() == page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_clean(page: Path) -> None:
+    mandoc = shutil.which("mandoc")
+    if mandoc is None:
+        pytest.skip("no mandoc")
+    argv = [mandoc, "-T", "lint", "-W", "all", str(page)]
+    done = subprocess.run(argv, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_every_option_of_every_command_has_its_place() -> None:
+    sections = plain(manpage()).split(".SS passtpy ")
+    shared = sections[0]
+    for command, text in zip(COMMANDS, sections[1:], strict=True):
+        assert text.startswith(f"{command.name}\n")
+        for arg in arguments(command):
+            where = text if arg in command.args else shared
+            named = ", ".join(arg.names)
+            found = re.search(rf"^\.TP\n{re.escape(named)}\b", where, re.MULTILINE)
+            assert found or not named.startswith("-"), (command.name, named)
+
+
+def test_pages_that_are_spoken_of_exist() -> None:
+    texts = [page.read_text().replace("\\-", "-") for page in PAGES]
+    texts += [build_parser(command).format_help() for command in COMMANDS]
+    # --help breaks lines at dashes; a page has the section behind a font's end.
+    text = re.sub(r"-\n\s+", "-", "\n".join(texts))
+    spoken_of = set(re.findall(r"\b(passtpy[a-z-]*) ?\(1\)", text))
+    assert spoken_of == {page.stem for page in PAGES}
+
+
+def test_examples_are_lines_that_the_commands_take() -> None:
+    examples = plain(manpage()).partition(".SH EXAMPLES")[2]
+    lines = re.findall(r"^\.B passtpy (.*)$", examples, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        name, *words = shlex.split(line.partition(" | ")[0])
+        ours = words[: words.index("--")] if "--" in words else words
+        build_parser(COMMANDS[NAMES.index(name)]).parse_intermixed_args(ours)
