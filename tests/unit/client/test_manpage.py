@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from passtpy.client.command import arguments
 from passtpy.client.commands import COMMANDS
 from passtpy.client.manpage import manpage, pesto_manpage
 
-DOCS = Path(__file__).resolve().parents[3] / "docs"
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.1"))
 
 
@@ -70,3 +73,26 @@ def test_examples_are_lines_that_the_commands_take() -> None:
         name, *words = shlex.split(line.partition(" | ")[0])
         ours = words[: words.index("--")] if "--" in words else words
         build_parser(COMMANDS[NAMES.index(name)]).parse_intermixed_args(ours)
+
+
+def test_a_wheel_installs_every_page(tmp_path: Path) -> None:
+    """Its builder does the same, and compiles the module as well."""
+    bin_ = Path(sys.executable).parent
+    cmake, ninja = bin_ / "cmake", bin_ / "ninja"
+    build, data = tmp_path / "build", tmp_path / "data"
+    options = {
+        "CMAKE_MAKE_PROGRAM": ninja,
+        "PASSTPY_MODULE": "OFF",
+        "SKBUILD_DATA_DIR": data,
+    }
+    given = [f"-D{name}={value}" for name, value in options.items()]
+    source = ["-S", str(ROOT / "native"), "-B", str(build), "-G", "Ninja"]
+    subprocess.run([cmake, *source, *given], check=True, capture_output=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    components = project["tool"]["scikit-build"]["install"]["components"]
+    for component in set(components) - {"passtpy"}:
+        argv = [cmake, "--install", build, "--component", component]
+        subprocess.run(argv, check=True, capture_output=True)
+    installed = sorted((data / "share/man/man1").iterdir())
+    assert [page.name for page in installed] == [page.name for page in PAGES]
+    assert len(PAGES) == 4
