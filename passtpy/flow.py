@@ -218,6 +218,17 @@ class FlowMiss(NamedTuple):
     again: bool = False
 
 
+# How control's answers and its filters name a type: as protocol, spliced or not
+TYPE_NAMES = {
+    FlowType.NONE: "none",
+    FlowType.TCP: "tcp",
+    FlowType.TCP_SPLICE: "tcp",
+    FlowType.PING4: "icmp",
+    FlowType.PING6: "icmp6",
+    FlowType.UDP: "udp",
+    FlowType.UDP_SPLICE: "udp",
+}
+SPLICED_TYPES = frozenset({FlowType.TCP_SPLICE, FlowType.UDP_SPLICE})
 TYPE_TITLES = {
     FlowType.TCP: "TCP connection",
     FlowType.TCP_SPLICE: "TCP connection (spliced)",

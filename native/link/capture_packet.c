@@ -138,9 +138,12 @@ void packet_subject(struct border_flow *r, const struct flowside *key,
 	uint8_t type = FLOW_NUM_TYPES;
 
 	/* A protocol's first type is the one that is not spliced */
-	while (--type && (flow_type_proto[type] != proto ||
-			  type == FLOW_TCP_SPLICE || type == FLOW_UDP_SPLICE))
-		;
+	for (uint8_t i = type; --i;) {
+		if (flow_type_proto[i] == proto)
+			type = i;
+	}
+	if (type == FLOW_NUM_TYPES)
+		type = FLOW_TYPE_NONE;
 	*r = (struct border_flow){
 		.flow_id = FILTER_NO_FLOW,
 		.created_ns = now,

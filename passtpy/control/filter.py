@@ -12,13 +12,14 @@ the same as a program for the datapath, which asks it about packets.
 
 import re
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from enum import IntEnum
 from ipaddress import ip_network
 from struct import Struct
 from typing import NoReturn
 
 from passtpy.addr import V4_PREFIX
-from passtpy.flow import FlowRecord, FlowType, Pif
+from passtpy.flow import SPLICED_TYPES, TYPE_NAMES, FlowRecord, FlowType, Pif
 from passtpy.record import record
 
 Endpoint = tuple[bytes, int]  # inany, port
@@ -95,13 +96,14 @@ FIELDS = (
     ("not X, X and Y, X or Y, ( X )", "together; two side by side mean and"),
 )
 
-_TYPES = {
-    "tcp": {FlowType.TCP, FlowType.TCP_SPLICE},
-    "udp": {FlowType.UDP, FlowType.UDP_SPLICE},
-    "icmp": {FlowType.PING4},
-    "icmp6": {FlowType.PING6},
+_TYPES: dict[str, AbstractSet[FlowType]] = {
+    **{
+        name: {kind for kind, told in TYPE_NAMES.items() if told == name}
+        for kind, name in TYPE_NAMES.items()
+        if kind != FlowType.NONE
+    },
     "ping": {FlowType.PING4, FlowType.PING6},
-    "spliced": {FlowType.TCP_SPLICE, FlowType.UDP_SPLICE},
+    "spliced": SPLICED_TYPES,
 }
 _FROM = {"guest": Pif.TAP, "host": Pif.HOST, "namespace": Pif.SPLICE}
 _SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}

@@ -8,28 +8,18 @@ from functools import lru_cache
 from passtpy.addr import UNSPECIFIED, from_inany
 from passtpy.control.filter import Predicate
 from passtpy.control.owners import Flows
-from passtpy.flow import FlowRecord, FlowState, FlowType, Pif
+from passtpy.flow import SPLICED_TYPES, TYPE_NAMES, FlowRecord, FlowState, Pif
 
 PIF_NAMES = {Pif.NONE: "none", Pif.HOST: "host", Pif.TAP: "guest"} | {
     Pif.SPLICE: "namespace"
 }
-_TYPES = {
-    FlowType.NONE: "none",
-    FlowType.TCP: "tcp",
-    FlowType.TCP_SPLICE: "tcp",
-    FlowType.PING4: "icmp",
-    FlowType.PING6: "icmp6",
-    FlowType.UDP: "udp",
-    FlowType.UDP_SPLICE: "udp",
-}
-_SPLICED = (FlowType.TCP_SPLICE, FlowType.UDP_SPLICE)
 _FLAGS = "FSRPAUEC"
 _KNOWN_ENDS = 4096
 # By number, as text that JSON has already: a list of 100 000 flows is made between
 # packets, and a dictionary for each, dumped, takes five times as long.
 _KINDS = {
-    kind.value: f'"type":"{name}","spliced":{"true" if kind in _SPLICED else "false"}'
-    for kind, name in _TYPES.items()
+    kind.value: f'"type":"{name}","spliced":{str(kind in SPLICED_TYPES).lower()}'
+    for kind, name in TYPE_NAMES.items()
 }
 _STATES = {state.value: state.name.lower() for state in FlowState}
 _SIDES = {pif.value: name for pif, name in PIF_NAMES.items()}
