@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Hostile frames: good ones, mutated, against a whole datapath with real peers
  *
- *   fuzz_datapath [ITERATIONS [SEED]]
+ *   fuzz_datapath [ITERATIONS [SEED [tun|stream]]]
  *
  * An iteration is one frame. The fuzzer plays a guest that follows its TCP
  * connections, so that mutated segments meet them in every state, and peers
@@ -593,7 +593,8 @@ int main(int argc, char *argv[])
 	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
 	unsigned long seed = argc > 2 ? strtoul(argv[2], NULL, 0) : 1;
 
-	fuzz(count / 2, seed, false);
-	fuzz(count / 2, seed, true);
+	for (int stream = 0; stream < 2; stream++)
+		if (argc <= 3 || !strcmp(argv[3], stream ? "stream" : "tun"))
+			fuzz(count / 2, seed, stream);
 	return 0;
 }
