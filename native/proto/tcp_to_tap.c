@@ -136,6 +136,17 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 	return sent == got;
 }
 
+/* How much to peek at: about the share, in whole frames if the window allows:
+ * what is left over would be a frame too, at the price of a full one */
+static uint32_t peek_bytes(struct ctx *c, struct flow *flow, uint32_t wnd)
+{
+	uint32_t n = budget_bytes(&c->budget, PEEK_MIN, PEEK_BYTES);
+	uint32_t frame = frame_bytes(flow, tcp_conn(flow));
+
+	n = MIN(n + frame / 2, PEEK_BYTES);
+	return MIN(wnd, MAX(ROUND_DOWN(n, frame), frame));
+}
+
 /**
  * tcp_to_tap() - Send the guest what the socket has and the window allows
  *
@@ -162,7 +173,7 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 					     tcp_sockside(flow), c->now);
 			break;
 		}
-		want = MIN(wnd, budget_bytes(&c->budget, PEEK_MIN, PEEK_BYTES));
+		want = peek_bytes(c, flow, wnd);
 		got = tcp_peek(c, flow, conn->snd_nxt, c->bufs, want);
 		if (got <= 0) {
 			if (!sock_empty(c, flow, got))
