@@ -26,6 +26,8 @@ Endpoint = tuple[bytes, int]  # inany, port
 
 MAX_DEPTH = 50  # of parentheses and negations
 MAX_WORDS = 500
+MAX_TEXT = 16 * 1024  # characters: it is read while packets wait
+MAX_DIGITS = 20  # of an id: 64 bits
 MAX_STEPS = 1024  # of a program
 
 
@@ -136,6 +138,8 @@ class _Word:
 
 def _words(text: str) -> Iterator[_Word]:
     position = 0
+    if len(text) > MAX_TEXT:
+        raise FilterError("too long", MAX_TEXT + 1)
     while text[position:].strip():
         found = _WORDS.match(text, position)
         if found is None:
@@ -323,7 +327,7 @@ class _Parser:
         text = self._next("a port")
         low, dash, high = text.removeprefix(":").partition("-")
         last = high if dash else low
-        if not (low.isdecimal() and last.isdecimal()) or int(last) > 65535:
+        if not (_is_number(low) and _is_number(last)) or int(last) > 65535:
             self._fail(f"{text!r} is no port", back=1)
         span = range(int(low), int(last) + 1)
         side = _DIRECTIONS.index(direction)
@@ -342,7 +346,7 @@ class _Parser:
     def _rule(self) -> Filter:
         text = self._next("the name or id of a rule")
         ids = self._context.rules.get(text, frozenset())
-        if text.isdecimal():
+        if _is_number(text):
             ids |= {int(text)}
         if not ids:
             self._fail(f"no rule is called {text!r}", back=1)
@@ -354,7 +358,7 @@ class _Parser:
 
     def _id(self) -> Filter:
         text = self._next("the id of a flow")
-        if not text.isdecimal():
+        if not _is_number(text):
             self._fail(f"{text!r} is no id of a flow", back=1)
         number = int(text)
         return Filter(lambda flow: flow.flow_id == number, _step(_Code.ID, 0, number))
@@ -376,6 +380,11 @@ class _Parser:
             lambda flow: compare(value(flow, now), bound),
             _step(_Code.COUNT, list(_NUMBERS).index(what), bound, low=sort),
         )
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether it is one that may be an id; Python reads no endless ones."""
+    return text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def _step(

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from passtpy.record import record
 
+MAX_DIGITS = 20  # of a number in text: 64 bits
+
 Owners = TypeVar("Owners")
 Arguments = Mapping[str, Any]
 Json = Mapping[str, Any]
@@ -103,7 +105,9 @@ class Param:
 
     def _integer(self, given: object) -> int:
         if isinstance(given, str) and given.isascii() and given.isdigit():
-            given = int(given[:20])
+            # What has more digits is beyond every bound; Python reads no endless ones.
+            digits = given.lstrip("0") or "0"
+            given = int(digits) if len(digits) <= MAX_DIGITS else self.most + 1
         if isinstance(given, bool) or not isinstance(given, int):
             raise self._wrong("an integer")
         if not self.least <= given <= self.most:

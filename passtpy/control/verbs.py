@@ -37,7 +37,8 @@ from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
 MIN_FILE = 256 * 1024  # bytes of a capture: its header tells of rules
-MAX_SPECS = 1000  # in one batch
+MAX_SPECS = 1000  # in one batch, and rules: many more than tables hold
+MAX_SPEC = 16 * 1024  # characters of one
 LEVELS = tuple(level.name.lower() for level in LogLevel)
 # How a specification names its table and protocol; long names as on command lines.
 SPEC_KINDS = {
@@ -158,6 +159,8 @@ def read_spec(tables: Sequence[PortTable], text: object) -> list[tuple[Side, Por
     """Return the rules of `tcp:8080:80` and its like; ConfigError for what is none."""
     if not isinstance(text, str):
         raise ConfigError("a specification is text, like tcp:8080:80")
+    if len(text) > MAX_SPEC:
+        raise ConfigError(f"a specification has at most {MAX_SPEC} characters")
     kind, colon, spec = text.partition(":")
     option = SPEC_KINDS.get(kind)
     if not colon or option is None:
@@ -195,6 +198,9 @@ def add_forwards(owners: Owners, args: Arguments) -> Reply:
         except ConfigError as error:
             faults.append({"spec": spec, "message": str(error)})
             continue
+        if len(wanted) + len(rules) > MAX_SPECS:
+            text = f"at most {MAX_SPECS} rules at once"
+            raise ControlError(Code.TOO_MUCH, text, "specs")
         wanted += rules
         origin += [number] * len(rules)
     changed, refused = with_rules(tables, wanted)

@@ -158,6 +158,10 @@ def test_ipv6_addresses_stand_with_and_without_brackets() -> None:
         ("bytes 5", "expected one of > < >= <= =, at column 7"),
         ("bytes > much", "'much' is no number of that kind, at column 9"),
         ("from mars", "expected guest, host or namespace, at column 6"),
+        ("rule " + "9" * 5000, f"no rule is called '{'9' * 5000}', at column 6"),
+        ("id " + "9" * 5000, f"'{'9' * 5000}' is no id of a flow, at column 4"),
+        ("port " + "9" * 5000, f"'{'9' * 5000}' is no port, at column 6"),
+        ("tcp " * 250_000, "too long, at column 16385"),
         ('rule "open', "cannot read '\"open', at column 6"),
     ],
 )

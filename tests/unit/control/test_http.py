@@ -152,6 +152,7 @@ def test_arguments_come_from_path_query_and_body(client: Conversation[Owners]) -
     [
         ("POST", "/v1/things/x?name=a", None, 400, "bad_request", "id"),
         ("POST", "/v1/things/-1?name=a", None, 400, "bad_request", "id"),
+        ("POST", f"/v1/things/{'9' * 5000}?name=a", None, 400, "bad_request", "id"),
         ("POST", "/v1/things/7", None, 400, "bad_request", "name"),
         ("POST", "/v1/things/7?name=c", None, 400, "bad_request", "name"),
         ("POST", "/v1/things/7?name=a&more=1", None, 400, "bad_request", "more"),
@@ -185,6 +186,10 @@ def test_a_bug_in_a_verb_costs_one_answer(
     assert (status, told["error"]["code"]) == (500, "internal")
     assert [type(e) for _, e in owners.failures] == [ZeroDivisionError]
     assert split(client.receive(request("GET", "/text"))) == (200, b"hello\n")
+
+
+def test_the_whole_number_is_read(client: Conversation[Owners]) -> None:
+    assert ask(client, "POST", f"/v1/things/{'0' * 5000}7?name=a")[1]["id"] == 7
 
 
 def test_two_requests_in_one_piece_are_answered_in_order(

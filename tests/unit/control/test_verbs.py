@@ -222,6 +222,17 @@ def test_forwards_are_added_together_or_not_at_all(asker: Asker) -> None:
     assert asker.forwards.now == before
 
 
+def test_a_batch_is_bounded_before_it_is_read(asker: Asker) -> None:
+    many = [f"tcp:127.0.0.1/{n}" for n in range(20_000, 20_300)]
+    assert asker.ask("POST", "/v1/forwards", {"specs": many})[0] == 409
+    odd = "tcp:" + ",".join(str(port) for port in range(1, 5000, 2))
+    status, told = asker.ask("POST", "/v1/forwards", {"specs": [odd]})
+    assert (status, told["error"]["message"]) == (429, "at most 1000 rules at once")
+    status, told = asker.ask("POST", "/v1/forwards", {"specs": [odd * 2]})
+    assert (status, told["error"]["code"]) == (400, "bad_request")
+    assert "at most 16384 characters" in told["error"]["message"]
+
+
 def test_a_port_that_is_taken_is_a_conflict(asker: Asker) -> None:
     asker.forwards.reasons = ("Listen failed for HOST TCP port */80: in use",)
     status, told = asker.ask("POST", "/v1/forwards", {"specs": ["tcp:80"]})
