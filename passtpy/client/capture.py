@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from passtpy.client.connect import ByteStream, Client, ClientError, WrongUse
-from passtpy.client.show import duration, size, table
+from passtpy.client.show import duration, size, table, width
 
 PATH = "/v1/capture"
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -36,13 +36,15 @@ def run_capture(client: Client, args: Namespace) -> int:
     query = {name: getattr(args, name) for name in ("snaplen", "packets", "bytes")}
     query |= {"seconds": args.seconds, "side": args.side}
     query["filter"] = " ".join(args.filter) or None
+    stream = client.stream("POST", PATH, query)  # a file stays if it is refused
+    _end_in_order(client, stream)
     try:
         fd = sys.stdout.fileno() if to_stdout else _create(args.write)
+        total = _copy(stream, fd)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise ClientError(f"{args.write}: {error.strerror}") from None
-    stream = client.stream("POST", PATH, query)
-    _end_in_order(client, stream)
-    total = _copy(stream, fd)
+        raise ClientError(f"{args.write or '-'}: {error.strerror}") from None
     if not to_stdout:
         os.close(fd)
         told = {"file": args.write, "bytes": total}
@@ -97,4 +99,4 @@ def _print(captures: Sequence[dict[str, Any]], as_json: bool) -> None:
         for each in captures
     ]
     head = ("ID", "AGE", "SIDE", "PACKETS", "SIZE", "DROPPED", "FILTER")
-    sys.stdout.write("\n".join(table(head, rows, None)) + "\n")
+    sys.stdout.write("\n".join(table(head, rows, width())) + "\n")

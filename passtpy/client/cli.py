@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from passtpy.client.command import Command, arguments
 from passtpy.client.commands import COMMANDS
@@ -41,6 +42,8 @@ def _split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 def run(words: Sequence[str]) -> int:
     """Run the command that `words` begin with; return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     words, behind = _split(words)
     command = COMMANDS[NAMES.index(words[0])]
     # Options may stand between the other words: `ports add -i web tcp:8080`.
@@ -53,6 +56,15 @@ def run(words: Sequence[str]) -> int:
         sys.stderr.write(f"passtpy: {error}\n")
         return error.status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 0
+    except OSError as error:  # of stdout, or of a file: no answer's is left
+        _silence_stdout()
+        sys.stderr.write(f"passtpy: {error.strerror or error}\n")
+        return 1
     return status
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from trying again what is left to be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,6 @@
 """The table of commands: what each is called, takes, asks and prints."""
 
 import json
-import os
 import sys
 import time
 from argparse import Namespace
@@ -11,9 +10,10 @@ from typing import Any, Final
 
 from passtpy.client.command import Arg, Command
 from passtpy.client.connect import Client, ClientError, WrongUse, choose, instances
-from passtpy.client.show import count, duration, endpoint, size, table
+from passtpy.client.show import count, duration, endpoint, size, table, width
 
 FOLLOW_S: Final = 1.0
+MOST_DELAY_S: Final = 86400
 
 
 def _arg(*names: str, help: str, words: tuple[str, ...] = (), **options: Any) -> Arg:
@@ -25,14 +25,6 @@ def out(lines: Iterable[str]) -> None:
     for line in lines:
         sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def _width() -> int | None:
-    """Return how wide the terminal is; None: it is none, nothing is cut."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
-        return None
 
 
 def _client(args: Namespace) -> Client:
@@ -74,7 +66,7 @@ def _ls(args: Namespace) -> int:
         )
         for about in told
     ]
-    out(table(("NAME", "PROGRAM", "PID", "UP", "GUEST"), rows, _width()))
+    out(table(("NAME", "PROGRAM", "PID", "UP", "GUEST"), rows, width()))
     return 0
 
 
@@ -101,6 +93,16 @@ _FLOW_HEAD = (
 )  # fmt: skip
 
 
+def _delay(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= MOST_DELAY_S:
+        raise ValueError(text)
+    return seconds
+
+
+_delay.__name__ = "delay"  # argparse says "invalid delay value"
+
+
 def _filter_of(args: Namespace) -> str:
     return " ".join(args.filter)
 
@@ -114,7 +116,7 @@ def _flows(args: Namespace) -> int:
         if args.json:
             out(json.dumps(flow) for flow in flows)
         else:
-            out(table(_FLOW_HEAD, [_flow_row(flow) for flow in flows], _width()))
+            out(table(_FLOW_HEAD, [_flow_row(flow) for flow in flows], width()))
 
     return _repeat(args, once)
 
@@ -125,7 +127,9 @@ def _close(args: Namespace) -> int:
         told = client.ask("DELETE", f"/v1/flows/{args.filter[0]}")
     else:
         text = "" if args.filter == ["all"] else _filter_of(args)
-        (told,) = client.lines("DELETE", "/v1/flows", {"filter": text})
+        told = next(client.lines("DELETE", "/v1/flows", {"filter": text}), None)
+        if told is None:
+            raise ClientError("the daemon ended before it had closed all")
     if args.json:
         _print_json(told)
     else:
@@ -153,7 +157,7 @@ def _rules(args: Namespace) -> int:
             )
             for rule in told["rules"]
         ]
-        out(table(("#", "ID", "HITS", "FLOWS", "OUTCOME", "WHY"), rows, _width()))
+        out(table(("#", "ID", "HITS", "FLOWS", "OUTCOME", "WHY"), rows, width()))
 
     return _repeat(args, once)
 
@@ -210,6 +214,9 @@ def _ports(args: Namespace) -> int:
         raise WrongUse(f"list takes no {args.what[0]}")
     if args.action != "list" and not args.what:
         raise WrongUse(f"{args.action} what?")
+    for number in args.what if args.action == "remove" else ():
+        if not (number.isascii() and number.isdecimal()):
+            raise WrongUse(f"{number} is no id of a forward")
     client = _client(args)
     match args.action:
         case "add":
@@ -218,8 +225,6 @@ def _ports(args: Namespace) -> int:
         case "remove":
             forwards, done = [], "removed"
             for number in args.what:
-                if not number.isdecimal():
-                    raise WrongUse(f"{number} is no id of a forward")
                 told = client.ask("DELETE", f"/v1/forwards/{number}")
                 forwards += told["removed"]
         case _:
@@ -231,7 +236,7 @@ def _ports(args: Namespace) -> int:
         out(f"{done} {each['id']}: {each['text']}" for each in forwards)
     else:
         rows = _forward_rows(forwards)
-        out(table(("ID", "TABLE", "OPEN", "FORWARD"), rows, _width()))
+        out(table(("ID", "TABLE", "OPEN", "FORWARD"), rows, width()))
     return 0
 
 
@@ -254,6 +259,8 @@ def _stats(args: Namespace) -> int:
 
 
 def _log(args: Namespace) -> int:
+    if args.level is None and args.seconds is not None:
+        raise WrongUse("--for needs a level")
     client = _client(args)
     if args.level is None:
         told = {"level": client.ask("GET", "/v1/instance")["log_level"]}
@@ -342,7 +349,7 @@ COMMANDS: tuple[Command, ...] = (
         _top,
         (
             _FILTER,
-            _arg("-d", "--delay", type=float, default=1.0, help="seconds of a look"),
+            _arg("-d", "--delay", type=_delay, default=1.0, help="seconds of a look"),
             _arg("-n", "--rounds", type=int, help="end after so many looks"),
         ),
     ),

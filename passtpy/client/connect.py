@@ -122,7 +122,8 @@ class Client:
         timeout: float | None,
     ) -> http.client.HTTPResponse:
         given = {k: v for k, v in (query or {}).items() if v is not None}
-        target = f"{path}?{urlencode(given)}" if given else path
+        query_text = urlencode(given, errors="surrogateescape")
+        target = f"{path}?{query_text}" if given else path
         connection = _Connection(self.path, timeout)
         raw = None if body is None else json.dumps(body).encode()
         try:
@@ -132,7 +133,7 @@ class Client:
             connection.close()
             raise ClientError(f"no answer from {self.path}: {error}") from None
         if response.status != 200:
-            raise refusal(response.read(1 << 20))
+            raise refusal(_guarded(lambda: response.read(1 << 20)))
         return response
 
     def ask(
@@ -144,12 +145,12 @@ class Client:
     ) -> Any:
         """Return the JSON object that answers."""
         with self._open(method, path, query, body, TIMEOUT_S) as response:
-            return json.loads(response.read())
+            return self._parsed(_guarded(response.read))
 
     def text(self, path: str) -> str:
         """Return an answer that is no JSON."""
         with self._open("GET", path, None, None, TIMEOUT_S) as response:
-            return response.read().decode(errors="replace")
+            return _guarded(response.read).decode(errors="replace")
 
     def lines(
         self,
@@ -162,7 +163,13 @@ class Client:
         timeout = None if endless else TIMEOUT_S
         with self._open(method, path, query, None, timeout) as response:
             while line := _guarded(response.readline):
-                yield json.loads(line)
+                yield self._parsed(line)
+
+    def _parsed(self, raw: bytes) -> Any:
+        try:
+            return json.loads(raw)
+        except ValueError:
+            raise ClientError(f"no whole answer from {self.path}") from None
 
     def stream(
         self, method: str, path: str, query: Mapping[str, object] | None = None

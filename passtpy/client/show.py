@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sizes, times and tables as people read them."""
 
+import os
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -49,6 +51,14 @@ def endpoint(end: dict[str, Any]) -> str:
     if addr is None:
         return "*" if not port else f"*:{port}"
     return f"[{addr}]:{port}" if ":" in addr else f"{addr}:{port}"
+
+
+def width() -> int | None:
+    """Return how wide the terminal is; None: it is none, nothing is cut."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return None
 
 
 def table(

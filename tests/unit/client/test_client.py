@@ -12,6 +12,7 @@ import pytest
 
 from passtpy.__main__ import COMMANDS as KNOWN
 from passtpy.client import commands
+from passtpy.client.capture import _print
 from passtpy.client.cli import NAMES, run
 from passtpy.client.commands import COMMANDS
 from passtpy.client.completion import SHELLS, completion
@@ -142,10 +143,14 @@ def test_each_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) ->
     ("words", "reason"),
     [
         (["ports", "add"], "passtpy: add what?"),
-        (["ports", "remove", "-i", "/nowhere", "x"], "passtpy: x is no id"),
+        (["ports", "remove", "-i", "/nowhere", "7", "x"], "passtpy: x is no id"),
         (["ports", "list", "8080"], "passtpy: list takes no 8080"),
         (["explain", "192.0.2.1:80", "--", "slirp"], "passtpy: behind -- stands"),
         (["explain", "nothing", "--", "pasta"], "passtpy: 'nothing' has no port"),
+        (["log", "--for", "5"], "passtpy: --for needs a level"),
+        (["top", "-d", "-1"], "invalid delay value: '-1'"),
+        (["top", "-d", "nan"], "invalid delay value: 'nan'"),
+        (["top", "-d", "inf"], "invalid delay value: 'inf'"),
         (["rules", "-x"], "passtpy rules: error: unrecognized arguments: -x"),
     ],
 )
@@ -158,6 +163,16 @@ def test_wrong_use_is_status_2(
         status = end.code
     assert status == 2
     assert reason in capsys.readouterr().err
+
+
+def test_a_long_filter_of_a_capture_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("passtpy.client.capture.width", lambda: 80)
+    told = {"id": 1, "age_ns": 0, "side": "both", "packets": 0, "bytes": 0}
+    told |= {"dropped": {"tap": 0}, "filter": "tcp or " * 50 + "udp"}
+    _print([told], as_json=False)
+    assert max(map(len, capsys.readouterr().out.splitlines())) == 80
 
 
 @pytest.mark.parametrize(
