@@ -124,7 +124,7 @@ def _compile(root: Path) -> Path:
     """A program of the tree's C without Python, and of one that looks at it."""
     (root / "look.c").write_text(PROGRAM)
     sources = [path for floor in FLOORS for path in root.glob(f"native/{floor}/*.c")]
-    includes = ["-I", root / "native", "-I", ROOT / "tests" / "native"]
+    includes = [f"-I{root}/native", f"-I{ROOT}/tests/native"]
     program = root / "look"
     done = subprocess.run(
         ["cc", *FLAGS, *includes, "-o", program, root / "look.c", *sources],
