@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from passtpy.errors import SetupError
 
 # The start holds about 25 at once; what is left over is for the guest's flows.
-FILES_NEEDED: Final = 32
+FILES_NEEDED: Final = 40
 AMPLE_MEMORY: Final = 4 << 30  # of address space: nothing reserves less than it wants
 
 

@@ -92,19 +92,19 @@ def test_a_daemon_may_be_started_without_any(guest: Namespace, tmp_path: Path) -
     terminate(pid)
 
 
-@pytest.mark.parametrize("number", [6, 8, 12, 16, 20, 24, 31])
+@pytest.mark.parametrize("number", [6, 8, 12, 16, 20, 31, 39])
 @pytest.mark.parametrize("words", [["--config-net", "--", "true"], ["-f", "1"]])
 def test_too_few_descriptors_are_named(number: int, words: list[str]) -> None:
     limits = (number, number)
     done = start(
         *words, prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     )
-    line = f"pasta: Limit of open files (ulimit -n) is {number}, 32 are needed\n"
+    line = f"pasta: Limit of open files (ulimit -n) is {number}, 40 are needed\n"
     assert (done.returncode, done.stderr) == (1, line)
 
 
 def test_as_few_as_are_asked_for_are_enough() -> None:
-    limits = (32, 32)
+    limits = (40, 40)
     done = start(
         *("--config-net", "--", "true"),
         prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits),
