@@ -112,8 +112,12 @@ def test_syn_while_bytes_of_the_guest_are_on_their_way_is_challenged(
     assert read_exactly(peer, 1000) == bytes(1000)
 
 
-def reconnect(server: Server, port: int) -> socket.socket:
-    """Connect from a port that was just in use."""
+def connect_from(server: Server, port: int = 0) -> socket.socket:
+    """Connect from a port that may be used again: the first socket has to agree to it.
+
+    0: from a free one. One that connect() chooses may have belonged to a connection to
+    somebody else, whose TIME_WAIT does not agree.
+    """
     client = socket.socket()
     server.accepted.append(client)
     client.settimeout(WAIT_S)
@@ -130,7 +134,7 @@ def test_client_of_a_published_port_whose_server_closed_first(
     listener.setblocking(False)
     guest.decide = to_guest_as_remote
     guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
-    client = socket.create_connection(server.sock.getsockname()[:2], timeout=WAIT_S)
+    client = connect_from(server)
     port = client.getsockname()[1]
     guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
     conn = Connection.accept(guest)
@@ -141,7 +145,7 @@ def test_client_of_a_published_port_whose_server_closed_first(
     guest.expect("FA", seq=conn.ack)  # which it does not acknowledge yet
     assert len(guest.flows()) == 1
 
-    client = reconnect(server, port)
+    client = connect_from(server, port)
     guest.wait_for(lambda: len(guest.misses) == 2, "another miss")
     again = Connection.accept(guest, isn=AGAIN)
     again.send(b"welcome back")
@@ -157,7 +161,7 @@ def reconnected(
     listener.setblocking(False)
     guest.decide = to_guest_as_remote
     guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
-    client = socket.create_connection(server.sock.getsockname()[:2], timeout=WAIT_S)
+    client = connect_from(server)
     port = client.getsockname()[1]
     guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
     conn = Connection.accept(guest, window=window)
@@ -166,7 +170,7 @@ def reconnected(
     assert client.recv(1) == b""
     client.sendall(data)
     client.close()
-    client = reconnect(server, port)
+    client = connect_from(server, port)
     guest.wait_for(lambda: len(guest.misses) == 2, "another miss")
     return conn, client
 
