@@ -9,7 +9,6 @@
 
 #include "base/checksum.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 /** typedef lanes_t - What one vector register takes on any x86-64 or arm64 */
@@ -171,4 +170,20 @@ uint64_t csum_pseudo(const union inany *src, const union inany *dst,
 	sum = add_carry(sum, src->w[1]);
 	sum = add_carry(sum, dst->w[0]);
 	return add_carry(sum, dst->w[1]);
+}
+
+uint16_t csum_iov(const struct iovec *iov, unsigned n, uint16_t sum, bool odd)
+{
+	uint64_t total = sum;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint16_t piece =
+			csum_fold(csum_add(iov[i].iov_base, iov[i].iov_len, 0));
+
+		if (odd)
+			piece = (uint16_t)(piece << 8 | piece >> 8);
+		total += piece; /* 64 bits: no carry gets lost */
+		odd ^= iov[i].iov_len & 1;
+	}
+	return csum_fold(total);
 }

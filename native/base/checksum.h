@@ -3,6 +3,7 @@
 #ifndef PASSTPY_BASE_CHECKSUM_H
 #define PASSTPY_BASE_CHECKSUM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -24,6 +25,18 @@ uint64_t csum_add_portable(const void *data, size_t len, uint64_t sum);
 
 /* csum_fold() - Fold to 16 bits; NOT complemented, ready to store as it is */
 uint16_t csum_fold(uint64_t sum);
+
+/**
+ * csum_iov() - Sum over scattered bytes
+ * @sum:	Folded sum of the bytes before
+ * @odd:	Their number is odd
+ *
+ * A piece of odd length shifts the words of all that follow by one byte, which
+ * in one's complement is a byte swap of their folded sum (RFC 1071 2(B)).
+ *
+ * Return: the folded sum, not complemented
+ */
+uint16_t csum_iov(const struct iovec *iov, unsigned n, uint16_t sum, bool odd);
 
 /**
  * csum_pseudo() - Sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1)

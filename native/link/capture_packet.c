@@ -13,6 +13,7 @@
 #include "base/checksum.h"
 #include "base/macros.h"
 #include "base/wire.h"
+#include "link/ip_header.h"
 
 #define HDR_TTL 64
 #define EXT_MAX 8 /* IPv6 extension headers that are looked behind */
@@ -159,53 +160,10 @@ void packet_subject(struct border_flow *r, const struct flowside *key,
 	};
 }
 
-/* sum_pieces() - Sum of scattered bytes; one at an odd place sums up swapped */
-static uint64_t sum_pieces(const struct packet_data *data, uint64_t sum)
+/* finish_sum() - Checksum of headers (their sum: @sum) with the data behind them */
+static uint16_t finish_sum(const struct packet_data *data, uint64_t sum)
 {
-	bool odd = false;
-
-	for (unsigned i = 0; i < data->n; i++) {
-		size_t len = data->iov[i].iov_len;
-		uint16_t piece =
-			csum_fold(csum_add(data->iov[i].iov_base, len, 0));
-
-		sum += odd ? (uint16_t)(piece << 8 | piece >> 8) : piece;
-		odd ^= len & 1;
-	}
-	return sum;
-}
-
-/* put_ip() - An IP header for what is sent from one address to another */
-static uint32_t put_ip(uint8_t *hdr, const union inany *src,
-		       const union inany *dst, bool v4, uint8_t proto,
-		       uint32_t len)
-{
-	struct ip4_hdr ip4 = {
-		.ver_ihl = 0x45,
-		.tot_len = htons((uint16_t)(sizeof(ip4) + len)),
-		.frag_off = htons(IP4_DF),
-		.ttl = HDR_TTL,
-		.protocol = proto,
-		.saddr = src->v4.a4.s_addr,
-		.daddr = dst->v4.a4.s_addr,
-	};
-	struct ip6_hdr_ ip6 = {
-		.vtc_flow = htonl(6U << 28),
-		.payload_len = htons((uint16_t)len),
-		.nexthdr = proto,
-		.hop_limit = HDR_TTL,
-	};
-
-	if (v4) {
-		ip4.check =
-			(uint16_t)~csum_fold(csum_add(&ip4, sizeof(ip4), 0));
-		memcpy(hdr, &ip4, sizeof(ip4));
-		return sizeof(ip4);
-	}
-	memcpy(ip6.saddr, src, sizeof(ip6.saddr));
-	memcpy(ip6.daddr, dst, sizeof(ip6.daddr));
-	memcpy(hdr, &ip6, sizeof(ip6));
-	return sizeof(ip6);
+	return (uint16_t)~csum_iov(data->iov, data->n, csum_fold(sum), false);
 }
 
 static uint32_t put_tcp(uint8_t *hdr, uint16_t from, uint16_t to,
@@ -221,8 +179,7 @@ static uint32_t put_tcp(uint8_t *hdr, uint16_t from, uint16_t to,
 		.window = htons(WINDOW),
 	};
 
-	sum = sum_pieces(data, csum_add(&th, sizeof(th), sum));
-	th.check = (uint16_t)~csum_fold(sum);
+	th.check = finish_sum(data, csum_add(&th, sizeof(th), sum));
 	memcpy(hdr, &th, sizeof(th));
 	return sizeof(th);
 }
@@ -236,8 +193,7 @@ static uint32_t put_udp(uint8_t *hdr, uint16_t from, uint16_t to,
 		.len = htons((uint16_t)(sizeof(uh) + data->len)),
 	};
 
-	sum = sum_pieces(data, csum_add(&uh, sizeof(uh), sum));
-	uh.check = (uint16_t)~csum_fold(sum);
+	uh.check = finish_sum(data, csum_add(&uh, sizeof(uh), sum));
 	if (!uh.check)
 		uh.check = 0xffff; /* RFC 768: 0 means that there is none */
 	memcpy(hdr, &uh, sizeof(uh));
@@ -258,8 +214,7 @@ static uint32_t put_echo(uint8_t *hdr, uint16_t id, struct packet_data *data,
 	rest->iov_len = data->len - sizeof(echo);
 	data->iov = rest;
 	data->len -= (uint32_t)sizeof(echo);
-	sum = sum_pieces(data, csum_add(&echo, sizeof(echo), sum));
-	echo.check = (uint16_t)~csum_fold(sum);
+	echo.check = finish_sum(data, csum_add(&echo, sizeof(echo), sum));
 	memcpy(hdr, &echo, sizeof(echo));
 	return sizeof(echo);
 }
@@ -282,11 +237,11 @@ uint32_t packet_header(uint8_t *hdr, const struct flowside *s, uint8_t proto,
 	const union inany *dst = out ? &s->eaddr : &ours;
 	uint16_t from = out ? s->oport : s->eport;
 	uint16_t to = out ? s->eport : s->oport;
-	bool v4 = inany_is_v4(&s->eaddr), tcp = proto == IPPROTO_TCP;
+	bool tcp = proto == IPPROTO_TCP;
 	bool ping = proto != IPPROTO_UDP && !tcp;
 	uint32_t l4 = tcp ? sizeof(struct tcp_hdr) : sizeof(struct udp_hdr);
 	uint32_t len = ping ? data->len : l4 + data->len;
-	uint32_t at = put_ip(hdr, src, dst, v4, proto, len);
+	uint32_t at = ip_header(hdr, src, dst, proto, len, HDR_TTL);
 	uint64_t sum = 0;
 
 	if (proto != IPPROTO_ICMP)

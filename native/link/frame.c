@@ -8,46 +8,13 @@
 
 #include "base/checksum.h"
 #include "base/macros.h"
+#include "link/ip_header.h"
 
 #define DEFAULT_TTL 255
 
 /* RFC 1812 4.3.2.3: 576 bytes with IP and ICMP header; RFC 4443 3.1: 1280 */
 #define QUOTE_MAX4 (576 - sizeof(struct ip4_hdr) - sizeof(struct icmp_hdr))
 #define QUOTE_MAX6 (1280 - sizeof(struct ip6_hdr_) - sizeof(struct icmp_hdr))
-
-static uint8_t *frame_ip4(struct frame_out *f, const union inany *src,
-			  const union inany *dst, uint8_t proto, uint32_t len,
-			  uint8_t ttl)
-{
-	struct ip4_hdr *ip = (struct ip4_hdr *)(f->hdr + ETH_HLEN_);
-
-	*ip = (struct ip4_hdr){
-		.ver_ihl = 0x45,
-		.tot_len = htons((uint16_t)(sizeof(*ip) + len)),
-		.frag_off = htons(IP4_DF),
-		.ttl = ttl,
-		.protocol = proto,
-		.saddr = src->v4.a4.s_addr,
-		.daddr = dst->v4.a4.s_addr,
-	};
-	ip->check = (uint16_t)~csum_fold(csum_add(ip, sizeof(*ip), 0));
-	return (uint8_t *)(ip + 1);
-}
-
-static uint8_t *frame_ip6(struct frame_out *f, const union inany *src,
-			  const union inany *dst, uint8_t proto, uint32_t len,
-			  uint8_t ttl)
-{
-	struct ip6_hdr_ *ip = (struct ip6_hdr_ *)(f->hdr + ETH_HLEN_);
-
-	ip->vtc_flow = htonl(6U << 28);
-	ip->payload_len = htons((uint16_t)len);
-	ip->nexthdr = proto;
-	ip->hop_limit = ttl;
-	memcpy(ip->saddr, src, sizeof(ip->saddr));
-	memcpy(ip->daddr, dst, sizeof(ip->daddr));
-	return (uint8_t *)(ip + 1);
-}
 
 /* set_destination() - The guest, or the group's own address (RFC 1112 6.4,
  * RFC 2464 7), by which the guest's kernel knows what it is */
@@ -73,19 +40,16 @@ uint8_t *frame_ip(struct frame_out *f, const struct tap *t,
 		  uint32_t l4_len, uint32_t payload, uint8_t ttl)
 {
 	struct eth_hdr *eth = (struct eth_hdr *)f->hdr;
-	bool v4 = inany_is_v4(src);
 	uint8_t *l4;
 
 	memset(&f->vh, 0, sizeof(f->vh));
 	set_destination(eth->dst, t, dst);
 	memcpy(eth->src, t->our_mac, ETH_ALEN_);
-	eth->type = htons(v4 ? ETHERTYPE_IPV4_ : ETHERTYPE_IPV6_);
+	eth->type = htons(inany_is_v4(src) ? ETHERTYPE_IPV4_ : ETHERTYPE_IPV6_);
 	if (!ttl)
 		ttl = DEFAULT_TTL;
-	if (v4)
-		l4 = frame_ip4(f, src, dst, proto, l4_len + payload, ttl);
-	else
-		l4 = frame_ip6(f, src, dst, proto, l4_len + payload, ttl);
+	l4 = f->hdr + ETH_HLEN_;
+	l4 += ip_header(l4, src, dst, proto, l4_len + payload, ttl);
 	f->hdr_len = (uint32_t)(l4 - f->hdr) + l4_len;
 	assert(f->hdr_len <= TAP_HDR_MAX);
 	return l4;

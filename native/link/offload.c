@@ -12,31 +12,6 @@
 #include "base/macros.h"
 #include "base/wire.h"
 
-/**
- * csum_iov() - Sum over scattered bytes
- * @sum:	Folded sum of the bytes before
- * @odd:	Their number is odd
- *
- * A piece of odd length shifts the words of all that follow by one byte, which
- * in one's complement is a byte swap of their folded sum (RFC 1071 2(B)).
- */
-static uint16_t csum_iov(const struct iovec *iov, unsigned n, uint16_t sum,
-			 bool odd)
-{
-	uint64_t total = sum;
-
-	for (unsigned i = 0; i < n; i++) {
-		uint16_t piece =
-			csum_fold(csum_add(iov[i].iov_base, iov[i].iov_len, 0));
-
-		if (odd)
-			piece = (uint16_t)(piece << 8 | piece >> 8);
-		total += piece; /* 64 bits: no carry gets lost */
-		odd ^= iov[i].iov_len & 1;
-	}
-	return csum_fold(total);
-}
-
 void offload_checksum(struct frame_out *f, const struct iovec *payload,
 		      unsigned n)
 {
