@@ -29,7 +29,7 @@ from passtpy.config.model import (
     SpawnCommand,
 )
 from passtpy.files import Files
-from passtpy.lifecycle import SERVING, LifeCycle
+from passtpy.lifecycle import LifeCycle
 from passtpy.log import Log
 from passtpy.net.kernel import netlink
 from passtpy.net.kernel.signals import (
@@ -205,7 +205,7 @@ def _attach(config: Config, target: Attach, caller: Caller) -> int:
         if ours is None:
             os.waitpid(child, 0)
         life = LifeCycle(session, caller.supervisor, files.log, config.drain_timeout)
-        session.on_signals(take_signals(SERVING), life.on_signal)
+        life.take_signals()
         if watch is not None:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
@@ -294,7 +294,7 @@ def _await(config: Config, machine: Machine, caller: Caller) -> int:
             life = LifeCycle(
                 session, caller.supervisor, files.log, config.drain_timeout
             )
-            session.on_signals(take_signals(SERVING), life.on_signal)
+            life.take_signals()
             files.write_pid()
             session.announce(got)
             session.isolate(got)

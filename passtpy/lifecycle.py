@@ -10,15 +10,13 @@ log. A command gets its signals itself, and none of this is about it.
 import signal
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from passtpy.flow import FlowType
 from passtpy.log import Log
-from passtpy.net.kernel.signals import Signal
+from passtpy.net.kernel.signals import Signal, take_signals
+from passtpy.session import EXIT_OK, Session
 from passtpy.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from passtpy.session import Session
 
 SERVING: Final = (
     signal.SIGTERM,
@@ -27,7 +25,6 @@ SERVING: Final = (
     signal.SIGHUP,
     signal.SIGUSR1,
 )
-EXIT_OK: Final = 0
 CONNECTIONS: Final = (FlowType.TCP, FlowType.TCP_SPLICE)
 LOOK_S: Final = 0.1  # while connections are waited for
 WATCHDOG_SHARE: Final = 0.5  # of the time that the service manager allows
@@ -37,7 +34,7 @@ class LifeCycle:
     """The life of a daemon, from readiness to the end."""
 
     def __init__(
-        self, session: "Session", supervisor: Supervisor, log: Log, drain_s: float
+        self, session: Session, supervisor: Supervisor, log: Log, drain_s: float
     ) -> None:
         self._session = session
         self._supervisor = supervisor
@@ -46,14 +43,17 @@ class LifeCycle:
         self._draining = False
         self._status = ""
 
+    def take_signals(self) -> None:
+        """Have every signal that is ours do what it means, from now on."""
+        self._session.on_signals(take_signals(SERVING), self._on_signal)
+
     def start(self, status: str) -> None:
         """Tell that we serve, and that we are alive, from now on."""
         self._status = status
         self._supervisor.ready(status)
         self._beat()
 
-    def on_signal(self, got: Signal) -> None:
-        """Do what the signal asks for."""
+    def _on_signal(self, got: Signal) -> None:
         if got.number == signal.SIGHUP:
             self._reload()
         elif got.number == signal.SIGUSR1:

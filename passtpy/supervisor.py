@@ -31,10 +31,6 @@ class Supervisor:
         """Tell that we serve."""
         self._tell("READY=1", f"STATUS={status}")
 
-    def status(self, text: str) -> None:
-        """Tell people what we are at."""
-        self._tell(f"STATUS={text}")
-
     def reloading(self) -> None:
         """Tell that files are read again; ready() ends it."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // _NS_PER_US
@@ -47,12 +43,6 @@ class Supervisor:
     def alive(self) -> None:
         """Tell that the loop turns."""
         self._tell("WATCHDOG=1")
-
-    def close(self) -> None:
-        """Say nothing any more."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
 
     def _tell(self, *lines: str) -> None:
         if self._sock is not None:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,37 +118,42 @@ while True:
 """
 
 
-def test_draining_lets_open_connections_end(guest: Namespace, tmp_path: Path) -> None:
-    log, port = tmp_path / "log", 18431
-    words = ("-t", str(port), "-l", str(log), "--drain-timeout", "60")
+@contextmanager
+def _served(
+    guest: Namespace, tmp_path: Path, port: int, *words: str
+) -> Iterator[tuple[Running, socket.socket, Path]]:
+    """A daemon that forwards a port to a server, a connection there, and its log."""
+    log = tmp_path / "log"
     server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
-    with server, _serve(guest, *words) as running:
+    daemon = _serve(guest, "-t", str(port), "-l", str(log), *words)
+    with server, daemon as running:
         assert server.line() == "ready"
         wait_for(lambda: "namespace.ready" in _text(log), "readiness")
         with _connect(port) as old:
             assert _echo(old) == b"a"
-            running.popen.terminate()
-            wait_for(lambda: "drain.started" in _text(log), "the drain")
-            wait_for(lambda: _is_refused(port), "no new connections")
-            assert _echo(old) == b"a"
-            assert running.popen.poll() is None
+            yield running, old, log
+
+
+def test_draining_lets_open_connections_end(guest: Namespace, tmp_path: Path) -> None:
+    port = 18431
+    with _served(guest, tmp_path, port, "--drain-timeout", "60") as (running, old, log):
+        running.popen.terminate()
+        wait_for(lambda: "drain.started" in _text(log), "the drain")
+        wait_for(lambda: _is_refused(port), "no new connections")
+        assert _echo(old) == b"a"
+        assert running.popen.poll() is None
+        old.close()
         assert running.wait() == 0
     assert "drain.ended connections_left=0" in _text(log)
 
 
 def test_the_second_sigterm_does_not_wait(guest: Namespace, tmp_path: Path) -> None:
-    log, port = tmp_path / "log", 18432
-    words = ("-t", str(port), "-l", str(log), "--drain-timeout", "3600")
-    server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
-    with server, _serve(guest, *words) as running:
-        assert server.line() == "ready"
-        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
-        with _connect(port) as old:
-            assert _echo(old) == b"a"
-            running.popen.terminate()
-            wait_for(lambda: "drain.started" in _text(log), "the drain")
-            running.popen.terminate()
-            assert running.wait() == 0
+    with _served(guest, tmp_path, 18432, "--drain-timeout", "3600") as served:
+        running, _, log = served
+        running.popen.terminate()
+        wait_for(lambda: "drain.started" in _text(log), "the drain")
+        running.popen.terminate()
+        assert running.wait() == 0
 
 
 def _echo(sock: socket.socket) -> bytes:
@@ -186,15 +192,10 @@ def test_sighup_opens_the_log_again(
 
 
 def test_sigusr1_logs_what_is_open(guest: Namespace, tmp_path: Path) -> None:
-    log, port = tmp_path / "log", 18433
-    server = Running(guest.command(["python3", "-c", ECHO.format(port=port)]))
-    with server, _serve(guest, "-t", str(port), "-l", str(log)) as running:
-        assert server.line() == "ready"
-        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
-        with _connect(port) as old:
-            assert _echo(old) == b"a"
-            running.popen.send_signal(signal.SIGUSR1)
-            wait_for(lambda: "summary.counters" in _text(log), "the summary")
+    with _served(guest, tmp_path, 18433) as (running, old, log):
+        running.popen.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "summary.counters" in _text(log), "the summary")
+        old.close()
         running.popen.terminate()
         assert running.wait() == 0
     assert "summary.flows total=1 tcp_splice=1" in _text(log)
