@@ -15,14 +15,19 @@ from pathlib import Path
 from statistics import median
 
 from passtpy.client.connect import Client
-from passtpy.config.instance import SUFFIX
+from tests.bench.asked import (
+    TURN_METRICS,
+    TURN_TARGET,
+    control_socket,
+    counters,
+    longest_turn,
+)
 from tests.bench.cell import Cell
 from tests.bench.measure import Connections, Metrics, RequestResponse, StartToExit
 from tests.bench.row import Metric, Row, Target
 from tests.lab import HOST4, Attached, LabError, tcp_echo, wait_until
 from tests.lab.translators import Attachment
 
-RUNTIME_FOLDER = Path("/run/passtpy")  # of root's instances
 SETTLE = 1.5  # until what is imported in the background is there
 PATIENCE = 10.0
 MEBIBYTE = 1024 * 1024
@@ -48,28 +53,17 @@ time.sleep(600)
 """
 
 
-def _socket_of(attached: Attached) -> str:
-    """The path of the control socket of an attached translator of ours."""
-    process = attached.process
-
-    def found() -> list[Path]:
-        pids = process.tree() if process else ()
-        paths = (RUNTIME_FOLDER / f"{pid}{SUFFIX}" for pid in pids)
-        return [path for path in paths if path.exists()]
-
-    wait_until(found, PATIENCE, "control socket")
+def _socket_of(attached: Attached) -> Path:
+    """The control socket of an attached translator of ours, once it answers."""
+    wait_until(lambda: control_socket(attached), PATIENCE, "control socket")
     time.sleep(SETTLE)  # what answers there is imported between packets
-    return str(found()[0])
-
-
-def _counters(cell: Cell, path: str) -> dict[str, int]:
-    with cell.lab.host.entered():
-        told: dict[str, int] = Client(path).ask("GET", "/v1/stats")["counters"]
-    return told
+    path = control_socket(attached)
+    assert path is not None
+    return path
 
 
 @contextmanager
-def _many_flows(cell: Cell, path: str) -> Iterator[int]:
+def _many_flows(cell: Cell, path: Path) -> Iterator[int]:
     """Flows of one socket of the guest; how many there are."""
     lab, guest = cell.lab, cell.attached.guest
     lab.remote.run("ip", "route", "add", "local", ANYWHERE, "dev", "lo", check=False)
@@ -83,14 +77,14 @@ def _many_flows(cell: Cell, path: str) -> Iterator[int]:
     sprayer = lab.start(guest, "python3", "-c", SPRAY, str(FLOWS))
     try:
         sprayer.wait_output("sprayed", PATIENCE)
-        yield _counters(cell, path)["flows"]
+        yield counters(cell, path)["flows"]
     finally:
         sprayer.stop()
 
 
-def _list(path: str) -> str:
+def _list(path: Path) -> str:
     url = "http://localhost/v1/flows"
-    return f"curl -sSN -o /dev/null --unix-socket {shlex.quote(path)} {url}"
+    return f"curl -sSN -o /dev/null --unix-socket {shlex.quote(str(path))} {url}"
 
 
 def _p99(cell: Cell) -> float:
@@ -107,7 +101,7 @@ def listing(cell: Cell) -> Metrics:
             cell.lab.host.run("sh", "-c", _list(path))
         cpu = (cell.attached.cpu_seconds() - cpu) / lists
         alone = _p99(cell)
-        before = _counters(cell, path)
+        before = counters(cell, path)
         lister = cell.lab.start(
             cell.lab.host, "sh", "-c", f"while {_list(path)}; do :; done"
         )
@@ -115,7 +109,7 @@ def listing(cell: Cell) -> Metrics:
             beside = _p99(cell)
         finally:
             lister.stop()
-        after = _counters(cell, path)
+        after = counters(cell, path)
     if after["control_clients"] < before["control_clients"] + 3:
         raise LabError("nothing was listed meanwhile")
     return {
@@ -123,8 +117,7 @@ def listing(cell: Cell) -> Metrics:
         "cpu_s": cpu * LISTED / flows,
         "p99_us": alone,
         "p99_times": beside / alone,
-        "turn_work_us": after["turn_work_max"] / 1e3,
-        "turn_ms": after["turn_ns_max"] / 1e6,
+        **longest_turn(after),
     }
 
 
@@ -140,7 +133,7 @@ def _resident(cell: Cell, *extra: str) -> float:
         attached.wait_ready(options)
         time.sleep(SETTLE)
         if not extra:
-            _counters(cell, _socket_of(attached))
+            counters(cell, _socket_of(attached))
         return attached.rss_bytes() / MEBIBYTE
 
 
@@ -174,7 +167,7 @@ def ports(cell: Cell) -> Metrics:
     port = next(cell.ports)
     with tcp_echo(cell.attached.guest, "0.0.0.0", 80):
         with cell.lab.host.entered():
-            client = Client(path)
+            client = Client(str(path))
             start = time.monotonic()
             client.ask("POST", "/v1/forwards", body={"specs": [f"tcp:{port}:80"]})
         added = time.monotonic()
@@ -184,13 +177,13 @@ def ports(cell: Cell) -> Metrics:
 
 
 @contextmanager
-def _subscribers(cell: Cell, path: str) -> Iterator[None]:
+def _subscribers(cell: Cell, path: Path) -> Iterator[None]:
     """Clients that ask for events and never read one."""
     with ExitStack() as stack:
         with cell.lab.host.entered():
             for _ in range(SUBSCRIBERS):
                 sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-                sock.connect(path)
+                sock.connect(str(path))
                 sock.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
         yield
 
@@ -202,14 +195,14 @@ def subscribers(cell: Cell) -> Metrics:
     before = cell.attached.rss_bytes()
     with _subscribers(cell, path):
         wait_until(
-            lambda: _counters(cell, path)["control_clients"] > SUBSCRIBERS,
+            lambda: counters(cell, path)["control_clients"] > SUBSCRIBERS,
             PATIENCE,
             "the subscribers",
         )
         Connections()(cell)  # what they have room for is full then
         beside, beside_p99 = Connections()(cell)["per_second"], _p99(cell)
         grown = cell.attached.rss_bytes() - before
-        missed = _counters(cell, path)["control_events_missed"]
+        missed = counters(cell, path)["control_events_missed"]
     return {
         "kept": beside / alone,
         "p99_times": beside_p99 / alone_p99,
@@ -248,12 +241,11 @@ def control_rows() -> Iterator[Row]:
             Metric("cpu_s", "CPU s per 100 000", 2),
             Metric("p99_us", "ping-pong p99 alone, µs", 0),
             Metric("p99_times", "× p99 while listing on and on", 2),
-            Metric("turn_work_us", "longest turn, work, µs", 0),
-            Metric("turn_ms", "longest turn, ms", 1),
+            *TURN_METRICS,
         ),
         Target("cpu_s", 2, at_least=False),
         Target("p99_times", 2, at_least=False),
-        Target("turn_work_us", 5000, at_least=False),
+        TURN_TARGET,
     )
     yield _row(
         "memory",

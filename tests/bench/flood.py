@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from passtpy.client.connect import Client
-from passtpy.config.instance import SUFFIX
 from tests.bench import loadgen
+from tests.bench.asked import (
+    TURN_METRICS,
+    TURN_TARGET,
+    control_socket,
+    counters,
+    longest_turn,
+)
 from tests.bench.cell import OVER_WIRE, Cell
 from tests.bench.measure import (
     Connections,
@@ -29,7 +33,6 @@ from tests.bench.row import Metric, Row, Target
 from tests.lab import HOST4, REMOTE4, LabError, Process
 from tests.lab.translators import Attachment
 
-RUNTIME_FOLDER = Path("/run/passtpy")  # of root's instances
 WIRE = OVER_WIRE["v4"]
 OPENING = 0.5  # for the flows of the work to be open
 HEAD_START = 1.2  # from the beginning of the work until it is counted
@@ -47,8 +50,7 @@ METRICS = (
     Metric("opened", "of new connections opened", 2),
     Metric("recovered_ms", "connects again after, ms", 0),
     Metric("back", "of bulk, 1 s after", 2),
-    Metric("turn_work_us", "longest turn, work, µs", 0),
-    Metric("turn_ms", "longest turn, ms", 1),
+    *TURN_METRICS,
     Metric("flood_kpps", "flood, 1000/s", 0, compare=False),
 )
 
@@ -195,18 +197,9 @@ def _recovery(cell: Cell, port: int) -> float:
 
 
 def _longest_turn(cell: Cell) -> Metrics:
-    """The longest turn of our datapath since its start, from its control socket."""
-    process = cell.attached.process
-    for pid in process.tree() if process else ():
-        path = RUNTIME_FOLDER / f"{pid}{SUFFIX}"
-        if path.exists():
-            with cell.lab.host.entered():
-                told = Client(str(path)).ask("GET", "/v1/stats")["counters"]
-            return {
-                "turn_work_us": told["turn_work_max"] / 1e3,
-                "turn_ms": told["turn_ns_max"] / 1e6,
-            }
-    return {}
+    """The longest turn of our datapath since its start; nothing of others."""
+    path = control_socket(cell.attached)
+    return longest_turn(counters(cell, path)) if path else {}
 
 
 def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
@@ -217,7 +210,7 @@ def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
         Target("opened", 0.9, at_least=True),
         Target("recovered_ms", 1000, at_least=False),
         Target("back", 0.8, at_least=True),
-        Target("turn_work_us", 5000, at_least=False),
+        TURN_TARGET,
         Target("turn_ms", 5, at_least=False),
     ]
     if flood.outside:

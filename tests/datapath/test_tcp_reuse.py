@@ -127,16 +127,21 @@ def connect_from(server: Server, port: int = 0) -> socket.socket:
     return client
 
 
-def test_client_of_a_published_port_whose_server_closed_first(
-    guest: Guest, server: Server
-) -> None:
+def client_of_published(guest: Guest, server: Server) -> tuple[socket.socket, int]:
+    """A client that came to a port of the guest, and its own port."""
     listener = server.sock.dup()
     listener.setblocking(False)
     guest.decide = to_guest_as_remote
     guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
     client = connect_from(server)
-    port = client.getsockname()[1]
     guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
+    return client, client.getsockname()[1]
+
+
+def test_client_of_a_published_port_whose_server_closed_first(
+    guest: Guest, server: Server
+) -> None:
+    client, port = client_of_published(guest, server)
     conn = Connection.accept(guest)
     conn.fin()
     guest.expect("A", ack=conn.seq)
@@ -157,13 +162,7 @@ def reconnected(
     guest: Guest, server: Server, data: bytes, window: int
 ) -> tuple[Connection, socket.socket]:
     """A client sends, and connects again before the guest has room for all of it."""
-    listener = server.sock.dup()
-    listener.setblocking(False)
-    guest.decide = to_guest_as_remote
-    guest.dp.listen(listener.detach(), socket.IPPROTO_TCP, LISTENER)
-    client = connect_from(server)
-    port = client.getsockname()[1]
-    guest.wait_for(lambda: len(guest.misses) == 1, "a miss")
+    client, port = client_of_published(guest, server)
     conn = Connection.accept(guest, window=window)
     conn.say("FA", window=window)
     guest.expect("A", ack=conn.seq)

@@ -249,14 +249,11 @@ static void check_quote(const struct piece *p, uint8_t type)
 		 4 + ETH_HLEN_ + 40 + 8 + (size_t)(p->len - ETH_HLEN_));
 }
 
-/* What is wrong with a fragment is told when the round ends. Until then another
- * read may put other frames where the fragment was */
-static void next_read_leaves_a_quote_alone(void)
+/* setup_two_datagrams() - Of a machine over IPv6, each of one letter, not cut yet */
+static void setup_two_datagrams(void)
 {
 	struct guest_ends ends = { .v6 = 1, .host = 1, .sport = 1, .dport = 2 };
 	static uint8_t payload[LEN_MAX];
-	uint8_t *eth;
-	uint32_t len;
 
 	setup_machine();
 	memset(payload, 'a', sizeof(payload));
@@ -264,6 +261,16 @@ static void next_read_leaves_a_quote_alone(void)
 	memset(payload, 'b', sizeof(payload));
 	whole_len[1] = guest_udp(whole[1], &ends, payload, 600);
 	n_pieces = 0;
+}
+
+/* What is wrong with a fragment is told when the round ends. Until then another
+ * read may put other frames where the fragment was */
+static void next_read_leaves_a_quote_alone(void)
+{
+	uint8_t *eth;
+	uint32_t len;
+
+	setup_two_datagrams();
 	add_piece(0, 0, 500, true); /* no multiple of eight */
 	add_piece(1, 0, 504, true);
 
@@ -283,17 +290,10 @@ static void next_read_leaves_a_quote_alone(void)
  * another one's before the round ends */
 static void next_datagram_leaves_a_quote_alone(void)
 {
-	struct guest_ends ends = { .v6 = 1, .host = 1, .sport = 1, .dport = 2 };
-	static uint8_t payload[LEN_MAX];
 	uint8_t *eth;
 	uint32_t len;
 
-	setup_machine();
-	memset(payload, 'a', sizeof(payload));
-	whole_len[0] = guest_udp(whole[0], &ends, payload, 600);
-	memset(payload, 'b', sizeof(payload));
-	whole_len[1] = guest_udp(whole[1], &ends, payload, 600);
-	n_pieces = 0;
+	setup_two_datagrams();
 	add_piece(0, 0, 504, true);
 	add_piece(1, 0, 504, true);
 

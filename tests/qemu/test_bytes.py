@@ -39,16 +39,22 @@ def digest_of(guest: Machine, path: str) -> Digest:
     return Digest(size, guest.run(f"sha256sum <{path}").split()[0])
 
 
-@REMOTES
-def test_download_is_exact(lab: Lab, sized: Machine, remote: str) -> None:
+def check_download(lab: Lab, guest: Machine, remote: str, size: int) -> Digest:
+    """The guest stores in /tmp/down what the remote sends, byte for byte."""
     with lab.remote.listen(remote) as listener, ThreadPoolExecutor(1) as pool:
         port = listener.getsockname()[1]
-        fetched = pool.submit(sized.run, f"nc {remote} {port} </dev/null >/tmp/down")
+        fetched = pool.submit(guest.run, f"nc {remote} {port} </dev/null >/tmp/down")
         sock, _ = listener.accept()
         with sock:
-            sent = send_random(sock, SIZE)
+            sent = send_random(sock, size)
         fetched.result()
-    assert digest_of(sized, "/tmp/down") == sent
+    assert digest_of(guest, "/tmp/down") == sent
+    return sent
+
+
+@REMOTES
+def test_download_is_exact(lab: Lab, sized: Machine, remote: str) -> None:
+    check_download(lab, sized, remote, SIZE)
 
 
 @REMOTES

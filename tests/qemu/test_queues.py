@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.lab import GATEWAY4, HOST4, REMOTE4, Lab, receive_all, send_random
+from tests.lab import GATEWAY4, HOST4, REMOTE4, Lab, receive_all
 from tests.qemu.image import Image
 from tests.qemu.machine import VHOST_USER, Machine, machine
-from tests.qemu.test_bytes import digest_of
+from tests.qemu.test_bytes import check_download
 
 SIZE = 2_000_000
 PAIRS = replace(
@@ -38,14 +38,9 @@ def test_guest_uses_the_pair_that_is_served(paired: Machine) -> None:
 
 
 def test_bytes_are_exact_both_ways(lab: Lab, paired: Machine) -> None:
+    sent = check_download(lab, paired, REMOTE4, SIZE)
     with lab.remote.listen(REMOTE4) as listener, ThreadPoolExecutor(1) as pool:
         port = listener.getsockname()[1]
-        fetched = pool.submit(paired.run, f"nc {REMOTE4} {port} </dev/null >/tmp/down")
-        sock, _ = listener.accept()
-        with sock:
-            sent = send_random(sock, SIZE)
-        fetched.result()
-        assert digest_of(paired, "/tmp/down") == sent
         stored = pool.submit(paired.run, f"nc {REMOTE4} {port} </tmp/down")
         sock, _ = listener.accept()
         with sock:
