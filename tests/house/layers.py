@@ -31,6 +31,7 @@ PYTHON_FLOORS = (
     },
     {"flow", "wire"},
     {"config"},
+    {"egress"},
     {"policy", "services"},
     {"net", "control", "isolation", "files"},
     {"datapath"},
