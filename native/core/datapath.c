@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "core/gate.h"
 #include "core/handlers.h"
 #include "link/tap_faults.h"
@@ -62,14 +63,14 @@ static int set_faults(struct tap *t)
 /* set_buffers() - Scratch for handlers, touched on demand */
 static int set_buffers(struct datapath *dp)
 {
-	void *bufs = mmap(NULL, (size_t)CTX_BUFS * CTX_BUF_SIZE,
-			  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
+	void *bufs = sys_mmap(NULL, (size_t)CTX_BUFS * CTX_BUF_SIZE,
+			      PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (bufs == MAP_FAILED)
 		return -ENOMEM;
 	dp->ctx.bufs = bufs;
-	dp->punts.buf = malloc(BORDER_PUNT_BUF);
+	dp->punts.buf = sys_malloc(BORDER_PUNT_BUF);
 	return dp->punts.buf ? 0 : -ENOMEM;
 }
 
@@ -78,14 +79,14 @@ static int set_epoll(struct ctx *c, bool virtual_time, int *ret_timer_fd)
 {
 	int err;
 
-	c->epoll.fd[EPOLL_MAIN] = epoll_create1(EPOLL_CLOEXEC);
+	c->epoll.fd[EPOLL_MAIN] = sys_epoll_create1(EPOLL_CLOEXEC);
 	if (c->epoll.fd[EPOLL_MAIN] < 0)
 		return -errno;
 	*ret_timer_fd = -1;
 	if (virtual_time)
 		return 0;
 	*ret_timer_fd =
-		timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+		sys_timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (*ret_timer_fd < 0)
 		return -errno;
 	err = epoll_add_fixed(&c->epoll, EPOLL_TIMER, *ret_timer_fd, 0,
@@ -159,7 +160,7 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 
 int datapath_create(struct datapath **ret_dp, const struct datapath_config *g)
 {
-	struct datapath *dp = calloc(1, sizeof(*dp));
+	struct datapath *dp = sys_calloc(1, sizeof(*dp));
 	int err;
 
 	if (!dp)

@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
+#include "base/sys.h"
+
 int gate_init(struct datapath *dp)
 {
 	struct epoll_set *es = &dp->ctx.epoll;
 
-	es->fd[EPOLL_GATED] = epoll_create1(EPOLL_CLOEXEC);
+	es->fd[EPOLL_GATED] = sys_epoll_create1(EPOLL_CLOEXEC);
 	if (es->fd[EPOLL_GATED] < 0)
 		return -errno;
 	dp->gate_shut = true;

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 #include "core/gate.h"
 #include "core/handlers.h"
 #include "core/round.h"
@@ -47,8 +48,8 @@ static int fetch_gated(const struct epoll_set *es, struct epoll_event *ev,
 		if (ref.type != EPOLL_GATE)
 			continue;
 		ev[i] = ev[--n];
-		more = epoll_wait(es->fd[EPOLL_GATED], ev + n, EVENTS_MAX - n,
-				  0);
+		more = sys_epoll_wait(es->fd[EPOLL_GATED], ev + n,
+				      EVENTS_MAX - n, 0);
 		return more > 0 ? n + more : n;
 	}
 	return n;
@@ -65,7 +66,7 @@ static bool fetch(struct datapath *dp)
 
 	if (e->next < e->n)
 		return true;
-	n = epoll_wait(es->fd[EPOLL_MAIN], e->ev, EVENTS_MAX, 0);
+	n = sys_epoll_wait(es->fd[EPOLL_MAIN], e->ev, EVENTS_MAX, 0);
 	if (n > 0 && es->fd[EPOLL_GATED] >= 0)
 		n = fetch_gated(es, e->ev, n);
 	e->next = 0;

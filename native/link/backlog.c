@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/sys.h"
+
 int backlog_init(struct backlog *b)
 {
-	*b = (struct backlog){ .buf = malloc(BACKLOG_MAX) };
+	*b = (struct backlog){ .buf = sys_malloc(BACKLOG_MAX) };
 	return b->buf ? 0 : -ENOMEM;
 }
 

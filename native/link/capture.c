@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/iov.h"
 #include "base/macros.h"
+#include "base/sys.h"
 #include "link/capture_packet.h"
 
 /* How long a packet waits to be some flow's: sockets of a namespace are asked
@@ -175,7 +176,7 @@ static void name_side(struct flowside *side, int fd)
 
 	if (fd < 0 || (side->oport && !inany_is_any(&side->oaddr)))
 		return;
-	if (!getsockname(fd, &sa.sa, &len))
+	if (!sys_getsockname(fd, &sa.sa, &len))
 		(void)inany_from_sa(&side->oaddr, &side->oport, &sa);
 }
 
@@ -317,8 +318,9 @@ static void capture_free(struct capture *cap)
 /* reserve() - Address space that is touched as it is needed, or NULL */
 static void *reserve(size_t size)
 {
-	void *area = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *area = sys_mmap(NULL, size, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			      0);
 
 	return area == MAP_FAILED ? NULL : area;
 }
@@ -326,12 +328,12 @@ static void *reserve(size_t size)
 static struct capture *capture_make(const struct capture_wish *wish)
 {
 	size_t size = wish->n_steps * sizeof(*wish->steps);
-	struct capture *cap = calloc(1, sizeof(*cap));
+	struct capture *cap = sys_calloc(1, sizeof(*cap));
 
 	if (!cap)
 		return NULL;
 	cap->ring = reserve(CAPTURE_RING);
-	cap->steps = malloc(MAX(size, sizeof(*wish->steps)));
+	cap->steps = sys_malloc(MAX(size, sizeof(*wish->steps)));
 	if (!cap->ring || !cap->steps) {
 		capture_free(cap);
 		return NULL;
@@ -352,7 +354,7 @@ static size_t places_size(const struct flow_table *ft)
 static struct captures *set_make(const struct flow_table *ft,
 				 const uint64_t *now)
 {
-	struct captures *set = calloc(1, sizeof(*set));
+	struct captures *set = sys_calloc(1, sizeof(*set));
 
 	if (!set)
 		return NULL;

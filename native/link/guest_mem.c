@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define GUARD_MAX 64 /* datapaths in one process; a daemon has one */
 
@@ -45,9 +46,9 @@ static bool map_mend(const struct guest_map *map, uintptr_t addr)
 {
 	if (addr - (uintptr_t)map->map >= map->map_len)
 		return false;
-	return mmap(map->map, map->map_len, PROT_READ | PROT_WRITE,
-		    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-		    0) != MAP_FAILED;
+	return sys_mmap(map->map, map->map_len, PROT_READ | PROT_WRITE,
+			MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0) != MAP_FAILED;
 }
 
 static bool guard_mend(uintptr_t addr)
@@ -146,7 +147,7 @@ static int region_check(const struct guest_region *r,
 		    overlap(maps[i].user, maps[i].size, r->user, r->size))
 			return -EINVAL;
 	}
-	if (fstat(r->fd, &st))
+	if (sys_fstat(r->fd, &st))
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EBADF;
@@ -161,7 +162,7 @@ static int page_of(int fd, uint64_t *ret_page)
 {
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs))
+	if (sys_fstatfs(fd, &fs))
 		return -errno;
 	*ret_page = (uint64_t)sysconf(_SC_PAGESIZE);
 	if (fs.f_type == HUGETLBFS_MAGIC)
@@ -186,11 +187,12 @@ static int region_map(const struct guest_region *r, struct guest_map *map)
 	len = (before + r->size + page - 1) / page * page;
 	if (len < r->size || len > SIZE_MAX)
 		return -EINVAL;
-	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-		 r->fd, (off_t)(r->offset - before));
+	p = sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_NORESERVE, r->fd,
+		     (off_t)(r->offset - before));
 	if (p == MAP_FAILED)
 		return -errno;
-	(void)madvise(p, len, MADV_DONTDUMP); /* the guest's secrets */
+	(void)sys_madvise(p, len, MADV_DONTDUMP); /* the guest's secrets */
 	*map = (struct guest_map){ .guest = r->guest,
 				   .user = r->user,
 				   .size = r->size,
@@ -216,7 +218,7 @@ int guest_mem_set(struct guest_mem *m, const struct guest_region *regions,
 	if (n > GUEST_MEM_REGIONS)
 		return -E2BIG;
 	for (done = 0; done < n; done++) {
-		int seals = fcntl(regions[done].fd, F_GET_SEALS);
+		int seals = sys_fcntl(regions[done].fd, F_GET_SEALS);
 
 		err = region_check(&regions[done], maps, done);
 		if (!err)

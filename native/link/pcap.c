@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define PCAP_CHUNK    (256U * 1024) /* of one write, and before a wake-up */
 #define PCAP_PATIENCE 1000
@@ -70,10 +71,10 @@ static int pcap_write(struct pcap *p, uint64_t head)
 	int error;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-	n = write(p->fd, p->ring + at, MIN(len, PCAP_CHUNK));
+	n = sys_write(p->fd, p->ring + at, MIN(len, PCAP_CHUNK));
 	error = n < 0 ? errno : ENOSPC;
 	if (n < 0 && error == EAGAIN) /* somebody shares the description */
-		poll(&wait, 1, -1);
+		sys_poll(&wait, 1, -1);
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 
 	if (n > 0)
@@ -119,7 +120,7 @@ static int pcap_run(struct pcap *p)
 		return err;
 	pthread_attr_setstacksize(&attr, PCAP_STACK);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&p->writer, &attr, pcap_writer, p);
+	err = sys_pthread_create(&p->writer, &attr, pcap_writer, p);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	p->running = !err;
@@ -202,7 +203,7 @@ static int pcap_header(struct pcap *p)
 	struct pollfd ready = { .fd = p->fd, .events = POLLOUT };
 
 	pcap_put(p, &hdr, sizeof(hdr));
-	return poll(&ready, 1, 0) == 1 ? pcap_write(p, p->head) : 0;
+	return sys_poll(&ready, 1, 0) == 1 ? pcap_write(p, p->head) : 0;
 }
 
 int pcap_start(struct pcap *p, int fd)
@@ -213,8 +214,8 @@ int pcap_start(struct pcap *p, int fd)
 	p->untold = 0;
 	p->failed = 0;
 	p->stop = false;
-	p->ring = mmap(NULL, PCAP_RING, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p->ring = sys_mmap(NULL, PCAP_RING, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p->ring == MAP_FAILED) {
 		p->ring = NULL;
 		p->error = ENOMEM;

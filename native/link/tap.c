@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 #include "link/fragment.h"
 #include "link/merge.h"
 #include "link/tap_faults.h"
@@ -28,10 +29,10 @@ int tap_init(struct tap *t, const struct tap_ops *ops,
 	t->epoll = env->epoll;
 	t->blocked = ops->room;
 	pcap_init(&t->pcap);
-	t->rx_buf = aligned_alloc(TAP_RX_ALIGN,
-				  ROUND_DOWN(ops->rx_size + TAP_RX_ALIGN - 1,
-					     TAP_RX_ALIGN));
-	t->copies = malloc(COPIES);
+	t->rx_buf = sys_aligned_alloc(
+		TAP_RX_ALIGN,
+		ROUND_DOWN(ops->rx_size + TAP_RX_ALIGN - 1, TAP_RX_ALIGN));
+	t->copies = sys_malloc(COPIES);
 	if (!t->rx_buf || !t->copies || tap_lent_init(t))
 		return -ENOMEM;
 #ifdef PASSTPY_FAULTS

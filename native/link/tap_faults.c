@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define MILLION	 1000000
 #define HOLD_MAX 3 /* frames that may overtake a held one */
@@ -36,7 +37,7 @@ int tap_faults_init(struct tap *t)
 {
 	memset(&t->faults, 0, sizeof(t->faults));
 	for (unsigned i = 0; i < ARRAY_SIZE(t->faults.held); i++) {
-		t->faults.held[i] = calloc(1, sizeof(struct tap_held));
+		t->faults.held[i] = sys_calloc(1, sizeof(struct tap_held));
 		if (!t->faults.held[i]) {
 			tap_faults_free(t);
 			return -ENOMEM;
@@ -74,6 +75,8 @@ int tap_faults_parse(struct tap *t, const char *text)
 		if (!value)
 			return -EINVAL;
 		number = strtoull(value + 1, &end, 10);
+		if (!strncmp(text, "site=", 5))
+			end += strcspn(end, ",");
 		if (end == value + 1 || (*end && *end != ','))
 			return -EINVAL;
 		if (!strncmp(text, "drop_ppm=", 9))
@@ -82,7 +85,7 @@ int tap_faults_parse(struct tap *t, const char *text)
 			reorder = MIN(number, MILLION);
 		else if (!strncmp(text, "seed=", 5))
 			seed = number;
-		else
+		else if (strncmp(text, "site=", 5))
 			return -EINVAL;
 		text = *end ? end + 1 : end;
 	}

@@ -24,7 +24,8 @@ void tap_faults_set(struct tap *t, uint32_t drop_ppm, uint32_t reorder_ppm,
 
 /**
  * tap_faults_parse() - Set from text: "drop_ppm=1000,reorder_ppm=10000,seed=1"
- * @text:	Any of the three, in any order
+ * @text:	Any of the three, in any order; what is about calls (faults.h) is
+ *		passed over
  *
  * Return: 0 or -EINVAL
  */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define LENT_MAX 4096 /* pieces remembered at a time */
 
@@ -34,7 +35,7 @@ struct tap_lent {
 
 int tap_lent_init(struct tap *t)
 {
-	t->lent = calloc(1, sizeof(*t->lent));
+	t->lent = sys_calloc(1, sizeof(*t->lent));
 	return t->lent ? 0 : -ENOMEM;
 }
 

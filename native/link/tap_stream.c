@@ -30,6 +30,7 @@
 #include <sys/socket.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 #include "link/backends.h"
 #include "link/backlog.h"
 #include "link/offload.h"
@@ -145,8 +146,8 @@ static ssize_t stream_fill(struct tap *t)
 		s->rx_off = 0;
 	}
 	do
-		n = recv(t->fd, t->rx_buf + s->rx_end, RX_BUF - s->rx_end,
-			 MSG_DONTWAIT);
+		n = sys_recv(t->fd, t->rx_buf + s->rx_end, RX_BUF - s->rx_end,
+			     MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (!n)
 		return -ENOTCONN;
@@ -189,7 +190,7 @@ static ssize_t sock_send(const struct tap *t, struct iovec *iov, unsigned n)
 	ssize_t rc;
 
 	do
-		rc = sendmsg(t->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+		rc = sys_sendmsg(t->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (rc < 0 && errno == EINTR);
 	return rc < 0 ? -errno : rc;
 }
@@ -351,15 +352,15 @@ static int stream_attach(struct tap *t, int fd)
 
 	if (t->fd >= 0)
 		return -EBUSY;
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
 		return -errno;
 	if (type != SOCK_STREAM)
 		return -EPROTOTYPE;
 	err = tap_fd_add(t, EPOLL_TAP, fd);
 	if (err)
 		return err;
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	(void)sys_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	(void)sys_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	t->fd = fd;
 	t->blocked = false;
 	return 0;
@@ -367,7 +368,7 @@ static int stream_attach(struct tap *t, int fd)
 
 static int stream_init(struct tap *t, const struct tap_env *env)
 {
-	struct tap_stream *s = calloc(1, sizeof(*s));
+	struct tap_stream *s = sys_calloc(1, sizeof(*s));
 
 	(void)env;
 	t->merge = true;

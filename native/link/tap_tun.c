@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "link/backends.h"
 #include "link/offload.h"
 
@@ -39,7 +40,7 @@ static ssize_t tun_read_one(struct tap *t, uint8_t *buf)
 	ssize_t n;
 
 	do
-		n = read(t->fd, buf, RX_SLOT);
+		n = sys_read(t->fd, buf, RX_SLOT);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 		return n;
@@ -87,7 +88,7 @@ static int tun_writev(struct tap *t, const struct iovec *iov, unsigned n)
 	ssize_t rc;
 
 	do
-		rc = writev(t->fd, iov, (int)n);
+		rc = sys_writev(t->fd, iov, (int)n);
 	while (rc < 0 && errno == EINTR);
 	return rc < 0 ? -errno : 0;
 }
@@ -164,10 +165,10 @@ static int tun_init(struct tap *t, const struct tap_env *env)
 /* tun_attach() - A tap that blocked would stop the whole program */
 static int tun_attach(struct tap *t, int fd)
 {
-	int flags = fcntl(fd, F_GETFL);
+	int flags = sys_fcntl(fd, F_GETFL);
 	int err;
 
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK))
+	if (flags < 0 || sys_fcntl(fd, F_SETFL, flags | O_NONBLOCK))
 		return -errno;
 	err = tap_fd_add(t, EPOLL_TAP, fd);
 	if (!err)

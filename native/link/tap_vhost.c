@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 #include "link/backends.h"
 
 #define VHOST_HDR_MAX 12 /* virtio-net header with its count of buffers */
@@ -238,8 +239,8 @@ int vhost_set_memory(struct tap *t, const struct guest_region *regions,
  * this: it would stop nobody but its own guest */
 static int unblock(int kick_fd, int call_fd)
 {
-	if (fcntl(kick_fd, F_SETFL, O_NONBLOCK) ||
-	    (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK)))
+	if (sys_fcntl(kick_fd, F_SETFL, O_NONBLOCK) ||
+	    (call_fd >= 0 && sys_fcntl(call_fd, F_SETFL, O_NONBLOCK)))
 		return -errno;
 	return 0;
 }
@@ -338,7 +339,7 @@ int vhost_set_call(struct tap *t, unsigned index, int call_fd)
 	q = &vhost_of(t)->queue[index];
 	if (!q->started)
 		return -ENOTCONN;
-	if (call_fd >= 0 && fcntl(call_fd, F_SETFL, O_NONBLOCK))
+	if (call_fd >= 0 && sys_fcntl(call_fd, F_SETFL, O_NONBLOCK))
 		return -errno;
 	close_fd(&q->call_fd);
 	q->call_fd = call_fd;
@@ -375,7 +376,7 @@ static void vhost_free(struct tap *t)
 
 static int vhost_init(struct tap *t, const struct tap_env *env)
 {
-	struct tap_vhost *v = calloc(1, sizeof(*v));
+	struct tap_vhost *v = sys_calloc(1, sizeof(*v));
 	int err;
 
 	if (!v)

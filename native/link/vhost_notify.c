@@ -8,13 +8,14 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "link/tap_vhost.h"
 
 void vhost_signal(int fd)
 {
 	uint64_t one = 1;
 
-	(void)!write(fd, &one, sizeof(one));
+	(void)!sys_write(fd, &one, sizeof(one));
 }
 
 void vhost_wake(const struct vhost_queue *q)
@@ -28,7 +29,7 @@ void vhost_consume(struct tap *t, struct vhost_queue *q)
 	ssize_t n;
 
 	do
-		n = read(q->kick_fd, &kicks, sizeof(kicks));
+		n = sys_read(q->kick_fd, &kicks, sizeof(kicks));
 	while (n < 0 && errno == EINTR);
 	if (n == (ssize_t)sizeof(kicks) || (n < 0 && errno == EAGAIN))
 		return;

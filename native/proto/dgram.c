@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <sys/epoll.h>
 
+#include "base/sys.h"
 #include "proto/icmp_error.h"
 
 int dgram_socket(struct ctx *c, const struct flow *flow, uint8_t ipproto,
@@ -24,8 +25,8 @@ int dgram_socket(struct ctx *c, const struct flow *flow, uint8_t ipproto,
 	static const int on = 1;
 	int fd;
 
-	fd = socket(v4 ? AF_INET : AF_INET6,
-		    SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, ipproto);
+	fd = sys_socket(v4 ? AF_INET : AF_INET6,
+			SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, ipproto);
 	if (fd < 0) {
 		int err = errno;
 
@@ -39,7 +40,7 @@ int dgram_socket(struct ctx *c, const struct flow *flow, uint8_t ipproto,
 
 	/* A wildcard would take the port in the other family, too */
 	if (!v4)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+		sys_setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	icmp_error_keep(fd, v4, true);
 	return fd;
 }
@@ -50,8 +51,8 @@ int dgram_outbound(const struct ctx *c, int fd, bool v4)
 
 	if (!name[0])
 		return 0;
-	if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name,
-		       (socklen_t)strlen(name)))
+	if (sys_setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name,
+			   (socklen_t)strlen(name)))
 		return -errno;
 	return 0;
 }
@@ -71,7 +72,7 @@ int dgram_bind(const struct ctx *c, int fd, bool v4, const union inany *addr,
 		addr = &any;
 	}
 	len = inany_to_sa(&sa, addr, port, c->scope_id);
-	return bind(fd, &sa.sa, len) ? -errno : 0;
+	return sys_bind(fd, &sa.sa, len) ? -errno : 0;
 }
 
 int dgram_connect(const struct ctx *c, int fd, const union inany *addr,
@@ -80,14 +81,14 @@ int dgram_connect(const struct ctx *c, int fd, const union inany *addr,
 	union sockaddr_inany sa;
 	socklen_t len = inany_to_sa(&sa, addr, port, c->scope_id);
 
-	return connect(fd, &sa.sa, len) ? -errno : 0;
+	return sys_connect(fd, &sa.sa, len) ? -errno : 0;
 }
 
 void dgram_disconnect(int fd)
 {
 	static const struct sockaddr none = { .sa_family = AF_UNSPEC };
 
-	(void)connect(fd, &none, sizeof(none));
+	(void)sys_connect(fd, &none, sizeof(none));
 }
 
 int dgram_name(int fd, union inany *addr, uint16_t *port)
@@ -95,7 +96,7 @@ int dgram_name(int fd, union inany *addr, uint16_t *port)
 	union sockaddr_inany sa;
 	socklen_t len = sizeof(sa);
 
-	if (getsockname(fd, &sa.sa, &len))
+	if (sys_getsockname(fd, &sa.sa, &len))
 		return -errno;
 	return inany_from_sa(addr, port, &sa);
 }
@@ -106,10 +107,10 @@ void dgram_set_ttl(int fd, bool v4, uint8_t ttl)
 
 	/* 0 is refused: the datagram then leaves with the last TTL set */
 	if (v4)
-		setsockopt(fd, IPPROTO_IP, IP_TTL, &value, sizeof(value));
+		sys_setsockopt(fd, IPPROTO_IP, IP_TTL, &value, sizeof(value));
 	else
-		setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &value,
-			   sizeof(value));
+		sys_setsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &value,
+			       sizeof(value));
 }
 
 int dgram_take_error(int fd)
@@ -117,7 +118,7 @@ int dgram_take_error(int fd)
 	socklen_t len = sizeof(int);
 	int err = 0;
 
-	getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
 	return err;
 }
 

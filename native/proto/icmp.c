@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
+#include "base/sys.h"
 #include "link/frame.h"
 #include "proto/dgram.h"
 #include "proto/handler.h"
@@ -62,7 +63,7 @@ static int ping_aim(struct ctx *c, const struct flow *flow, int fd,
 
 	/* Ping sockets are born with it on. Two of one identifier steal each
 	 * other's answers, for the kernel does not look who they came from */
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
+	sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
 
 	rc = dgram_outbound(c, fd, v4);
 	if (rc)
@@ -97,10 +98,10 @@ static int ping_setup(struct ctx *c, struct flow *flow, int fd,
 
 	/* ping tells the TTL of answers; without it, it tells our own */
 	if (ping_is_v4(flow))
-		setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof(on));
+		sys_setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof(on));
 	else
-		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on,
-			   sizeof(on));
+		sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, &on,
+			       sizeof(on));
 	return 0;
 }
 
@@ -229,8 +230,8 @@ static int ping_send(struct ctx *c, struct flow *flow, const struct frame *f)
 
 	if (ping_flow_of(flow)->raw)
 		err = ping_raw_send(c, flow, f->eth + f->l4, len);
-	else if (send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
-		      MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+	else if (sys_send(flow->f.fd[TGTSIDE], f->eth + f->l4, len,
+			  MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		err = errno;
 	if (!err)
 		ctx_moved(c, flow, TGTSIDE,
@@ -370,7 +371,7 @@ static bool ping_receive(struct ctx *c, struct flow *flow)
 		.msg_control = &ctl,
 		.msg_controllen = sizeof(ctl),
 	};
-	ssize_t n = recvmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT);
+	ssize_t n = sys_recvmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT);
 	ssize_t skip; /* an IPv4 header, from a raw socket */
 
 	budget_spend(&c->budget,

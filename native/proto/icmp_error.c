@@ -17,6 +17,7 @@
 #include <netinet/ip_icmp.h>
 
 #include "base/checksum.h"
+#include "base/sys.h"
 #include "link/frame.h"
 
 #define QUOTE_TTL 64 /* of quoted headers: the true one is not known */
@@ -175,10 +176,11 @@ void icmp_error_keep(int fd, bool v4, bool on)
 	int value = on;
 
 	if (v4)
-		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &value, sizeof(value));
+		sys_setsockopt(fd, IPPROTO_IP, IP_RECVERR, &value,
+			       sizeof(value));
 	else
-		setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &value,
-			   sizeof(value));
+		sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &value,
+			       sizeof(value));
 }
 
 int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e)
@@ -202,7 +204,7 @@ int icmp_error_next(int fd, void *buf, uint32_t size, struct sock_error *ret_e)
 	struct sock_error e = { 0 };
 	ssize_t n;
 
-	n = recvmsg(fd, &mh, MSG_ERRQUEUE | MSG_DONTWAIT);
+	n = sys_recvmsg(fd, &mh, MSG_ERRQUEUE | MSG_DONTWAIT);
 	if (n < 0)
 		return -errno;
 

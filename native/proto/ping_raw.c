@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "base/checksum.h"
+#include "base/sys.h"
 #include "base/wire.h"
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
@@ -44,8 +45,8 @@ static int attach(int fd, struct sock_filter *code, unsigned short len)
 {
 	struct sock_fprog prog = { .len = len, .filter = code };
 
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
-			  sizeof(prog)) ?
+	return sys_setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog,
+			      sizeof(prog)) ?
 		       -errno :
 		       0;
 }
@@ -112,7 +113,7 @@ static int option_of(int fd, int name)
 	socklen_t len = sizeof(int);
 	int value = -1;
 
-	getsockopt(fd, SOL_SOCKET, name, &value, &len);
+	sys_getsockopt(fd, SOL_SOCKET, name, &value, &len);
 	return value;
 }
 
@@ -142,7 +143,7 @@ int ping_raw_add(struct ctx *c, int fd)
 		return -EINVAL;
 	pool = c->shared[type];
 	if (!pool) {
-		pool = calloc(1, sizeof(*pool));
+		pool = sys_calloc(1, sizeof(*pool));
 		if (!pool)
 			return -ENOMEM;
 		c->shared[type] = pool;
@@ -213,7 +214,7 @@ static int outbound(const struct ctx *c, int fd, bool v4)
 
 	if (rc != -EPERM)
 		return rc;
-	if (getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &len) ||
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &len) ||
 	    strncmp(name, c->outbound_if[v4 ? 0 : 1], sizeof(name)) != 0)
 		return -ENODEV;
 	return 0;
@@ -289,7 +290,7 @@ static void forget(int fd, bool v4)
 	icmp_error_keep(fd, v4, false);
 	dgram_take_error(fd);
 	for (unsigned n = 0; n < DRAIN_MAX; n++)
-		if (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0)
+		if (sys_recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0)
 			break;
 }
 
@@ -334,7 +335,8 @@ int ping_raw_send(const struct ctx *c, const struct flow *flow,
 		sum = csum_add(iov[1].iov_base, iov[1].iov_len, sum);
 		echo.check = (uint16_t)~csum_fold(sum);
 	}
-	if (sendmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+	if (sys_sendmsg(flow->f.fd[TGTSIDE], &mh, MSG_DONTWAIT | MSG_NOSIGNAL) <
+	    0)
 		return errno;
 	return 0;
 }

@@ -23,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "proto/splice.h"
 
 /* A survivor of an aborted connection: how often we look whether it has all
@@ -39,7 +40,7 @@ static void rst_on_close(int fd)
 {
 	struct linger l = { .l_onoff = 1, .l_linger = 0 };
 
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+	(void)sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
 }
 
 /* Give back what a connection holds; more than once does no harm */
@@ -126,7 +127,7 @@ static bool abort_wait(struct ctx *c, struct flow *flow)
 		int bytes = 0;
 
 		if (splice_is(flow, SPLICE_EV_OVER, i) ||
-		    ioctl(flow->f.fd[i], SIOCOUTQ, &bytes) || !bytes)
+		    sys_ioctl(flow->f.fd[i], SIOCOUTQ, &bytes) || !bytes)
 			continue;
 		waits = true;
 		acked -= (uint64_t)bytes;
@@ -149,7 +150,7 @@ static void pass_on_ends(struct ctx *c, struct flow *flow)
 		if (!is_delivered(flow, i) || !splice_conn(flow)->dir[i].eof ||
 		    splice_is(flow, SPLICE_EV_OUT_DONE, !i))
 			continue;
-		(void)shutdown(flow->f.fd[!i], SHUT_WR);
+		(void)sys_shutdown(flow->f.fd[!i], SHUT_WR);
 		splice_event(c, flow, SPLICE_EV(SPLICE_EV_OUT_DONE, !i), 0);
 	}
 }
@@ -192,7 +193,8 @@ static bool connected(struct ctx *c, struct flow *flow)
 	socklen_t len = sizeof(int);
 	int err = 0;
 
-	if (getsockopt(flow->f.fd[TGTSIDE], SOL_SOCKET, SO_ERROR, &err, &len))
+	if (sys_getsockopt(flow->f.fd[TGTSIDE], SOL_SOCKET, SO_ERROR, &err,
+			   &len))
 		err = errno;
 	if (err && err != ECONNRESET && err != EPIPE) {
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
@@ -242,10 +244,10 @@ static int bind_source(int fd, const struct flowside *side)
 	if (inany_is_any(&side->oaddr))
 		return 0;
 	if (!side->oport)
-		(void)setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
-				 sizeof(on));
+		(void)sys_setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
+				     sizeof(on));
 	len = inany_to_sa(&sa, &side->oaddr, side->oport, 0);
-	return bind(fd, &sa.sa, len) ? -errno : 0;
+	return sys_bind(fd, &sa.sa, len) ? -errno : 0;
 }
 
 /* target_socket() - The one that came with the verdict, or one of the host's */
@@ -257,8 +259,9 @@ static int target_socket(struct ctx *c, const struct flow *flow, struct miss *m)
 	m->ns_fd = -1;
 	if (fd >= 0)
 		return fd;
-	fd = socket(v4 ? AF_INET : AF_INET6,
-		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	fd = sys_socket(v4 ? AF_INET : AF_INET6,
+			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+			IPPROTO_TCP);
 	if (fd >= 0)
 		return fd;
 	count(&c->cnt, CNT_SOCK_EMFILE);
@@ -277,12 +280,12 @@ static int splice_connect(int fd, const struct flowside *side)
 	if (rc)
 		return rc;
 	len = inany_to_sa(&sa, &side->eaddr, side->eport, 0);
-	if (!connect(fd, &sa.sa, len))
+	if (!sys_connect(fd, &sa.sa, len))
 		return 0;
 	if (errno != EINPROGRESS)
 		return -errno;
 	/* On loopback all is done by now, though the first call cannot tell */
-	if (!connect(fd, &sa.sa, len))
+	if (!sys_connect(fd, &sa.sa, len))
 		return 0;
 	return errno == EALREADY ? -EINPROGRESS : -errno;
 }
@@ -308,9 +311,9 @@ static void splice_options(int fd)
 {
 	int on = 1;
 
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	/* An urgent byte is one of the stream (RFC 6093), not beside it */
-	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+	(void)sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
 static int splice_open(struct ctx *c, struct flow *flow,

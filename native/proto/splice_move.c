@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "proto/splice.h"
 
 #define SPLICE_IOV 64 /* chunks in one sendmsg(); a read is 33 at most */
@@ -40,8 +41,8 @@ static uint32_t splice_send(struct ctx *c, struct flow *flow, unsigned to,
 	int err = 0;
 
 	do {
-		took = sendmsg(flow->f.fd[to], &mh,
-			       MSG_DONTWAIT | MSG_NOSIGNAL);
+		took = sys_sendmsg(flow->f.fd[to], &mh,
+				   MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (took < 0 && errno == EINTR);
 	if (took < 0) {
 		err = errno;
@@ -118,7 +119,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	struct iovec iov;
 	ssize_t n;
 
-	n = recv(fd, c->bufs, want, MSG_DONTWAIT | (peek ? MSG_PEEK : 0));
+	n = sys_recv(fd, c->bufs, want, MSG_DONTWAIT | (peek ? MSG_PEEK : 0));
 	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(n, 0)));
 	if (n <= 0) {
 		splice_read_failed(c, flow, from, n, errno);
@@ -132,7 +133,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	if (splice_is(flow, SPLICE_EV_OVER, !from))
 		return false;
 	if (peek && took)
-		(void)recv(fd, NULL, took, MSG_DONTWAIT | MSG_TRUNC);
+		(void)sys_recv(fd, NULL, took, MSG_DONTWAIT | MSG_TRUNC);
 	else if (!peek && took < got)
 		splice_hold(c, d, c->bufs + took, got - took);
 	splice_adapt(d, got, took);

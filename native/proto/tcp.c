@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 #define CHUNKS	       16384 /* 512 MiB of addresses, touched on demand */
@@ -96,19 +97,19 @@ static bool tcp_defer(struct ctx *c, struct flow *flow)
 
 static bool has_peek_off(int af)
 {
-	int fd = socket(af, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	int fd = sys_socket(af, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
 	int zero = 0, rc;
 
 	if (fd < 0)
 		return false;
-	rc = setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero));
+	rc = sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero));
 	(void)close(fd);
 	return !rc;
 }
 
 static int tcp_init(struct ctx *c, const uint8_t secret[16])
 {
-	struct tcp_shared *s = calloc(1, sizeof(*s));
+	struct tcp_shared *s = sys_calloc(1, sizeof(*s));
 	size_t len = 2 * c->ft.max * sizeof(*s->ack_list);
 
 	if (!s)
@@ -120,8 +121,9 @@ static int tcp_init(struct ctx *c, const uint8_t secret[16])
 	s->peek_off[0] = has_peek_off(AF_INET);
 	s->peek_off[1] = has_peek_off(AF_INET6);
 	s->spare_fd = tcp_spare_take(c);
-	s->ack_list = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	s->ack_list = sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			       0);
 	if (s->ack_list == MAP_FAILED) {
 		s->ack_list = NULL;
 		return -ENOMEM;

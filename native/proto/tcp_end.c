@@ -7,6 +7,7 @@
 
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 /* tcp_abort_sock() - The peer is to see a RST when the socket is closed */
@@ -15,8 +16,8 @@ void tcp_abort_sock(struct flow *flow)
 	struct linger l = { .l_onoff = 1, .l_linger = 0 };
 
 	if (tcp_fd(flow) >= 0)
-		(void)setsockopt(tcp_fd(flow), SOL_SOCKET, SO_LINGER, &l,
-				 sizeof(l));
+		(void)sys_setsockopt(tcp_fd(flow), SOL_SOCKET, SO_LINGER, &l,
+				     sizeof(l));
 }
 
 /* tcp_release() - Give back what a connection holds; again does no harm */

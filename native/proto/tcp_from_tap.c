@@ -9,6 +9,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 #define OOW_ACK_GAP (5 * NSEC_PER_MSEC) /* RFC 5961 7: no ACK storms */
@@ -111,13 +112,14 @@ static void keepalive_in(struct ctx *c, struct flow *flow)
 	if (!tcp_rcvq_held(c, conn) &&
 	    (!conn->keepalive || idle < conn->keepalive)) {
 		conn->keepalive = (uint16_t)idle;
-		(void)setsockopt(fd, SOL_TCP, TCP_KEEPIDLE, &idle,
-				 sizeof(idle));
-		(void)setsockopt(fd, SOL_TCP, TCP_KEEPINTVL, &intvl,
-				 sizeof(intvl));
-		(void)setsockopt(fd, SOL_TCP, TCP_KEEPCNT, &count,
-				 sizeof(count));
-		(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+		(void)sys_setsockopt(fd, SOL_TCP, TCP_KEEPIDLE, &idle,
+				     sizeof(idle));
+		(void)sys_setsockopt(fd, SOL_TCP, TCP_KEEPINTVL, &intvl,
+				     sizeof(intvl));
+		(void)sys_setsockopt(fd, SOL_TCP, TCP_KEEPCNT, &count,
+				     sizeof(count));
+		(void)sys_setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on,
+				     sizeof(on));
 	}
 	oow_in(c, flow);
 }

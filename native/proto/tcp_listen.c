@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 static void accepted(struct ctx *c, struct listener *l, uint32_t number, int fd,
@@ -21,7 +22,7 @@ static void accepted(struct ctx *c, struct listener *l, uint32_t number, int fd,
 
 	if (inany_from_sa(&key.eaddr, &key.eport, peer) ||
 	    (inany_is_any(&l->addr) &&
-	     (getsockname(fd, &sa.sa, &len) ||
+	     (sys_getsockname(fd, &sa.sa, &len) ||
 	      inany_from_sa(&key.oaddr, &key.oport, &sa)))) {
 		(void)close(fd);
 		return;
@@ -40,7 +41,7 @@ static void accepted(struct ctx *c, struct listener *l, uint32_t number, int fd,
 /* tcp_spare_take() - A descriptor for refuse_one(), or -1 if even that failed */
 int tcp_spare_take(const struct ctx *c)
 {
-	return fcntl(c->epoll.fd[EPOLL_MAIN], F_DUPFD_CLOEXEC, 0);
+	return sys_fcntl(c->epoll.fd[EPOLL_MAIN], F_DUPFD_CLOEXEC, 0);
 }
 
 /* refuse_one() - No descriptor is left: reset the next connection, which would
@@ -55,10 +56,11 @@ static int refuse_one(struct ctx *c, const struct listener *l)
 
 	if (tcp_shared(c)->spare_fd >= 0)
 		(void)close(tcp_shared(c)->spare_fd);
-	fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+	fd = sys_accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
 	err = fd < 0 ? errno : 0;
 	if (fd >= 0) {
-		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst, sizeof(rst));
+		(void)sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst,
+				     sizeof(rst));
 		(void)close(fd);
 	}
 	tcp_shared(c)->spare_fd = tcp_spare_take(c);
@@ -75,8 +77,8 @@ void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 	do {
 		union sockaddr_inany sa;
 		socklen_t len = sizeof(sa);
-		int fd = accept4(l->fd, &sa.sa, &len,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = sys_accept4(l->fd, &sa.sa, &len,
+				     SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		budget_spend(&c->budget, 4 * WORK_CALL);
 		if (fd >= 0) {

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
 #include "proto/tcp_conn.h"
@@ -24,13 +25,13 @@ static void set_options(struct ctx *c, const struct flow *flow, int fd)
 {
 	int on = 1, zero = 0;
 
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	/* An urgent byte that is not in line is skipped by peeks, but counted
 	 * by sequence numbers: what follows would be sent twice */
-	(void)setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+	(void)sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 	if (tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)])
-		(void)setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
-				 sizeof(zero));
+		(void)sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
+				     sizeof(zero));
 }
 
 /* parked_syn() - The segment that made a miss; false: not from the guest */
@@ -54,16 +55,16 @@ static int bind_outbound(const struct ctx *c, int fd,
 	socklen_t len;
 	int on = 1;
 
-	if (*dev && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
-			       (socklen_t)strlen(dev) + 1))
+	if (*dev && sys_setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
+				   (socklen_t)strlen(dev) + 1))
 		return -errno;
 	if (inany_is_any(&side->oaddr))
 		return 0;
 	if (!side->oport)
-		(void)setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
-				 sizeof(on));
+		(void)sys_setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
+				     sizeof(on));
 	len = inany_to_sa(&sa, &side->oaddr, side->oport, c->scope_id);
-	return bind(fd, &sa.sa, len) ? -errno : 0;
+	return sys_bind(fd, &sa.sa, len) ? -errno : 0;
 }
 
 /* The guest opens: connect to where the verdict says */
@@ -76,8 +77,9 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	socklen_t len;
 	int fd, rc;
 
-	fd = socket(v4 ? AF_INET : AF_INET6,
-		    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	fd = sys_socket(v4 ? AF_INET : AF_INET6,
+			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
+			IPPROTO_TCP);
 	if (fd < 0) {
 		rc = -errno;
 		count(&c->cnt, CNT_SOCK_EMFILE);
@@ -94,7 +96,7 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	if (rc)
 		goto err;
 	len = inany_to_sa(&sa, &side->eaddr, side->eport, c->scope_id);
-	if (connect(fd, &sa.sa, len) && errno != EINPROGRESS) {
+	if (sys_connect(fd, &sa.sa, len) && errno != EINPROGRESS) {
 		rc = -errno;
 		goto err;
 	}
@@ -173,7 +175,8 @@ void tcp_reject(struct ctx *c, struct miss *m, int err)
 	struct frame f;
 
 	if (m->fd >= 0) /* the peer sees a RST */
-		(void)setsockopt(m->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+		(void)sys_setsockopt(m->fd, SOL_SOCKET, SO_LINGER, &l,
+				     sizeof(l));
 	if (parked_syn(c, m, &f))
 		refuse(c, &f.key, ntohl(tcp_header(&f)->seq), err);
 }

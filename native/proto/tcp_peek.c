@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 #define CONSUME_BYTES (16U << 10) /* discard from the socket at least */
@@ -38,7 +39,7 @@ static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
 		return -EAGAIN; /* more than 8 MiB unacknowledged: wait */
 	iov[mh.msg_iovlen++] = (struct iovec){ buf, len };
 
-	got = recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
+	got = sys_recvmsg(fd, &mh, MSG_PEEK | MSG_DONTWAIT);
 	if (got < 0)
 		return -errno;
 	if (got > (ssize_t)skip)
@@ -66,12 +67,12 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 		if (conn->peek_at != seq) {
 			int off = (int)(seq - conn->sock_una);
 
-			if (setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
-				       sizeof(off)))
+			if (sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
+					   sizeof(off)))
 				return -errno;
 			conn->peek_at = seq;
 		}
-		got = recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
+		got = sys_recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
 		if (got < 0)
 			got = -errno;
 		else
@@ -105,7 +106,7 @@ void tcp_consume(struct ctx *c, struct flow *flow, bool all)
 		return;
 	}
 	conn->consume_skip = 0;
-	got = recv(tcp_fd(flow), NULL, n, MSG_TRUNC | MSG_DONTWAIT);
+	got = sys_recv(tcp_fd(flow), NULL, n, MSG_TRUNC | MSG_DONTWAIT);
 	if (got > 0)
 		conn->sock_una += (uint32_t)got;
 }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 #define SOCK_IOV 16 /* entries of one sendmsg(): half a MiB at most */
@@ -21,7 +22,8 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 	ssize_t took;
 
 	do {
-		took = sendmsg(tcp_fd(flow), &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+		took = sys_sendmsg(tcp_fd(flow), &mh,
+				   MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (took < 0 && errno == EINTR);
 	if (took < 0)
 		took = -errno;
@@ -44,7 +46,7 @@ static void sock_finish(struct ctx *c, struct flow *flow)
 		return;
 	/* Nothing left in the other direction either: close() sends the FIN */
 	if (!tcp_has(flow, TCP_EV_FIN_ACKED))
-		(void)shutdown(tcp_fd(flow), SHUT_WR);
+		(void)sys_shutdown(tcp_fd(flow), SHUT_WR);
 	tcp_event(c, flow, TCP_EV_FIN_PASSED);
 }
 
@@ -128,7 +130,7 @@ int tcp_sock_error(const struct flow *flow)
 	socklen_t len = sizeof(int);
 	int err = 0;
 
-	if (getsockopt(tcp_fd(flow), SOL_SOCKET, SO_ERROR, &err, &len))
+	if (sys_getsockopt(tcp_fd(flow), SOL_SOCKET, SO_ERROR, &err, &len))
 		return errno;
 	return err;
 }

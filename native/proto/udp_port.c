@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
+#include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/udp_flow.h"
 #include "proto/udp_sock.h"
@@ -29,8 +30,8 @@ struct remote_key {
 
 static void *reserve(size_t bytes)
 {
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return p == MAP_FAILED ? NULL : p;
 }
@@ -42,7 +43,7 @@ static struct udp_ports *ports_of(const struct ctx *c)
 
 int udp_ports_init(struct ctx *c, const uint8_t secret[16])
 {
-	struct udp_ports *ports = calloc(1, sizeof(*ports));
+	struct udp_ports *ports = sys_calloc(1, sizeof(*ports));
 
 	if (!ports)
 		return -ENOMEM;
@@ -118,8 +119,8 @@ int udp_path_mtu(struct ctx *c, const struct flow *flow, unsigned sidei)
 
 	if (fd < 0)
 		return fd;
-	if (getsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
-		       v4 ? IP_MTU : IPV6_MTU, &mtu, &len))
+	if (sys_getsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
+			   v4 ? IP_MTU : IPV6_MTU, &mtu, &len))
 		rc = -errno;
 	dgram_disconnect(fd);
 	return rc ? rc : mtu;

@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <netinet/udp.h>
 
+#include "base/sys.h"
+
 /* rx_slot() - Describe a slot for the kernel; returns its number of pieces */
 static unsigned rx_slot(uint8_t *bufs, unsigned i, bool small,
 			struct iovec iov[2])
@@ -52,7 +54,7 @@ int udp_rx_batch(struct ctx *c, int fd, struct udp_rx *rx, unsigned want,
 			.msg_controllen = sizeof(rx->ctl[i]),
 		};
 	}
-	n = recvmmsg(fd, rx->mm, want, MSG_DONTWAIT, NULL);
+	n = sys_recvmmsg(fd, rx->mm, want, MSG_DONTWAIT, NULL);
 	rx->n = n < 0 ? 0 : (unsigned)n;
 	budget_spend(&c->budget, udp_rx_price(rx));
 	if (n < 0)

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netinet/udp.h>
 
+#include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/udp_flow.h"
 
@@ -19,9 +20,9 @@ void udp_setup(int fd)
 {
 	static const int on = 1, size = UDP_SOCK_BUF;
 
-	setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	sys_setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
+	sys_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	sys_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
 int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd)
@@ -39,10 +40,10 @@ int udp_bind_shared(const struct ctx *c, int fd, const struct listener *l,
 	static const int on = 1, off;
 	int rc;
 
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	sys_setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	rc = dgram_bind(c, fd, v4, addr, port);
-	setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
+	sys_setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
 	return rc;
 }
 
@@ -74,7 +75,7 @@ void udp_forget(int fd)
 	uint8_t byte;
 
 	for (unsigned n = 0; n < UDP_FORGET_MAX; n++)
-		if (recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0)
+		if (sys_recv(fd, &byte, sizeof(byte), MSG_DONTWAIT) < 0)
 			return;
 }
 

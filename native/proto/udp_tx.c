@@ -15,6 +15,7 @@
 #include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 
+#include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
 #include "proto/udp_error.h"
@@ -37,7 +38,7 @@ static int listener_start(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 
 	tx->fd = l->fd;
 	tx->sourced = true;
-	if (getsockopt(l->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
+	if (sys_getsockopt(l->fd, SOL_SOCKET, SO_DOMAIN, &domain, &len))
 		return -errno;
 	if (domain == AF_INET6 && inany_is_v4(&host->eaddr)) {
 		tx->peer.sa6 = (struct sockaddr_in6){
@@ -159,8 +160,8 @@ static int udp_tx_mtu(struct ctx *c, struct flow *flow, const struct udp_tx *tx)
 
 	if (tx->named) /* only a connected socket knows */
 		return udp_path_mtu(c, flow, tx->to);
-	return getsockopt(tx->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
-			  v4 ? IP_MTU : IPV6_MTU, &mtu, &len) ?
+	return sys_getsockopt(tx->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6,
+			      v4 ? IP_MTU : IPV6_MTU, &mtu, &len) ?
 		       -errno :
 		       mtu;
 }
@@ -205,7 +206,7 @@ static int udp_tx_one(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	struct msghdr mh;
 
 	udp_tx_message(c, flow, tx, run, &ctl, &mh);
-	if (sendmsg(tx->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+	if (sys_sendmsg(tx->fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return errno;
 	udp_tx_done(c, flow, tx->to, run);
 	return 0;
@@ -337,8 +338,8 @@ void udp_tx_flush(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 			udp_tx_split(c, flow, tx, &tx->run[i++]);
 			continue;
 		}
-		sent = sendmmsg(tx->fd, tx->mm + i, n - i,
-				MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = sys_sendmmsg(tx->fd, tx->mm + i, n - i,
+				    MSG_DONTWAIT | MSG_NOSIGNAL);
 		budget_spend(&c->budget, (uint64_t)MAX(sent, 1) * WORK_CALL);
 		if (sent > 0) {
 			retry = false;

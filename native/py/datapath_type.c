@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/sys.h"
 #include "link/backends.h"
 #include "py/datapath_vhost.h"
 
@@ -48,7 +49,7 @@ static bool config_secret(PyObject *secret, struct datapath_config *g)
 	if (secret && secret != Py_None)
 		return parse_bytes(secret, "secret", g->secret,
 				   sizeof(g->secret));
-	n = getrandom(g->secret, sizeof(g->secret), 0);
+	n = sys_getrandom(g->secret, sizeof(g->secret), 0);
 	if (n == (ssize_t)sizeof(g->secret))
 		return true;
 	raise_errno(n < 0 ? errno : EIO);

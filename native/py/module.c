@@ -23,7 +23,9 @@ static int module_exec(PyObject *module)
 		return -1;
 	if (PyModule_AddFunctions(module, passtpy_capture_methods))
 		return -1;
-	return PyModule_AddFunctions(module, passtpy_privilege_methods);
+	if (PyModule_AddFunctions(module, passtpy_privilege_methods))
+		return -1;
+	return faults_add(module);
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -38,6 +38,9 @@ PyObject *record_from_event(const struct module_state *state,
 /* datapath_capture.c: functions that need no datapath */
 extern PyMethodDef passtpy_capture_methods[];
 
+/* faults.c: what only debug builds have */
+int faults_add(PyObject *module);
+
 /* constants.c */
 int constants_add(PyObject *module);
 

@@ -13,6 +13,7 @@
 #include <sys/epoll.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define FD_MAX ((1 << 24) - 1) /* what fits into union epoll_ref */
 
@@ -50,7 +51,7 @@ int flow_epoll_set(const struct epoll_set *es, struct flow_table *ft,
 		return 0;
 	if (op == EPOLL_CTL_ADD && !interest[!sidei])
 		flow->rw.epoll_id = epoll_sockets(es);
-	if (epoll_ctl(es->fd[flow->f.epoll_id], op, fd, &ev))
+	if (sys_epoll_ctl(es->fd[flow->f.epoll_id], op, fd, &ev))
 		return -errno;
 	interest[sidei] = events;
 	flow_log(ft->log, now, EPOLL_SET, flow, fd, events, sidei, 0);
@@ -75,8 +76,8 @@ void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 	if (!flow->f.interest[sidei])
 		return;
 	/* Fails only for a socket that is closed, and so has left already */
-	epoll_ctl(es->fd[flow->f.epoll_id], EPOLL_CTL_DEL, flow->f.fd[sidei],
-		  NULL);
+	sys_epoll_ctl(es->fd[flow->f.epoll_id], EPOLL_CTL_DEL,
+		      flow->f.fd[sidei], NULL);
 	flow->rw.interest[sidei] = 0;
 }
 
@@ -100,7 +101,7 @@ static int fixed_ctl(const struct epoll_set *es, int op, enum epoll_type type,
 
 	if (fd > FD_MAX)
 		return -EMFILE;
-	return epoll_ctl(instance_of(es, type), op, fd, &ev) ? -errno : 0;
+	return sys_epoll_ctl(instance_of(es, type), op, fd, &ev) ? -errno : 0;
 }
 
 /**
@@ -125,5 +126,5 @@ void epoll_mod_fixed(const struct epoll_set *es, enum epoll_type type, int fd,
 
 void epoll_del_fixed(const struct epoll_set *es, enum epoll_type type, int fd)
 {
-	epoll_ctl(instance_of(es, type), EPOLL_CTL_DEL, fd, NULL);
+	sys_epoll_ctl(instance_of(es, type), EPOLL_CTL_DEL, fd, NULL);
 }

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define PAGE 4096 /* smallest page of the kernels we run on */
 
@@ -110,7 +111,7 @@ static void grow(struct flow_table *ft)
 		if (!is_empty(&old[i]))
 			put(ft, old[i]);
 	if (buckets * sizeof(*old) % PAGE == 0)
-		madvise(old, buckets * sizeof(*old), MADV_DONTNEED);
+		sys_madvise(old, buckets * sizeof(*old), MADV_DONTNEED);
 }
 
 /* flow_hash_complete() - Can this side be found by its addresses? */

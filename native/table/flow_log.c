@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/lower.h"
+#include "base/sys.h"
 
 #define EVENT(name, level, f0, f1, f2, f3)                        \
 	static const char lower_##name[LOWER_MAX] = LOWER(#name); \
@@ -51,7 +52,7 @@ int flow_log_init(struct flow_log *log, uint32_t size, struct counters *cnt)
 {
 	assert(size && !(size & (size - 1)));
 
-	log->ring = calloc(size, sizeof(*log->ring));
+	log->ring = sys_calloc(size, sizeof(*log->ring));
 	if (!log->ring)
 		return -ENOMEM;
 	log->size = size;

@@ -21,6 +21,7 @@
 
 #include "base/macros.h"
 #include "base/room.h"
+#include "base/sys.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
 #include "table/idle.h"
@@ -48,8 +49,8 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 	map = round_up((max / MAP_BITS + 1) * sizeof(uint64_t));
 	hash = round_up(flow_hash_area(max));
 	all = flows + hash + 2 * map;
-	base = mmap(NULL, all, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	base = sys_mmap(NULL, all, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
 		return -ENOMEM;
 

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
+#include "base/sys.h"
+
 #define CHAINS_MIN 64
 
 static size_t bytes_of(const struct keyed *k)
@@ -23,8 +25,8 @@ int keyed_init(struct keyed *k, uint32_t max)
 	while (chains < max)
 		chains *= 2;
 	*k = (struct keyed){ .mask = chains - 1, .max = max };
-	area = mmap(NULL, bytes_of(k), PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	area = sys_mmap(NULL, bytes_of(k), PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (area == MAP_FAILED)
 		return -ENOMEM;
 	k->head = area;

@@ -15,6 +15,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/sys.h"
+
 #define PORTS (1U << 16)
 /* Protocols (TCP, UDP) times pifs (HOST, SPLICE) that a port may be one of */
 #define PORT_KINDS   4U
@@ -28,8 +30,9 @@
  */
 int listeners_init(struct listeners *ls)
 {
-	void *slot = mmap(NULL, LISTEN_BYTES, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *slot = sys_mmap(NULL, LISTEN_BYTES, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			      0);
 
 	if (slot == MAP_FAILED)
 		return -ENOMEM;
@@ -102,7 +105,7 @@ static int local_addr(struct listener *l, int fd)
 	socklen_t len = sizeof(sa);
 	int rc;
 
-	if (getsockname(fd, &sa.sa, &len))
+	if (sys_getsockname(fd, &sa.sa, &len))
 		return -errno;
 	rc = inany_from_sa(&l->addr, &l->port, &sa);
 	if (rc)

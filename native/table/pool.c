@@ -15,14 +15,15 @@
 #include "base/macros.h"
 #include "base/poison.h"
 #include "base/room.h"
+#include "base/sys.h"
 
 #define POOL_WARM_BYTES (4U << 20) /* pages kept for the next burst */
 #define POOL_WARM_MIN	8	   /* buffers kept at least */
 
 static void *reserve(size_t len)
 {
-	return mmap(NULL, len, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	return sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
 /**
@@ -95,7 +96,7 @@ static void pool_cool(struct pool *p, uint32_t keep)
 	for (n = 0; n < keep; n++)
 		i = p->next[i];
 	for (; n < p->warm; n++, i = p->next[i])
-		madvise(pool_at(p, i), p->size, MADV_DONTNEED);
+		sys_madvise(pool_at(p, i), p->size, MADV_DONTNEED);
 	p->warm = keep;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define HASH_SIZE	 (STAGE_MAX * 2)
 #define HASH_MASK	 (HASH_SIZE - 1)
@@ -49,8 +50,9 @@ int stage_init(struct stage *s, const struct siphash_key *key,
 	struct miss *slots;
 	int rc;
 
-	slots = mmap(NULL, STAGE_MAX * sizeof(*slots), PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	slots = sys_mmap(NULL, STAGE_MAX * sizeof(*slots),
+			 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
 	if (slots == MAP_FAILED)
 		return -ENOMEM;
 	*s = (struct stage){

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define SLOT_BITS  6
 #define SLOT_MASK  (TIMER_SLOTS - 1)
@@ -228,7 +229,7 @@ void timer_arm(struct timers *t, uint64_t latest)
 	next = MAX(next, 1); /* 0 would disarm it */
 	spec.it_value.tv_sec = (time_t)(next / NSEC_PER_SEC);
 	spec.it_value.tv_nsec = (long)(next % NSEC_PER_SEC);
-	if (!timerfd_settime(t->fd, TFD_TIMER_ABSTIME, &spec, NULL))
+	if (!sys_timerfd_settime(t->fd, TFD_TIMER_ABSTIME, &spec, NULL))
 		t->armed = next;
 }
 
@@ -238,7 +239,7 @@ void timer_ack(struct timers *t)
 
 	t->armed = 0;
 	/* Nothing to read is fine: it was armed anew since the event */
-	if (t->fd >= 0 && read(t->fd, &times, sizeof(times)) < 0)
+	if (t->fd >= 0 && sys_read(t->fd, &times, sizeof(times)) < 0)
 		return;
 }
 

@@ -20,10 +20,10 @@ OBJECTS = Path("build/debug-native/CMakeFiles")
 Uses = dict[str, dict[str, set[str]]]
 
 
-def _objects(root: Path) -> list[Path]:
-    """Object files of sources that are still there."""
+def objects(root: Path) -> list[tuple[Path, str]]:
+    """Object files of sources that are still there, and these, relative to native/."""
     return sorted(
-        path
+        (path, _source(path))
         for target in ("passtpy_core.dir", "_native.dir")
         for path in (root / OBJECTS / target).rglob("*.c.o")
         if (root / "native" / _source(path)).is_file()
@@ -35,10 +35,10 @@ def _source(path: Path) -> str:
     return "/".join(path.parts[-2:]).removesuffix(".o")
 
 
-def _symbols(objects: Iterable[Path]) -> list[tuple[str, str, str]]:
+def _symbols(files: Iterable[Path]) -> list[tuple[str, str, str]]:
     """File, kind (as nm tells it) and name of every symbol that a linker sees."""
     text = subprocess.run(
-        ["nm", "--extern-only", "--print-file-name", *map(str, objects)],
+        ["nm", "--extern-only", "--print-file-name", *map(str, files)],
         check=True,
         capture_output=True,
         text=True,
@@ -53,8 +53,8 @@ def _symbols(objects: Iterable[Path]) -> list[tuple[str, str, str]]:
 
 def uses(root: Path) -> Uses:
     """For each C file the files that it uses, and by which names."""
-    objects = _objects(root)
-    symbols = _symbols(objects) if objects else []
+    files = [path for path, _ in objects(root)]
+    symbols = _symbols(files) if files else []
     owner = {name: file for file, kind, name in symbols if kind not in "Uw"}
     edges: Uses = {file: {} for file, _, _ in symbols}
     for file, kind, name in symbols:

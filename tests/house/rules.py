@@ -81,8 +81,8 @@ def one_door_into_epoll(root: Path) -> list[str]:
     """Sockets enter epoll in table/epoll.c; core/ may also set up its own fds."""
     return [
         f"native/{file}: epoll_ctl() in {function}(), not in table/epoll.c"
-        for file, function in _calls(root, "epoll_ctl")
-        if file != "table/epoll.c" and not file.startswith("core/")
+        for file, function in _calls(root, "sys_epoll_ctl")
+        if file not in ("base/sys.h", "table/epoll.c") and not file.startswith("core/")
     ]
 
 

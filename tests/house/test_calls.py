@@ -4,7 +4,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.house import calls, tcp_steps
+from tests.house import calls, sys_calls, tcp_steps
 
 A = "int b(void);\nint a(void);\nint a(void)\n{\n\treturn b();\n}\n"
 B = "int a(void);\nint b(void);\nint b(void)\n{\n\treturn a();\n}\n"
@@ -48,6 +48,21 @@ def test_what_was_removed_is_not_looked_at(tmp_path: Path) -> None:
 
 def test_nothing_built_is_no_pass(tmp_path: Path) -> None:
     assert len(calls.c_calls(tmp_path)) == 1
+
+
+def test_call_without_a_row_is_named(tmp_path: Path) -> None:
+    root = _build(
+        tmp_path,
+        base_a="int dup(int);\nint f(int fd);\nint f(int fd)\n{\n\treturn dup(fd);\n}\n",
+        base_b=LEAF,
+    )
+    head = root / sys_calls.TABLE
+    head.write_text("#define sys_recv(...) recv(__VA_ARGS__)\n")
+    assert sys_calls.every_call_is_known(root) == [
+        f"native/base/a.c: dup() has no row in {sys_calls.TABLE}"
+    ]
+    head.write_text("#define sys_dup(...) dup(__VA_ARGS__)\n")
+    assert sys_calls.every_call_is_known(root) == []
 
 
 def test_page_must_show_the_table(tmp_path: Path) -> None:

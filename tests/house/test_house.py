@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import calls, events, layers, rules, tcp_steps
+from tests.house import calls, events, layers, rules, sys_calls, tcp_steps
 from tests.house.rules import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +18,8 @@ HOUSE: list[Rule] = [
     layers.nothing_runs_what_it_reads,
     layers.c_layers,
     calls.c_calls,
+    sys_calls.calls_go_through_the_table,
+    sys_calls.every_call_is_known,
     events.events_are_printed,
     tcp_steps.tcp_steps_are_printed,
     tcp_steps.tcp_state_changes_in_one_place,

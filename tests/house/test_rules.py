@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import documents, layers, rules
+from tests.house import documents, layers, rules, sys_calls
 from tests.house.rules import Rule
 
 SPDX = "SPDX-License-Identifier: GPL-2.0-or-later"
 PROJECT = '[project.scripts]\npasstpy-pasta = "x:y"\n'
-EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn epoll_ctl(fd, 0, 0, 0);\n}\n"
+EPOLL = "int flow_epoll_set(int fd)\n{\n\treturn sys_epoll_ctl(fd, 0, 0, 0);\n}\n"
 WRITE = "void closed(struct flow *flow)\n{\n\tflow->rw.fd[0] = -1;\n}\n"
 CAST = "void f(struct flow *x)\n{\n\t((struct flow_common *)&x->f)->why = 1;\n}\n"
 FLUSH = "void f(struct ctx *c)\n{\n\ttap_flush(&c->tap);\n}\n"
 BACKENDS = {"native/link/backends.def": "TAP_BACKEND(tun)\nTAP_BACKEND(rings)\n"}
+SYS = {"native/base/sys.h": "#define sys_recv(...) recv(__VA_ARGS__)\n"}
 GIL = "void turn(void)\n{\n\tPy_BEGIN_ALLOW_THREADS\n}\n"
 
 Tree = dict[str, str]
@@ -46,6 +47,14 @@ GOOD: list[tuple[Rule, Tree]] = [
     (rules.one_door_into_epoll, {"native/table/epoll.c": EPOLL}),
     (rules.one_door_into_epoll, {"native/core/datapath.c": EPOLL}),
     (rules.one_door_into_epoll, {"native/proto/x.c": "/* epoll_ctl() is not here */"}),
+    (
+        sys_calls.calls_go_through_the_table,
+        {
+            **SYS,
+            "native/proto/x.c": "int f(struct ops *o)\n{\n\treturn o->recv(1);\n}\n",
+            "native/proto/y.c": "int f(int fd)\n{\n\treturn sys_recv(fd);\n}\n",
+        },
+    ),
     (rules.flows_written_in_table, {"native/table/flow_table.c": WRITE}),
     (rules.bytes_are_lent_by_scope, {"native/core/turn.c": FLUSH}),
     (
@@ -151,6 +160,11 @@ BAD: list[tuple[Rule, Tree, str]] = [
         rules.one_door_into_epoll,
         {"native/proto/tcp.c": EPOLL.replace("flow_epoll_set", "tcp_open")},
         "native/proto/tcp.c: epoll_ctl() in tcp_open(), not in table/epoll.c",
+    ),
+    (
+        sys_calls.calls_go_through_the_table,
+        {**SYS, "native/proto/x.c": "int f(int fd)\n{\n\treturn recv(fd);\n}\n"},
+        "native/proto/x.c: recv() in f(), not sys_recv()",
     ),
     (
         rules.flows_written_in_table,
