@@ -39,14 +39,16 @@ def run_capture(client: Client, args: Namespace) -> int:
     stream = client.stream("POST", PATH, query)  # a file stays if it is refused
     _end_in_order(client, stream)
     try:
-        fd = sys.stdout.fileno() if to_stdout else _create(args.write)
-        total = _copy(stream, fd)
+        if to_stdout:
+            _copy(stream, sys.stdout.fileno())
+        else:
+            with open(_create(args.write), "wb", buffering=0) as file:
+                total = _copy(stream, file.fileno())
     except BrokenPipeError:
         raise
     except OSError as error:
         raise ClientError(f"{args.write or '-'}: {error.strerror}") from None
     if not to_stdout:
-        os.close(fd)
         told = {"file": args.write, "bytes": total}
         text = json.dumps(told) if args.json else f"{size(total)} in {args.write}"
         sys.stdout.write(f"{text}\n")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from passtpy.client.command import Arg, Command
 from passtpy.client.connect import Client, ClientError, WrongUse, choose, instances
 from passtpy.client.show import count, duration, endpoint, size, table, width
+from passtpy.control.verb import MAX_DIGITS
 
 FOLLOW_S: Final = 1.0
 MOST_DELAY_S: Final = 86400
@@ -115,8 +116,15 @@ def _flows(args: Namespace) -> int:
         flows = client.lines("GET", "/v1/flows", query)
         if args.json:
             out(json.dumps(flow) for flow in flows)
-        else:
-            out(table(_FLOW_HEAD, [_flow_row(flow) for flow in flows], width()))
+            return
+        rows: list[tuple[str, ...]] = []
+        try:
+            rows += map(_flow_row, flows)
+        except ClientError:
+            if rows:  # a list that ends early is shown as far as it came
+                out(table(_FLOW_HEAD, rows, width()))
+            raise
+        out(table(_FLOW_HEAD, rows, width()))
 
     return _repeat(args, once)
 
@@ -127,9 +135,7 @@ def _close(args: Namespace) -> int:
         told = client.ask("DELETE", f"/v1/flows/{args.filter[0]}")
     else:
         text = "" if args.filter == ["all"] else _filter_of(args)
-        told = next(client.lines("DELETE", "/v1/flows", {"filter": text}), None)
-        if told is None:
-            raise ClientError("the daemon ended before it had closed all")
+        (told,) = client.lines("DELETE", "/v1/flows", {"filter": text})
     if args.json:
         _print_json(told)
     else:
@@ -215,7 +221,8 @@ def _ports(args: Namespace) -> int:
     if args.action != "list" and not args.what:
         raise WrongUse(f"{args.action} what?")
     for number in args.what if args.action == "remove" else ():
-        if not (number.isascii() and number.isdecimal()):
+        digits = number if number.isascii() and number.isdecimal() else ""
+        if not 0 < len(digits) <= MAX_DIGITS:
             raise WrongUse(f"{number} is no id of a forward")
     client = _client(args)
     match args.action:
@@ -223,10 +230,9 @@ def _ports(args: Namespace) -> int:
             told = client.ask("POST", "/v1/forwards", body={"specs": args.what})
             forwards, done = told["forwards"], "added"
         case "remove":
-            forwards, done = [], "removed"
-            for number in args.what:
-                told = client.ask("DELETE", f"/v1/forwards/{number}")
-                forwards += told["removed"]
+            ids = [int(number) for number in args.what]
+            told = client.ask("DELETE", "/v1/forwards", body={"ids": ids})
+            forwards, done = told["removed"], "removed"
         case _:
             forwards = client.ask("GET", "/v1/forwards")["forwards"]
             done = ""

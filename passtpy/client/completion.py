@@ -3,17 +3,19 @@
 
 from collections.abc import Iterator, Sequence
 
-from passtpy.client.command import Command, arguments
+from passtpy.client.command import INSTANCE, Arg, Command, arguments
 
 SHELLS = ("bash", "zsh", "fish")
+FILE = "FILE"  # how an option calls its value, where it is one
+INSTANCES = "passtpy ls 2>/dev/null | tail -n +2 | cut -d ' ' -f 1"
 
 
-def _options(command: Command) -> Iterator[tuple[str, str]]:
-    """Yield each option of a command, and its help."""
-    for arg in arguments(command):
-        for name in arg.names:
-            if name.startswith("-"):
-                yield name, arg.help
+def _options(command: Command) -> list[Arg]:
+    return [arg for arg in arguments(command) if arg.names[0].startswith("-")]
+
+
+def _names(command: Command) -> list[str]:
+    return [name for arg in _options(command) for name in arg.names]
 
 
 def _words(command: Command) -> list[str]:
@@ -25,22 +27,53 @@ def _words(command: Command) -> list[str]:
     return words
 
 
+def _takes_value(option: Arg) -> bool:
+    return "action" not in option.options
+
+
+def _choices(option: Arg) -> str:
+    return " ".join(option.options.get("choices", ()))
+
+
+def _is_file(option: Arg) -> bool:
+    return option.options.get("metavar") == FILE
+
+
+def _values(
+    commands: Sequence[Command], between: str, words: str, files: str, instances: str
+) -> Iterator[str]:
+    """Yield the cases of what follows an option that takes a value."""
+    for command in commands:
+        for option in filter(_takes_value, _options(command)):
+            if option is INSTANCE:
+                offer = f"{instances}; "
+            elif _is_file(option):
+                offer = f"{files}; "
+            elif _choices(option):
+                offer = f"{words.format(_choices(option))}; "
+            else:
+                offer = ""  # whatever it is, no other option stands here
+            cases = "|".join(f"{command.name}{between}{name}" for name in option.names)
+            yield f"    {cases}) {offer}return ;;"
+
+
 def _bash(commands: Sequence[Command]) -> Iterator[str]:
     names = " ".join(command.name for command in commands)
+    some = 'COMPREPLY=($(compgen -W "{}" -- "$cur"))'
     yield "_passtpy() {"
     yield "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}"
+    yield "    COMPREPLY=()"
     yield "    if [ $COMP_CWORD -eq 1 ]; then"
-    yield f'        COMPREPLY=($(compgen -W "{names}" -- "$cur")); return'
+    yield f"        {some.format(names)}; return"
     yield "    fi"
-    yield '    if [ "$prev" = -i ] || [ "$prev" = --instance ]; then'
-    yield '        COMPREPLY=($(compgen -W "$(passtpy ls 2>/dev/null |'
-    yield '            tail -n +2 | cut -d\' \' -f1)" -- "$cur")); return'
-    yield "    fi"
+    yield "    case ${COMP_WORDS[1]}:$prev in"
+    files = "local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$cur\"))"
+    yield from _values(commands, ":", some, files, some.format(f"$({INSTANCES})"))
+    yield "    esac"
     yield "    case ${COMP_WORDS[1]} in"
     for command in commands:
-        words = [name for name, _ in _options(command)] + _words(command)
-        yield f'    {command.name}) COMPREPLY=($(compgen -W "{" ".join(words)}" \\'
-        yield '        -- "$cur")) ;;'
+        words = " ".join(_names(command) + _words(command))
+        yield f"    {command.name}) {some.format(words)} ;;"
     yield "    esac"
     yield "}"
     yield "complete -F _passtpy passtpy"
@@ -54,10 +87,14 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         yield f"    '{command.name}:{command.help}'"
     yield ")"
     yield "if (( CURRENT == 2 )); then _describe command commands; return; fi"
+    some = "compadd -- {}"
+    yield "case $words[2]:$words[CURRENT-1] in"
+    yield from _values(commands, ":", some, "_files", some.format(f"$({INSTANCES})"))
+    yield "esac"
     yield "case $words[2] in"
     for command in commands:
-        words = " ".join([name for name, _ in _options(command)] + _words(command))
-        yield f"    {command.name}) compadd -- {words} ;;"
+        words = " ".join(_names(command) + _words(command))
+        yield f"    {command.name}) {some.format(words)} ;;"
     yield "esac"
 
 
@@ -67,11 +104,26 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
         first = "-n __fish_use_subcommand"
         yield f"complete -c passtpy {first} -a {command.name} -d '{command.help}'"
         seen = f"-n '__fish_seen_subcommand_from {command.name}'"
-        for name, text in _options(command):
-            kind = "-l" if name.startswith("--") else "-s"
-            yield f"complete -c passtpy {seen} {kind} {name.lstrip('-')} -d '{text}'"
+        for option in _options(command):
+            yield f"complete -c passtpy {seen} {_fish_option(option)}"
         for word in _words(command):
             yield f"complete -c passtpy {seen} -a {word}"
+
+
+def _fish_option(option: Arg) -> str:
+    """Return an option, as `complete` takes it."""
+    words = [
+        f"{'-l' if name.startswith('--') else '-s'} {name.lstrip('-')}"
+        for name in option.names
+    ]
+    words.append(f"-d '{option.help}'")
+    if option is INSTANCE:
+        words.append(f'-x -a "({INSTANCES})"')
+    elif _is_file(option):
+        words.append("-r -F")
+    elif _takes_value(option):
+        words.append(f"-x -a '{_choices(option)}'")
+    return " ".join(words)
 
 
 def completion(shell: str, commands: Sequence[Command]) -> str:

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -133,8 +133,15 @@ class Client:
             connection.close()
             raise ClientError(f"no answer from {self.path}: {error}") from None
         if response.status != 200:
-            raise refusal(_guarded(lambda: response.read(1 << 20)))
+            raise refusal(self._whole(lambda: response.read(1 << 20)))
         return response
+
+    def _whole(self, read: Callable[[], bytes]) -> bytes:
+        """Read; an answer that the daemon does not end has not come whole."""
+        try:
+            return read()
+        except (OSError, http.client.HTTPException):
+            raise ClientError(f"the answer from {self.path} ends early") from None
 
     def ask(
         self,
@@ -145,12 +152,12 @@ class Client:
     ) -> Any:
         """Return the JSON object that answers."""
         with self._open(method, path, query, body, TIMEOUT_S) as response:
-            return self._parsed(_guarded(response.read))
+            return self._parsed(self._whole(response.read))
 
     def text(self, path: str) -> str:
         """Return an answer that is no JSON."""
         with self._open("GET", path, None, None, TIMEOUT_S) as response:
-            return _guarded(response.read).decode(errors="replace")
+            return self._whole(response.read).decode(errors="replace")
 
     def lines(
         self,
@@ -161,9 +168,13 @@ class Client:
     ) -> Iterator[Any]:
         """Yield the JSON objects of a list or stream, as they come."""
         timeout = None if endless else TIMEOUT_S
-        with self._open(method, path, query, None, timeout) as response:
-            while line := _guarded(response.readline):
-                yield self._parsed(line)
+        answer = ByteStream(self._open(method, path, query, None, timeout), self._whole)
+        begun = b""
+        for chunk in answer.chunks():
+            *lines, begun = (begun + chunk).split(b"\n")
+            yield from map(self._parsed, lines)
+        if begun:
+            yield self._parsed(begun)
 
     def _parsed(self, raw: bytes) -> Any:
         try:
@@ -175,14 +186,19 @@ class Client:
         self, method: str, path: str, query: Mapping[str, object] | None = None
     ) -> "ByteStream":
         """Return an endless answer that is bytes."""
-        return ByteStream(self._open(method, path, query, None, None))
+        return ByteStream(self._open(method, path, query, None, None), self._whole)
 
 
 class ByteStream:
     """An answer that goes on until either side ends it."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        whole: Callable[[Callable[[], bytes]], bytes],
+    ) -> None:
         self._response = response
+        self._whole = whole
 
     def header(self, name: str) -> str:
         """Return what was told before the first byte."""
@@ -191,17 +207,8 @@ class ByteStream:
     def chunks(self) -> Iterator[bytes]:
         """Yield bytes as they come."""
         with self._response as response:
-            while chunk := _guarded(lambda: response.read1(65536)):
+            while chunk := self._whole(lambda: response.read1(65536)):
                 yield chunk
-
-
-def _guarded(read: Any) -> bytes:
-    """Read; a daemon that ends meanwhile ends its answer."""
-    try:
-        data: bytes = read()
-    except (OSError, http.client.HTTPException):
-        return b""
-    return data
 
 
 def refusal(raw: bytes) -> ClientError:

@@ -14,7 +14,7 @@ from passtpy import __version__
 from passtpy.client.command import FOLLOW, INSTANCE, SHARED, Arg, Command
 from passtpy.client.commands import COMMANDS
 from passtpy.config.manpage import DATE, escape, fold, sentence
-from passtpy.control.filter import FIELDS
+from passtpy.control.filter import BOUNDS, FIELDS
 from passtpy.pesto import USAGE
 
 HEAD = rf"""
@@ -61,8 +61,8 @@ TAIL = r"""
 Done; also when nothing was found, or the reader of a pipe went away.
 .TP
 .B 1
-Nobody was there to be asked, or the daemon refused; a line on standard error tells
-why.
+Nobody was there to be asked, or the daemon refused, or its answer ended early; a line
+on standard error tells why.
 .TP
 .B 2
 Wrong use: an unknown word, option or filter, or a specification that makes no sense.
@@ -225,6 +225,7 @@ def _filter_lines() -> Iterator[str]:
         yield ".TP"
         yield _bold(words)
         yield escape(sentence(meaning))
+    yield from (".PP", escape(BOUNDS))
 
 
 def manpage() -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from passtpy.control.filter import FIELDS
+from passtpy.control.filter import BOUNDS, FIELDS
 from passtpy.control.verb import Code, Param, Verb
 from passtpy.control.verbs import VERBS
 
@@ -74,6 +74,7 @@ def page() -> str:
         lines += _verb(verb)
     lines.append("\n## Filters\n\n| Word | Chooses |\n|---|---|")
     lines += (f"| {_cell(word)} | {text} |" for word, text in FIELDS)
+    lines.append(f"\n{BOUNDS}")
     return "\n".join(lines) + "\n"
 
 

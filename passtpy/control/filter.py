@@ -29,7 +29,10 @@ MAX_WORDS = 500
 MAX_TEXT = 16 * 1024  # characters: it is read while packets wait
 MAX_DIGITS = 20  # of an id: 64 bits
 MAX_STEPS = 1024  # of a program
-
+BOUNDS = (
+    f"A filter has at most {MAX_TEXT} characters, {MAX_WORDS} words, and"
+    f" {MAX_DEPTH} parentheses and negations within each other."
+)
 
 _MOST = 2**64 - 2  # the number after it means that there is no flow
 _STEP = Struct("=BBHHHQ16s16s")  # struct filter_step of native/table/filter.h

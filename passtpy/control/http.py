@@ -128,7 +128,7 @@ class Router(Generic[Owners]):
             if route.verb.method != method:
                 allowed.append(route.verb.method)
                 continue
-            given = found | _query(query) | _body(body)
+            given = _together(found, _query(query), _body(body))
             return route.verb.run(self._owners, route.verb.read(given))
         if allowed:
             raise _NoSuchMethod(f"{path} takes {', '.join(sorted(set(allowed)))}")
@@ -139,12 +139,31 @@ class _NoSuchMethod(Exception):
     pass
 
 
+def _together(*places: Mapping[str, object]) -> dict[str, object]:
+    """Return all arguments; what is said in two places means nothing."""
+    given: dict[str, object] = {}
+    for place in places:
+        for name in given.keys() & place.keys():
+            raise _twice(name)
+        given.update(place)
+    return given
+
+
+def _twice(name: str) -> ControlError:
+    return ControlError(Code.BAD_REQUEST, f"{name} is given twice", name)
+
+
 def _query(text: str) -> dict[str, object]:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=32)
     except ValueError:
         raise ControlError(Code.BAD_REQUEST, "too many fields in the query") from None
-    return dict(pairs)
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _twice(name)
+        found[name] = value
+    return found
 
 
 def _body(raw: bytes) -> dict[str, object]:
@@ -170,6 +189,7 @@ class Conversation(Generic[Owners]):
         self._lines: Iterator[bytes] | None = None
         self._stream: Stream | None = None
         self._later: Later | None = None
+        self._asked = False  # more than what is answered; that is for the next piece
         self.woken: Callable[[], None] = lambda: None
 
     def begin(self) -> bytes:
@@ -199,8 +219,8 @@ class Conversation(Generic[Owners]):
 
     @property
     def answering(self) -> bool:
-        """Tell whether an answer is under way that more() continues."""
-        return self._lines is not None or self.streaming
+        """Tell whether more() has to be called for what is still to be answered."""
+        return self._lines is not None or self._asked or self.streaming
 
     @property
     def gentle(self) -> bool:
@@ -214,6 +234,8 @@ class Conversation(Generic[Owners]):
 
     def more(self) -> bytes:
         """Return the next piece of an answer under way; b"": none for now."""
+        if self._asked:
+            return self._proceed()
         if self._lines is not None:
             return self._more_lines()
         if self._later is not None:
@@ -232,13 +254,19 @@ class Conversation(Generic[Owners]):
     def leave(self) -> None:
         """Forget the answer under way: the client has gone."""
         self._lines = self._later = None
+        self._asked = False
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.end()
 
     def _proceed(self) -> bytes:
-        """Handle what has been received, request by request."""
+        """Handle what has been received, up to the end of one request.
+
+        The next one is answered in the next piece: a client that sends a thousand at
+        once has one answered between two looks at packets.
+        """
         sent = b""
+        self._asked = False
         while not self.answering:
             if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
                 self._h11.start_next_cycle()
@@ -259,6 +287,8 @@ class Conversation(Generic[Owners]):
                         return sent + self._refuse(413, "the body is too long")
                 case h11.EndOfMessage():
                     sent += self._answer()
+                    more, _ = self._h11.trailing_data
+                    self._asked = bool(more) and not self.answering
                 case _:
                     return sent  # NEED_DATA, PAUSED, ConnectionClosed
         return sent

@@ -16,6 +16,7 @@ MAX_CLIENTS: Final = 1200
 ACCEPT_BACKLOG: Final = 128
 SILENCE_S: Final = 30.0  # before a request is whole, or while an answer is not taken
 _WRITE_HIGH: Final = 64 * 1024  # bytes a client has not taken before its answer stops
+MOST_AHEAD: Final = 64 * 1024  # bytes a client may say into an endless answer
 STREAM_BUFFER: Final = 8 * 1024  # bytes that the kernel keeps of a stream; it doubles
 STREAM_DELAY_S: Final = 0.02  # so that many events are one piece, for many readers
 _SO_NETNS_COOKIE: Final = 71
@@ -143,7 +144,7 @@ class Server:
             self._loop = None
         self._listening.close()
         for client in tuple(self._clients):
-            client.abort()
+            client.finish()
 
     def _accept(self) -> None:
         """Take one client: the next one is an event of its own."""
@@ -190,6 +191,8 @@ class _Client:
         self._gone = gone
         self._failed = failed
         self._waiting = bytearray()  # not taken by the socket yet
+        self._reads = self._ended = False
+        self._ahead = 0
         self._writes = False
         self._again: asyncio.Handle | None = None
         self._silence: asyncio.TimerHandle | None = None
@@ -198,8 +201,14 @@ class _Client:
         dialect.woken = self._wake
 
     def start(self) -> None:
-        self._loop.add_reader(self._sock.fileno(), self._readable)
+        self._read(True)
         self._send(self._dialect.begin)
+
+    def finish(self) -> None:
+        """Hang up, behind the end of an answer that has ended by now."""
+        if self._dialect.streaming:
+            self._send(self._dialect.more)
+        self.abort()
 
     def abort(self) -> None:
         """Hang up now."""
@@ -224,10 +233,25 @@ class _Client:
             self.abort()
             return
         if not data:
-            self._loop.remove_reader(self._sock.fileno())
+            self._ended = True
+            self._read(False)
+        self._ahead = self._ahead + len(data) if self._dialect.streaming else 0
         self._send(lambda: self._dialect.receive(data))
-        if not data and not self._closed and self._dialect.streaming:
-            self.abort()  # nobody half-closes an endless answer
+        if self._closed or not self._dialect.streaming:
+            return
+        if not data or self._ahead > MOST_AHEAD:
+            self.abort()  # nobody half-closes an endless answer, or talks into it
+
+    def _read(self, wanted: bool) -> None:
+        """Hear the client, or let the kernel keep what it says."""
+        wanted = wanted and not self._ended
+        if wanted is self._reads:
+            return
+        self._reads = wanted
+        if wanted:
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+        else:
+            self._loop.remove_reader(self._sock.fileno())
 
     def _send(self, make: Callable[[], bytes]) -> None:
         try:
@@ -267,6 +291,9 @@ class _Client:
         if dialect.over and not self._waiting:
             self.abort()
             return
+        # More is read once all that was asked has been answered: memory is bounded. The
+        # end of a client that has an endless answer is heard meanwhile.
+        self._read(dialect.streaming or not (dialect.answering or self._waiting))
         if dialect.answering and not dialect.streaming:
             self._wake()
         if self._silence is None and not (dialect.streaming and not self._waiting):

@@ -244,7 +244,30 @@ def remove_forward(owners: Owners, args: Arguments) -> Reply:
     """Answer `remove a forward`."""
     found = [f for f in owners.forwards.listed() if f.id == args["id"]]
     if not found:
-        raise ControlError(Code.NOT_FOUND, f"there is no forward {args['id']}", "id")
+        raise ControlError(Code.NOT_FOUND, _no_forward(args["id"]), "id")
+    return _remove(owners, found)
+
+
+def remove_forwards(owners: Owners, args: Arguments) -> Reply:
+    """Answer `remove forwards`: all of them, or none and a reason for each."""
+    ids = args["ids"]
+    for number in ids:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ControlError(Code.BAD_REQUEST, "ids have to be integers", "ids")
+    known = {each.id: each for each in owners.forwards.listed()}
+    unknown = [number for number in ids if number not in known]
+    if unknown:
+        faults = tuple({"id": n, "message": _no_forward(n)} for n in unknown)
+        text = "; ".join(fault["message"] for fault in faults[:5])
+        raise ControlError(Code.NOT_FOUND, text, "ids", faults)
+    return _remove(owners, [known[number] for number in dict.fromkeys(ids)])
+
+
+def _no_forward(number: int) -> str:
+    return f"there is no forward {number}"
+
+
+def _remove(owners: Owners, found: Sequence[Listed]) -> Later:
     gone = [(each.side, each.rule) for each in found]
     seen = owners.forwards.tables()
     tables = without_rules(seen, gone)
@@ -326,7 +349,7 @@ def stop(owners: Owners, _: Arguments) -> Reply:
 
 
 _FILTER = Param(
-    "filter", Kind.TEXT, "flows to choose, as `tcp and port 443`; see docs/control.md"
+    "filter", Kind.TEXT, "flows to choose, as `tcp and port 443`: see the list of words"
 )
 
 METRICS: Verb[Owners] = Verb(
@@ -432,7 +455,8 @@ VERBS: tuple[Verb[Owners], ...] = (
                 "specs",
                 Kind.LIST,
                 "specifications as on the command line, behind tcp:, udp:, tcp-ns: or"
-                " udp-ns:, as tcp:8080:80",
+                f" udp-ns:, as tcp:8080:80; {MAX_SPECS} at most, as are their rules,"
+                f" of {MAX_SPEC} characters each",
                 required=True,
             ),
         ),
@@ -445,6 +469,15 @@ VERBS: tuple[Verb[Owners], ...] = (
         "The forward that was removed; its connections go on.",
         remove_forward,
         (Param("id", Kind.INTEGER, "id of the forward", required=True),),
+    ),
+    Verb(
+        "remove-forwards",
+        "DELETE",
+        "/v1/forwards",
+        "Stop forwarding: all that is asked, or nothing.",
+        "The forwards that were removed; their connections go on.",
+        remove_forwards,
+        (Param("ids", Kind.LIST, "ids of forwards", required=True),),
     ),
     Verb(
         "stats",

@@ -299,6 +299,7 @@ _passtpy; printf '%s\\n' "${COMPREPLY[@]}"
 """,
     "zsh": """
 compadd() { shift; print -rl -- ${(M)@:#$words[CURRENT]*} }
+_files() { print -rl -- $words[CURRENT]*(N) }
 _describe() { compadd -- ${commands%%:*} }
 words=(${=LINE}) CURRENT=${#words}
 _passtpy
@@ -320,6 +321,14 @@ complete -C "$LINE" | string replace -r '\\t.*' ''
         ("passtpy ports re", ["remove"]),
         ("passtpy capture --sto", ["--stop", "--stop-all"]),
         ("passtpy ls --in", []),
+        ("passtpy explain --proto u", ["udp"]),
+        ("passtpy explain --from h", ["host"]),
+        ("passtpy capture --side t", ["tap"]),
+        ("passtpy flows -i w", ["web", "web2"]),
+        ("passtpy close --instance b", ["box"]),
+        ("passtpy capture -w scr", ["script"]),
+        ("passtpy flows -n t", []),
+        ("passtpy flows -w t", ["tcp"]),
     ],
 )
 def test_completions_work_in_the_real_shells(
@@ -333,11 +342,17 @@ def test_completions_work_in_the_real_shells(
         script = f"_passtpy() {{\n{script}}}\n"
     path = tmp_path / "script"
     path.write_text(script + ASKED[shell])
-    environment = {"LINE": line, "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    running = tmp_path / "bin" / "passtpy"
+    running.parent.mkdir()
+    running.write_text("#!/bin/sh\nprintf 'NAME  PID\\n%s  7\\n' box web web2\n")
+    running.chmod(0o755)
+    environment = {"LINE": line, "HOME": str(tmp_path)}
+    environment["PATH"] = f"{running.parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [program, str(path)],
         capture_output=True,
         check=False,
+        cwd=tmp_path,
         env=environment,
         text=True,
     )

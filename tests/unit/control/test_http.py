@@ -159,6 +159,10 @@ def test_arguments_come_from_path_query_and_body(client: Conversation[Owners]) -
         ("POST", "/v1/things/7", {"name": 5}, 400, "bad_request", "name"),
         ("POST", "/v1/things/7", {"name": "a", "on": 3}, 400, "bad_request", "on"),
         ("POST", "/v1/things/7", [1], 400, "bad_request", None),
+        ("POST", "/v1/things/7?name=a", {"id": 8}, 400, "bad_request", "id"),
+        ("POST", "/v1/things/7?name=a&id=8", None, 400, "bad_request", "id"),
+        ("POST", "/v1/things/7?name=a", {"name": "a"}, 400, "bad_request", "name"),
+        ("POST", "/v1/things/7?name=a&name=b", None, 400, "bad_request", "name"),
         ("GET", "/nowhere", None, 404, "not_found", None),
         ("GET", "/v1/things/7", None, 405, "bad_request", None),
         ("DELETE", "/v1/things/7", None, 409, "conflict", "port"),
@@ -192,12 +196,26 @@ def test_the_whole_number_is_read(client: Conversation[Owners]) -> None:
     assert ask(client, "POST", f"/v1/things/{'0' * 5000}7?name=a")[1]["id"] == 7
 
 
-def test_two_requests_in_one_piece_are_answered_in_order(
+def test_of_many_requests_in_one_piece_one_is_answered_at_a_time(
     client: Conversation[Owners],
 ) -> None:
-    said = client.receive(request("GET", "/text") + request("GET", "/nowhere"))
-    assert said.count(b"HTTP/1.1") == 2
-    assert said.index(b"200 OK") < said.index(b"404 Not Found")
+    targets = ["/text", "/nowhere", "/broken", "/text", "/later"]
+    said = [client.receive(b"".join(request("GET", each) for each in targets))]
+    while client.answering and not client.streaming:
+        said.append(client.more())
+    assert [split(each)[0] for each in said[:-1]] == [200, 404, 500, 200]
+    assert said[-1] == b""  # it waits
+
+
+def test_half_a_request_behind_a_whole_one_is_waited_for(
+    client: Conversation[Owners],
+) -> None:
+    two = request("GET", "/text") * 2
+    said = client.receive(two[:-5])
+    assert split(said)[0] == 200
+    asked = [client.answering, client.more(), client.answering]
+    assert asked == [True, b"", False]
+    assert split(client.receive(two[-5:])) == (200, b"hello\n")
 
 
 @given(st.integers(1, 150))

@@ -14,8 +14,10 @@ import pytest
 from passtpy.client.connect import Client, answers
 from passtpy.config.model import Config
 from passtpy.control import server, sockets
+from passtpy.control.http import Conversation, Router
 from passtpy.control.server import Server
 from passtpy.control.sockets import ControlSockets, listen
+from passtpy.control.verb import Stream, Verb
 from passtpy.log import Log
 
 ME = frozenset((os.getuid(),))
@@ -128,6 +130,18 @@ def test_bytes_go_both_ways_until_the_dialect_is_over(path: str) -> None:
         writer.write(b"bye\n")
         assert await reader.read() == b"BYE\n"
         assert SEEN[0].pid == os.getpid()
+
+    serve(path, body)
+    assert SEEN[0].gone
+
+
+def test_who_hangs_up_says_first_how_an_answer_ended(path: str) -> None:
+    async def body(it: Server) -> None:
+        reader, writer = await connect(path)
+        writer.write(b"wait\n")
+        assert await reader.readexactly(11) == b"hello\nWAIT\n"
+        it.close()
+        assert (await reader.read()).endswith(b"event\n")
 
     serve(path, body)
     assert SEEN[0].gone
@@ -248,6 +262,55 @@ def test_little_is_kept_for_a_stream_that_is_not_read(path: str) -> None:
             assert 0 < kept < 64 * 1024
 
     serve(path, body)
+
+
+async def fill(path: str, *first: bytes) -> int:
+    """Say requests until no more are taken, and read nothing; how many bytes."""
+    loop, said = asyncio.get_running_loop(), 0
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, path)
+        for data in first:
+            await loop.sock_sendall(sock, data)
+        data = b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n" * 100
+        try:
+            while said < 50_000_000:
+                said += await asyncio.wait_for(send_some(sock, data), 0.5)
+        except (TimeoutError, BrokenPipeError, ConnectionResetError):
+            pass
+    return said
+
+
+async def send_some(sock: socket.socket, data: bytes) -> int:
+    await asyncio.get_running_loop().sock_sendall(sock, data)
+    return len(data)
+
+
+class Endless(Stream):
+    def take(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("path_asked", ["/nowhere", "/events"])
+def test_requests_that_nobody_waits_for_are_not_kept(
+    path: str, path_asked: str
+) -> None:
+    """Neither behind answers that are not read, nor into one that has no end."""
+    endless: Verb[None] = Verb(
+        "events", "GET", "/events", "", "", lambda o, a: Endless("text/x")
+    )
+    router = Router((endless,), None, lambda at, error: None)
+    first = f"GET {path_asked} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+
+    async def main() -> int:
+        it = Server(listen(path), lambda _: Conversation(router), ME, print)
+        it.start(asyncio.get_running_loop())
+        try:
+            return await fill(path, first)
+        finally:
+            it.close()
+
+    assert asyncio.run(main()) < 2_000_000
 
 
 def crowd(path: str) -> list[socket.socket]:

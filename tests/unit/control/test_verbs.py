@@ -249,6 +249,27 @@ def test_a_forward_is_removed_by_its_id(asker: Asker) -> None:
     assert len(asker.forwards.now[0].rules) == 1
 
 
+def test_forwards_are_removed_together_or_not_at_all(asker: Asker) -> None:
+    first, second = (
+        each["id"] for each in asker.ask("GET", "/v1/forwards")[1]["forwards"]
+    )
+    before = asker.forwards.now
+    status, told = asker.ask("DELETE", "/v1/forwards", {"ids": [first, 98, 99]})
+    assert (status, told["error"]["field"]) == (404, "ids")
+    assert told["error"]["message"] == "there is no forward 98; there is no forward 99"
+    assert [each["id"] for each in told["error"]["details"]] == [98, 99]
+    for wrong in ("x", True, 1.5, None):
+        assert asker.ask("DELETE", "/v1/forwards", {"ids": [wrong]})[0] == 400
+    asker.forwards.reasons = ("it is busy",)
+    status, told = asker.ask("DELETE", "/v1/forwards", {"ids": [first, second]})
+    assert (status, told["error"]["message"]) == (409, "it is busy")
+    assert asker.forwards.now == before
+    asker.forwards.reasons = ()
+    status, told = asker.ask("DELETE", "/v1/forwards", {"ids": [second, first, second]})
+    assert (status, [f["id"] for f in told["removed"]]) == (200, [second, first])
+    assert not any(table.rules for table in asker.forwards.now)
+
+
 def test_counters_and_metrics(asker: Asker) -> None:
     assert asker.ask("GET", "/v1/stats")[1] == {"counters": {"flows": 7, "turns": 5}}
     status, raw = asker.raw("GET", "/metrics")
