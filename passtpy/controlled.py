@@ -56,6 +56,7 @@ class Parts:
         decider: Decider,
         forwarding: Forwarding,
         log: Log,
+        reload: Callable[[], None],
         stop: Callable[[], None],
     ) -> None:
         self.config = config
@@ -64,6 +65,7 @@ class Parts:
         self.decider = decider
         self.forwarding = forwarding
         self.log = log
+        self.reload = reload
         self.stop = stop
         self.started = time.time()
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -111,9 +113,8 @@ class DaemonInstance:
         return dict(zip(COUNTERS, COUNTER_MEANINGS, strict=True))
 
     def reload(self) -> Later:
-        """Make rules and services anew; what they are made from was followed."""
         parts, later = self._parts, Later()
-        parts.engine.tell(parts.engine.view, "recheck")
+        parts.reload()
         later.settle(Value({"generation": parts.decider.generation}))
         return later
 

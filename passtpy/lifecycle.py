@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What signals mean to a daemon that serves, and what its service manager is told.
 
-SIGTERM, SIGINT, SIGQUIT: end; with --drain-timeout once open TCP connections have
-ended, and the second one at once. SIGHUP: open the log file again by its name, and
-apply the policy to open flows. SIGUSR1: write what is open, and the counters, to the
-log. A command gets its signals itself, and none of this is about it.
+SIGTERM, SIGINT, SIGQUIT, `passtpy stop`: end; with --drain-timeout once open TCP
+connections have ended, and the second one at once. SIGHUP, `passtpy reload`: open the
+log file again by its name, and apply the policy to open flows. SIGUSR1: write what is
+open, and the counters, to the log. A command gets its signals itself, and none of this
+is about it.
 """
 
 import signal
@@ -46,6 +47,7 @@ class LifeCycle:
     def take_signals(self) -> None:
         """Have every signal that is ours do what it means, from now on."""
         self._session.on_signals(take_signals(SERVING), self._on_signal)
+        self._session.obey(self._reload, lambda: self._end("passtpy stop"))
 
     def start(self, status: str) -> None:
         """Tell that we serve, and that we are alive, from now on."""
@@ -75,7 +77,7 @@ class LifeCycle:
     def _end(self, why: str) -> None:
         if self._drain_s and not self._draining:
             self._draining = True
-            self._log.info("drain.started", signal=why, timeout_s=self._drain_s)
+            self._log.info("drain.started", cause=why, timeout_s=self._drain_s)
             self._supervisor.stopping("waiting for open connections to end")
             self._session.refuse_connections()
             self._wait(self._session.loop.time() + self._drain_s)

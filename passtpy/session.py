@@ -112,6 +112,7 @@ class Session:
         self._decider: Decider | None = None
         self._got: guest.Guest | None = None
         self._sockets: ControlSockets | None = None
+        self.obey(self.reload, lambda: self.stop(EXIT_OK))
         self._control: Control | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
@@ -277,7 +278,8 @@ class Session:
             self._decider,
             self._forwarding,
             self._files.log,
-            lambda: self.stop(EXIT_OK),
+            self._obeyed["reload"],
+            self._obeyed["stop"],
         )
         return Control(sockets.made, parts, sockets.owner)
 
@@ -364,6 +366,10 @@ class Session:
                 self._control = self._make_control(self._sockets)
                 self._control.start(self.loop)
             gc.freeze()
+
+    def obey(self, reload: Callable[[], None], stop: Callable[[], None]) -> None:
+        """Have these done when a control socket is told to: what signals do as well."""
+        self._obeyed = {"reload": reload, "stop": stop}
 
     def reload(self) -> None:
         """Open the log file again by its name, and apply the policy to open flows."""

@@ -462,7 +462,7 @@ COMMANDS: tuple[Command, ...] = (
         _events,
         (_arg("--since", type=int, help="number of the first event wanted"),),
     ),
-    Command("reload", "read policy and configuration again", _reload),
+    Command("reload", "open the log again, apply the policy to open flows", _reload),
     Command("stop", "end a daemon politely", _stop),
     Command(
         "completion",

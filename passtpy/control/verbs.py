@@ -560,9 +560,17 @@ VERBS: tuple[Verb[Owners], ...] = (
         "reload",
         "POST",
         "/v1/reload",
-        "Read policy and configuration again.",
-        "What has changed.",
+        "Open the log file by its name again, and apply the policy to open flows: the"
+        " same as SIGHUP. What the rules are made from is followed all the time.",
+        "The generation of the policy.",
         reload,
     ),
-    Verb("stop", "POST", "/v1/stop", "End politely.", "That it ends.", stop),
+    Verb(
+        "stop",
+        "POST",
+        "/v1/stop",
+        "End politely: the same as SIGTERM.",
+        "That it ends.",
+        stop,
+    ),
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.namespace import Namespace
-from tests.netns.program import PATIENCE, Running, pasta, wait_for
+from tests.netns.program import PATIENCE, Running, pasta, run, wait_for
+from tests.netns.test_control import PROGRAM
 
 
 @pytest.fixture
@@ -47,18 +48,34 @@ def _supervised(tmp_path: Path, *more: str) -> tuple[str, ...]:
 # The service manager
 
 
+WAYS = ["signal", "command"]  # in which a daemon is told what to do
+
+
+def _order(running: Running, way: str, number: signal.Signals, control: Path) -> None:
+    """Tell it by a signal, or by the command that does the same."""
+    if way == "signal":
+        running.popen.send_signal(number)
+        return
+    word = {signal.SIGHUP: "reload", signal.SIGTERM: "stop"}[number]
+    done = run([str(PROGRAM), word, "-i", str(control)])
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_it_is_told_from_readiness_to_the_end(
-    guest: Namespace, manager: socket.socket, tmp_path: Path
+    guest: Namespace, manager: socket.socket, tmp_path: Path, way: str
 ) -> None:
-    with _serve(guest, env=_supervised(tmp_path)) as running:
+    control = tmp_path / "control"
+    env = _supervised(tmp_path)
+    with _serve(guest, "--control", str(control), env=env) as running:
         assert _told(manager) == {"READY": "1", "STATUS": "serving net0"}
         assert "net0" in guest.ip("link")  # ready is when it is there
-        running.popen.send_signal(signal.SIGHUP)
+        _order(running, way, signal.SIGHUP, control)
         reloading = _told(manager)
         assert reloading["RELOADING"] == "1"
         assert int(reloading["MONOTONIC_USEC"]) > 0
         assert _told(manager)["READY"] == "1"
-        running.popen.terminate()
+        _order(running, way, signal.SIGTERM, control)
         assert _told(manager)["STOPPING"] == "1"
         assert running.wait() == 0
 
@@ -134,10 +151,14 @@ def _served(
             yield running, old, log
 
 
-def test_draining_lets_open_connections_end(guest: Namespace, tmp_path: Path) -> None:
-    port = 18431
-    with _served(guest, tmp_path, port, "--drain-timeout", "60") as (running, old, log):
-        running.popen.terminate()
+@pytest.mark.parametrize("way", WAYS)
+def test_draining_lets_open_connections_end(
+    guest: Namespace, tmp_path: Path, way: str
+) -> None:
+    port, control = 18431, tmp_path / "control"
+    words = ("--drain-timeout", "60", "--control", str(control))
+    with _served(guest, tmp_path, port, *words) as (running, old, log):
+        _order(running, way, signal.SIGTERM, control)
         wait_for(lambda: "drain.started" in _text(log), "the drain")
         wait_for(lambda: _is_refused(port), "no new connections")
         assert _echo(old) == b"a"
@@ -173,17 +194,19 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("rotated", [False, True])
-def test_sighup_opens_the_log_again(
-    guest: Namespace, tmp_path: Path, rotated: bool
+def test_the_log_is_opened_again(
+    guest: Namespace, tmp_path: Path, rotated: bool, way: str
 ) -> None:
     os.chmod(tmp_path, 0o777)  # the daemon is nobody by then
-    log, old = tmp_path / "log", tmp_path / "log.1"
-    with _serve(guest, "-l", str(log), "--runas", "0:0") as running:
+    log, old, control = (tmp_path / name for name in ("log", "log.1", "control"))
+    words = ("-l", str(log), "--runas", "0:0", "--control", str(control))
+    with _serve(guest, *words) as running:
         wait_for(lambda: "namespace.ready" in _text(log), "readiness")
         if rotated:
             log.rename(old)
-        running.popen.send_signal(signal.SIGHUP)
+        _order(running, way, signal.SIGHUP, control)
         wait_for(lambda: "reloaded" in _text(log), "the new file")
         running.popen.terminate()
         assert running.wait() == 0
