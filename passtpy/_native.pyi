@@ -123,6 +123,7 @@ class Datapath:
     log_level: int
     scope_id: int
     lift_groups: bool
+    lift_dns: bool
     udp_strict: bool
     guest_mac: bytes
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from passtpy.net.forwarding.multicast import Relay
     from passtpy.net.namespace.factory_client import SocketStock
     from passtpy.policy.decide import Decider
+    from passtpy.resolving import Resolving
     from passtpy.services.registry import Services
 
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
@@ -125,6 +126,7 @@ class Engine:
         self._recheck_at: int | None = None  # where the walk over open flows goes on
         self._watcher: Watcher | None = None
         self._first_rules: tuple[Rule, ...] = ()  # before those of the view
+        self._resolving: Resolving | None = None
         self.set_log_level()
 
     def start(
@@ -161,6 +163,8 @@ class Engine:
             self._stock.close()
         if self._relay is not None:
             self._relay.close()
+        if self._resolving is not None:
+            self._resolving.close()
         self.datapath.close()
 
     def pump(self) -> None:
@@ -204,6 +208,8 @@ class Engine:
         """Answer after this view; for facts that decide nothing about flows."""
         self.view = view
         self._services.update(facts_from_view(view))
+        if self._resolving is not None:
+            self._resolving.update(view)
         self._schedule()
 
     def recheck(self) -> None:
@@ -221,6 +227,18 @@ class Engine:
         """Refuse every new TCP connection; what is open goes on."""
         self._first_rules = tuple(refuse_all(IPPROTO_TCP, "the daemon is ending"))
         self.tell(self.view)
+
+    def answer_dns(self, resolving: Resolving) -> None:
+        """Let every question of the guest be answered here from now on."""
+        self._resolving = resolving
+        self._services.add(PuntKind.DNS, resolving.service)
+        self.datapath.lift_dns = True
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame to the guest, whenever."""
+        if self._loop is not None:
+            self._inject((frame,))
+            self._again()
 
     def welcome(self) -> None:
         """A guest has come: tell it, and ask it, what every new one is."""

@@ -76,6 +76,7 @@ class PuntKind(IntEnum):
     DHCP6 = 4
     MEMBERSHIP = 5  # IGMP, MLD
     GROUP = 6  # another datagram for a group, or for everybody
+    DNS = 7  # a question to any server
 
 
 class FlowWhy(IntEnum):

@@ -209,6 +209,11 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, view, log, stock=stock, relay=relay
         )
+        if config.dns_server:
+            from passtpy.resolving import Resolving
+
+            engine = self._engine
+            engine.answer_dns(Resolving(view, self._loop, engine.send))
         self._decider, self._got = decider, got
 
     def _read_resolver(self) -> Resolver:

@@ -77,6 +77,7 @@ struct events {
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
+ * @lift_dns:	Questions to any DNS server go to Python, which answers them
  * @reassembly:	Datagrams of the guest that come in fragments
  * @gone:	errno that ended the tap or took its guest away, not told yet; or 0
  * @gone_told:	It was told
@@ -94,6 +95,7 @@ struct datapath {
 	bool flush_more;
 	struct border_punts punts;
 	bool lift_groups;
+	bool lift_dns;
 	struct reassembly reassembly;
 	int gone;
 	bool gone_told;

@@ -14,6 +14,8 @@
 
 #include "core/handlers.h"
 
+#define PORT_DNS 53
+
 static bool sidx_equal(flow_sidx_t a, flow_sidx_t b)
 {
 	return a.flow == b.flow && a.side == b.side;
@@ -178,6 +180,14 @@ static bool is_for_group(const struct frame *frame)
 	       !inany_is_unicast(&frame->key.oaddr);
 }
 
+/* is_for_dns() - A question for a server; no super-segment */
+static bool is_for_dns(const struct frame *frame)
+{
+	return frame->ipproto == IPPROTO_UDP && frame->key.oport == PORT_DNS &&
+	       frame->gso_type == VNET_GSO_NONE &&
+	       inany_is_unicast(&frame->key.oaddr);
+}
+
 static void dispatch_frame(struct datapath *dp, struct batch *b,
 			   struct frame *frame, const struct tap_rx *rx)
 {
@@ -206,6 +216,10 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 		return;
 	}
 	learn_guest_mac(&c->tap, frame->eth);
+	if (dp->lift_dns && is_for_dns(frame)) {
+		punt(dp, frame, PUNT_DNS);
+		return;
+	}
 	sidx = flow_lookup(&c->ft, frame->ipproto, PIF_TAP, &frame->key);
 	if (flow_sidx_is_none(sidx))
 		dispatch_unknown(dp, frame, &rx->vh);

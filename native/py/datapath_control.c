@@ -462,6 +462,22 @@ static int set_lift_groups(struct py_datapath *self, PyObject *value,
 	return dp ? set_bool(&dp->lift_groups, value) : -1;
 }
 
+static PyObject *get_lift_dns(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyBool_FromLong(dp->lift_dns) : NULL;
+}
+
+static int set_lift_dns(struct py_datapath *self, PyObject *value, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? set_bool(&dp->lift_dns, value) : -1;
+}
+
 static PyObject *get_udp_strict(struct py_datapath *self, void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
@@ -500,6 +516,8 @@ PyGetSetDef py_datapath_getset[] = {
 	  "Host interface of link-local destinations, or 0", NULL },
 	{ "lift_groups", GETTER(get_lift_groups), SETTER(set_lift_groups),
 	  "Punt datagrams for groups, and reports of membership", NULL },
+	{ "lift_dns", GETTER(get_lift_dns), SETTER(set_lift_dns),
+	  "Punt UDP to port 53, of whatever server", NULL },
 	{ "udp_strict", GETTER(get_udp_strict), SETTER(set_udp_strict),
 	  "A remote may answer a UDP port from no port but the one asked",
 	  NULL },

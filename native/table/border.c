@@ -11,7 +11,7 @@ const char *const punt_kind_names[] = {
 	[PUNT_NONE] = "NONE",	[PUNT_ARP] = "ARP",
 	[PUNT_ND] = "ND",	[PUNT_DHCP4] = "DHCP4",
 	[PUNT_DHCP6] = "DHCP6", [PUNT_MEMBERSHIP] = "MEMBERSHIP",
-	[PUNT_GROUP] = "GROUP",
+	[PUNT_GROUP] = "GROUP", [PUNT_DNS] = "DNS",
 };
 _Static_assert(ARRAY_SIZE(punt_kind_names) == PUNT_NUM, "one name each");
 

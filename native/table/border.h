@@ -25,6 +25,7 @@
  * @PUNT_DHCP6:	UDP over IPv6 to port 547
  * @PUNT_MEMBERSHIP: IGMP or MLD
  * @PUNT_GROUP:	Another datagram for a group, or for everybody
+ * @PUNT_DNS:	UDP to port 53, of whatever server
  */
 enum punt_kind {
 	PUNT_NONE,
@@ -34,6 +35,7 @@ enum punt_kind {
 	PUNT_DHCP6,
 	PUNT_MEMBERSHIP,
 	PUNT_GROUP,
+	PUNT_DNS,
 	PUNT_NUM
 };
 

@@ -24,6 +24,7 @@ from passtpy.config.model import (
 from passtpy.config.ports import DEFAULT_EPHEMERAL
 from passtpy.config.ports import Span as PortSpan
 from passtpy.config.resolver import MAX_SEARCH
+from passtpy.config.zones import ZoneEntry, read_entry
 from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
@@ -223,6 +224,13 @@ def set_dns(draft: Draft, value: str) -> None:
     if of_family < MAX_RESOLVERS and addr not in known:
         known = (*known, addr)
     fields.update(dns=known, dns_enabled=True)
+
+
+def add_dns_record(draft: Draft, value: str) -> None:
+    """--dns-record adds names that we answer, which only a server of our own does."""
+    known: tuple[ZoneEntry, ...] = draft.fields.get("dns_records") or ()
+    records = (*known, read_entry(value))
+    draft.fields.update(dns_records=records, dns_server=True)
 
 
 def set_search(draft: Draft, value: str) -> None:

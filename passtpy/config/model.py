@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import Address, Mac
 from passtpy.config.portrule import PortRule
+from passtpy.config.zones import ZoneEntry
 from passtpy.log import DEFAULT_LOG_SIZE, LogFormat, LogLevel
 from passtpy.record import record
 
@@ -155,6 +156,8 @@ class Config:
 
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
     dns_enabled: bool = True
+    dns_server: bool = False  # we answer every question ourselves
+    dns_records: tuple[ZoneEntry, ...] = ()
     dns_forward4: IPv4Address | None = None
     dns_forward6: IPv6Address | None = None
     dns_host4: IPv4Address | None = None  # None: the first of resolv.conf

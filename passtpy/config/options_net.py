@@ -162,6 +162,20 @@ ROWS: tuple[Option, ...] = (
         "the first of the host's resolv.conf",
     ),
     Option(
+        ("--dns-server",),
+        G_MAP,
+        do.switch(dns_server=True),
+        "answer the guest's questions, to whatever resolver, ourselves: from records, "
+        "a cache, and the host's resolvers",
+    ),
+    Option(
+        ("--dns-record",),
+        G_MAP,
+        do.add_dns_record,
+        "answer for a name, *.suffix or /expression/ ourselves (repeatable)",
+        "NAME=ADDR[,ADDR...]|NAME=NAME",
+    ),
+    Option(
         ("--no-dhcp",),
         G_GUEST,
         do.switch(dhcp=False),

@@ -20,6 +20,7 @@ INFINITE: Final = 0xFFFFFFFF
 RENEW_S: Final = 300
 REBIND_S: Final = 525  # 7/8 of twice the above, as RFC 2131 4.4.5 relates them
 SLAAC_PREFIX: Final = 64  # stateless configuration works with no other
+RESOLVER6: Final = IPv6Address("fd00::53")  # of a guest without IPv4
 MAX_RESOLVERS: Final = 3  # per family; a C library asks no more
 MAX_SEARCH_BYTES: Final = 700  # leaves room for all else in 1280 bytes, IPv6's least
 
@@ -120,6 +121,9 @@ def _resolvers(view: View) -> Iterator[Address]:
     said = view.config.dns
     if not view.config.announce_dns:
         return
+    if view.config.dns_server and said is None:
+        yield from _our_own(view)
+        return
     forwarded = {each.seen.version: each.seen for each in view.dns}
     for addr in view.resolver.nameservers if said is None else said:
         if addr.is_loopback:
@@ -133,6 +137,14 @@ def _resolvers(view: View) -> Iterator[Address]:
                 yield plain
         elif not (isinstance(addr, IPv6Address) and addr.ipv4_mapped):
             yield addr
+
+
+def _our_own(view: View) -> Iterator[Address]:
+    """Yield where we answer: anywhere, so one address is enough."""
+    if view.ipv4 and view.source4 is not None:
+        yield view.source4
+    else:
+        yield RESOLVER6
 
 
 def _first(resolvers: Iterable[AnyAddress]) -> tuple[AnyAddress, ...]:

@@ -95,6 +95,11 @@ class Services:
         for service in self._services.values():
             self._counters |= {service.name: 0, f"{service.name}_malformed": 0}
 
+    def add(self, kind: PuntKind, service: Service) -> None:
+        """Let one more service answer frames of a kind."""
+        self._services[kind] = service
+        self._counters |= {service.name: 0, f"{service.name}_malformed": 0}
+
     def update(self, facts: Facts) -> None:
         """Let every service tell this from now on; due() may be earlier afterwards."""
         for service in self._services.values():

@@ -34,7 +34,7 @@ PYTHON_FLOORS = (
     {"egress"},
     {"policy", "services"},
     {"net", "control", "isolation", "files"},
-    {"datapath"},
+    {"datapath", "resolving"},
     {"engine"},
     {"controlled"},
     {"session", "lifecycle", "daemon", "__main__", "client", "pesto"},

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A real name server of a test's remote host, and questions that a guest asks."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from selectors import EVENT_READ, DefaultSelector
+
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rrset
+
+from tests.lab import Namespace
+from tests.lab.namespace import family_of
+
+PATIENCE_S = 5.0
+
+
+class NameServer:
+    """Answers from a few lines of a zone file; counts what it was asked."""
+
+    def __init__(self, *records: str, truncate: bool = False) -> None:
+        self.records = [_record(text) for text in records]
+        self.asked: list[str] = []
+        self.over_tcp = 0
+        self._truncate = truncate
+
+    def answer(self, data: bytes, tcp: bool) -> bytes:
+        query = dns.message.from_wire(data)
+        asked = query.question[0]
+        self.asked.append(asked.name.to_text().lower())
+        self.over_tcp += tcp
+        answer = dns.message.make_response(query)
+        if self._truncate and not tcp:
+            answer.flags |= dns.flags.TC
+            return answer.to_wire()
+        name = asked.name
+        for record in self.records * 2:  # aliases may be told in any order
+            if record.name == name and record not in answer.answer:
+                if record.rdtype == dns.rdatatype.CNAME:
+                    answer.answer.append(record)
+                    name = record[0].target
+                elif record.rdtype == asked.rdtype:
+                    answer.answer.append(record)
+        if not any(record.name == asked.name for record in self.records):
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        return answer.to_wire()
+
+    @contextmanager
+    def serving(self, where: Namespace, address: str) -> Iterator["NameServer"]:
+        """Answer at an address, over both transports."""
+        with ExitStack() as stack:
+            selector = stack.enter_context(DefaultSelector())
+            for sock in (where.listen(address, 53), where.udp(address, 53)):
+                sock.setblocking(False)
+                selector.register(stack.enter_context(sock), EVENT_READ)
+            stop = threading.Event()
+            thread = threading.Thread(target=self._serve, args=(selector, stop))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(stop.set)
+            yield self
+
+    def _serve(self, selector: DefaultSelector, stop: threading.Event) -> None:
+        while not stop.is_set():
+            for key, _ in selector.select(0.05):
+                sock = key.fileobj
+                assert isinstance(sock, socket.socket)
+                with suppress(OSError, EOFError):
+                    if sock.type == socket.SOCK_DGRAM:
+                        data, peer = sock.recvfrom(4096)
+                        sock.sendto(self.answer(data, False), peer)
+                    else:
+                        with sock.accept()[0] as peer_sock:
+                            peer_sock.settimeout(PATIENCE_S)
+                            query, _ = dns.query.receive_tcp(peer_sock)
+                            wire = self.answer(query.to_wire(), True)
+                            peer_sock.sendall(len(wire).to_bytes(2, "big") + wire)
+
+
+def _record(text: str) -> dns.rrset.RRset:
+    name, ttl, kind, *data = text.split()
+    return dns.rrset.from_text(name, int(ttl), "IN", kind, " ".join(data))
+
+
+def ask(
+    guest: Namespace, address: str, name: str, kind: str = "A", tcp: bool = False
+) -> dns.message.Message:
+    """Let the guest ask a server; the answer."""
+    query = dns.message.make_query(name, kind, use_edns=0, payload=1232)
+    type_ = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    with guest.new_socket(family_of(address), type_) as sock:
+        sock.settimeout(PATIENCE_S)
+        sock.connect((address, 53))
+        if tcp:
+            dns.query.send_tcp(sock, query)
+            return dns.query.receive_tcp(sock)[0]
+        sock.send(query.to_wire())
+        answer = dns.message.from_wire(sock.recv(4096))
+    assert query.is_response(answer)
+    return answer
+
+
+def told(answer: dns.message.Message) -> set[str]:
+    """What an answer says: the last word of each of its records."""
+    return {rd.to_text() for rrset in answer.answer for rd in rrset}
