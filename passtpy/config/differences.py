@@ -57,6 +57,8 @@ NOTES: Final[dict[str, Note]] = {
     "api-socket": Note(_NEW, "for tools that know slirp4netns"),
     "gvproxy-services": Note(_NEW, "for tools that know gvproxy"),
     "metrics": Note(_NEW, "for Prometheus"),
+    "dns-server": Note(_NEW, "a cache, failover, TCP; what was not asked is not told"),
+    "dns-record": Note(_NEW, "also suffixes and expressions, as gvproxy has them"),
     "log-format": Note(_NEW, "json for log collectors"),
     "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
     "pcap": Note(_BETTER, "flushed by every signal that ends us, SIGINT too"),
