@@ -53,7 +53,8 @@ def test_nothing_built_is_no_pass(tmp_path: Path) -> None:
 def test_call_without_a_row_is_named(tmp_path: Path) -> None:
     root = _build(
         tmp_path,
-        base_a="int dup(int);\nint f(int fd);\nint f(int fd)\n{\n\treturn dup(fd);\n}\n",
+        base_a="int dup(int);\nint f(int fd);\n"
+        "int f(int fd)\n{\n\treturn dup(fd);\n}\n",
         base_b=LEAF,
     )
     head = root / sys_calls.TABLE
