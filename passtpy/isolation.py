@@ -49,6 +49,7 @@ _USED_LATER: Final = (
     "passtpy.control.stats",
     "passtpy.net.kernel.ping",
 )
+_SPARE_FDS: Final = 2  # a folder and a file, or a library that needs another one
 _NOBODY: Final = RunAs(65534, 65534)
 
 
@@ -123,11 +124,26 @@ def imports(more: Sequence[str] = ()) -> Iterator[str]:
     """Import what will be used later, a module with each step, `more` at the end.
 
     All of it takes a third as long as the rest of the start; so it is done while a
-    command starts, or between the first packets, but once and for all.
+    command starts, or between the first packets, but once and for all. Those may use
+    up all descriptors: what an import needs is kept from now on.
     """
-    for name in (*_USED_LATER, *more):
+    return _import_each((*_USED_LATER, *more), _spare())
+
+
+def _spare() -> list[int]:
+    """Return descriptors of nothing, to be closed for somebody who needs some."""
+    return [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FDS)]
+
+
+def _import_each(names: Sequence[str], spare: list[int]) -> Iterator[str]:
+    for name in names:
+        for fd in spare:
+            os.close(fd)
         importlib.import_module(name)
+        spare = _spare()
         yield name
+    for fd in spare:
+        os.close(fd)
 
 
 def can_be_read_later() -> bool:

@@ -8,11 +8,13 @@ files of another version in its place.
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 
 import pytest
 
 from tests.lab import HOST4, REMOTE4, Lab, exchange, tcp_echo
-from tests.netns.program import pasta, run, wait_for
+from tests.netns.program import Who, pasta, run, wait_for
 
 # Runs the program with a guard that refuses, and notes, each import after the last one.
 GUARDED = """\
@@ -115,17 +117,21 @@ print("sent")
 """
 
 
+@pytest.mark.parametrize("who", ["root", "user"])
 def test_udp_flows_that_use_up_descriptors_are_named_and_survived(
-    tmp_path: Path,
+    who: Who,
 ) -> None:
-    log = tmp_path / "log"
+    """An ordinary user's daemon imports what is left while the first packets move."""
+    folder = Path(mkdtemp())  # pytest's own are closed to that user
+    folder.chmod(0o777)
+    log = folder / "log"
     network = ["-a", "192.0.2.77/24", "-g", "192.0.2.1", "-4", "--config-net"]
-    client = [sys.executable, "-c", UDP_CLIENT]
-    argv = pasta("root", "-l", str(log), *network, "-t", "none", "-u", "none")
-    argv += ["--", *client]
+    words = ["-l", str(log), *network, "-t", "none", "-u", "none", "--"]
+    argv = pasta(who, *words, sys.executable, "-c", UDP_CLIENT)
     done = run(["sh", "-c", 'ulimit -n 120; exec "$@"', "sh", *argv])
     assert (done.returncode, done.stdout) == (0, "sent\n")
     text = log.read_text()
+    rmtree(folder)
     assert "sock_limit" in text
     assert "reason='Too many open files'" in text
     assert "loop.failed" not in text  # and so no traceback

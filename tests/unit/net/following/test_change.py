@@ -164,7 +164,7 @@ def test_one_route_of_many_is_one_request_and_little_work_at_a_time() -> None:
     after[5000] = route("192.168.7.0/24")
     there = Namespace()
     net = network(there, [OLD], before, Pace(100, rest))
-    with counted_comparisons() as compared:
+    with counted_comparisons(Route) as compared:
         change(net, [OLD], after)
     assert there.said == ["-route", "+route"]
     assert len(rests) >= 3 * 10_000 // 100
@@ -176,16 +176,16 @@ class Count:
 
 
 @contextmanager
-def counted_comparisons() -> Iterator[Count]:
-    """Count how often two routes are compared, field by field."""
-    seen, original = Count(), Route.__eq__
+def counted_comparisons(kind: type[Route | LinkAddress]) -> Iterator[Count]:
+    """Count how often two of a kind are compared, field by field."""
+    seen, original = Count(), kind.__eq__
 
-    def compare(self: Route, other: object) -> bool:
+    def compare(self: object, other: object) -> bool:
         seen.count += 1
         return original(self, other)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Route, "__eq__", compare)
+        patch.setattr(kind, "__eq__", compare)
         yield seen
 
 

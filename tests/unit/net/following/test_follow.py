@@ -18,14 +18,18 @@ from passtpy.config.resolver import NO_RESOLVER
 from passtpy.config.view import View
 from passtpy.log import Log
 from passtpy.net.following import follow
+from passtpy.net.following.change import GuestNetwork
 from passtpy.net.following.follow import RETRY_MAX_S, RETRY_S, EngineLike, Follow
 from passtpy.net.following.monitor import Monitor
+from passtpy.net.following.pace import Pace
 from passtpy.net.host.resolv import UnusableError
 from passtpy.net.host.template import HostNetwork, make_plan
 from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.rtnl import Link, LinkAddress, Route
+from passtpy.net.namespace.factory_client import Factory
 from passtpy.net.namespace.guest import Guest
 from tests.unit.lines import Lines
+from tests.unit.net.following.test_change import Namespace, counted_comparisons
 
 LINK = Link(7, "eth0", b"\x02\0\0\0\0\7", 1500, 1)
 DEFAULT = Route(AF_INET, ip_network("0.0.0.0/0"), 7, "192.0.2.1")
@@ -53,8 +57,17 @@ class Host:
         pass
 
 
+class NoFlows:
+    """In the place of a datapath."""
+
+    def flows(self, cursor: int = 0, limit: int = 256) -> tuple[bytes, int]:
+        return b"", 0
+
+
 class Engine:
     """Remembers what it was told."""
+
+    datapath = NoFlows()
 
     def __init__(self) -> None:
         self.told: list[View] = []
@@ -92,6 +105,13 @@ class House:
         self.follow._monitor.close()
         self.follow._monitor = cast(Monitor, Later(self.later))
 
+    def give_network(self, namespace: Namespace, pace: Pace) -> None:
+        """Have an interface to configure, with what is planned so far on it."""
+        follow, plan = self.follow, self.follow._plan
+        given = follow._addresses(plan), follow._routes(plan)
+        follow._pace = pace
+        follow._network = GuestNetwork(cast(Factory, namespace), 2, *given, pace)
+
     def look(self) -> None:
         asyncio.run(self.follow._update())
 
@@ -113,6 +133,25 @@ def test_thousands_of_addresses_are_one_short_line(house: House) -> None:
     (line,) = [line for line in house.lines.lines if "host.changed" in line]
     assert "and 3992 more" in line
     assert len(line) < 300
+
+
+def test_thousands_of_addresses_that_go_are_little_work_at_a_time(house: House) -> None:
+    """Each was looked for among all the others, without a pause."""
+    rests: list[int] = []
+
+    async def rest() -> None:
+        rests.append(compared.count)
+        compared.count = 0
+
+    there, pace = Namespace(), Pace(100, rest)
+    house.give_network(there, pace)
+    house.host.addresses = house.host.addresses[:1000]
+    with counted_comparisons(LinkAddress) as compared:
+        house.look()
+    assert there.said.count("-addr") == 4000
+    assert len(rests) >= 5000 // 100
+    assert max(rests) <= 2 * 100
+    assert compared.count <= 2 * 100
 
 
 def test_a_change_that_failed_is_tried_again_later_and_later(house: House) -> None:
