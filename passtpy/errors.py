@@ -22,6 +22,10 @@ class UsageError(ConfigError):
         self.usage = usage
 
 
+class PolicyError(ConfigError):
+    """A policy that is wrong: where, and what was expected there."""
+
+
 class InformationRequest(PasstpyError):
     """--help or --version was reached: print `text` on stdout, exit status 0."""
 

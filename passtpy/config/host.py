@@ -25,6 +25,7 @@ class HostInfo:
     was given; `pinned` are those that the user said, at which it is reached whatever it
     uses; `choices` are those of the host's interfaces that the guest's resembles, the
     usual one of each family first: a program may choose another one as its source.
+    `own` are all addresses of the host; only who has a policy asks for them.
     """
 
     ipv4: bool = True
@@ -41,6 +42,7 @@ class HostInfo:
     guests: frozenset[Address] = frozenset()
     pinned: tuple[Address, ...] = ()
     choices: tuple[Address, ...] = ()
+    own: frozenset[Address] = frozenset()
     guest_mac: Mac | None = None
     mtu: int = DEFAULT_MTU
     neighbours: Mapping[Address, Mac] = field(default_factory=dict)  # of the host
