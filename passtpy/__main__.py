@@ -51,6 +51,7 @@ Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... --netns PATH|NAME
        passtpy passt [OPTION]...
        passtpy pesto [OPTION]... PATH
+       passtpy slirp4netns [OPTION]... PID|PATH TAPNAME
        passtpy ls|flows|top|explain|rules|ports|stats|log|capture|close
        passtpy events|reload|stop
 
@@ -68,6 +69,8 @@ def main() -> int:
     name = os.path.basename(sys.argv[0]).removeprefix("passtpy")
     if "pesto" in name:
         return pesto()
+    if "slirp4netns" in name:
+        return slirp4netns()
     for program in PROGRAMS:
         if program in name:
             return _be(program, words)
@@ -79,6 +82,8 @@ def main() -> int:
         return run(words)
     if words[:1] == ["pesto"]:
         return pesto(words[1:])
+    if words[:1] == ["slirp4netns"]:
+        return slirp4netns(words[1:])
     if wants_vhost_user(words):
         return _be("passt", words)
     return _guarded("passtpy", _passtpy, words)
@@ -99,6 +104,17 @@ def pesto(words: Sequence[str] | None = None) -> int:
     from passtpy.pesto import main as run
 
     return run(sys.argv[1:] if words is None else words)
+
+
+def slirp4netns(words: Sequence[str] | None = None) -> int:
+    """Be slirp4netns, whatever the name."""
+
+    def program(words: Sequence[str]) -> int:
+        from passtpy.slirp4netns import run
+
+        _leave(run(words))
+
+    return _guarded("slirp4netns", program, sys.argv[1:] if words is None else words)
 
 
 def _be(program: str, words: Sequence[str]) -> int:

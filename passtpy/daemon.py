@@ -54,7 +54,7 @@ def run(config: Config) -> int:
         case SpawnCommand(argv=argv):
             return _run_command(config, argv)
         case AttachPid() | AttachPath():
-            return _serve(config, partial(_attach, config, target))
+            return _serve(config, partial(attach, config, target))
         case ServeSocket() | ServeFd():
             return _serve(config, partial(_await, config, target))
         case _:
@@ -72,6 +72,9 @@ class Caller:
 
     def ready(self, log: Log) -> None:
         """Tell that we serve; the supervisor hears it elsewhere."""
+
+    def watch(self, session: Session) -> None:
+        """Let the caller end a session that is about to run."""
 
 
 class WaitingCaller(Caller):
@@ -185,7 +188,7 @@ def _serve_command(
     return session.run()
 
 
-def _attach(config: Config, target: Attach, caller: Caller) -> int:
+def attach(config: Config, target: Attach, caller: Caller) -> int:
     """Serve an existing namespace until it is gone or a signal says stop."""
     limits.raise_files()
     files = Files(config)
@@ -212,6 +215,7 @@ def _attach(config: Config, target: Attach, caller: Caller) -> int:
         session.announce(got)
         session.isolate(got)
         caller.ready(files.log)
+        caller.watch(session)
         life.start(f"serving {got.ifname}" if got.ifname else "serving")
         try:
             return session.run()

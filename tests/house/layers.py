@@ -37,7 +37,7 @@ PYTHON_FLOORS = (
     {"datapath", "resolving"},
     {"engine"},
     {"controlled"},
-    {"session", "lifecycle", "daemon", "__main__", "client", "pesto"},
+    {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},
 )
 # Rooms of one floor that agree by what is below them, and do not know each other.
 STRANGERS = {"policy", "services"}
