@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Documents tell the truth about names that can be looked up, and render.
 
-Links lead somewhere, `make` targets exist, console scripts exist; a table is a header,
-one separator, and rows of as many cells.
+Links lead somewhere, `make` targets exist, console scripts exist, tests exist; a table
+is a header, one separator, and rows of as many cells.
 """
 
 import re
@@ -16,6 +16,7 @@ _CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"(?:^ *\|.*\n?)+", re.MULTILINE)
 _SEPARATOR = re.compile(r"\|(?: *:?-+:? *\|)+")
 _CELL_END = re.compile(r"(?<!\\)\|")
+_TEST = re.compile(r"`([\w/.-]+\.(?:py|c))::(\w+)`")  # the file is below tests/
 _SCRIPT = re.compile(r"`?\b(passtpy-[a-z]+)\b")
 
 
@@ -49,6 +50,37 @@ def scripts_exist(root: Path) -> list[str]:
         for page in documents(root)
         for name in _SCRIPT.findall(page.read_text())
         if name not in project["scripts"]
+    ]
+
+
+def tests_exist(root: Path) -> list[str]:
+    return [
+        f"{page.relative_to(root)}: no test {file}::{name}"
+        for page in documents(root)
+        for file, name in _TEST.findall(page.read_text())
+        if not _is_run(root / "tests" / file, name)
+    ]
+
+
+def _is_run(file: Path, name: str) -> bool:
+    """Whether it is a test: one that pytest finds, or that a C program runs."""
+    if not file.exists():
+        return False
+    if file.suffix == ".c":
+        pattern = rf"^\tRUN\({name}\);"
+    else:
+        pattern = rf"^(?:async )?def {name}\(" if name.startswith("test_") else "(?!)"
+    return re.search(pattern, file.read_text(), re.MULTILINE) is not None
+
+
+def faults_have_tests(root: Path) -> list[str]:
+    """Each row of the page of faults names a test, below a line of dashes."""
+    page = root / "docs" / "faults.md"
+    return [
+        f"docs/faults.md: no test for: {row}"
+        for table in _TABLE.findall(page.read_text())
+        for row in table.strip().split("\n")[2:]
+        if not _TEST.search(row)
     ]
 
 

@@ -14,6 +14,8 @@ RULES: list[Rule] = [
     documents.links_lead_somewhere,
     documents.make_targets_exist,
     documents.scripts_exist,
+    documents.tests_exist,
+    documents.faults_have_tests,
     documents.tables_render,
 ]
 

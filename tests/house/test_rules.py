@@ -75,6 +75,10 @@ GOOD: list[tuple[Rule, Tree]] = [
     (documents.links_lead_somewhere, {"README.md": "[x](https://example.org/)"}),
     (documents.links_lead_somewhere, {"README.md": "[x](README.md#use)"}),
     (documents.make_targets_exist, {"Makefile": "all:\n", "README.md": "`make all`"}),
+    (
+        documents.tests_exist,
+        {"tests/b.c": "int main(void)\n{\n\tRUN(c);\n}\n", "a.md": "`b.c::c`"},
+    ),
     (documents.make_targets_exist, {"Makefile": "", "README.md": "to make sense"}),
     (
         documents.scripts_exist,
@@ -242,6 +246,21 @@ BAD: list[tuple[Rule, Tree, str]] = [
         documents.scripts_exist,
         {"pyproject.toml": PROJECT, "README.md": "`passtpy-splice`"},
         "README.md: no console script passtpy-splice",
+    ),
+    (
+        documents.tests_exist,
+        {"tests/a/test_b.py": "def test_c() -> None: ...", "a.md": "`a/test_b.py::c`"},
+        "a.md: no test a/test_b.py::c",
+    ),
+    (
+        documents.tests_exist,
+        {"tests/test_b.c": "static void c(void)\n{\n}\n", "a.md": "`test_b.c::c`"},
+        "a.md: no test test_b.c::c",
+    ),
+    (
+        documents.faults_have_tests,
+        {"docs/faults.md": "| A |\n|---|\n| `t.py::test_x` |\n| y |\n"},
+        "docs/faults.md: no test for: | y |",
     ),
 ]
 
