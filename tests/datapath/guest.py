@@ -198,7 +198,11 @@ class Guest:
         """Give a datapath of rings something to serve."""
         missing = [bit for flag, bit in VHOST_BITS.items() if not self.offloads & flag]
         link = VringLink(_native.VHOST_FEATURES & ~sum(1 << bit for bit in missing))
-        link.start(self.dp)
+        try:
+            link.start(self.dp)
+        except BaseException:
+            link.close()
+            raise
         return link
 
     def _make_datapath(self, tap_fd: int) -> _native.Datapath:

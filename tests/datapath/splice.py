@@ -42,6 +42,7 @@ class World:
     bring: bool = True  # bring a socket where the verdict needs one
     gives_up: bool = True  # at the first refusal, or go to another place then
     other_port: int = 0
+    patience: float = WAIT_S  # of every socket
     sockets: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -57,7 +58,9 @@ class World:
             listener.listen(1024)
         self.port = int(listener.getsockname()[1])
         proto = {socket.SOCK_STREAM: 6, socket.SOCK_DGRAM: 17}[self.kind]
-        self.guest.dp.listen(listener.detach(), proto, LISTENER, pif=self.source)
+        with listener:
+            self.guest.dp.listen(listener.fileno(), proto, LISTENER, pif=self.source)
+            listener.detach()
         self.guest.decide = self._decide
 
     @property
@@ -103,7 +106,7 @@ class World:
     def plug(self) -> socket.socket:
         """A socket of the world outside, closed with the test."""
         sock = socket.socket(self.family, self.kind)
-        sock.settimeout(WAIT_S)
+        sock.settimeout(self.patience)
         self.sockets.append(sock)
         return sock
 
@@ -125,7 +128,7 @@ class World:
     def accept(self, server: socket.socket) -> socket.socket:
         """The server's end of the next connection."""
         conn: socket.socket = self.work(lambda: server.accept()[0])
-        conn.settimeout(WAIT_S)
+        conn.settimeout(self.patience)
         self.sockets.append(conn)
         return conn
 
