@@ -6,7 +6,7 @@ None means "the user did not say".
 """
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address, Mac
 from passtpy.config.portrule import PortRule
@@ -153,6 +153,7 @@ class Config:
     map_host_loopback6: IPv6Address | None = None
     map_guest_addr4: IPv4Address | None = None
     map_guest_addr6: IPv6Address | None = None
+    made_up: tuple[IPv4Network | IPv6Network, ...] = ()  # nothing is there but us
 
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
     dns_enabled: bool = True

@@ -7,13 +7,19 @@ read --help to learn what there is. Nothing is printed here.
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+)
 from typing import Any, Final
 
 from passtpy.addr import Mac, parse_mac
 from passtpy.config.getopt import Getopt, GetoptError, Grammar
 from passtpy.config.model import AttachPath, AttachPid, Config
-from passtpy.config.values import read_ifname
+from passtpy.config.values import read_ifname, read_socket_path
 from passtpy.errors import ConfigError, UsageError
 from passtpy.log import LogLevel
 from passtpy.record import record
@@ -23,6 +29,7 @@ DEFAULT_MTU: Final = 1500
 MAX_MTU: Final = 65521
 HOST, DNS, DHCP_FIRST, DHCP_LAST, GUEST = 2, 3, 15, 30, 100  # within the network
 HOST6, DNS6, GUEST6 = map(IPv6Address, ("fd00::2", "fd00::3", "fd00::100"))
+_NETWORK6: Final = IPv6Network("fd00::/64")
 _SHORT: Final = {
     "c": "configure",
     "e": "exit-fd",
@@ -154,7 +161,8 @@ def _fields(said: dict[str, str], network: IPv4Network, target: str) -> dict[str
         "prefix4": network.prefixlen,
         "gateway4": network[HOST],
         "map_gateway": False,
-        "api_socket": said.get("api-socket"),
+        "made_up": (network, _NETWORK6),
+        "api_socket": _socket(said),
         "announce_dns": True,
         "ipv6": "enable-ipv6" in said,
         "dns_enabled": "disable-dns" not in said,
@@ -233,6 +241,11 @@ def _target(said: dict[str, str], text: str) -> AttachPid | AttachPath:
             return AttachPid(int(text))
         case other:
             raise ConfigError(f'--netns-type must be "path" or "pid", not "{other}"')
+
+
+def _socket(said: dict[str, str]) -> str | None:
+    path = said.get("api-socket")
+    return None if path is None else read_socket_path(path)
 
 
 def _outbound(said: dict[str, str], option: str, version: int) -> dict[str, Any]:

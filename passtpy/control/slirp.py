@@ -191,7 +191,7 @@ def _read(data: bytes) -> dict[str, Any]:
 
 def _address(arguments: dict[str, Any], name: str, what: str) -> IPv4Address | None:
     given = arguments.get(name)
-    if given is None:
+    if given is None or given == "":  # podman 4 says so where it has no wish
         return None
     try:
         return IPv4Address(given if isinstance(given, str) else "")

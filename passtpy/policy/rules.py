@@ -360,6 +360,9 @@ def _from_guest(view: View) -> Iterator[Line]:
     yield from _forwarded_dns(view)
     yield from _mapped_destinations(view)
     yield Match(Pif.TAP, destinations=_NOWHERE), Drop(), "no valid destination"
+    if view.config.made_up:
+        match = Match(Pif.TAP, destinations=view.config.made_up)
+        yield match, Reject(), "nobody is there"
     for proto in (IPPROTO_TCP, IPPROTO_UDP):
         match = Match(Pif.TAP, frozenset((proto,)), port=0)
         yield match, Drop(), "port 0"

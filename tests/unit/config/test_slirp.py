@@ -85,6 +85,7 @@ def test_what_it_says_first() -> None:
         ("--target-type=bess /x tap0", "bess is not supported"),
         ("--macaddress=02:00:00:00:00:01 1 tap0", "--macaddr cannot be specified"),
         ("-c --macaddress=xx 1 tap0", '"xx" is an invalid MAC address.'),
+        (f"--api-socket=/{'x' * 107} 1 tap0", "Invalid socket path"),
         ("--outbound-addr=no/name 1 tap0", "valid ipv4 address or interface name"),
     ],
 )
