@@ -188,6 +188,9 @@ class Datapath:
     # The flow's handle; None when the verdict was to reject or to drop. OSError: no
     # flow could be opened; the initiator was told, unless the miss is gone (ESTALE), or
     # stands, as an accepted connection's does at its first ECONNREFUSED.
+    # fd: a fresh socket of the namespace for a splice; or, where a TCP connection of
+    # the guest is forwarded, a connected stream socket (TCP or UNIX) that is its peer.
+    # Taken over, unless there is an exception.
     def open(
         self,
         miss_id: int,
@@ -200,6 +203,10 @@ class Datapath:
     def close_flow(self, flow_id: int, why: int) -> None: ...
     # What may change of an open flow's verdict. OSError ESTALE: the flow is gone.
     def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
+    # Another connected stream socket (TCP or UNIX) in place of the one that a TCP
+    # connection over the tap has, which is closed; taken over, unless there is an
+    # exception. OSError EAGAIN: bytes of the old one are on their way to the guest.
+    def adopt(self, flow_id: int, fd: int) -> None: ...
     # pif: 1 (HOST), or 3 (SPLICE) for a socket of the namespace
     def listen(self, fd: int, proto: int, listener: int, pif: int = 1) -> None: ...
     def unlisten(self, listener: int, /) -> None: ...

@@ -348,12 +348,14 @@ class Engine:
         """
         try:
             self.datapath.open(miss.miss_id, verdict, fd)
-        except ConnectionRefusedError:
-            # Of who is accepted already the datapath keeps the miss, once
-            if miss.pif != Pif.TAP and not miss.again:
-                self._on_miss(Miss((*miss[:-1], True)))
         except OSError as error:
-            if error.errno in _WRONG_VERDICT:
+            if fd >= 0:
+                os.close(fd)
+            # Of who is accepted already the datapath keeps the miss, once
+            refused = isinstance(error, ConnectionRefusedError)
+            if refused and miss.pif != Pif.TAP and not miss.again:
+                self._on_miss(Miss((*miss[:-1], True)))
+            elif error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1
                 self._log.warning("open.failed", error=str(error), rule=verdict.rule)
 

@@ -41,6 +41,7 @@
 #define sys_bind(...)	 SYS(bind, -1, (EADDRINUSE, EADDRNOTAVAIL), __VA_ARGS__)
 #define sys_connect(...) \
 	SYS(connect, -1, (ENETUNREACH, EADDRNOTAVAIL), __VA_ARGS__)
+#define sys_getpeername(...) SYS(getpeername, -1, (ENOTCONN), __VA_ARGS__)
 #define sys_getsockname(...) SYS(getsockname, -1, (ENOBUFS), __VA_ARGS__)
 #define sys_getsockopt(...)  SYS(getsockopt, -1, (ENOBUFS), __VA_ARGS__)
 #define sys_recv(...)	     SYS(recv, -1, (ECONNRESET, ENOMEM), __VA_ARGS__)

@@ -163,7 +163,9 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * datapath_open() - Carry out a verdict
  * @miss_id:	From the miss
  * @fd:		Socket of the namespace for a splice, neither bound nor
- *		connected, or -1; taken over in every case
+ *		connected; for a forward of a TCP connection of the guest, a
+ *		connected stream socket, TCP or UNIX, which is its peer; or -1.
+ *		Taken over, unless this fails
  * @ret_flow_id: Filled with the flow's handle, or 0 where the verdict was to
  *		reject or to drop: no flow has that
  *
@@ -191,9 +193,25 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why);
 
 /**
- * datapath_set_rule() - What may change of an open flow's verdict
+ * datapath_adopt() - Go on with another socket in place of a connection's own
+ * @fd:		Connected stream socket, TCP or UNIX; taken over, unless this
+ *		fails
  *
- * Where it goes may not: both ends have been told.
+ * To the guest nothing happens: it may have sent and received before, and its
+ * FIN is passed on to the new socket too. What it sent so far is in the old
+ * socket, for whoever holds the other end, which sees that it is closed. A turn
+ * must follow.
+ *
+ * Return: 0; -ESTALE the flow is gone; -EPROTONOSUPPORT it is no TCP over the
+ * tap; -EINPROGRESS its own socket still connects; -EPIPE the guest was told
+ * that the peer's bytes ended; -EAGAIN bytes of the old socket wait for the
+ * guest, or for its acknowledgement; -ENOTCONN, -ENOTSOCK, -EBADF, -EPROTOTYPE,
+ * -EAFNOSUPPORT, -EEXIST: no such socket
+ */
+int datapath_adopt(struct datapath *dp, uint64_t id, int fd);
+
+/**
+ * datapath_set_rule() - What may change of an open flow's verdict
  *
  * Return: 0, or -ESTALE: the flow is gone
  */

@@ -17,7 +17,7 @@ static int splice_check(const struct miss *m, const struct verdict *v)
 	if (!(m->pif == PIF_HOST && v->pif == PIF_SPLICE) &&
 	    !(m->pif == PIF_SPLICE && v->pif == PIF_HOST))
 		return -EINVAL;
-	if (v->pif == PIF_SPLICE && m->ns_fd < 0)
+	if (v->pif == PIF_SPLICE && m->given_fd < 0)
 		return -EBADF;
 	if (inany_is_any(&side->eaddr) || !side->eport)
 		return -EDESTADDRREQ;
@@ -70,6 +70,9 @@ static int verdict_check(struct ctx *c, struct miss *m, const struct verdict *v)
 
 	if (v->action == VERDICT_SPLICE)
 		return splice_check(m, v);
+	if (m->given_fd >= 0 &&
+	    (m->pif != PIF_TAP || m->ipproto != IPPROTO_TCP))
+		return -EINVAL;
 	if (m->pif == PIF_SPLICE)
 		return -EPROTONOSUPPORT;
 	if (v->pif != (m->pif == PIF_TAP ? PIF_HOST : PIF_TAP))
@@ -130,6 +133,7 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 		}
 		goto refuse;
 	}
+	m->given_fd = -1; /* the handler has it */
 	flow_activate(&c->ft, flow, c->now);
 	*ret_flow = flow;
 	return 0;
@@ -184,16 +188,16 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 
 	if (!m || m->behind) {
 		count(&c->cnt, CNT_MISS_LATE);
-		if (fd >= 0)
-			close(fd);
 		return -ESTALE;
 	}
-	m->ns_fd = fd;
+	m->given_fd = fd;
 	*ret_flow_id = 0;
 	again = m->again;
 	err = miss_answer(c, m, v, ret_flow_id);
 	if (err == -EINPROGRESS)
 		return 0;
+	if (err)
+		m->given_fd = -1; /* stays the caller's */
 	if (m->again == again)
 		stage_release(&c->stage, m);
 	return err;

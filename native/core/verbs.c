@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* verbs.c - What may be done to an open flow from outside: end it, or put it
- * under another rule */
+/* verbs.c - What may be done to an open flow from outside: end it, put it under
+ * another rule, or give it another socket */
 
 #include <assert.h>
 #include <errno.h>
@@ -26,6 +26,20 @@ int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why)
 		flow_mark_closed(&c->ft, flow, why, 0, c->now);
 	assert(flow->f.closed);
 	return 0;
+}
+
+int datapath_adopt(struct datapath *dp, uint64_t id, int fd)
+{
+	struct ctx *c = &dp->ctx;
+	struct flow *flow = flow_by_id(&c->ft, id);
+
+	if (!flow)
+		return -ESTALE;
+	if (!handlers[flow->f.type]->adopt)
+		return -EPROTONOSUPPORT;
+	if (!time_is_virtual(c))
+		c->now = clock_now();
+	return handlers[flow->f.type]->adopt(c, flow, fd);
 }
 
 int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,

@@ -24,7 +24,8 @@
  *		start one, and was answered; NULL: any may
  * @open:	Open a flow's sockets; the flow is TYPED. @m still holds what
  *		was parked: an accepted socket in m->fd (take it by setting -1),
- *		datagrams of a listening socket. Frames of the guest are
+ *		datagrams of a listening socket. m->given_fd, if there is one,
+ *		is the flow's if this succeeds, and its caller's if not. Frames of the guest are
  *		replayed through @from_tap by core/ after @open. Return 0 or
  *		-errno: core/ cancels the flow then
  * @reject:	Verdict was "reject", or @open failed with @err: tell the
@@ -47,6 +48,9 @@
  * @close:	Somebody wants the flow closed, for @why: tell both ends as if
  *		the other one had reset it, and mark it closed. NULL: no end
  *		can be told, and core/ marks it
+ * @adopt:	Go on with another host socket in place of the flow's, which is
+ *		closed. Return 0, or -errno, and all is as before; NULL: flows
+ *		of this type cannot
  * @yield:	A new flow wants the addresses that this one has at the guest:
  *		true if it was over but for that, and is marked closed now; NULL:
  *		it never is
@@ -74,6 +78,7 @@ struct handler {
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	bool (*flush)(struct ctx *c, bool sleep);
 	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
+	int (*adopt)(struct ctx *c, struct flow *flow, int fd);
 	bool (*yield)(struct ctx *c, struct flow *flow);
 	void (*ruled)(struct ctx *c, struct flow *flow);
 	bool (*defer)(struct ctx *c, struct flow *flow);

@@ -254,9 +254,8 @@ static int bind_source(int fd, const struct flowside *side)
 static int target_socket(struct ctx *c, const struct flow *flow, struct miss *m)
 {
 	bool v4 = inany_is_v4(&flow->f.side[TGTSIDE].eaddr);
-	int fd = m->ns_fd;
+	int fd = m->given_fd;
 
-	m->ns_fd = -1;
 	if (fd >= 0)
 		return fd;
 	fd = sys_socket(v4 ? AF_INET : AF_INET6,
@@ -340,7 +339,8 @@ static int splice_open(struct ctx *c, struct flow *flow,
 	if (!rc || rc == -EINPROGRESS)
 		rc = splice_join(c, flow, m->fd, fd, rc);
 	if (rc) {
-		(void)close(fd);
+		if (fd != m->given_fd)
+			(void)close(fd);
 		return rc;
 	}
 	m->fd = -1;

@@ -47,7 +47,7 @@ static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	if ((events & (EPOLLRDHUP | EPOLLHUP)) && !(events & EPOLLERR))
 		conn->sock_rdhup = true;
 	if (events & EPOLLPRI)
-		conn->sock_urgent = true;
+		conn->peeks_short = true;
 
 	if (!tcp_has(flow, TCP_EV_ACCEPTED)) {
 		tcp_connecting(c, flow, events);
@@ -186,6 +186,7 @@ const struct handler tcp_handler = {
 	.listen = tcp_listen,
 	.flush = tcp_flush,
 	.close = tcp_close_asked,
+	.adopt = tcp_adopt,
 	.yield = tcp_yield,
 	.defer = tcp_defer,
 };

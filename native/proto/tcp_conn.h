@@ -13,6 +13,7 @@
  *   tcp_from_tap.c	a segment of the guest: checks, data, FIN
  *   tcp_open.c		a connection begins
  *   tcp_listen.c	a peer's connection is accepted
+ *   tcp_host.c		the host's socket: made ready, or given by Python
  *   tcp_handshake.c	a segment of the guest before the connection stands
  *   tcp_to_tap.c	from the socket to the guest: send, resend
  *   tcp_sock.c		from the guest to the socket
@@ -163,7 +164,11 @@ enum tcp_event {
  * @fin_seen:	@fin_seq is valid
  * @sock_ready:	The socket may have more than we peeked at
  * @sock_rdhup:	The peer sent its FIN; data may still be queued before it
- * @sock_urgent: The peer sent urgent data, where a peek ends early
+ * @peeks_short: A peek may end before the data does: the peer sent urgent data,
+ *		or the socket is a UNIX one
+ * @sock_unix:	The socket is a UNIX one
+ * @peek_off:	The socket has SO_PEEK_OFF
+ * @given:	Python gave the socket, and may hold it in other places too
  * @sock_eof:	The peer's data ended; FIN follows the last byte
  * @ack_now:	Owes an ACK at the next flush
  * @ack_queued:	In the context's ack_list
@@ -222,7 +227,10 @@ struct tcp_conn {
 	bool fin_seen	 : 1;
 	bool sock_ready	 : 1;
 	bool sock_rdhup	 : 1;
-	bool sock_urgent : 1;
+	bool peeks_short : 1;
+	bool sock_unix	 : 1;
+	bool peek_off	 : 1;
+	bool given	 : 1;
 	bool sock_eof	 : 1;
 	bool ack_now	 : 1;
 	bool ack_queued	 : 1;
@@ -305,6 +313,11 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	     struct miss *m);
 void tcp_reject(struct ctx *c, struct miss *m, int err);
 void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events);
+
+/* tcp_host.c */
+void tcp_host_setup(struct ctx *c, struct flow *flow, int fd, int family);
+int tcp_host_given(struct ctx *c, struct flow *flow, int fd);
+int tcp_adopt(struct ctx *c, struct flow *flow, int fd);
 
 /* tcp_listen.c */
 void tcp_listen(struct ctx *c, struct listener *l, uint32_t number);

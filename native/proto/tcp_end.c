@@ -24,8 +24,12 @@ void tcp_abort_sock(struct flow *flow)
 void tcp_release(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
-	int fd = flow_take_fd(flow, tcp_sockside(flow));
+	int fd;
 
+	/* Closing one that others hold too would leave it in epoll */
+	if (conn->given)
+		flow_epoll_del(&c->epoll, flow, tcp_sockside(flow));
+	fd = flow_take_fd(flow, tcp_sockside(flow));
 	tcp_rcvq_release(c, conn);
 	tcp_window_release(c, conn);
 	if (fd >= 0)

@@ -2,7 +2,8 @@
 /* tcp_handshake.c - Segments of the guest before the connection stands
  *
  * The guest opens:  its SYN made the flow and is replayed here; SYN,ACK goes
- *	out when the peer accepted (tcp_connected()); the guest's ACK follows.
+ *	out when the peer accepted (tcp_connecting()), or has already; the
+ *	guest's ACK follows.
  * The peer opens:   our SYN went out in open(); the guest's SYN,ACK follows,
  *	or its own SYN (simultaneous open, RFC 9293 section 3.5).
  */
@@ -121,6 +122,10 @@ static void guest_syn(struct ctx *c, struct flow *flow, const struct frame *f)
 
 	if (!tcp_has(flow, TCP_EV_SYN_SENT)) {
 		syn_in(c, flow, f); /* the first, or a new attempt */
+		if (!tcp_has(flow, TCP_EV_ACCEPTED))
+			return;
+		(void)tcp_send_syn(c, flow);
+		tcp_event(c, flow, TCP_EV_SYN_SENT);
 	} else if (ntohl(tcp_header(f)->seq) == conn->irs) {
 		conn->rtt_start = TCP_RTT_VOID; /* ours was lost: Karn */
 		(void)tcp_send_syn(c, flow);

@@ -2,7 +2,7 @@
 /* tcp_open.c - How connections begin: by the guest, by the peer, or not at all
  *
  * The guest opens: a socket connects, and only when the peer has accepted is
- * the guest's SYN answered. The peer opens: it is accepted already, and a SYN
+ * the guest's SYN answered; at once if Python gives one that is connected. The peer opens: it is accepted already, and a SYN
  * goes to the guest. What fails is told as the network would tell it.
  */
 
@@ -20,19 +20,6 @@
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
-
-static void set_options(struct ctx *c, const struct flow *flow, int fd)
-{
-	int on = 1, zero = 0;
-
-	(void)sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	/* An urgent byte that is not in line is skipped by peeks, but counted
-	 * by sequence numbers: what follows would be sent twice */
-	(void)sys_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
-	if (tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)])
-		(void)sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero,
-				     sizeof(zero));
-}
 
 /* parked_syn() - The segment that made a miss; false: not from the guest */
 static bool parked_syn(struct ctx *c, struct miss *m, struct frame *f)
@@ -86,7 +73,7 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 		flow_log(&c->log, c->now, SOCK_LIMIT, flow, -rc, 0, 0, 0);
 		return rc;
 	}
-	set_options(c, flow, fd);
+	tcp_host_setup(c, flow, fd, v4 ? AF_INET : AF_INET6);
 	/* We are no hop: what the guest's hosts and routers see is its own TTL,
 	 * and who says "time exceeded" says it to the guest (traceroute -T) */
 	if (parked_syn(c, m, &syn) && syn.ttl != IPDEFTTL)
@@ -109,12 +96,26 @@ err:
 	return rc;
 }
 
+/* The guest opens, and the peer is there already: answered as soon as its SYN
+ * is read */
+static int open_given(struct ctx *c, struct flow *flow, struct miss *m)
+{
+	int rc = tcp_host_given(c, flow, m->given_fd);
+
+	if (rc)
+		return rc;
+	tcp_event(c, flow, TCP_EV_ACCEPTED);
+	return flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, m->given_fd,
+			  c->now);
+}
+
 /* The peer opened: a SYN for the guest */
 static int open_inbound(struct ctx *c, struct flow *flow, struct miss *m)
 {
 	int rc;
 
-	set_options(c, flow, m->fd);
+	tcp_host_setup(c, flow, m->fd,
+		       tcp_sock_is_v4(flow) ? AF_INET : AF_INET6);
 	tcp_event(c, flow, TCP_EV_ACCEPTED);
 	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, m->fd, c->now);
 	if (rc)
@@ -133,8 +134,12 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	(void)v;
 	tcp_handshake_start(c, flow);
 	tcp_conn(flow)->again = m->again;
-	rc = tcp_tapside(flow) == INISIDE ? open_outbound(c, flow, m) :
-					    open_inbound(c, flow, m);
+	if (m->given_fd >= 0)
+		rc = open_given(c, flow, m);
+	else if (tcp_tapside(flow) == INISIDE)
+		rc = open_outbound(c, flow, m);
+	else
+		rc = open_inbound(c, flow, m);
 	if (rc)
 		timer_set(&c->timers, flow, 0);
 	return rc;

@@ -60,7 +60,7 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 	int fd = tcp_fd(flow);
 	ssize_t got;
 
-	if (!tcp_shared(c)->peek_off[!tcp_sock_is_v4(flow)]) {
+	if (!conn->peek_off) {
 		got = peek_skipping(c, fd, conn->sock_rdhup,
 				    seq - conn->sock_una, buf, len);
 	} else {
@@ -82,6 +82,17 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
 		 got < 0 ? -got : 0, 0);
 	return got;
+}
+
+/* Take bytes from the socket, which are wanted no more: TCP only counts them, a
+ * UNIX socket copies them */
+static ssize_t discard(struct ctx *c, struct flow *flow, uint32_t n)
+{
+	if (!tcp_conn(flow)->sock_unix)
+		return sys_recv(tcp_fd(flow), NULL, n,
+				MSG_TRUNC | MSG_DONTWAIT);
+	return sys_recv(tcp_fd(flow), c->bufs + CTX_BUF_SIZE * (CTX_BUFS - 1),
+			MIN(n, (uint32_t)CTX_BUF_SIZE), MSG_DONTWAIT);
 }
 
 /**
@@ -106,7 +117,6 @@ void tcp_consume(struct ctx *c, struct flow *flow, bool all)
 		return;
 	}
 	conn->consume_skip = 0;
-	got = sys_recv(tcp_fd(flow), NULL, n, MSG_TRUNC | MSG_DONTWAIT);
-	if (got > 0)
+	for (; n && (got = discard(c, flow, n)) > 0; n -= (uint32_t)got)
 		conn->sock_una += (uint32_t)got;
 }

@@ -117,8 +117,8 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 			uint32_t want)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
-	bool drained = got < want && !conn->sock_urgent;
-	bool end = drained && conn->sock_rdhup;
+	bool drained = got < want;
+	bool end = drained && conn->sock_rdhup && !conn->peeks_short;
 	uint8_t last = (drained ? TCP_FLAG_PSH : 0) | (end ? TCP_FLAG_FIN : 0);
 	uint32_t sent;
 

@@ -22,18 +22,14 @@
 #include "proto/udp_listen.h"
 #include "proto/udp_sock.h"
 
-/* take_ns_fd() - The namespace's socket, if this side is the one for it */
-static int take_ns_fd(const struct flow *flow, unsigned sidei, struct miss *m)
+/* given_fd_of() - The namespace's socket, if this side is the one for it */
+static int given_fd_of(const struct flow *flow, unsigned sidei,
+		       const struct miss *m)
 {
-	int fd = m->ns_fd;
-
-	if (flow->f.pif[sidei] != PIF_SPLICE)
-		return -1;
-	m->ns_fd = -1;
-	return fd;
+	return flow->f.pif[sidei] == PIF_SPLICE ? m->given_fd : -1;
 }
 
-/* connect_target() - Bind as the verdict says, and connect; closes on failure
+/* connect_target() - Bind as the verdict says, and connect
  * @local:	Filled with the address and port that we have */
 static int connect_target(struct ctx *c, struct flow *flow, int fd,
 			  struct flowside *local)
@@ -53,8 +49,6 @@ static int connect_target(struct ctx *c, struct flow *flow, int fd,
 	if (!rc && local->oport == local->eport &&
 	    inany_equal(&local->oaddr, &local->eaddr))
 		rc = -EADDRINUSE;
-	if (rc)
-		close(fd);
 	return rc;
 }
 
@@ -64,19 +58,21 @@ static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
 	struct flowside local;
 	int fd, rc;
 
-	fd = take_ns_fd(flow, TGTSIDE, m);
+	fd = given_fd_of(flow, TGTSIDE, m);
 	if (fd < 0)
 		fd = dgram_socket(c, flow, IPPROTO_UDP, v4);
 	if (fd < 0)
 		return fd;
 	rc = connect_target(c, flow, fd, &local);
-	if (rc)
-		return rc;
-	udp_forget(fd);
-	udp_setup(fd);
-	rc = udp_watch(c, flow, TGTSIDE, fd);
+	if (!rc) {
+		udp_forget(fd);
+		udp_setup(fd);
+		rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
+	}
 	if (!rc)
 		flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
+	else if (fd != m->given_fd)
+		close(fd);
 	return rc;
 }
 
@@ -84,7 +80,7 @@ static int open_target(struct ctx *c, struct flow *flow, struct miss *m)
 static int open_initiator(struct ctx *c, struct flow *flow,
 			  const struct listener *l, struct miss *m)
 {
-	int fd = take_ns_fd(flow, INISIDE, m);
+	int fd = given_fd_of(flow, INISIDE, m);
 
 	if (fd >= 0 || flow->f.pif[INISIDE] == PIF_HOST)
 		fd = udp_connect_ini(c, flow, l, fd);

@@ -179,6 +179,26 @@ PyObject *py_verdict(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 	Py_RETURN_NONE;
 }
 
+PyObject *py_adopt(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "flow_id", "fd", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *number[2];
+	uint64_t id, fd;
+	int err;
+
+	if (!dp ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "OO", names, &number[0],
+					 &number[1]) ||
+	    !parse_uint(number[0], "flow_id", UINT64_MAX, &id) ||
+	    !parse_uint(number[1], "fd", INT_MAX, &fd))
+		return NULL;
+	err = datapath_adopt(dp, id, (int)fd);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
 /* What the datapath tells about itself */
 
 PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs)

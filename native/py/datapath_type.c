@@ -352,6 +352,9 @@ static PyMethodDef methods[] = {
 	{ "verdict", METHOD(py_verdict), METH_KW,
 	  SIGNATURE(
 		  "verdict($self, flow_id, *, rule, generation)") "Put an open flow under another rule" },
+	{ "adopt", METHOD(py_adopt), METH_KW,
+	  SIGNATURE(
+		  "adopt($self, flow_id, fd)") "Go on with another connected socket" },
 	{ "attach", METHOD(py_attach), METH_O,
 	  SIGNATURE(
 		  "attach($self, fd, /)") "A guest came; its socket is taken over" },

@@ -29,6 +29,7 @@ PyObject *py_inject(struct py_datapath *self, PyObject *frame);
 PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_close_flow(struct py_datapath *self, PyObject *args,
 			PyObject *kwargs);
+PyObject *py_adopt(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_verdict(struct py_datapath *self, PyObject *args,
 		     PyObject *kwargs);
 PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs);

@@ -70,6 +70,27 @@ int flow_adopt(const struct epoll_set *es, struct flow_table *ft,
 	return rc;
 }
 
+int flow_exchange(const struct epoll_set *es, struct flow_table *ft,
+		  struct flow *flow, unsigned sidei, int fd, int *ret_old,
+		  uint64_t now)
+{
+	uint32_t was = flow->f.interest[sidei];
+	uint8_t epoll_id = flow->f.epoll_id;
+	int old = flow_take_fd(flow, sidei);
+	int rc = flow_adopt(es, ft, flow, sidei, fd, now);
+
+	if (rc) {
+		flow->rw.fd[sidei] = old;
+		flow->rw.interest[sidei] = was;
+		flow->rw.epoll_id = epoll_id;
+		return rc;
+	}
+	if (was)
+		sys_epoll_ctl(es->fd[epoll_id], EPOLL_CTL_DEL, old, NULL);
+	*ret_old = old;
+	return 0;
+}
+
 void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 		    unsigned sidei)
 {

@@ -114,6 +114,16 @@ int flow_epoll_set(const struct epoll_set *es, struct flow_table *ft,
 int flow_adopt(const struct epoll_set *es, struct flow_table *ft,
 	       struct flow *flow, unsigned sidei, int fd, uint64_t now);
 
+/**
+ * flow_exchange() - Make another socket a flow's, in place of the one it has
+ * @ret_old:	Filled with that one, in no epoll instance any more
+ *
+ * Return: 0; or -errno of epoll_ctl(), and all is as before
+ */
+int flow_exchange(const struct epoll_set *es, struct flow_table *ft,
+		  struct flow *flow, unsigned sidei, int fd, int *ret_old,
+		  uint64_t now);
+
 /* flow_epoll_del() - Take a flow's socket out, before closing it is shared */
 void flow_epoll_del(const struct epoll_set *es, struct flow *flow,
 		    unsigned sidei);

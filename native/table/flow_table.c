@@ -216,6 +216,19 @@ void flow_set_our_addr(struct flow *flow, unsigned sidei,
 	flow->rw.side[sidei].oport = oport;
 }
 
+void flow_set_endpoint(struct flow_table *ft, struct flow *flow, unsigned sidei,
+		       const union inany *eaddr, uint16_t eport)
+{
+	assert(flow->f.state == FLOW_ACTIVE && !flow->f.closed);
+	if (flow->f.hashed[sidei])
+		flow_hash_remove(ft, flow_sidx(ft, flow, sidei));
+	flow->rw.side[sidei].eaddr = *eaddr;
+	flow->rw.side[sidei].eport = eport;
+	if (flow_hash_complete(flow, sidei))
+		flow_hash_insert(ft, flow_sidx(ft, flow, sidei));
+	changed(ft);
+}
+
 static void closing_add(struct flow_table *ft, uint32_t i)
 {
 	ft->closing_map[i / MAP_BITS] |= 1ULL << i % MAP_BITS;

@@ -127,6 +127,10 @@ void flow_alloc_cancel(struct flow_table *ft, struct flow *flow, uint64_t now);
 void flow_set_our_addr(struct flow *flow, unsigned sidei,
 		       const union inany *oaddr, uint16_t oport);
 
+/* flow_set_endpoint() - The remote party of an open flow's side is another one */
+void flow_set_endpoint(struct flow_table *ft, struct flow *flow, unsigned sidei,
+		       const union inany *eaddr, uint16_t eport);
+
 /* flow_set_fd() - A socket becomes a flow's; it is in no epoll instance yet */
 static inline void flow_set_fd(struct flow *flow, unsigned sidei, int fd)
 {

@@ -167,7 +167,7 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 		.key = *key,
 		.listener = listener,
 		.fd = fd,
-		.ns_fd = -1,
+		.given_fd = -1,
 		.deadline = now + STAGE_DEADLINE,
 		.buf = POOL_NONE,
 	};
@@ -343,8 +343,8 @@ void stage_release(struct stage *s, struct miss *m)
 	assert(m->used);
 	if (m->fd >= 0)
 		close(m->fd);
-	if (m->ns_fd >= 0)
-		close(m->ns_fd);
+	if (m->given_fd >= 0)
+		close(m->given_fd);
 	if (m->buf != POOL_NONE)
 		pool_put(&s->bufs, m->buf);
 	if (!m->told)

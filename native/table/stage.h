@@ -36,8 +36,7 @@
  * @key:	As a flow's initiating side
  * @listener:	Listener number, or -1
  * @fd:		Accepted socket, or -1; owned until taken
- * @ns_fd:	Socket of the namespace that came with the verdict, or -1; owned
- *		until taken
+ * @given_fd:	Socket that came with the verdict, or -1
  * @deadline:	ns
  * @buf:	Pool index of parked items, or POOL_NONE
  * @fill:	Bytes used in the buffer
@@ -55,7 +54,7 @@ struct miss {
 	struct flowside key;
 	int32_t listener;
 	int fd;
-	int ns_fd;
+	int given_fd;
 	uint64_t deadline;
 	uint32_t buf;
 	uint32_t fill;

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from tests.datapath.given import Ends
 from tests.datapath.guest import WAIT_S, Guest
 from tests.lab.namespace import Namespace
 
@@ -142,6 +143,14 @@ def udp_peer() -> Iterator[socket.socket]:
 def udp_peer6() -> Iterator[socket.socket]:
     """A UDP socket on ::1."""
     yield from _udp_peer(socket.AF_INET6, "::1")
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Makes pairs of UNIX sockets."""
+    made = Ends()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ which pif a listening socket was registered, and whose socket a verdict brings.
 """
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -100,6 +101,8 @@ class World:
         """Open, or whatever the action says."""
         fd = self.brought() if action == Action.SPLICE else -1
         flow_id = self.guest.open(miss.miss_id, self.verdict(action), fd)
+        if flow_id < 0 <= fd:
+            os.close(fd)
         self.guest.opened.append(flow_id)
         return flow_id
 

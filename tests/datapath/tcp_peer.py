@@ -116,6 +116,19 @@ def in_flight(guest: Guest, conn: Connection, size: int) -> list[Frame]:
     return frames
 
 
+def until_fin(conn: Connection) -> bytes:
+    """Receive up to the peer's FIN, which is acknowledged."""
+    got = b""
+    while True:
+        frame = conn.guest.recv()
+        assert frame.tcp.seq == conn.ack
+        got += frame.payload
+        conn.ack = later_on(conn.ack, len(frame.payload) + ("F" in frame.flags))
+        if "F" in frame.flags:
+            conn.acknowledge()
+            return got
+
+
 def later_on(seq: int, distance: int) -> int:
     """A sequence number further on, modulo 2^32."""
     return (seq + distance) % 2**32

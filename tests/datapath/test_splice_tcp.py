@@ -195,6 +195,7 @@ def test_splice_from_host_to_host_is_refused(inward: World) -> None:
     fd = socket.socket().detach()
     miss_id = inward.guest.misses[0].miss_id
     assert inward.guest.open(miss_id, verdict, fd=fd) == -errno.EINVAL
+    os.close(fd)  # still ours
     assert open_fds() == before - 1  # the client's, which was ours to reset
 
 

@@ -5,17 +5,17 @@
  *
  * An iteration is one frame. The fuzzer plays a guest that follows its TCP
  * connections, so that mutated segments meet them in every state, and peers
- * that read, write and close when they like. It looks for sanitizer reports,
+ * that read, write and close when they like, some of them over pairs of UNIX
+ * sockets, and has connections exchange their sockets. It looks for sanitizer reports,
  * assertions and leaks, and has oracle.h look at each frame for the guest;
  * afterwards a good connection must work. All of it is done with a tap device,
  * which takes each frame at once, and with a stream, which takes it later.
  */
 
-#include <sys/resource.h>
-
 #include "base/macros.h"
 #include "captures.h"
 #include "guest.h"
+#include "heard.h"
 #include "mutate.h"
 
 #define CONNS	     16 /* connections the guest follows */
@@ -63,6 +63,7 @@ struct fuzz {
 static struct fuzz f;
 static uint8_t frame[GUEST_FRAME];
 static uint8_t payload[PAYLOAD];
+static unsigned exchanged;
 
 static uint32_t below(uint32_t n)
 {
@@ -246,42 +247,6 @@ static void send_frame(void)
 	(void)guest_send(&f.g, &vh, frame, len);
 }
 
-/** struct heard - A TCP segment for the guest
- * @v6:		IPv6, else IPv4
- * @tcp:	Its header, in @frame
- * @len:	Sequence numbers it takes: payload, SYN and FIN
- */
-struct heard {
-	bool v6;
-	struct tcp_hdr tcp;
-	uint32_t len;
-};
-
-/* hear_one() - Read frames until one is TCP; false when there is none */
-static bool hear_one(struct heard *h)
-{
-	struct vnet_hdr vh;
-	ssize_t n;
-
-	while ((n = guest_recv(&f.g, &vh, frame, sizeof(frame))) > 0) {
-		size_t l4;
-
-		h->v6 = frame[12] == 0x86 && frame[13] == 0xdd;
-		if (frame[ETH_HLEN_ + (h->v6 ? 6 : 9)] != IPPROTO_TCP)
-			continue;
-		l4 = ETH_HLEN_ + (h->v6 ? 40 : 20);
-		CHECK((size_t)n >= l4 + sizeof(h->tcp));
-		memcpy(&h->tcp, frame + l4, sizeof(h->tcp));
-		h->len = (uint32_t)((size_t)n - l4);
-		CHECK(h->len >= (uint32_t)(h->tcp.off_res >> 4) * 4);
-		h->len -= (uint32_t)(h->tcp.off_res >> 4) * 4;
-		h->len += !!(h->tcp.flags & TCP_FLAG_SYN);
-		h->len += !!(h->tcp.flags & TCP_FLAG_FIN);
-		return true;
-	}
-	return false;
-}
-
 static void follow(const struct heard *h)
 {
 	struct conn *c;
@@ -306,6 +271,11 @@ static void follow(const struct heard *h)
 		.dport = ntohs(h->tcp.source),
 	};
 	c->ack = ntohl(h->tcp.seq) + 1;
+}
+
+static bool hear_one(struct heard *h)
+{
+	return hear_tcp(&f.g, frame, sizeof(frame), h);
 }
 
 /* hear() - Read what the datapath sent; follow the connections */
@@ -433,16 +403,46 @@ static struct verdict decide(const struct miss *m)
 	return v;
 }
 
+/* join() - A pair of sockets: a peer's, and one for the datapath */
+static int join(void)
+{
+	int ends[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	keep_peer(ends[0]);
+	return ends[1];
+}
+
 static void answer_misses(void)
 {
 	struct miss *m;
 
 	while ((m = guest_next_miss(&f.g))) {
+		bool given = one_in(m->pif == PIF_TAP ? 4 : 50);
 		struct verdict v = decide(m);
+		int fd = given ? join() : -1;
 
-		if (!one_in(20))
-			(void)guest_answer(&f.g, m, &v);
+		if ((one_in(20) || guest_answer_with(&f.g, m, &v, fd)) &&
+		    fd >= 0)
+			close(fd);
 	}
+}
+
+/* exchange() - Another socket for some flow, often one that can have it */
+static void exchange(void)
+{
+	const struct flow_table *ft = &f.g.dp->ctx.ft;
+	const struct flow *flow;
+	int fd;
+
+	if (!ft->top)
+		return;
+	flow = &ft->flows[below(ft->top)];
+	fd = one_in(20) ? socket(AF_INET, SOCK_STREAM, 0) : join();
+	if (datapath_adopt(f.g.dp, flow_id(ft, flow), fd))
+		close(fd);
+	else
+		exchanged++;
 }
 
 /* run_turn() - Virtual time never ends a slice: a socket that stays ready
@@ -460,6 +460,8 @@ static void turn(void)
 	answer_misses();
 	if (one_in(20))
 		guest_meddle(&f.g, &f.rnd);
+	if (one_in(2))
+		exchange();
 	if (one_in(8))
 		play_captures(f.g.dp, &f.rnd);
 	hear();
@@ -535,12 +537,9 @@ static void serve_once(void)
 
 static void setup(uint64_t seed, bool stream)
 {
-	struct rlimit limit;
 	int inbound;
 
-	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-	limit.rlim_cur = limit.rlim_max;
-	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	raise_limit();
 	f.rnd.state = seed * 2 + 1;
 	for (unsigned i = 0; i < PEERS; i++)
 		f.peer[i] = -1;
@@ -582,6 +581,7 @@ static void fuzz(unsigned long count, unsigned long seed, bool stream)
 	drain();
 	serve_once();
 	CHECK(count < 20000 || guest_counter(&f.g, CNT_ICMP_ERRORS_TO_TAP));
+	CHECK(count < 20000 || exchanged);
 	guest_teardown(&f.g);
 	close(f.tcp_fd);
 	close(f.udp_fd);

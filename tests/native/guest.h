@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -391,13 +392,30 @@ static inline struct miss *guest_next_miss(struct guest *g)
 	return stage_take_untold(&g->dp->ctx.stage);
 }
 
-static inline int guest_answer(struct guest *g, struct miss *m,
-			       const struct verdict *v)
+/* raise_limit() - As many descriptors as there may be */
+static inline void raise_limit(void)
+{
+	struct rlimit limit;
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* guest_answer_with() - Open with a socket, which stays the caller's on failure */
+static inline int guest_answer_with(struct guest *g, struct miss *m,
+				    const struct verdict *v, int fd)
 {
 	uint64_t id;
 
-	return datapath_open(g->dp, stage_miss_id(&g->dp->ctx.stage, m), v, -1,
+	return datapath_open(g->dp, stage_miss_id(&g->dp->ctx.stage, m), v, fd,
 			     &id);
+}
+
+static inline int guest_answer(struct guest *g, struct miss *m,
+			       const struct verdict *v)
+{
+	return guest_answer_with(g, m, v, -1);
 }
 
 static inline uint64_t guest_counter(const struct guest *g, enum counter i)

@@ -206,10 +206,14 @@ def test_who_is_refused_is_decided_about_once_more() -> None:
         def decide(self, miss: MissLike) -> Verdict:
             return super().decide(miss)._replace(eaddr=LO6 if miss.again else LO4)
 
-    datapath, stock = Refusing(miss()), FakeStock(17, 18, 19)
+    came = [os.dup(0), os.dup(0)]
+    datapath, stock = Refusing(miss()), FakeStock(*came)
     decider = Elsewhere(inside())
     engine(datapath, inside(), stock, decider)[0].pump()
-    assert datapath.opened == [(5, inside(), 17), (5, inside(LO6), 18)]
+    assert datapath.opened == [(5, inside(), came[0]), (5, inside(LO6), came[1])]
+    for fd in came:  # no flow has taken it over
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
 
 
 def test_without_a_socket_the_flow_is_rejected() -> None:
