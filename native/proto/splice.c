@@ -23,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/reset.h"
 #include "base/sys.h"
 #include "proto/splice.h"
 
@@ -34,14 +35,6 @@
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
-
-/* close() will send a RST */
-static void rst_on_close(int fd)
-{
-	struct linger l = { .l_onoff = 1, .l_linger = 0 };
-
-	(void)sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-}
 
 /* Give back what a connection holds; more than once does no harm */
 static void release(struct ctx *c, struct flow *flow)
@@ -67,8 +60,8 @@ static void splice_close(struct ctx *c, struct flow *flow, enum flow_why why,
 static void splice_reset(struct ctx *c, struct flow *flow, enum flow_why why,
 			 int err)
 {
-	rst_on_close(flow->f.fd[INISIDE]);
-	rst_on_close(flow->f.fd[TGTSIDE]);
+	reset_on_close(flow->f.fd[INISIDE]);
+	reset_on_close(flow->f.fd[TGTSIDE]);
 	splice_close(c, flow, why, err);
 }
 
@@ -347,15 +340,6 @@ static int splice_open(struct ctx *c, struct flow *flow,
 	return 0;
 }
 
-/* splice_refuse() - The initiator's connection was accepted too early */
-static void splice_refuse(struct ctx *c, struct miss *m, int err)
-{
-	(void)c;
-	(void)err;
-	if (m->fd >= 0)
-		rst_on_close(m->fd);
-}
-
 /* splice_timer() - While aborting only */
 static void splice_timer(struct ctx *c, struct flow *flow)
 {
@@ -378,7 +362,6 @@ const struct handler splice_handler = {
 	.ipproto = IPPROTO_TCP,
 	.splices = true,
 	.open = splice_open,
-	.reject = splice_refuse,
 	.interest = splice_interest,
 	.from_sock = splice_from_sock,
 	.timer = splice_timer,

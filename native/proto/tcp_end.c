@@ -5,19 +5,14 @@
  * the end now and not at the next deferred scan.
  */
 
-#include <sys/socket.h>
-
-#include "base/sys.h"
+#include "base/reset.h"
 #include "proto/tcp_conn.h"
 
 /* tcp_abort_sock() - The peer is to see a RST when the socket is closed */
 void tcp_abort_sock(struct flow *flow)
 {
-	struct linger l = { .l_onoff = 1, .l_linger = 0 };
-
 	if (tcp_fd(flow) >= 0)
-		(void)sys_setsockopt(tcp_fd(flow), SOL_SOCKET, SO_LINGER, &l,
-				     sizeof(l));
+		reset_on_close(tcp_fd(flow));
 }
 
 /* tcp_release() - Give back what a connection holds; again does no harm */
@@ -82,10 +77,12 @@ void tcp_finish_if_done(struct ctx *c, struct flow *flow)
 }
 
 /* tcp_yield() - The handler's yield(): a client that closed its end of this
- * connection reuses its port, before the guest has acknowledged the end */
+ * connection reuses its port, before the guest has acknowledged the end. Every
+ * byte it has acknowledged: one that the tap has lost must be sent again */
 bool tcp_yield(struct ctx *c, struct flow *flow)
 {
-	if (!tcp_is_over(flow))
+	if (!tcp_is_over(flow) ||
+	    seq_lt(tcp_conn(flow)->snd_una, tcp_data_end(flow)))
 		return false;
 	tcp_finish(c, flow);
 	return true;

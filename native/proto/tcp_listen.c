@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/reset.h"
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
 
@@ -51,7 +52,6 @@ int tcp_spare_take(const struct ctx *c)
  */
 static int refuse_one(struct ctx *c, const struct listener *l)
 {
-	struct linger rst = { .l_onoff = 1, .l_linger = 0 };
 	int fd, err;
 
 	if (tcp_shared(c)->spare_fd >= 0)
@@ -59,8 +59,7 @@ static int refuse_one(struct ctx *c, const struct listener *l)
 	fd = sys_accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
 	err = fd < 0 ? errno : 0;
 	if (fd >= 0) {
-		(void)sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &rst,
-				     sizeof(rst));
+		reset_on_close(fd);
 		(void)close(fd);
 	}
 	tcp_shared(c)->spare_fd = tcp_spare_take(c);

@@ -176,12 +176,8 @@ static void refuse(struct ctx *c, const struct flowside *key, uint32_t seq,
 
 void tcp_reject(struct ctx *c, struct miss *m, int err)
 {
-	struct linger l = { .l_onoff = 1, .l_linger = 0 };
 	struct frame f;
 
-	if (m->fd >= 0) /* the peer sees a RST */
-		(void)sys_setsockopt(m->fd, SOL_SOCKET, SO_LINGER, &l,
-				     sizeof(l));
 	if (parked_syn(c, m, &f))
 		refuse(c, &f.key, ntohl(tcp_header(&f)->seq), err);
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/reset.h"
 #include "base/sys.h"
 
 #define HASH_SIZE	 (STAGE_MAX * 2)
@@ -73,13 +74,21 @@ int stage_init(struct stage *s, const struct siphash_key *key,
 	return 0;
 }
 
+/* turn_away() - Nobody takes an accepted connection: its peer is to hear that,
+ * and not that all was said */
+static void turn_away(int fd)
+{
+	reset_on_close(fd);
+	close(fd);
+}
+
 void stage_free(struct stage *s)
 {
 	if (!s->miss)
 		return;
 	for (unsigned i = 0; i < STAGE_MAX; i++)
 		if (s->miss[i].used && s->miss[i].fd >= 0)
-			close(s->miss[i].fd);
+			turn_away(s->miss[i].fd);
 	munmap(s->miss, STAGE_MAX * sizeof(*s->miss));
 	s->miss = NULL;
 	pool_free(&s->bufs);
@@ -342,7 +351,7 @@ void stage_release(struct stage *s, struct miss *m)
 
 	assert(m->used);
 	if (m->fd >= 0)
-		close(m->fd);
+		turn_away(m->fd);
 	if (m->given_fd >= 0)
 		close(m->given_fd);
 	if (m->buf != POOL_NONE)

@@ -170,7 +170,7 @@ bool stage_wait(struct stage *s, struct miss *m, uint64_t flow_id,
  * for Python again, for the answer may be another one by now */
 void stage_ask_again(struct stage *s, uint32_t i, uint64_t now);
 
-/* stage_release() - Free slot and buffer; closes @fd unless it is -1 */
+/* stage_release() - Free slot and buffer; resets @fd unless it is -1 */
 void stage_release(struct stage *s, struct miss *m);
 
 /* stage_expire() - Release misses past their deadline, some at a time; count

@@ -14,6 +14,7 @@ from passtpy.flow import Action
 from tests.datapath.conftest import Server
 from tests.datapath.guest import (
     Connection,
+    Decide,
     Frame,
     Guest,
     answer,
@@ -515,6 +516,18 @@ def test_inbound_connections_leave_no_window_behind(
         conn.fin()
         guest.expect("A")
     assert windows[-1] == windows[0]
+
+
+@pytest.mark.parametrize("decide", [later, answer(Action.DROP)], ids=["late", "drop"])
+def test_accepted_connection_that_nobody_takes_is_reset(
+    guest: Guest, server: Server, decide: Decide
+) -> None:
+    """An end in order would tell the client that the guest had nothing to say."""
+    client, _ = inbound(guest, server, decide=decide)
+    guest.wait_for(lambda: bool(guest.misses), "miss")
+    guest.advance(3)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
 
 
 def test_listener_decision_is_asked_with_both_addresses(
