@@ -29,6 +29,8 @@ COMMANDS = (
     "top",
     "explain",
     "rules",
+    "policy",
+    "pins",
     "ports",
     "stats",
     "log",
@@ -52,7 +54,7 @@ Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy passt [OPTION]...
        passtpy pesto [OPTION]... PATH
        passtpy slirp4netns [OPTION]... PID|PATH TAPNAME
-       passtpy ls|flows|top|explain|rules|ports|stats|log|capture|close
+       passtpy ls|flows|top|explain|rules|policy|pins|ports|stats|log|capture|close
        passtpy events|reload|stop
 
 The last two lines ask or change what is running: `passtpy flows --help`, and so on.

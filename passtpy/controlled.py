@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from passtpy import __version__
 from passtpy._native import COUNTER_MEANINGS, COUNTERS, Event
@@ -33,6 +33,7 @@ from passtpy.control.slirp import SlirpApi, SlirpConversation
 from passtpy.control.verb import Code, ControlError, Json, Later, Value
 from passtpy.control.verbs import METRICS, VERBS
 from passtpy.engine import Engine
+from passtpy.errors import PolicyError
 from passtpy.flow import FlowRecord, FlowState, FlowWhy, Pif, describe_flow, flows_in
 from passtpy.log import Log, LogLevel
 from passtpy.net.forwarding.listeners import Forwarding
@@ -40,6 +41,10 @@ from passtpy.net.namespace.guest import Guest
 from passtpy.policy.decide import Decider
 from passtpy.policy.explain import show_match, show_outcome
 from passtpy.policy.question import QuestionError, answer, read_question
+
+if TYPE_CHECKING:
+    from passtpy.egress.egress import Egress
+    from passtpy.policed import Policed
 
 _MOST_READERS: Final = 16  # of metrics: anybody who can connect may be one
 _SIDES: Final = {Pif.HOST: "HOST", Pif.SPLICE: "SPLICE"}
@@ -56,6 +61,7 @@ class Parts:
         decider: Decider,
         forwarding: Forwarding,
         log: Log,
+        policed: Policed | None,
         reload: Callable[[], None],
         stop: Callable[[], None],
     ) -> None:
@@ -65,6 +71,7 @@ class Parts:
         self.decider = decider
         self.forwarding = forwarding
         self.log = log
+        self.policed = policed
         self.reload = reload
         self.stop = stop
         self.started = time.time()
@@ -114,7 +121,10 @@ class DaemonInstance:
 
     def reload(self) -> Later:
         parts, later = self._parts, Later()
-        parts.reload()
+        try:
+            parts.reload()
+        except PolicyError as error:
+            raise ControlError(Code.CONFLICT, str(error)) from None
         later.settle(Value({"generation": parts.decider.generation}))
         return later
 
@@ -164,7 +174,7 @@ class DeciderRules:
     def listed(self) -> Sequence[RuleListed]:
         decider = self._parts.decider
         hits = decider.hits
-        return [
+        listed = [
             RuleListed(
                 each.id,
                 each.number,
@@ -176,15 +186,68 @@ class DeciderRules:
             )
             for each in decider.rules
         ]
+        if decider.egress is not None:
+            listed += _listed(decider.egress, len(listed))
+        return listed
 
     def explain(self, question: Question) -> Json:
         decider, view = self._parts.decider, self._parts.engine.view
         asked = question.origin, question.proto, question.src, question.dst
         try:
             miss = read_question(*asked, decider.guest, view)
+            return answer(decider, miss, question.name)
         except QuestionError as error:
             raise ControlError(Code.BAD_REQUEST, str(error), error.field) from None
-        return answer(decider, miss)
+
+
+def _listed(egress: Egress, before: int) -> Iterator[RuleListed]:
+    """Yield the rules of a policy as every list of rules shows them."""
+    from passtpy.egress.show import show_match
+
+    for number, (each, rule, place, hits) in enumerate(egress.listed(), before + 1):
+        match, outcome = show_match(rule), rule.effect.value
+        yield RuleListed(each, number, rule.name, match, outcome, place, hits)
+
+
+class PolicedPolicy:
+    """What the guest may reach."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def _policed(self) -> Policed:
+        policed = self._parts.policed
+        if policed is None:
+            text = "there is no policy: it was started without --policy and --allow"
+            raise ControlError(Code.NOT_FOUND, text)
+        return policed
+
+    def describe(self) -> Json:
+        policed = self._policed()
+        generation = self._parts.decider.generation
+        return policed.describe() | {"generation": generation}
+
+    def replace(self, text: str, files: Mapping[str, str]) -> Json:
+        policed = self._policed()
+        try:
+            policed.replace(text, files)
+        except PolicyError as error:
+            raise ControlError(Code.CONFLICT, str(error), "text") from None
+        generation = self._parts.decider.generation
+        count = len(policed.egress.policy.rules)
+        return {"generation": generation, "rules": count}
+
+    def pins(self) -> Iterator[Json]:
+        return self._policed().pins()
+
+    def questions(self) -> Iterator[Json]:
+        return self._policed().questions()
+
+    def answer(self, number: int, allow: bool, remember: bool) -> Json:
+        told = self._policed().answer(number, allow, remember)
+        if told is None:
+            raise ControlError(Code.NOT_FOUND, f"there is no question {number}", "id")
+        return told
 
 
 class ForwardingForwards:
@@ -397,6 +460,7 @@ class Control:
             logging=LogLevels(parts),
             events=self._feed.events,
             captures=self._captures,
+            policy=PolicedPolicy(parts),
         )
         verbs = (METRICS,) if kind == "metrics" else VERBS
         router = Router(verbs, owners, self._failed)

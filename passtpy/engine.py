@@ -41,7 +41,7 @@ from passtpy.services.facts import facts_from_view
 if TYPE_CHECKING:
     from passtpy.net.forwarding.multicast import Relay
     from passtpy.net.namespace.factory_client import SocketStock
-    from passtpy.policy.decide import Decider
+    from passtpy.policy.decide import Decider, Waiting
     from passtpy.resolving import Resolving
     from passtpy.services.registry import Services
 
@@ -67,6 +67,8 @@ _WRONG_VERDICT: Final = frozenset(
 _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 Watcher = Callable[[str, Event], None]  # name of the event, and the event
+Parked = Miss  # for those who hold one, and do not look into it
+Ask = Callable[[Parked, "Waiting"], None]  # who has a flow waits for an answer
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -127,6 +129,7 @@ class Engine:
         self._watcher: Watcher | None = None
         self._first_rules: tuple[Rule, ...] = ()  # before those of the view
         self._resolving: Resolving | None = None
+        self._ask: Ask | None = None
         self.set_log_level()
 
     def start(
@@ -197,6 +200,9 @@ class Engine:
         """
         self.view = view
         self._decider.replace((*self._first_rules, *rules_from_view(view)))
+        egress = self._decider.egress
+        if egress is not None and egress.look(view):
+            self._decider.renew()
         if open_flows == "recheck":
             self.recheck()
         self.tell_services(view)
@@ -223,6 +229,28 @@ class Engine:
         if not running:
             self._recheck_page()
 
+    def obey_policy(self) -> None:
+        """Decide after what egress says from now on, about open flows as well."""
+        egress = self._decider.egress
+        assert egress is not None
+        self._decider.renew()
+        if self._resolving is not None:
+            self._resolving.policy_changed()
+            answers = self.view.config.dns_server or egress.captures_dns
+            self.datapath.lift_dns = answers
+        self.recheck()
+
+    def ask_by(self, ask: Ask) -> None:
+        """Have flows about which somebody is to be asked wait there.
+
+        What is told of them later comes to carry_out().
+        """
+        self._ask = ask
+
+    def go_on(self) -> None:
+        """Run a turn soon: something was opened, or refused, between two."""
+        self._again()
+
     def refuse_connections(self) -> None:
         """Refuse every new TCP connection; what is open goes on."""
         self._first_rules = tuple(refuse_all(IPPROTO_TCP, "the daemon is ending"))
@@ -232,7 +260,9 @@ class Engine:
         """Let every question of the guest be answered here from now on."""
         self._resolving = resolving
         self._services.add(PuntKind.DNS, resolving.service)
-        self.datapath.lift_dns = True
+        egress = self._decider.egress
+        by_policy = egress is not None and egress.captures_dns
+        self.datapath.lift_dns = self.view.config.dns_server or by_policy
 
     def send(self, frame: bytes) -> None:
         """Send a frame to the guest, whenever."""
@@ -281,6 +311,8 @@ class Engine:
             counters |= self._stock.counters()
         if self._relay is not None:
             counters |= self._relay.counters()
+        if self._decider.egress is not None:
+            counters |= self._decider.egress.counters()
         log = {"log_lines_lost": self._log.lost, "log_failures": self._log.failures}
         counters["closed_by_policy"] = self._closed_by_policy
         return counters | self._failures | log
@@ -335,6 +367,15 @@ class Engine:
             self._failures["decide_failed"] += 1
             self._log.failure("decide.failed", error)
             verdict = DROP
+        if isinstance(verdict, Verdict):
+            self.carry_out(miss, verdict)
+        elif self._ask is not None:
+            self._ask(miss, verdict)
+        else:
+            self.carry_out(miss, _refused(verdict.verdict))
+
+    def carry_out(self, miss: Miss, verdict: Verdict) -> None:
+        """Make a flow of a miss, or refuse it."""
         if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
         else:

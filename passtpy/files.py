@@ -2,16 +2,24 @@
 """The files that the caller asked for: log, PID file, capture."""
 
 import os
+import time
 from contextlib import suppress
 from typing import Final
 
 from passtpy import __version__
 from passtpy.config.model import Config
 from passtpy.errors import SetupError
-from passtpy.log import Log, LogSetup, open_log
-from passtpy.sinks import StreamOutlet, Writer
+from passtpy.log import Log, LogSetup, journal_entry, open_log
+from passtpy.sinks import (
+    AppendOutlet,
+    JournalOutlet,
+    Outlet,
+    StreamOutlet,
+    Writer,
+)
 
 FILE_MODE: Final = 0o600
+JOURNALD: Final = "journald"  # for a file, where the journal is meant
 
 
 class Files:
@@ -22,6 +30,9 @@ class Files:
         self._pid_fd = _create("PID file", config.pid_file)
         self.pcap_fd = _create("capture file", config.pcap)
         self._stats: Writer | None = None
+        self._audit_file: AppendOutlet | None = None
+        self._audit = self._open_audit(config.audit)
+        self._to_journal = config.audit == JOURNALD
         for text in config.warnings:
             self.log.warning("config", text=text)
 
@@ -37,9 +48,44 @@ class Files:
         os.close(self._pid_fd)
         self._pid_fd = -1
 
+    def _open_audit(self, path: str | None) -> Writer | None:
+        if path is None:
+            return None
+        try:
+            if path == JOURNALD:
+                outlet: Outlet = JournalOutlet()
+            else:
+                outlet = self._audit_file = AppendOutlet(path)
+        except OSError as error:
+            raise SetupError(
+                f"Couldn't open audit file {path}: {error.strerror}"
+            ) from error
+        return Writer(outlet, _lost_to_journal if path == JOURNALD else _lost)
+
+    def audit(self, event: str, fields: dict[str, object]) -> None:
+        """Write a record to the audit, if there is one."""
+        if self._audit is None:
+            return
+        if self._to_journal:
+            line = journal_entry("info", event, fields)
+        else:
+            import json  # is there by now: isolation.imports()
+
+            head = {"time": round(time.time(), 3), "event": event}
+            line = json.dumps(head | fields, default=str)
+        self._audit.write("info", line)
+
+    def reopen(self) -> None:
+        """Write to the files that the names of log and audit mean from now on."""
+        self.log.reopen()
+        if self._audit_file is not None:
+            self._audit_file.reopen()
+
     def start_writing(self) -> None:
         """Write what was said until now, and everything from now on, by threads."""
         self.log.start_writing()
+        if self._audit is not None:
+            self._audit.start()
 
     def stats(self) -> Writer:
         """Return where --stats goes: standard error, log file or not."""
@@ -57,7 +103,17 @@ class Files:
             self.pcap_fd = -1
         if self._stats is not None:
             self._stats.close()
+        if self._audit is not None:
+            self._audit.close()
         self.log.close()
+
+
+def _lost(count: int) -> str:
+    return f'{{"event":"audit.lost","records":{count}}}'
+
+
+def _lost_to_journal(count: int) -> str:
+    return journal_entry("warning", "audit.lost", {"records": count})
 
 
 def _open_log(config: Config) -> Log:

@@ -11,8 +11,10 @@ is about it.
 import signal
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from passtpy.errors import PolicyError
 from passtpy.flow import FlowType
 from passtpy.log import Log
 from passtpy.net.kernel.signals import Signal, take_signals
@@ -57,7 +59,8 @@ class LifeCycle:
 
     def _on_signal(self, got: Signal) -> None:
         if got.number == signal.SIGHUP:
-            self._reload()
+            with suppress(PolicyError):  # the log has it
+                self._reload()
         elif got.number == signal.SIGUSR1:
             self._summarise()
         else:
@@ -71,8 +74,10 @@ class LifeCycle:
 
     def _reload(self) -> None:
         self._supervisor.reloading()
-        self._session.reload()
-        self._supervisor.ready(self._status)
+        try:
+            self._session.reload()
+        finally:
+            self._supervisor.ready(self._status)
 
     def _end(self, why: str) -> None:
         if self._drain_s and not self._draining:

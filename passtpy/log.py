@@ -210,6 +210,11 @@ def render_journal(_logger: object, level: str, event: EventDict) -> str:
     return "".join(f"{name}={_one_line(value)}\n" for name, value in fields.items())
 
 
+def journal_entry(level: str, event: str, fields: dict[str, object]) -> str:
+    """Return an entry of the journal that does not come through a log."""
+    return render_journal(None, level, {"time": 0.0, "event": event, **fields})
+
+
 def _one_line(value: object) -> str:
     text = str(value)
     return text if text.isprintable() else repr(text)

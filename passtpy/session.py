@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from passtpy.config.forwards import Forward
     from passtpy.controlled import Control
     from passtpy.datapath import Datapath, Records
+    from passtpy.egress.model import Policy
+    from passtpy.egress.source import PolicySource
     from passtpy.engine import Engine
     from passtpy.flow import FlowRecord
     from passtpy.net.following.follow import Follow
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from passtpy.net.machine.acceptor import Acceptor
     from passtpy.net.machine.unix_socket import MachineSocket
     from passtpy.net.namespace.factory_client import Factory
+    from passtpy.policed import Policed
     from passtpy.policy.decide import Decider
 
 EXIT_OK: Final = 0
@@ -114,11 +117,24 @@ class Session:
         self._sockets: ControlSockets | None = None
         self.obey(self.reload, lambda: self.stop(EXIT_OK))
         self._control: Control | None = None
+        self._source: PolicySource | None = None
+        self._policy: Policy | None = None
+        if config.has_policy:
+            self._read_policy()
+        self._policed: Policed | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[int] | None = None
+
+    def _read_policy(self) -> None:
+        from passtpy.egress.source import PolicySource
+
+        config = self._config
+        said = config.policy, config.policy_words, config.policy_mode
+        self._source = PolicySource(*said)
+        self._policy = self._source.load()
 
     def load_opening(self) -> None:
         """Import what open() needs, while a child prepares the namespace."""
@@ -209,12 +225,23 @@ class Session:
         self._engine = Engine(
             datapath, decider, services, view, log, stock=stock, relay=relay
         )
-        if config.dns_server:
+        self._decider, self._got = decider, got
+        self._govern(self._engine, decider)
+
+    def _govern(self, engine: Engine, decider: Decider) -> None:
+        """Let policy and resolver decide as well, if there are any."""
+        config, log, egress = self._config, self._files.log, None
+        if self._source is not None and self._policy is not None:
+            from passtpy.policed import Policed
+
+            given = self._source, self._policy
+            self._policed = Policed(*given, engine, decider, log, self._files.audit)
+            egress = self._policed.egress
+        if config.dns_server or egress is not None:
             from passtpy.resolving import Resolving
 
-            engine = self._engine
-            engine.answer_dns(Resolving(view, self._loop, engine.send))
-        self._decider, self._got = decider, got
+            view = engine.view
+            engine.answer_dns(Resolving(view, self.loop, engine.send, egress))
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
@@ -283,6 +310,7 @@ class Session:
             self._decider,
             self._forwarding,
             self._files.log,
+            self._policed,
             self._obeyed["reload"],
             self._obeyed["stop"],
         )
@@ -340,6 +368,8 @@ class Session:
         gc.freeze()  # what exists by now stays: collections need not look at it again
         gc.set_threshold(GC_THRESHOLD)
         self._engine.start(self.loop, self._tap_gone, self._early)
+        if self._policed is not None:
+            self._policed.start(self.loop)
         if self._factory is not None:
             self._factory.start(self.loop)
         if self._forwarding is not None:
@@ -377,9 +407,14 @@ class Session:
         self._obeyed = {"reload": reload, "stop": stop}
 
     def reload(self) -> None:
-        """Open the log file again by its name, and apply the policy to open flows."""
+        """Open log and audit again by their names, and apply the policy to open flows.
+
+        PolicyError: its file is wrong, and the policy of before goes on.
+        """
         assert self._engine is not None
-        self._files.log.reopen()
+        self._files.reopen()
+        if self._policed is not None:
+            self._policed.reload()
         self._engine.tell(self._engine.view, "recheck")
         self._files.log.info("reloaded")
 
@@ -433,6 +468,10 @@ class Session:
             self._follow.close()
         if self._forwarding is not None:
             self._forwarding.close()
+        if self._policed is not None:
+            self._policed.close()
+        elif self._source is not None:
+            self._source.close()
         if self._engine is not None:
             self._engine.stop()
         elif self._datapath is not None:

@@ -276,6 +276,40 @@ class FileOutlet:
         self._append(self._header + b"(older lines were discarded)\n" + tail)
 
 
+class AppendOutlet:
+    """Lines at the end of a file, all of which are kept."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, _FILE_FLAGS, FILE_MODE)
+        folder = os.path.dirname(path) or "."
+        self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._name = os.path.basename(path)
+        self._moved = False
+
+    def reopen(self) -> None:
+        """Write to what the name means by the next line. Called by any thread."""
+        self._moved = True
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Append lines."""
+        if self._moved:
+            self._moved = False
+            with suppress(OSError):  # then the old file gets them
+                fd = os.open(self._name, _FILE_FLAGS, FILE_MODE, dir_fd=self._folder)
+                os.close(self._fd)
+                self._fd = fd
+        data = memoryview(_lines(records))
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def close(self) -> None:
+        """Flush to the disk and close."""
+        with suppress(OSError):  # a pipe has no disk
+            os.fsync(self._fd)
+        os.close(self._fd)
+        os.close(self._folder)
+
+
 class SyslogOutlet:
     """Lines to the system log, for a daemon that has no other place."""
 

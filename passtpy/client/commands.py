@@ -5,12 +5,12 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from passtpy.client.command import Arg, Command
 from passtpy.client.connect import Client, ClientError, WrongUse, choose, instances
-from passtpy.client.show import count, duration, endpoint, size, table, width
+from passtpy.client.show import count, duration, endpoint, out, size, table, width
 from passtpy.control.verb import MAX_DIGITS
 
 FOLLOW_S: Final = 1.0
@@ -19,13 +19,6 @@ MOST_DELAY_S: Final = 86400
 
 def _arg(*names: str, help: str, words: tuple[str, ...] = (), **options: Any) -> Arg:
     return Arg(names, help, options, words)
-
-
-def out(lines: Iterable[str]) -> None:
-    """Print lines."""
-    for line in lines:
-        sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _client(args: Namespace) -> Client:
@@ -178,11 +171,28 @@ def show_explanation(told: dict[str, Any]) -> Iterator[str]:
     if told.get("rule"):
         rule = told["rule"]
         yield f"rule:      {rule['id']}  {rule['match']}  ({rule['why']})"
+    if told.get("policy"):
+        said = told["policy"]
+        yield f"policy:    {said['action']}, {said['why']}"
+        if said["mode"] == "observe":
+            yield "mode:      observe: it would pass, and be told"
     for side in ("guest", "host", "namespace"):
         if told.get(side):
             yield f"{side + ':':10} {told[side]}"
     for near in told.get("nearly", ()):
         yield f"not rule {near['id']}: {near['because']}"
+
+
+def _policy(args: Namespace) -> int:
+    from passtpy.client.policy import run_policy
+
+    return run_policy(args)
+
+
+def _pins(args: Namespace) -> int:
+    from passtpy.client.policy import run_pins
+
+    return run_pins(args)
 
 
 def _explain(args: Namespace) -> int:
@@ -192,6 +202,7 @@ def _explain(args: Namespace) -> int:
     dst = names.resolve(args.dst, args.src, args.proto != "icmp")
     src = args.src and names.resolve(args.src, dst, needs_port=False)
     query = {"dst": dst, "src": src, "proto": args.proto, "from": args.origin}
+    query["name"] = next((t["name"] for t in names.told if args.dst != dst), None)
     if args.command_line:
         from passtpy.client.offline import explain_offline
 
@@ -382,6 +393,26 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command("rules", "list the policy", _rules, follows=True),
+    Command(
+        "policy",
+        "show, check, test or replace what a guest may reach",
+        _policy,
+        (
+            _arg(
+                "action",
+                nargs="?",
+                default="show",
+                choices=("show", "check", "test", "reload"),
+                help="what to do",
+            ),
+            _arg(
+                "what",
+                nargs="*",
+                help="check FILE; test FILE tcp NAME:PORT; reload [FILE]",
+            ),
+        ),
+    ),
+    Command("pins", "list the addresses that names were told for", _pins),
     Command(
         "ports",
         "list, add or remove forwarded ports",

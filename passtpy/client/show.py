@@ -13,6 +13,13 @@ _LEAST_COLUMN = 6  # a column that is narrower than this says nothing
 _TIMES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
+def out(lines: Iterable[str]) -> None:
+    """Print lines."""
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def size(count: float) -> str:
     """Return `999B`, `1.5kB`, `12MB`: three digits at the most."""
     for unit in _SIZES:

@@ -148,6 +148,9 @@ class Draft:
             implied["one_off"] = True
         if self.fields.get("splice_only"):
             implied["dns_enabled"] = False
+        said = ("policy", "policy_words", "policy_mode")
+        if self.fields.get("audit") and not any(map(self.fields.get, said)):
+            raise ConfigError("--audit needs --policy, --allow or --deny")
         if spawns:
             implied["foreground"] = True
         elif self.fields.get("stats") and not self.fields.get("foreground"):
@@ -231,6 +234,16 @@ def add_dns_record(draft: Draft, value: str) -> None:
     known: tuple[ZoneEntry, ...] = draft.fields.get("dns_records") or ()
     records = (*known, read_entry(value))
     draft.fields.update(dns_records=records, dns_server=True)
+
+
+def policy_word(action: str) -> Setter:
+    """Return a setter that adds a rule; egress/ reads it, which few ever load."""
+
+    def add_word(draft: Draft, value: str) -> None:
+        words: tuple[tuple[str, str], ...] = draft.fields.get("policy_words", ())
+        draft.fields["policy_words"] = (*words, (action, value))
+
+    return add_word
 
 
 def set_search(draft: Draft, value: str) -> None:

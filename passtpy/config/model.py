@@ -155,6 +155,11 @@ class Config:
     map_guest_addr6: IPv6Address | None = None
     made_up: tuple[IPv4Network | IPv6Network, ...] = ()  # nothing is there but us
 
+    policy: str | None = None  # file that says what the guest may reach
+    policy_words: tuple[tuple[str, str], ...] = ()  # of --allow and --deny, in order
+    policy_mode: str | None = None
+    audit: str | None = None  # file for refusals, or "journald"
+
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
     dns_enabled: bool = True
     dns_server: bool = False  # we answer every question ourselves
@@ -177,6 +182,12 @@ class Config:
     host_lo_to_ns_lo: bool = False
     preserve_source: bool = False
     freebind: bool = False
+
+    @property
+    def has_policy(self) -> bool:
+        """Tell whether anything is said about what the guest may reach."""
+        said = self.policy, self.policy_words, self.policy_mode
+        return any(said)
 
     @property
     def for_machine(self) -> bool:

@@ -17,6 +17,7 @@ G_NS = "Namespaces"
 G_VM = "Virtual machines"
 G_ADDR = "Interfaces and addresses"
 G_MAP = "Protocols and address mapping"
+G_POLICY = "What the guest may reach"
 G_GUEST = "What the guest is told"
 G_PORTS = "Port forwarding"
 

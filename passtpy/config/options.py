@@ -5,10 +5,10 @@ An option that does nothing has no row, unless callers say it and need not know 
 it is refused as unrecognized, which is how they find out what a version can do.
 """
 
-from passtpy.config import options_net, options_run
+from passtpy.config import options_net, options_policy, options_run
 from passtpy.config.option import Option
 
-OPTIONS: tuple[Option, ...] = options_run.ROWS + options_net.ROWS
+OPTIONS: tuple[Option, ...] = options_run.ROWS + options_net.ROWS + options_policy.ROWS
 
 _PORT_LISTS = """\
 [ADDR][%IFNAME]/ and a comma-separated list of

@@ -340,6 +340,13 @@ def read_log_format(text: str) -> LogFormat:
     return LogFormat(text)
 
 
+def read_policy_mode(text: str) -> str:
+    """Read --policy-mode."""
+    if text not in ("enforce", "observe"):
+        raise ConfigError(f"Invalid --policy-mode: {text}")
+    return text
+
+
 def read_udp_filter(text: str) -> UdpFilter:
     """Read --udp-filter."""
     try:

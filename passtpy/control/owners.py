@@ -50,6 +50,7 @@ class Question:
     proto: str
     src: str | None
     dst: str
+    name: str | None = None  # that the guest asked for to get `dst`
 
 
 class Rules(Protocol):
@@ -87,6 +88,20 @@ class Instance(Protocol):
     def stop(self) -> Value: ...
 
 
+class PolicyOwner(Protocol):
+    """What the guest may reach; ControlError where there is no policy."""
+
+    def describe(self) -> Json: ...
+
+    def replace(self, text: str, files: Mapping[str, str]) -> Json: ...
+
+    def pins(self) -> Iterator[Json]: ...
+
+    def questions(self) -> Iterator[Json]: ...
+
+    def answer(self, number: int, allow: bool, remember: bool) -> Json: ...
+
+
 @record
 class Owners:
     """Everybody who is asked."""
@@ -98,3 +113,4 @@ class Owners:
     logging: Logging
     events: Events
     captures: Captures
+    policy: PolicyOwner

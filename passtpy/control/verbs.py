@@ -19,6 +19,7 @@ from passtpy.control.flows import chosen, listing
 from passtpy.control.forwards import Listed, with_rules, without_rules
 from passtpy.control.metrics import MEDIA_TYPE, metrics
 from passtpy.control.owners import Owners, Question
+from passtpy.control.policy_verbs import POLICY_VERBS
 from passtpy.control.verb import (
     Arguments,
     Code,
@@ -126,6 +127,7 @@ def explain(owners: Owners, args: Arguments) -> Reply:
         args.get("proto", "tcp"),
         args.get("src"),
         args["dst"],
+        args.get("name"),
     )
     return Value(owners.rules.explain(question))
 
@@ -433,6 +435,11 @@ VERBS: tuple[Verb[Owners], ...] = (
                 "where it begins; guest unless said",
                 choices=("guest", "host", "namespace"),
             ),
+            Param(
+                "name",
+                Kind.TEXT,
+                "name that the guest asked for; unless said, those of the pins",
+            ),
         ),
     ),
     Verb(
@@ -544,6 +551,7 @@ VERBS: tuple[Verb[Owners], ...] = (
         stop_captures,
         (Param("id", Kind.INTEGER, "id of the one to end; else all are", least=1),),
     ),
+    *POLICY_VERBS,
     Verb(
         "log",
         "PUT",

@@ -84,6 +84,7 @@ class Matcher:
         self._tree: dict[str, Any] = {}
         self._found: dict[str, tuple[int, ...]] = {}
         self._any_name: list[int] = []  # lines by which any name may be asked
+        self._internet: list[int] = []  # those that match all of the internet
         self.lines: list[Line] = []
         claims: list[tuple[Span, _Claim]] = []
         for number, rule in enumerate(rules):
@@ -99,7 +100,7 @@ class Matcher:
         self.lines.append(line)
         if not rule.to:
             everywhere = _Claim(plain, EVERYWHERE if refuses else INTERNET)
-            self._any_name.append(plain)
+            self._internet.append(plain)
             yield EVERYTHING4, everywhere
             yield EVERYTHING6, everywhere
         for span in targets.spans:
@@ -118,7 +119,7 @@ class Matcher:
         self, each: Sets, plain: int, line: Line
     ) -> Iterator[tuple[Span, _Claim]]:
         if each is Sets.INTERNET:
-            self._any_name.append(plain)
+            self._internet.append(plain)
             yield EVERYTHING4, _Claim(plain, INTERNET)
             yield EVERYTHING6, _Claim(plain, INTERNET)
         elif each is Sets.RESOLVER:
@@ -173,15 +174,17 @@ class Matcher:
             found += node.get(_HERE, ())
         return tuple(sorted(set(found)))
 
-    def piece(self, address: bytes) -> Piece:
-        """Return what is known of an address."""
+    def piece(self, address: bytes | None) -> Piece:
+        """Return what is known of an address; None: of one anywhere on the internet."""
+        if address is None:
+            return Piece(None, tuple(self._internet))
         starts, pieces = (
             self._pieces4 if address.startswith(V4_PREFIX) else self._pieces6
         )
         return pieces[bisect_right(starts, address) - 1]
 
     def find(
-        self, address: bytes, port: int, proto: int, names: Iterable[str] = ()
+        self, address: bytes | None, port: int, proto: int, names: Iterable[str] = ()
     ) -> tuple[Line | None, Zone]:
         """Return the first line that matches a flow, and the zone that it goes to."""
         zone, numbers = self.piece(address)
@@ -207,7 +210,7 @@ class Matcher:
 
         One that refuses some flows only does not: what it leaves may be allowed.
         """
-        for number in sorted({*self.by_name(name), *self._any_name}):
+        for number in sorted({*self.by_name(name), *self._any_name, *self._internet}):
             line = self.lines[number]
             if line.effect not in REFUSING or line.is_plain:
                 return line

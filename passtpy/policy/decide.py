@@ -8,9 +8,11 @@ the first candidate that matches is the first rule of the list that matches. Who
 wants to know what would be decided, and why, asks the same compiled list.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
 from passtpy.config.guest_addresses import GuestAddresses
@@ -31,6 +33,9 @@ from passtpy.policy.rules import (
     ToHost,
 )
 from passtpy.record import replace
+
+if TYPE_CHECKING:
+    from passtpy.egress.egress import Egress, Ruling
 
 # Whole-byte prefixes of an inany; one network is at most 128 of them.
 Prefixes = tuple[bytes, ...]
@@ -62,6 +67,13 @@ class _Compiled(NamedTuple):
     port: int | None
     make: Make
     listed: Listed
+
+
+class Waiting(NamedTuple):
+    """A flow about which somebody is to be asked, and its verdict if it may pass."""
+
+    verdict: Verdict
+    ruling: Ruling
 
 
 class Origin(NamedTuple):
@@ -349,6 +361,7 @@ class Decider:
         self.guest = guest if guest is not None else GuestAddresses()
         self._source_towards = source_towards
         self.generation = 0
+        self.egress: Egress | None = None
         self.rules: tuple[Listed, ...] = ()
         self._ids = RuleIds()
         self._hits = {NO_RULE: 0}
@@ -361,10 +374,23 @@ class Decider:
         """
         if self.generation and tuple(rules) == tuple(each.rule for each in self.rules):
             return
-        self.generation = self.generation % (_GENERATIONS - 1) + 1
         self.rules = self._ids.list(rules)
         ids = (NO_RULE, *(each.id for each in self.rules))
         self._hits = {each: self._hits.get(each, 0) for each in ids}
+        self.renew()
+
+    def guard(self, egress: Egress) -> None:
+        """Ask this as well about whatever goes from the guest to the host."""
+        self.egress = egress
+        self.renew()
+
+    def ids_besides(self) -> RuleIds:
+        """Return what gives ids that none of ours will have."""
+        return RuleIds(self._ids.numbers)
+
+    def renew(self) -> None:
+        """Begin another generation: what decides has changed."""
+        self.generation = self.generation % (_GENERATIONS - 1) + 1
         self._no_rule = _refusal(Origin(NO_RULE, self.generation))
         self._makers: dict[int, Make] = {}
         # Filled on demand: a rule for a thousand listeners costs nothing until
@@ -376,8 +402,12 @@ class Decider:
         """Return how often each rule decided, by its id; NO_RULE: none matched."""
         return dict(self._hits)
 
-    def decide(self, miss: MissLike) -> Verdict:
-        """Return the verdict of the first matching rule, and remember the guest."""
+    def decide(self, miss: MissLike) -> Verdict | Waiting:
+        """Return the verdict of the first matching rule, and remember the guest.
+
+        Where a policy has been set and the flow goes from the guest to the host, it is
+        the policy's.
+        """
         if miss.pif == Pif.TAP:
             self.guest.observe(miss.eaddr)
         found = self._find(miss)
@@ -385,12 +415,62 @@ class Decider:
             self._hits[NO_RULE] += 1
             return self._no_rule
         self._hits[found.listed.id] += not miss.again
-        return found.make(miss)
+        verdict = found.make(miss)
+        if self.egress is None or not goes_out(verdict):
+            return verdict
+        ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
+        return self._under(verdict, ruling)
 
-    def judge(self, miss: MissLike) -> Verdict:
-        """Return what decide() would, without counting or remembering anything."""
+    def judge(
+        self,
+        miss: MissLike,
+        at_ns: int | None = None,
+        names: tuple[str, ...] | None = None,
+    ) -> Verdict:
+        """Return what decide() would, without counting or remembering anything.
+
+        `at_ns`: when a flow began that is open; `names`: those that its target has.
+        What somebody is to be asked about passes.
+        """
+        verdict = self.where(miss)
+        ruling = self.ruling(miss.proto, verdict, at_ns, names)
+        if self.egress is None or ruling is None:
+            return verdict
+        judged = self._under(verdict, self.egress.enforced(ruling))
+        return judged.verdict if isinstance(judged, Waiting) else judged
+
+    def where(self, miss: MissLike) -> Verdict:
+        """Return where a flow goes, if it may, without counting it."""
         found = self._find(miss)
         return self._no_rule if found is None else found.make(miss)
+
+    def ruling(
+        self,
+        proto: int,
+        verdict: Verdict,
+        at_ns: int | None = None,
+        names: tuple[str, ...] | None = None,
+    ) -> Ruling | None:
+        """Return what the policy says of a flow with this verdict, if it has a say."""
+        if self.egress is None or not goes_out(verdict):
+            return None
+        return self.egress.judge(verdict.eaddr, verdict.eport, proto, at_ns, names)
+
+    def refuse(self, ruling: Ruling) -> Verdict:
+        """Return the verdict of a ruling that refuses."""
+        action = Action.DROP if ruling.effect == "drop" else Action.REJECT
+        by = Origin(ruling.rule, self.generation)
+        return _refusal(by)._replace(action=action)
+
+    def _under(self, verdict: Verdict, ruling: Ruling) -> Verdict | Waiting:
+        """Return what a ruling makes of the verdict that there would be without."""
+        allowed = verdict._replace(rule=ruling.rule or verdict.rule)
+        match ruling.effect:
+            case "allow":
+                return allowed
+            case "ask":
+                return Waiting(allowed, ruling)
+        return self.refuse(ruling)
 
     def find(self, miss: MissLike) -> Listed | None:
         """Return the rule that `miss` would hit, without counting it."""
@@ -458,6 +538,11 @@ class Decider:
                 listed.rule, by, self.guest, self._source_towards
             )
         return made
+
+
+def goes_out(verdict: Verdict) -> bool:
+    """Tell whether a flow would reach something by a socket of the host."""
+    return verdict.pif == Pif.HOST and verdict.action in (Action.FORWARD, Action.SPLICE)
 
 
 def _key(miss: MissLike) -> Key:

@@ -137,9 +137,11 @@ class Explanation:
     nearly: tuple[tuple[Listed, str], ...]
 
 
-def explain_miss(decider: Decider, miss: MissLike) -> Explanation:
+def explain_miss(
+    decider: Decider, miss: MissLike, names: tuple[str, ...] | None = None
+) -> Explanation:
     """Ask the list that decides, without counting: what would become of this flow?"""
-    verdict = decider.judge(miss)
+    verdict = decider.judge(miss, names=names)
     asked = Ends(miss.eaddr, miss.eport, miss.oaddr, miss.oport)
     seen = {Pif(miss.pif): asked}
     if verdict.action in (Action.FORWARD, Action.SPLICE):

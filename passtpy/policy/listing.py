@@ -6,7 +6,8 @@ counters know it by its id: that stays for as long as an equal rule is listed, a
 other rule ever gets it. One allocator hands ids out to whatever is a rule.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import count
 from typing import Final, NamedTuple
 
 from passtpy.policy.rules import Rule
@@ -23,27 +24,30 @@ class Listed(NamedTuple):
 
 
 class RuleIds:
-    """Hands out ids, and remembers whose they are while their rules are listed."""
+    """Hands out ids, and remembers whose they are while their rules are listed.
 
-    def __init__(self) -> None:
-        self._next = NO_RULE + 1
+    Lists whose ids must not be mixed up take them from the same `numbers`.
+    """
+
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        self.numbers = count(NO_RULE + 1) if numbers is None else numbers
         # Of equal rules, of which one at most is ever reached, the nth keeps its own.
-        self._known: dict[tuple[Rule, int], int] = {}
+        self._known: dict[tuple[Hashable, int], int] = {}
 
-    def list(self, rules: Sequence[Rule]) -> tuple[Listed, ...]:
-        """Return these rules with their ids; rules not among them lose theirs."""
-        known: dict[tuple[Rule, int], int] = {}
-        met: dict[Rule, int] = {}
-        listed = []
-        for number, rule in enumerate(rules, start=1):
+    def give(self, rules: Sequence[Hashable]) -> tuple[int, ...]:
+        """Return an id for each of these; rules not among them lose theirs."""
+        known: dict[tuple[Hashable, int], int] = {}
+        met: dict[Hashable, int] = {}
+        given = []
+        for rule in rules:
             key = rule, met.get(rule, 0)
             met[rule] = key[1] + 1
-            known[key] = self._known.get(key) or self._take()
-            listed.append(Listed(known[key], number, rule))
+            known[key] = self._known.get(key) or next(self.numbers)
+            given.append(known[key])
         self._known = known
-        return tuple(listed)
+        return tuple(given)
 
-    def _take(self) -> int:
-        taken = self._next
-        self._next += 1
-        return taken
+    def list(self, rules: Sequence[Rule]) -> tuple[Listed, ...]:
+        """Return these rules with their ids, and their places."""
+        both = zip(self.give(rules), rules, strict=True)
+        return tuple(Listed(each, n, rule) for n, (each, rule) in enumerate(both, 1))

@@ -125,9 +125,13 @@ def _listener(
     return -1
 
 
-def answer(decider: Decider, miss: FlowMiss) -> dict[str, Any]:
-    """Return what would become of a flow, for programs."""
-    found = explain_miss(decider, miss)
+def answer(decider: Decider, miss: FlowMiss, name: str | None = None) -> dict[str, Any]:
+    """Return what would become of a flow, for programs.
+
+    `name`: what the guest asked for to know where it goes.
+    """
+    names = None if name is None else _names(name)
+    found = explain_miss(decider, miss, names)
     told: dict[str, Any] = {"action": found.action.name.lower()}
     if found.listed is not None:
         rule = found.listed.rule
@@ -143,6 +147,20 @@ def answer(decider: Decider, miss: FlowMiss) -> dict[str, Any]:
         {"id": listed.id, "because": f"its {condition} differs"}
         for listed, condition in found.nearly
     ]
+    ruling = decider.ruling(miss.proto, decider.where(miss), names=names)
+    if decider.egress is not None and ruling is not None:
+        from passtpy.egress.show import show_ruling
+
+        told["policy"] = show_ruling(decider.egress, ruling)
     if found.action in (Action.DROP, Action.REJECT):
         told["refused"] = True
     return told
+
+
+def _names(name: str) -> tuple[str, ...]:
+    from passtpy.egress.names import NameFault, normalise
+
+    try:
+        return (normalise(name),)
+    except NameFault as fault:
+        raise QuestionError("name", str(fault)) from None

@@ -19,4 +19,4 @@ def recheck(
     """
     for flow in flows:
         if flow.generation != decider.generation:
-            yield flow.flow_id, decider.judge(flow.miss)
+            yield flow.flow_id, decider.judge(flow.miss, flow.created_ns)

@@ -36,6 +36,7 @@ PYTHON_FLOORS = (
     {"net", "control", "isolation", "files"},
     {"datapath", "resolving"},
     {"engine"},
+    {"policed"},
     {"controlled"},
     {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},
 )

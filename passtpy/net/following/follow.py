@@ -60,7 +60,7 @@ RETRY_S: Final = 1.0  # after a change that failed; doubled each time
 RETRY_MAX_S: Final = 60.0
 _FLOWS: Final = 256  # flows looked at between turns
 _SHOWN: Final = 8  # addresses in one line
-_UNTOLD: Final = ("guests", "choices")  # `addresses` in the log has them already
+_UNTOLD: Final = ("guests", "choices", "own")  # `addresses` in the log has them already
 
 
 class EngineLike(Protocol):
@@ -235,7 +235,7 @@ class Follow:
         v4 = self._with_patience("4", old.v4, v4)
         v6 = self._with_patience("6", old.v6, v6)
         families = with_local(self._config, network, v4, v6)
-        return assemble(self._config, *families)
+        return assemble(self._config, network, *families)
 
     def _with_patience(self, key: str, old: Family, new: Family) -> Family:
         """Return `new`, but `old` for a while when the family seems to be lost."""

@@ -118,7 +118,7 @@ def make_plan(config: Config, network: HostNetwork) -> Plan:
     v4, v6 = choose(config, network)
     if not v4.present and not v6.present and config.interface is not None:
         raise ConfigError("External interface not usable")
-    return assemble(config, *with_local(config, network, v4, v6))
+    return assemble(config, network, *with_local(config, network, v4, v6))
 
 
 def choose(
@@ -145,11 +145,13 @@ def with_local(
     return v4, v6
 
 
-def assemble(config: Config, v4: Family, v6: Family) -> Plan:
+def assemble(config: Config, network: HostNetwork, v4: Family, v6: Family) -> Plan:
     """Return the plan that these two families make."""
     named = v4.link or v6.link
     ifname = config.ns_ifname or (named.name if named else FALLBACK_IFNAME)
-    return Plan(v4, v6, ifname, _host_info(config, v4, v6))
+    own = (each.address.ip for each in network.addresses) if config.has_policy else ()
+    host = replace(_host_info(config, v4, v6), own=frozenset(own))
+    return Plan(v4, v6, ifname, host)
 
 
 def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:

@@ -81,6 +81,20 @@ class Daemon:
             raise ControlError(Code.BAD_REQUEST, "x is no address", "dst")
         return {"asked": [question.origin, question.proto, question.src, question.dst]}
 
+    def replace(self, text: str, files: Mapping[str, str]) -> Json:
+        if text == "wrong":
+            raise ControlError(Code.CONFLICT, "p:1:1: expected", "text")
+        return {"generation": 5, "rules": len(files)}
+
+    def pins(self) -> Iterator[Json]:
+        yield {"address": "198.51.100.1", "name": "a.example", "seconds": 7}
+
+    def questions(self) -> Iterator[Json]:
+        yield {"question": 3, "to": "a.example"}
+
+    def answer(self, number: int, allow: bool, remember: bool) -> Json:
+        return {"question": number, "allow": allow, "remember": remember}
+
     def level(self) -> str:
         return self.said
 
@@ -96,7 +110,7 @@ class Asker:
         it: Any = self.daemon
         self.packets = Packets()
         captures = Captures(self.packets)
-        self.owners = Owners(it, it, it, self.forwards, it, self.events, captures)
+        self.owners = Owners(it, it, it, self.forwards, it, self.events, captures, it)
 
         def failed(at: str, error: Exception) -> None:
             raise error
@@ -292,6 +306,30 @@ def test_lines_are_where_the_table_says(asker: Asker, verb: Verb[Owners]) -> Non
     args = {"dst": "192.0.2.1:80"} if verb.name == "explain" else {}
     answer = verb.run(asker.owners, args)
     assert verb.lines is isinstance(answer, Lines | Stream)
+
+
+def test_a_policy_is_sent_with_the_files_that_it_includes(asker: Asker) -> None:
+    body = {"text": "version = 1", "files": {"a": "x.example"}}
+    assert asker.ask("PUT", "/v1/policy", body) == (200, {"generation": 5, "rules": 1})
+    status, told = asker.ask("PUT", "/v1/policy", {"text": "wrong"})
+    assert (status, told["error"]["message"]) == (409, "p:1:1: expected")
+    status, told = asker.ask("PUT", "/v1/policy", {"text": "", "files": {"a": 1}})
+    assert (status, told["error"]["field"]) == (400, "files")
+
+
+def test_pins_come_line_by_line(asker: Asker) -> None:
+    (pin,) = asker.lines("GET", "/v1/policy/pins")
+    assert pin["name"] == "a.example"
+
+
+def test_a_question_is_answered_by_its_number(asker: Asker) -> None:
+    status, told = asker.ask("GET", "/v1/policy/questions")
+    assert told == {"questions": [{"question": 3, "to": "a.example"}]}
+    body = {"answer": "allow", "remember": True}
+    status, told = asker.ask("POST", "/v1/policy/questions/3", body)
+    assert told == {"question": 3, "allow": True, "remember": True}
+    status, _ = asker.ask("POST", "/v1/policy/questions/3", {"answer": "perhaps"})
+    assert status == 400
 
 
 def test_events_are_a_stream(asker: Asker) -> None:

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A policy at work: joins what decides, the engine that obeys, and whoever is told.
+
+It reads the policy again when it is told to, has flows wait about which somebody is to
+be asked, and tells refusals to the log and to the audit file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from passtpy.addr import from_inany
+from passtpy.egress.answers import Open
+from passtpy.egress.audit import WINDOW_NS, Audit, Fields
+from passtpy.egress.egress import Egress, Refused
+from passtpy.egress.model import Effect, Policy
+from passtpy.egress.show import show_policy
+from passtpy.egress.source import PolicySource
+from passtpy.egress.zones import surroundings_from_view
+from passtpy.errors import PolicyError
+from passtpy.flow import PROTO_NAMES
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from passtpy.engine import Engine, Parked
+    from passtpy.log import Log
+    from passtpy.policy.decide import Decider, Waiting
+
+_MOST_WAITING: Final = 256  # flows; the stage has more places
+_NS: Final = 1e9
+
+Write = Callable[[str, Fields], None]  # to the audit
+
+
+class Policed:
+    """The policy of a running daemon."""
+
+    def __init__(
+        self,
+        source: PolicySource,
+        policy: Policy,
+        engine: Engine,
+        decider: Decider,
+        log: Log,
+        write: Write | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._source = source
+        self._engine = engine
+        self._decider = decider
+        self._log = log
+        self._write = write
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        around = surroundings_from_view(engine.view)
+        self.egress = Egress(policy, around, decider.ids_besides().give, clock)
+        self._audit = Audit(self._tell)
+        self._waiting: dict[int, list[tuple[Parked, Waiting]]] = {}  # by question
+        self.egress.watchers.append(self._refused)
+        decider.guard(self.egress)
+        engine.ask_by(self._ask)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have time pass, from now on."""
+        self._loop = loop
+
+    def close(self) -> None:
+        """Tell what was counted, and leave the files."""
+        self._audit.flush()
+        self._source.close()
+
+    def reload(self) -> None:
+        """Read the policy again; PolicyError: it is wrong, and the old one stays."""
+        self._take(self._source.load)
+
+    def replace(self, text: str, files: Mapping[str, str]) -> None:
+        """Decide after a policy that somebody sent; PolicyError as above."""
+        self._take(lambda: self._source.load_sent(text, files))
+
+    def _take(self, load: Callable[[], Policy]) -> None:
+        try:
+            policy = load()
+        except PolicyError as error:
+            self._log.error("policy.wrong", text=str(error))
+            raise
+        self.egress.replace(policy)
+        self._engine.obey_policy()
+        count, generation = len(policy.rules), self._decider.generation
+        self._log.info("policy.loaded", rules=count, generation=generation)
+
+    # Refusals
+
+    def _refused(self, refused: Refused) -> None:
+        begins = self._audit.take(refused, self._clock())
+        if begins and self._loop is not None:
+            self._loop.call_later(WINDOW_NS / _NS, self._audit.flush)
+
+    def _tell(self, fields: Fields) -> None:
+        self._log.info("policy.refused", **fields)
+        if self._write is not None:
+            self._write("policy.refused", fields)
+
+    # Questions
+
+    def _ask(self, miss: Parked, waiting: Waiting) -> None:
+        """Have a flow wait, and ask about it unless somebody has been asked."""
+        target, port = waiting.verdict.eaddr, waiting.verdict.eport
+        asked = self.egress.question(miss, target, port)
+        seconds = self.egress.policy.ask_s
+        until = self._clock() + seconds * int(_NS)
+        question = self.egress.answers.ask(asked, until)
+        flows = (
+            [] if question is None else self._waiting.setdefault(question.number, [])
+        )
+        if question is None or len(flows) >= _MOST_WAITING:
+            self._refuse(miss, waiting, self.egress.policy.default)
+            return
+        if not flows:
+            self._log.warning("policy.asked", **describe(question))
+            if self._loop is not None:
+                self._loop.call_later(seconds, self._expire)
+        flows.append((miss, waiting))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the policy says, for programs."""
+        return {"file": self._source.path, **show_policy(self.egress)}
+
+    def pins(self) -> Iterator[dict[str, Any]]:
+        """Yield the pins that hold, for programs."""
+        now = self._clock()
+        for pin in list(self.egress.pins.listed(now)):
+            yield {
+                "address": str(from_inany(pin.address)),
+                "name": pin.name,
+                "seconds": int((pin.expires_ns - now) / _NS),
+            }
+
+    def questions(self) -> Iterator[dict[str, Any]]:
+        """Yield the questions that wait, for programs."""
+        for question in self.egress.answers.open():
+            flows = len(self._waiting.get(question.number, ()))
+            yield describe(question) | {"flows": flows}
+
+    def answer(self, number: int, allow: bool, remember: bool) -> dict[str, Any] | None:
+        """Let the flows that wait for an answer pass, or refuse them; None: no such.
+
+        `remember`: whatever is like them, too, as long as the rule stays. Otherwise it
+        holds for those that wait, and as long as their clients try again.
+        """
+        question = self.egress.answers.take(number)
+        if question is None:
+            return None
+        effect = Effect.ALLOW if allow else Effect.REJECT
+        self.egress.answers.remember(question.asked, effect)
+        if not remember and self._loop is not None:
+            forget = self.egress.answers.forget
+            self._loop.call_later(self.egress.policy.ask_s, forget, question.asked)
+        self._settle(question, effect)
+        return describe(question) | {"answer": "allow" if allow else "deny"}
+
+    def _settle(self, question: Open, effect: Effect) -> None:
+        for miss, waiting in self._waiting.pop(question.number, ()):
+            if effect is Effect.ALLOW:
+                self._engine.carry_out(miss, waiting.verdict)
+            else:
+                self._refuse(miss, waiting, effect)
+        self._engine.go_on()
+
+    def _refuse(self, miss: Parked, waiting: Waiting, effect: Effect) -> None:
+        if effect is not Effect.DROP:
+            effect = Effect.REJECT
+        ruling = waiting.ruling._replace(effect=effect)
+        end = waiting.verdict.eaddr, waiting.verdict.eport
+        self.egress.refused(miss, *end, ruling)
+        self._engine.carry_out(miss, self._decider.refuse(ruling))
+
+    def _expire(self) -> None:
+        for question in self.egress.answers.expired(self._clock()):
+            self._settle(question, self.egress.policy.default)
+
+
+def describe(question: Open) -> dict[str, Any]:
+    """Return what a question says."""
+    asked = question.asked
+    return {
+        "question": question.number,
+        "proto": PROTO_NAMES[asked.proto],
+        "to": asked.where,
+        "address": str(from_inany(asked.target)),
+        "port": asked.port,
+        "rule": asked.rule,
+    }

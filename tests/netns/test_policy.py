@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest may reach, and what it cannot reach whatever it tries."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.rcode
+import pytest
+
+from tests.lab import (
+    GATEWAY4,
+    GATEWAY6,
+    REMOTE4,
+    REMOTE6,
+    TRANSLATORS,
+    Attached,
+    Attachment,
+    Lab,
+    Namespace,
+    UdpEcho,
+    exchange,
+    tcp_echo,
+    wait_until,
+)
+from tests.lab.namespace import family_of
+from tests.netns.nameserver import NameServer, ask, told
+from tests.netns.resolvers import etc, with_etc
+
+PROGRAM = Path(sys.executable).with_name("passtpy")
+SOON = 5.0
+SILENCE = 1.5  # a refusal that says nothing is waited for so long
+ANYBODY = "203.0.113.99"
+NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
+ZONE = (
+    f"allowed.example. 300 A {REMOTE4}",
+    f"allowed.example. 300 AAAA {REMOTE6}",
+    f"other.example. 300 A {GATEWAY4}",
+    "alias.example. 300 CNAME allowed.example.",
+    "rebind.example. 300 A 127.0.0.1",
+    "rebind.example. 300 A 10.0.0.1",
+    f"short.example. 0 A {REMOTE4}",
+)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        yield made
+
+
+@dataclass
+class Policed:
+    """A guest under a policy, and who asks its daemon."""
+
+    lab: Lab
+    it: Attached
+    control: Path
+    log: Path
+    audit: Path
+
+    @property
+    def guest(self) -> Namespace:
+        return self.it.guest
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        first, *rest = words
+        argv = [str(PROGRAM), first, "-i", str(self.control), *rest]
+        return self.lab.host.run(*argv, check=False)
+
+    def say(self, *words: str) -> str:
+        done = self.run(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def counters(self) -> dict[str, int]:
+        counters = json.loads(self.say("stats", "--json"))
+        assert isinstance(counters, dict)
+        return counters
+
+    def wait_log(self, text: str) -> None:
+        wait_until(lambda: text in self.log.read_text(), SOON, text)
+
+    def wait_refused(self, reason: str, **fields: object) -> None:
+        """Wait for an audit line that gives this reason, and says these fields."""
+
+        def found() -> bool:
+            told = map(json.loads, self.audit.read_text().splitlines())
+            return any(
+                each.get("reason") == reason
+                and all(each.get(name) == value for name, value in fields.items())
+                for each in told
+            )
+
+        wait_until(found, SOON, f"a refusal: {reason} {fields}")
+
+
+@contextmanager
+def policed(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Policed]:
+    """A guest with these options, on a host with these resolvers."""
+    place = lab.dir / "host"
+    place.mkdir(exist_ok=True)
+    etc(place, *resolv)
+    control, log, audit = (lab.dir / name for name in ("control", "log", "audit"))
+    for old in (control, log, audit):
+        old.unlink(missing_ok=True)
+    guest = lab.guest()
+    words = ("--control", str(control), "-l", str(log), "--audit", str(audit))
+    options = Attachment(extra=(*NONE, *words, *extra))
+    argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
+    attached = Attached(lab, guest, lab.start(lab.host, *argv))
+    try:
+        attached.wait_ready(options)
+        wait_until(control.exists, SOON, "control socket")
+        yield Policed(lab, attached, control, log, audit)
+    finally:
+        attached.close()
+
+
+def _policy(lab: Lab, text: str) -> Path:
+    path = lab.dir / "policy.toml"
+    path.write_text(f"version = 1\n{text}")
+    return path
+
+
+def _tcp(guest: Namespace, address: str, port: int) -> str:
+    """What becomes of a connection: "open", or how it is refused."""
+    with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
+        sock.settimeout(SILENCE)
+        try:
+            sock.connect((address, port))
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return type(error).__name__
+        return "open"
+
+
+def _udp(guest: Namespace, address: str, port: int) -> str:
+    """What becomes of a datagram: "open" if it is answered."""
+    with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SILENCE)
+        try:
+            sock.connect((address, port))
+            sock.send(b"x")
+            sock.recv(10)
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return type(error).__name__
+        return "open"
+
+
+def _ping(guest: Namespace, address: str) -> bool:
+    return guest.run("ping", "-c", "1", "-W", "1", address, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6])
+def test_what_is_allowed_passes_and_the_rest_is_refused(lab: Lab, remote: str) -> None:
+    allow = ("--allow", f"[{remote}]:7001")
+    with (
+        policed(lab, *allow) as it,
+        tcp_echo(lab.remote, remote, 7001),
+        tcp_echo(lab.remote, remote, 7002),
+        UdpEcho(lab.remote, remote, 7001),
+        UdpEcho(lab.remote, remote, 7002),
+    ):
+        with it.guest.connect(remote, 7001) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+        assert _udp(it.guest, remote, 7001) == "open"
+        assert _tcp(it.guest, remote, 7002) == "ConnectionRefusedError"
+        assert _udp(it.guest, remote, 7002) == "ConnectionRefusedError"
+        assert not _ping(it.guest, remote)
+        counters = it.counters()
+        assert counters["policy_allowed"] == 2
+        assert counters["policy_refused"] == 3
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6])
+def test_pings_are_flows_as_others(lab: Lab, remote: str) -> None:
+    with policed(lab, "--allow", f"{remote}/icmp") as it:
+        assert _ping(it.guest, remote)
+        assert _tcp(it.guest, remote, 7001) == "ConnectionRefusedError"
+
+
+def test_what_is_dropped_is_not_answered(lab: Lab) -> None:
+    path = _policy(lab, 'default = "drop"\n')
+    with policed(lab, "--policy", str(path)) as it:
+        assert _tcp(it.guest, REMOTE4, 7001) == "silence"
+        assert _udp(it.guest, REMOTE4, 7001) == "silence"
+
+
+def test_the_loopback_of_the_host_is_closed_unless_it_is_named(lab: Lab) -> None:
+    """The gateway's address stands for it."""
+    with tcp_echo(lab.host, "127.0.0.1", 7003), tcp_echo(lab.host, "::1", 7003):
+        with policed(lab, "--allow", "0.0.0.0/0", "--allow", "@internet") as it:
+            assert _tcp(it.guest, GATEWAY4, 7003) == "ConnectionRefusedError"
+            assert _tcp(it.guest, GATEWAY6, 7003) == "ConnectionRefusedError"
+        with policed(lab, "--allow", "@host:7003") as it:
+            assert _tcp(it.guest, GATEWAY4, 7003) == "open"
+            assert _tcp(it.guest, GATEWAY6, 7003) == "open"
+            assert _tcp(it.guest, GATEWAY4, 7004) == "ConnectionRefusedError"
+
+
+def test_other_addresses_of_the_host_are_the_host(lab: Lab) -> None:
+    """They are no loopback, and no address of the guest's own."""
+    lab.host.ip("address", "add", "203.0.113.77/32", "dev", "lo")
+    try:
+        with tcp_echo(lab.host, "203.0.113.77", 7003):
+            with policed(lab, "--allow", "@internet") as it:
+                assert _tcp(it.guest, "203.0.113.77", 7003) == "ConnectionRefusedError"
+                it.wait_refused("no rule names @host")
+            with policed(lab, "--allow", "@host") as it:
+                assert _tcp(it.guest, "203.0.113.77", 7003) == "open"
+    finally:
+        lab.host.ip("address", "del", "203.0.113.77/32", "dev", "lo")
+
+
+def test_an_address_that_the_host_gets_later_is_the_host(lab: Lab) -> None:
+    with (
+        policed(lab, "--allow", "@internet") as it,
+        tcp_echo(lab.host, "0.0.0.0", 7003),
+    ):
+        lab.host.ip("address", "add", "203.0.113.78/32", "dev", "lo")
+        try:
+            refused = lambda: _tcp(it.guest, "203.0.113.78", 7003) != "open"  # noqa: E731
+            wait_until(refused, SOON, "a closed door")
+            it.wait_refused("no rule names @host")
+        finally:
+            lab.host.ip("address", "del", "203.0.113.78/32", "dev", "lo")
+
+
+def test_forwarded_ports_lead_to_the_guest_under_any_policy(lab: Lab) -> None:
+    with (
+        policed(lab, "--policy-mode", "enforce", "-t", "7005") as it,
+        tcp_echo(it.guest, "0.0.0.0", 7005),
+        lab.remote.connect("198.51.100.2", 7005) as sock,
+    ):
+        assert exchange(sock, b"hello") == b"hello"
+        assert _tcp(it.guest, REMOTE4, 7005) == "ConnectionRefusedError"
+
+
+def test_ports_forwarded_to_the_loopback_of_the_host_need_a_rule(lab: Lab) -> None:
+    words = "-T", "7006"
+    with (
+        tcp_echo(lab.host, "127.0.0.1", 7006),
+        policed(lab, "--policy-mode", "enforce", *words) as it,
+        it.guest.connect("127.0.0.1", 7006) as sock,  # by our listener
+        pytest.raises(ConnectionResetError),
+    ):
+        exchange(sock, b"hello")
+    with (
+        tcp_echo(lab.host, "127.0.0.1", 7006),
+        policed(lab, "--allow", "@host:7006", *words) as it,
+        it.guest.connect("127.0.0.1", 7006) as sock,
+    ):
+        assert exchange(sock, b"hello") == b"hello"
+
+
+def test_observing_lets_pass_and_tells(lab: Lab) -> None:
+    words = ("--policy-mode", "observe")
+    with policed(lab, *words) as it, tcp_echo(lab.remote, REMOTE4, 7001):
+        for _ in range(3):
+            assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert it.counters()["policy_observed"] == 3
+    first, last = map(json.loads, it.audit.read_text().splitlines())
+    assert (first["address"], first["port"], first["observed"]) == (REMOTE4, 7001, True)
+    assert last["again"] == 2
+
+
+# Names
+
+
+@contextmanager
+def named(lab: Lab, *extra: str) -> Iterator[Policed]:
+    """A guest of a host whose resolver knows ZONE, with an echo server behind it."""
+    with (
+        NameServer(*ZONE).serving(lab.remote, REMOTE4),
+        tcp_echo(lab.remote, REMOTE4, 7001),
+        tcp_echo(lab.remote, REMOTE6, 7001),
+        tcp_echo(lab.remote, GATEWAY4, 7001),
+        policed(lab, *extra, resolv=(REMOTE4,)) as it,
+    ):
+        yield it
+
+
+def _told(it: Policed, name: str, kind: str = "A") -> set[str]:
+    return told(ask(it.guest, ANYBODY, name, kind))
+
+
+def test_a_name_opens_the_addresses_that_it_was_told_for(lab: Lab) -> None:
+    with named(lab, "--allow", "allowed.example:7001") as it:
+        assert _tcp(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+        assert _told(it, "Allowed.EXAMPLE.") == {REMOTE4}
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert _tcp(it.guest, GATEWAY4, 7001) == "ConnectionRefusedError"
+        assert _tcp(it.guest, REMOTE6, 7001) == "ConnectionRefusedError"
+        assert _told(it, "allowed.example", "AAAA") == {REMOTE6}
+        assert _tcp(it.guest, REMOTE6, 7001) == "open"
+        assert f"{REMOTE4} allowed.example" in " ".join(it.say("pins").split())
+
+
+def test_a_name_that_is_not_allowed_cannot_be_asked_for(lab: Lab) -> None:
+    with named(lab, "--allow", "allowed.example") as it:
+        for name in ("other.example", "xallowed.example", "sub.allowed.example"):
+            answer = ask(it.guest, ANYBODY, name)
+            assert answer.rcode() == dns.rcode.NXDOMAIN
+        assert it.counters()["policy_names_refused"] == 3
+        it.wait_refused("no rule matches", proto="dns", name="other.example")
+
+
+def test_an_alias_belongs_to_the_name_that_was_asked(lab: Lab) -> None:
+    with named(lab, "--allow", "alias.example") as it:
+        assert REMOTE4 in _told(it, "alias.example")
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+
+
+def test_a_public_name_does_not_lead_into_the_host(lab: Lab) -> None:
+    with named(lab, "--allow", "rebind.example") as it:
+        assert _told(it, "rebind.example") == set()
+
+
+def test_a_ttl_of_zero_is_long_enough_to_connect(lab: Lab) -> None:
+    with named(lab, "--allow", "short.example") as it:
+        assert _told(it, "short.example") == {REMOTE4}
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+
+
+def test_questions_to_strangers_over_tcp_are_refused_flows(lab: Lab) -> None:
+    with named(lab, "--allow", "allowed.example") as it:
+        assert _tcp(it.guest, REMOTE4, 53) == "ConnectionRefusedError"
+        assert _tcp(it.guest, REMOTE4, 853) == "ConnectionRefusedError"
+
+
+def test_quic_is_refused_so_that_tcp_is_used(lab: Lab) -> None:
+    with (
+        named(lab, "--allow", "allowed.example") as it,
+        UdpEcho(lab.remote, REMOTE4, 443),
+        UdpEcho(lab.remote, REMOTE4, 444),
+    ):
+        _told(it, "allowed.example")
+        assert _udp(it.guest, REMOTE4, 443) == "ConnectionRefusedError"
+        assert _udp(it.guest, REMOTE4, 444) == "open"
+    path = _policy(
+        lab, '[[rule]]\nto = "allowed.example"\nquic = "pin"\naction = "allow"\n'
+    )
+    with (
+        named(lab, "--policy", str(path)) as it,
+        UdpEcho(lab.remote, REMOTE4, 443),
+    ):
+        _told(it, "allowed.example")
+        assert _udp(it.guest, REMOTE4, 443) == "open"
+
+
+# Tricks
+
+
+def test_a_guest_that_changes_its_address_changes_nothing(lab: Lab) -> None:
+    with policed(lab, "--allow", f"{REMOTE4}:7001") as it:
+        it.guest.ip("address", "add", "203.0.113.5/24", "dev", "eth0")
+        with it.guest.new_socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.bind(("203.0.113.5", 0))
+            with pytest.raises(ConnectionRefusedError):
+                sock.connect((REMOTE4, 7002))
+
+
+def test_a_packet_for_ipv4_in_the_clothes_of_ipv6_is_ipv4(lab: Lab) -> None:
+    """::ffff:127.0.0.1 on the wire is no way to the host's loopback."""
+    with (
+        policed(lab, "--allow", "::/0", "--allow", "@internet") as it,
+        tcp_echo(lab.host, "127.0.0.1", 7003),
+    ):
+        for trick in ("::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"):
+            assert _tcp(it.guest, trick, 7003) != "open"
+            it.wait_refused("no rule names @host")
+
+
+# Changes
+
+
+LISTEN = '[[rule]]\nto = "{}"\naction = "{}"\n'
+
+
+@pytest.mark.parametrize("way", ["signal", "reload", "policy reload"])
+def test_a_new_policy_closes_what_it_refuses(lab: Lab, way: str) -> None:
+    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
+    with (
+        policed(lab, "--policy", str(path)) as it,
+        tcp_echo(lab.remote, REMOTE4, 7001),
+        it.guest.connect(REMOTE4, 7001) as sock,
+    ):
+        assert _say(sock) == b"a"
+        _policy(lab, LISTEN.format(REMOTE6, "allow"))
+        _order(it, way)
+        with pytest.raises(ConnectionResetError):
+            wait_until(lambda: not _say(sock), SOON, "the end")
+        assert _tcp(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+        assert it.counters()["closed_by_policy"] == 1
+
+
+def _say(sock: socket.socket) -> bytes:
+    sock.sendall(b"a")
+    return sock.recv(1)
+
+
+def _order(it: Policed, way: str) -> None:
+    if way == "signal":
+        assert it.it.process is not None
+        it.it.process.signal(signal.SIGHUP)
+    else:
+        it.say(*way.split())
+
+
+def test_a_flow_that_the_new_policy_allows_goes_on(lab: Lab) -> None:
+    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
+    with (
+        policed(lab, "--policy", str(path)) as it,
+        tcp_echo(lab.remote, REMOTE4, 7001),
+        it.guest.connect(REMOTE4, 7001) as sock,
+    ):
+        assert _say(sock) == b"a"
+        _policy(lab, LISTEN.format("198.51.100.0/24", "allow"))
+        it.say("reload")
+        assert _say(sock) == b"a"
+
+
+def test_a_wrong_policy_is_told_and_the_old_one_stays(lab: Lab) -> None:
+    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
+    with policed(lab, "--policy", str(path)) as it:
+        _policy(lab, LISTEN.format(REMOTE4, "permit"))
+        done = it.run("reload")
+        assert done.returncode == 1
+        place = f"{path}:4:10: expected one of allow, reject, drop, ask"
+        assert place in done.stderr
+        it.wait_log(place)
+        with tcp_echo(lab.remote, REMOTE4, 7001):
+            assert _tcp(it.guest, REMOTE4, 7001) == "open"
+
+
+def test_a_wrong_policy_is_no_start(lab: Lab) -> None:
+    path = _policy(lab, "colour = 1\n")
+    done = lab.host.run(
+        str(PROGRAM), "pasta", "--policy", str(path), "true", check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pasta: {path}:2:1: unknown key 'colour'")
