@@ -34,6 +34,7 @@ from passtpy.flow import (
     flows_in,
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
+from passtpy.policy.listing import NO_RULE
 from passtpy.policy.recheck import REFUSALS, recheck
 from passtpy.policy.rules import Rule, refuse_all, rules_from_view
 from passtpy.services.facts import facts_from_view
@@ -64,6 +65,7 @@ _WRONG_VERDICT: Final = frozenset(
     (errno.EBADF, errno.EDESTADDRREQ, errno.EINVAL, errno.EPROTONOSUPPORT)
 )
 
+_DNS_PORT: Final = 53
 _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 Watcher = Callable[[str, Event], None]  # name of the event, and the event
@@ -361,6 +363,9 @@ class Engine:
                 assert_never(record)
 
     def _on_miss(self, miss: Miss) -> None:
+        if self._resolving is not None and self._is_question(miss):
+            self._open_question(miss, self._resolving)
+            return
         try:
             verdict = self._decider.decide(miss)
         except Exception as error:  # a bug must cost one flow, not the program
@@ -399,6 +404,23 @@ class Engine:
             elif error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1
                 self._log.warning("open.failed", error=str(error), rule=verdict.rule)
+
+    def _is_question(self, miss: Miss) -> bool:
+        """Tell whether a connection is for any DNS server: UDP is lifted by itself."""
+        dns = miss.proto == IPPROTO_TCP and miss.oport == _DNS_PORT
+        return dns and miss.pif == Pif.TAP and self.datapath.lift_dns
+
+    def _open_question(self, miss: Miss, resolving: Resolving) -> None:
+        """Let a connection end where questions are answered."""
+        generation = self._decider.generation
+        ends = miss.oaddr, miss.oport, UNSPECIFIED, 0
+        try:
+            fd = resolving.serve()
+        except OSError:  # no descriptor is left, which the guest will see
+            self._open(miss, _refused(DROP))
+            return
+        verdict = Verdict(Action.FORWARD, Pif.HOST, *ends, NO_RULE, generation)
+        self._open(miss, verdict, fd)
 
     def _open_inside(self, miss: Miss, verdict: Verdict) -> None:
         """Open a flow with a socket of the namespace, at once or when it comes."""

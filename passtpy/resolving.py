@@ -15,7 +15,8 @@ from passtpy.config.zones import ZoneEntry
 from passtpy.egress.names import NameFault, normalise
 from passtpy.egress.naming import NamePolicy
 from passtpy.net.host.dns_stream import DnsStreams
-from passtpy.net.host.nameservers import Nameservers, Outbound, WriterLoop
+from passtpy.net.host.nameservers import Nameservers, Outbound
+from passtpy.net.kernel.connecting import WriterLoop
 from passtpy.services.dns.resolver import Everything, Filter, Resolver, Server
 from passtpy.services.dns.service import DnsService
 from passtpy.services.dns.zones import Zones

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Our own resolver (--dns-server), as a guest sees it."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dns.flags
+import dns.message
 import dns.rcode
 import pytest
 
+from passtpy.services.dns.stream import Messages
 from tests.lab import (
     REMOTE4,
     REMOTE6,
@@ -69,6 +72,34 @@ def test_a_question_to_anybody_is_answered(lab: Lab, server: str, asked: str) ->
         assert missing.rcode() == dns.rcode.NXDOMAIN
         hidden = ask(guest.guest, asked, "svc.example", "HTTPS")
         assert told(hidden) == {'1 . alpn="h2" ipv4hint="198.51.100.1"'}
+
+
+@pytest.mark.parametrize("asked", [ANYBODY4, ANYBODY6])
+def test_questions_over_tcp_are_answered_too(lab: Lab, asked: str) -> None:
+    with (
+        NameServer(*ZONE).serving(lab.remote, REMOTE4),
+        serving(lab, "--dns-server", resolv=(REMOTE4,)) as guest,
+    ):
+        answer = ask(guest.guest, asked, "www.example", tcp=True)
+        assert told(answer) == {"198.51.100.1"}
+
+
+def test_a_stream_takes_many_questions_in_any_pieces(lab: Lab) -> None:
+    """RFC 7766: one connection, several questions, cut anywhere; then a half-close."""
+    query = dns.message.make_query("www.example", "A").to_wire()
+    stream = (len(query).to_bytes(2, "big") + query) * 3
+    with (
+        NameServer(*ZONE).serving(lab.remote, REMOTE4),
+        serving(lab, "--dns-server", resolv=(REMOTE4,)) as guest,
+        guest.guest.connect(ANYBODY4, 53) as sock,
+    ):
+        sock.settimeout(5)
+        for at in range(0, len(stream), 11):
+            sock.sendall(stream[at : at + 11])
+        sock.shutdown(socket.SHUT_WR)
+        got = b"".join(iter(lambda: sock.recv(4096), b""))
+        answers = list(Messages().feed(got))
+        assert [a[:2] for a in answers] == [query[:2]] * 3
 
 
 def test_an_alias_is_told_with_what_it_leads_to(lab: Lab) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from passtpy.errors import WireError
-from passtpy.net.host.nameservers import WriterLoop
+from passtpy.net.kernel.connecting import WriterLoop
 from passtpy.net.kernel.loop import Timer
 from passtpy.services.dns.stream import Messages, framed
 

@@ -5,11 +5,12 @@ import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from passtpy.addr import Address
 from passtpy.errors import WireError
-from passtpy.net.kernel.loop import Loop, Timer
+from passtpy.net.kernel.connecting import WriterLoop
+from passtpy.net.kernel.loop import Timer
 from passtpy.record import record
 from passtpy.services.dns.message import MAX_SIZE
 from passtpy.services.dns.resolver import Server
@@ -19,14 +20,6 @@ RESEND_S: Final = 1.0  # a datagram may be lost
 PATIENCE_S: Final = 3.0  # of a client that asks again after 5 s
 
 Done = Callable[[bytes | None], None]
-
-
-class WriterLoop(Loop, Protocol):
-    """Calls back when a descriptor can be written as well."""
-
-    def add_writer(self, fd: int, callback: Callable[[], None], /) -> object: ...
-
-    def remove_writer(self, fd: int, /) -> object: ...
 
 
 @record
