@@ -28,9 +28,13 @@
 
 #define WORK_SHARE     250000 /* of one source, if it is alone or nearly */
 #define WORK_SHARE_MIN 20000  /* of one of many */
-#define WORK_ROUND     500000 /* of all sources of a kind in a round */
-/* Done for open flows before Python decides about BORDER_MISSES new ones */
-#define WORK_PYTHON 500000
+#define WORK_SHARE_LOSSY \
+	60000		  /* of datagrams, while others stand behind them */
+#define WORK_ROUND 500000 /* of all sources of a kind in a round */
+/* Done for open flows before Python decides about BORDER_MISSES new ones, and in
+ * a flood of those */
+#define WORK_PYTHON	    500000
+#define WORK_PYTHON_FLOODED 1500000
 /* Of a turn, whatever the clock says: a turn of virtual time ends by it */
 #define WORK_TURN 2000000
 
@@ -79,6 +83,12 @@ static inline bool budget_next(struct budget *b)
 		return false;
 	b->share = b->each;
 	return true;
+}
+
+/* budget_cap() - The source that is served now may do no more than this */
+static inline void budget_cap(struct budget *b, int64_t share)
+{
+	b->share = MIN(b->share, share);
 }
 
 static inline void budget_spend(struct budget *b, uint64_t price)

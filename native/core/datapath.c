@@ -136,6 +136,7 @@ static int datapath_init(struct datapath *dp, const struct datapath_config *g)
 	err = set_buffers(dp);
 	if (err)
 		return err;
+	flood_init(&dp->flood);
 	err = reassembly_init(&dp->reassembly);
 	if (err)
 		return err;

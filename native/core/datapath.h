@@ -5,6 +5,7 @@
 
 #include <sys/epoll.h>
 
+#include "core/flood.h"
 #include "link/reassembly.h"
 #include "proto/ctx.h"
 #include "proto/handler.h"
@@ -74,6 +75,9 @@ struct events {
  * @batch:	Frames of the guest that are being handed out
  * @events:	Events that are being handled
  * @flush_more:	Handlers have more to send that they had put off
+ * @flood:	What the guest is refused
+ * @undrained:	Reads of the tap in a row that left something there
+ * @mixed:	Reads of the tap for which frames of several flows are to be expected
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them
@@ -93,6 +97,9 @@ struct datapath {
 	struct batch batch;
 	struct events events;
 	bool flush_more;
+	struct flood flood;
+	uint32_t undrained;
+	uint32_t mixed;
 	struct border_punts punts;
 	bool lift_groups;
 	bool lift_dns;

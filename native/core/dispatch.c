@@ -15,6 +15,18 @@
 #include "core/handlers.h"
 
 #define PORT_DNS 53
+/* Reads of the tap in a row that did not empty it: frames stand in line there */
+#define UNDRAINED 8
+/* Reads since there were frames of two flows in one: more than the longest line of
+ * a tap has, where the others' frames may be far apart */
+#define MIXED 256
+
+static const unsigned sieve_of_punt[PUNT_NUM] = {
+	[PUNT_NONE] = FLOOD_OTHER,  [PUNT_ARP] = SIEVE_ARP,
+	[PUNT_ND] = SIEVE_ND,	    [PUNT_DHCP4] = SIEVE_DHCP4,
+	[PUNT_DHCP6] = SIEVE_DHCP6, [PUNT_MEMBERSHIP] = SIEVE_MEMBERSHIP,
+	[PUNT_GROUP] = FLOOD_OTHER, [PUNT_DNS] = FLOOD_OTHER,
+};
 
 static bool sidx_equal(flow_sidx_t a, flow_sidx_t b)
 {
@@ -87,6 +99,8 @@ static void punt(struct datapath *dp, const struct frame *frame,
 	    p->fill + frame->len > BORDER_PUNT_BUF ||
 	    !admit_punt(&dp->ctx.admit, kind, dp->ctx.now)) {
 		count(&dp->ctx.cnt, CNT_DROP_PUNT_LIMIT);
+		if (sieve_of_punt[kind] != FLOOD_OTHER)
+			flood_refused(dp, sieve_of_punt[kind]);
 		return;
 	}
 	memcpy(p->buf + p->fill, frame->eth, frame->len);
@@ -114,14 +128,16 @@ static void miss_new(struct datapath *dp, const struct frame *frame,
 		     const struct vnet_hdr *vh)
 {
 	struct ctx *c = &dp->ctx;
-	struct miss *m;
+	struct miss *m = NULL;
 
-	if (!admit_guest(&c->admit, &c->ft, c->now))
+	if (admit_guest(&c->admit, &c->ft, c->now))
+		m = stage_add(&c->stage, frame->ipproto, PIF_TAP, &frame->key,
+			      -1, -1, c->now);
+	if (!m) {
+		flood_refused(dp, frame->ipproto == IPPROTO_TCP ? SIEVE_SYN :
+								  FLOOD_OTHER);
 		return;
-	m = stage_add(&c->stage, frame->ipproto, PIF_TAP, &frame->key, -1, -1,
-		      c->now);
-	if (!m)
-		return;
+	}
 	if (stage_park(&c->stage, m, frame->eth, frame->len, vh)) {
 		count(&c->cnt, CNT_DROP_STAGE_FULL);
 		stage_release(&c->stage, m);
@@ -247,6 +263,38 @@ static void burst_put_back(struct batch *b, unsigned i)
 	b->burst[end] = b->burst[i];
 }
 
+/* is_in_the_way() - Do others wait in the tap while this flow is served, and may
+ * what it sends be lost? The tap is one line for all: nobody else gets through
+ * before the frames of a batch are gone */
+static bool is_in_the_way(const struct datapath *dp, const struct flow *flow)
+{
+	return dp->undrained >= UNDRAINED && dp->mixed &&
+	       handlers[flow->f.type]->lossy;
+}
+
+/* burst_serve() - Hand out a burst, or as much of it as its flow may send now */
+static void burst_serve(struct datapath *dp, unsigned i)
+{
+	struct batch *b = &dp->batch;
+	struct ctx *c = &dp->ctx;
+	const struct flow *flow = flow_at(&c->ft, b->sidx[i]);
+	bool in_the_way;
+
+	if (!flow) {
+		strays_deliver(dp, &b->burst[i]);
+		return;
+	}
+	in_the_way = is_in_the_way(dp, flow);
+	if (in_the_way)
+		budget_cap(&c->budget, WORK_SHARE_LOSSY);
+	if (burst_deliver(c, b->sidx[i], &b->burst[i]))
+		return;
+	if (in_the_way)
+		count_n(&c->cnt, CNT_DROP_OVERLOAD, b->burst[i].count);
+	else
+		burst_put_back(b, i);
+}
+
 void dispatch_rest(struct datapath *dp)
 {
 	struct batch *b = &dp->batch;
@@ -259,10 +307,7 @@ void dispatch_rest(struct datapath *dp)
 
 		b->next = (i + 1) % TAP_BATCH;
 		b->left--;
-		if (!flow_at(&c->ft, b->sidx[i]))
-			strays_deliver(dp, &b->burst[i]);
-		else if (!burst_deliver(c, b->sidx[i], &b->burst[i]))
-			burst_put_back(b, i);
+		burst_serve(dp, i);
 	}
 	if (!dispatch_has_rest(dp))
 		reassembly_release(&dp->reassembly);
@@ -283,6 +328,7 @@ int dispatch_tap(struct datapath *dp)
 
 	assert(!dispatch_has_rest(dp));
 	n = tap_read(t);
+	dp->undrained = n > 0 && !t->drained ? dp->undrained + 1 : 0;
 	b->next = b->bursts = 0;
 	for (int i = 0; i < n; i++) {
 		bytes += t->rx[i].len;
@@ -292,6 +338,10 @@ int dispatch_tap(struct datapath *dp)
 		     (uint64_t)MAX(n, 0) * (WORK_CALL + WORK_FRAME) +
 			     work_bytes(bytes));
 	b->left = b->bursts;
+	if (b->bursts > 1)
+		dp->mixed = MIXED;
+	else if (dp->mixed)
+		dp->mixed--;
 	dispatch_rest(dp);
 	return n;
 }

@@ -224,6 +224,7 @@ void round_run(struct datapath *dp)
 	struct ctx *c = &dp->ctx;
 
 	listeners_resume(&c->listeners, &c->epoll, c->now);
+	flood_look(dp);
 	serve_tap(dp);
 	serve_ready(c);
 	serve_events(dp);

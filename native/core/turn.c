@@ -75,11 +75,16 @@ static bool fetch(struct datapath *dp)
 }
 
 /* python_can_wait() - Others have something to do, which comes first for as
- * long as Python is going to take: so a flood of what Python is asked for leaves
- * open flows their share, and Python gets more at a time */
+ * long as Python is going to take, and longer in a flood of what Python is asked
+ * for: so open flows keep their share, and Python gets more at a time */
 static bool python_can_wait(struct datapath *dp)
 {
-	return !dp->gone && dp->ctx.budget.turn < WORK_PYTHON && fetch(dp);
+	const struct ctx *c = &dp->ctx;
+	uint64_t first = admit_is_flooded(&c->admit, c->now) ?
+				 WORK_PYTHON_FLOODED :
+				 WORK_PYTHON;
+
+	return !dp->gone && c->budget.turn < first && fetch(dp);
 }
 
 /* idle() - Nothing happens: close what waits for it, unless something does
@@ -205,6 +210,8 @@ static uint64_t wake_at(const struct datapath *dp)
 		at = MIN(at, c->stage.next_expiry);
 	at = MIN(at, dp->reassembly.next_expiry);
 	at = MIN(at, c->listeners.resume_at);
+	if (dp->flood.dropped)
+		at = MIN(at, dp->flood.end);
 	return at;
 }
 

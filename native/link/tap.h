@@ -109,6 +109,8 @@ struct tap_env {
  *		use; NULL: guests do not come this way
  * @detach:	Let go of the guest, forget what was on the way to and from it;
  *		NULL: the tap ends with its guest
+ * @sieve:	Have frames of these kinds (bits of enum sieve_kind) dropped before
+ *		they are read; 0 or -errno; NULL: the backend cannot
  * @free:	Release what the backend allocated; NULL: nothing
  */
 struct tap_ops {
@@ -127,6 +129,7 @@ struct tap_ops {
 	void (*watch)(struct tap *t);
 	int (*attach)(struct tap *t, int fd);
 	void (*detach)(struct tap *t);
+	int (*sieve)(struct tap *t, uint32_t kinds);
 	void (*free)(struct tap *t);
 };
 
@@ -240,6 +243,17 @@ int tap_init(struct tap *t, const struct tap_ops *ops,
 static inline int tap_attach(struct tap *t, int fd)
 {
 	return t->ops->attach ? t->ops->attach(t, fd) : -EOPNOTSUPP;
+}
+
+/**
+ * tap_sieve() - Have frames of these kinds dropped before they are read
+ * @kinds:	Bits of enum sieve_kind; 0: keep all
+ *
+ * Return: 0; -EOPNOTSUPP the backend cannot; other -errno: nothing has changed
+ */
+static inline int tap_sieve(struct tap *t, uint32_t kinds)
+{
+	return t->ops->sieve ? t->ops->sieve(t, kinds) : -EOPNOTSUPP;
 }
 
 /* tap_deafen() - A tap that ends with its guest: hear nothing of it any more */

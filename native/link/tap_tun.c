@@ -9,12 +9,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/sys.h"
 #include "link/backends.h"
 #include "link/offload.h"
+#include "link/sieve.h"
 
 /* Room behind the last frame: IPv6 does not count its header in 64 KiB */
 #define RX_SLOT (TAP_FRAME_MAX + 40 + sizeof(struct vnet_hdr))
@@ -176,6 +179,18 @@ static int tun_attach(struct tap *t, int fd)
 	return err;
 }
 
+/* tun_sieve() - The kernel copies the program, and replaces the one before */
+static int tun_sieve(struct tap *t, uint32_t kinds)
+{
+	struct sock_filter prog[SIEVE_PROG_MAX];
+	struct sock_fprog fprog = { .filter = prog };
+
+	fprog.len = (unsigned short)sieve_program(prog, kinds);
+	if (sys_ioctl(t->fd, kinds ? TUNATTACHFILTER : TUNDETACHFILTER, &fprog))
+		return -errno;
+	return 0;
+}
+
 const struct tap_ops tap_tun_ops = {
 	.name = "tun",
 	.mtu_max = TAP_FRAME_MAX - ETH_HLEN_,
@@ -185,4 +200,5 @@ const struct tap_ops tap_tun_ops = {
 	.write = tun_write,
 	.flush = tun_flush,
 	.attach = tun_attach,
+	.sieve = tun_sieve,
 };

@@ -17,6 +17,8 @@
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
  * @repeats:	Until it is answered the guest sends the first frame of a flow
  *		again, or another in its place: the last one is parked
+ * @lossy:	What the guest sends beyond its share may be dropped when other flows
+ *		stand in line behind it
  * @init:	Make what flows of this type share, in c->shared[]; may be NULL.
  *		@secret: random, for what must not be guessed
  * @fini:	Free it, also if @init failed halfway
@@ -63,6 +65,7 @@ struct handler {
 	uint8_t ipproto;
 	bool splices;
 	bool repeats;
+	bool lossy;
 	int (*init)(struct ctx *c, const uint8_t secret[16]);
 	void (*fini)(struct ctx *c);
 	bool (*stray)(struct ctx *c, const struct frame *f);

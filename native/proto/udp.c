@@ -177,7 +177,8 @@ static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 	/* The kernel gives a datagram for a group to every socket that has its
 	 * port: a second one would hear all of it twice */
 	fd = inany_is_unicast(&flow->f.side[INISIDE].oaddr) &&
-			     l->sharers < UDP_SHARERS_OUTSIDE_MAX ?
+			     l->sharers < UDP_SHARERS_OUTSIDE_MAX &&
+			     admit_is_calm(l, c->now) ?
 		     udp_connect_ini(c, flow, l, -1) :
 		     -EADDRINUSE;
 	if (fd < 0) {
@@ -261,6 +262,7 @@ bool udp_defer(struct ctx *c, struct flow *flow)
 
 const struct handler udp_handler = {
 	.ipproto = IPPROTO_UDP,
+	.lossy = true,
 	.init = udp_ports_init,
 	.fini = udp_ports_fini,
 	.open = udp_open,

@@ -20,6 +20,7 @@
 #define NEAR(room)	 ((room) - (room) / 16)
 
 static const struct rate guest_rate = RATE(NEW_FLOW_RATE, NEW_FLOW_BURST);
+static const struct rate flooded_rate = RATE(FLOODED_RATE, FLOODED_BURST);
 
 /* A connection has been through a handshake, which is hard to forge */
 static const struct rate tcp_listener_rate = RATE(20000, 4096);
@@ -75,9 +76,19 @@ struct flow *admit_evict(struct flow_table *ft, bool outside,
 	return flow;
 }
 
+void admit_flooded(struct admit *a, uint64_t now)
+{
+	/* The lower rate holds from now on: it has not been spent ahead */
+	a->guest = MIN(a->guest, now + flooded_rate.price * flooded_rate.burst);
+	a->flooded_until = now + FLOODED_FOR;
+}
+
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
 {
-	if (!take_token(&a->guest, &guest_rate, now)) {
+	const struct rate *rate = admit_is_flooded(a, now) ? &flooded_rate :
+							     &guest_rate;
+
+	if (!take_token(&a->guest, rate, now)) {
 		count(ft->cnt, CNT_DROP_RATE);
 		return false;
 	}
@@ -100,6 +111,13 @@ static const struct rate *listener_rate(const struct listener *l)
 bool admit_is_open(const struct listener *l, uint64_t now)
 {
 	return l->pif != PIF_HOST || has_token(l->paid, listener_rate(l), now);
+}
+
+bool admit_is_calm(const struct listener *l, uint64_t now)
+{
+	const struct rate *r = listener_rate(l);
+
+	return l->paid <= now + r->price * r->burst / 4;
 }
 
 /* remote_bucket() - A host, or the /64 that it can choose addresses from */

@@ -11,6 +11,7 @@
 #ifndef PASSTPY_TABLE_ADMIT_H
 #define PASSTPY_TABLE_ADMIT_H
 
+#include "base/clock.h"
 #include "base/siphash.h"
 #include "table/border.h"
 #include "table/flow_table.h"
@@ -27,12 +28,16 @@ struct rate {
 
 #define NEW_FLOW_RATE  20000 /* misses a second that the guest may cause */
 #define NEW_FLOW_BURST 4096  /* and at once */
+#define FLOODED_RATE   5000  /* while far more are refused */
+#define FLOODED_BURST  128
+#define FLOODED_FOR    (100 * NSEC_PER_MSEC)
 
 #define ADMIT_REMOTES 4096 /* buckets of remote addresses, which share them */
 
 /** struct admit - Tokens spent: when those taken so far will have been earned
  * @room:	Flows that there can be: entries, descriptors less a reserve
  * @guest:	New flows of the guest
+ * @flooded_until: It asks for so many that it gets fewer
  * @punt:	Frames for services, by kind
  * @remote:	New flows of remote addresses, by hash
  * @key:	Secret of that hash
@@ -40,6 +45,7 @@ struct rate {
 struct admit {
 	uint32_t room;
 	uint64_t guest;
+	uint64_t flooded_until;
 	uint64_t punt[PUNT_NUM];
 	uint64_t remote[ADMIT_REMOTES];
 	struct siphash_key key;
@@ -55,11 +61,24 @@ void admit_init(struct admit *a, uint32_t max_flows,
 struct flow *admit_evict(struct flow_table *ft, bool outside,
 			 enum flow_type type, uint64_t now);
 
+/* admit_flooded() - The guest causes far more misses than it may: for a while it
+ * may cause fewer, so that open flows have the time */
+void admit_flooded(struct admit *a, uint64_t now);
+
+/* admit_is_flooded() - Is that so at present? */
+static inline bool admit_is_flooded(const struct admit *a, uint64_t now)
+{
+	return now < a->flooded_until;
+}
+
 /* admit_guest() - May the guest cause a miss? Counted if not */
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now);
 
 /* admit_punt() - May the guest have a frame lifted to a service? */
 bool admit_punt(struct admit *a, enum punt_kind kind, uint64_t now);
+
+/* admit_is_calm() - Has a listener most of its tokens: no flood goes on there */
+bool admit_is_calm(const struct listener *l, uint64_t now);
 
 /* admit_is_open() - Has a listener tokens left, so that it pays to read it? */
 bool admit_is_open(const struct listener *l, uint64_t now);
