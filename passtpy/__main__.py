@@ -16,7 +16,12 @@ from contextlib import suppress
 from typing import NoReturn
 
 from passtpy import __version__, limits
-from passtpy.config.cli import parse_passt, parse_pasta, wants_vhost_user
+from passtpy.config.cli import (
+    parse_passt,
+    parse_pasta,
+    parse_run,
+    wants_vhost_user,
+)
 from passtpy.config.model import Config
 from passtpy.config.ports import ephemeral_ports
 from passtpy.errors import InformationRequest, PasstpyError, UsageError
@@ -48,7 +53,8 @@ STDOUT = 1
 STDERR = 2
 FIRST_FREE_FD = 3
 USAGE = """\
-Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
+Usage: passtpy run|learn [OPTION]... [--] COMMAND [ARG]...
+       passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy pasta [OPTION]... PID
        passtpy pasta [OPTION]... --netns PATH|NAME
        passtpy passt [OPTION]...
@@ -57,9 +63,12 @@ Usage: passtpy pasta [OPTION]... [COMMAND] [ARG]...
        passtpy ls|flows|top|explain|rules|policy|pins|ports|stats|log|capture|close
        passtpy events|reload|stop
 
-The last two lines ask or change what is running: `passtpy flows --help`, and so on.
-`passtpy pasta --help` and `passtpy passt --help` list the options. The programs may
-also be called passtpy-pasta and passtpy-passt or, through links, pasta and passt.
+`passtpy run --allow NAME -- COMMAND` gives a command a network of its own, in which it
+reaches what is allowed; `passtpy learn -- COMMAND` prints the policy that it needs: see
+docs/policy.md. The last two lines ask or change what is
+running: `passtpy flows --help`, and so on. `passtpy pasta --help` and `passtpy passt
+--help` list the options. The programs may also be called passtpy-pasta and
+passtpy-passt or, through links, pasta and passt.
 """
 
 Program = Callable[[Sequence[str]], int]
@@ -78,6 +87,10 @@ def main() -> int:
             return _be(program, words)
     if words[:1] and words[0] in PROGRAMS:
         return _be(words[0], words[1:])
+    if words[:1] == ["run"]:
+        return _guarded("passtpy run", _run_command, words[1:])
+    if words[:1] == ["learn"]:
+        return _guarded("passtpy learn", _learn, words[1:])
     if words[:1] and words[0] in COMMANDS:
         from passtpy.client.cli import run
 
@@ -185,6 +198,15 @@ def _knows_ipv6() -> bool:
 
 def _pasta(words: Sequence[str]) -> int:
     return _run(parse_pasta(words, "pasta", ephemeral_ports(), _knows_ipv6))
+
+
+def _run_command(words: Sequence[str]) -> int:
+    return _run(parse_run(words, "passtpy run", ephemeral_ports(), _knows_ipv6))
+
+
+def _learn(words: Sequence[str]) -> int:
+    said = ["--learn", "-", *words]  # another --learn is the one that counts
+    return _run(parse_run(said, "passtpy learn", ephemeral_ports(), _knows_ipv6))
 
 
 def _passt(words: Sequence[str]) -> int:

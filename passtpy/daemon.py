@@ -119,7 +119,9 @@ def _run_command(config: Config, argv: tuple[str, ...]) -> int:
     terminal = command.Terminal()
     ours, theirs = _factory_pair(config)
     own_userns = not config.netns_only
-    spec = command.Command(argv, open_files, own_userns, theirs, config.hostname)
+    spec = command.Command(
+        argv, open_files, own_userns, theirs, config.hostname, config.own_resolver
+    )
     with netlink.open_socket() as host:
         process = command.start(config, spec, host)
     if theirs is not None:

@@ -33,6 +33,7 @@ class Files:
         self._audit_file: AppendOutlet | None = None
         self._audit = self._open_audit(config.audit)
         self._to_journal = config.audit == JOURNALD
+        self.learn_fd = 1 if config.learn == "-" else _create("policy", config.learn)
         for text in config.warnings:
             self.log.warning("config", text=text)
 

@@ -7,14 +7,17 @@ be asked, and tells refusals to the log and to the audit file.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from passtpy.addr import from_inany
 from passtpy.egress.answers import Open
 from passtpy.egress.audit import WINDOW_NS, Audit, Fields
 from passtpy.egress.egress import Egress, Refused
+from passtpy.egress.learn import Learner
 from passtpy.egress.model import Effect, Policy
 from passtpy.egress.show import show_policy
 from passtpy.egress.source import PolicySource
@@ -46,6 +49,7 @@ class Policed:
         decider: Decider,
         log: Log,
         write: Write | None = None,
+        learn_fd: int = -1,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._source = source
@@ -60,6 +64,10 @@ class Policed:
         self._audit = Audit(self._tell)
         self._waiting: dict[int, list[tuple[Parked, Waiting]]] = {}  # by question
         self.egress.watchers.append(self._refused)
+        self._learn_fd = learn_fd
+        self._learner = Learner()
+        if learn_fd >= 0:
+            self.egress.watchers.append(self._learner.take)
         decider.guard(self.egress)
         engine.ask_by(self._ask)
 
@@ -68,8 +76,13 @@ class Policed:
         self._loop = loop
 
     def close(self) -> None:
-        """Tell what was counted, and leave the files."""
+        """Tell what was counted and learnt, and leave the files."""
         self._audit.flush()
+        if self._learn_fd >= 0:
+            data = memoryview(self._learner.text().encode())
+            with suppress(OSError):  # a disk that is full, a reader that left
+                while data:
+                    data = data[os.write(self._learn_fd, data) :]
         self._source.close()
 
     def reload(self) -> None:

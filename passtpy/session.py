@@ -235,7 +235,9 @@ class Session:
             from passtpy.policed import Policed
 
             given = self._source, self._policy
-            self._policed = Policed(*given, engine, decider, log, self._files.audit)
+            files = self._files
+            told = files.audit, files.learn_fd
+            self._policed = Policed(*given, engine, decider, log, *told)
             egress = self._policed.egress
         if config.dns_server or egress is not None:
             from passtpy.resolving import Resolving

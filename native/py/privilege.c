@@ -205,6 +205,14 @@ static PyObject *priv_mount(PyObject *self, PyObject *args)
 	return none_or_errno(mount(source, target, fstype, flags, data));
 }
 
+static PyObject *priv_umount(PyObject *self, PyObject *arg)
+{
+	const char *target = PyUnicode_AsUTF8(arg);
+
+	(void)self;
+	return target ? none_or_errno(umount2(target, MNT_DETACH)) : NULL;
+}
+
 static PyObject *priv_signalfd(PyObject *self, PyObject *args)
 {
 	PyObject *signals, *item;
@@ -277,6 +285,8 @@ PyMethodDef passtpy_privilege_methods[] = {
 	{ "mount", priv_mount, METH_VARARGS,
 	  SIGNATURE("mount($module, source, target, fstype, flags, "
 		    "data=None, /)") "mount(2)" },
+	{ "umount", priv_umount, METH_O,
+	  SIGNATURE("umount($module, target, /)") "umount2(2), MNT_DETACH" },
 	{ "signalfd", priv_signalfd, METH_VARARGS,
 	  SIGNATURE(
 		  "signalfd($module, signals, /)") "A descriptor for a tuple of blocked signals" },

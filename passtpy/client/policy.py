@@ -47,7 +47,8 @@ def _load(path: str) -> Policy:
 def _check(args: Namespace, path: str) -> int:
     policy = _load(path)
     told = {"rules": len(policy.rules), "mode": policy.mode, "default": policy.default}
-    text = f"{path}: {len(policy.rules)} rules, {policy.mode}, else {policy.default}"
+    rules = f"{len(policy.rules)} rule{'' if len(policy.rules) == 1 else 's'}"
+    text = f"{path}: {rules}, {policy.mode}, else {policy.default}"
     _print(told, args, iter([text]))
     return 0
 

@@ -11,14 +11,17 @@ from contextlib import suppress
 from passtpy import __version__
 from passtpy.config.draft import Draft
 from passtpy.config.getopt import Getopt, GetoptError, Grammar
-from passtpy.config.model import Config
+from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.option import Option
 from passtpy.config.options import OPTIONS, PORT_HELP, options_of
 from passtpy.config.ports import DEFAULT_EPHEMERAL, Span
 from passtpy.errors import ConfigError, InformationRequest, UsageError
+from passtpy.record import replace
 
 Known = Callable[[], bool]
 
+# What `passtpy run` says first: a port is forwarded when somebody asks for it
+RUN = ("--config-net", *(w for o in "tuTU" for w in (f"-{o}", "none")))
 CAPABILITIES = '{"type": "net"}\n'  # as qemu's vhost-user programs tell theirs
 HELP_COLUMN = 30
 HELP_WIDTH = 80
@@ -133,6 +136,26 @@ def parse_pasta(
     `knows_ipv6` tells whether the kernel does; nobody asks before the line is read.
     """
     return _parse("pasta", argv, prog, ephemeral, knows_ipv6)
+
+
+def parse_run(
+    argv: Sequence[str],
+    prog: str = "passtpy run",
+    ephemeral: Span = DEFAULT_EPHEMERAL,
+    knows_ipv6: Known = lambda: True,
+) -> Config:
+    """Read the words of `passtpy run`: those of pasta, where less is open by itself.
+
+    No port is forwarded, the network is configured, the command asks our resolver, and
+    without any word about a policy the internet is all that is allowed.
+    """
+    config = parse_pasta([*RUN, *argv], prog, ephemeral, knows_ipv6)
+    if not isinstance(config.target, SpawnCommand):
+        raise ConfigError("it runs a command: for a namespace that there is, use pasta")
+    if not config.target.argv:
+        raise ConfigError("a command is needed: passtpy run [OPTION]... -- COMMAND")
+    words = config.policy_words if config.has_policy else (("allow", "@internet"),)
+    return replace(config, policy_words=words, dns_server=True, own_resolver=True)
 
 
 def parse_passt(

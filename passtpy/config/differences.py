@@ -61,6 +61,7 @@ NOTES: Final[dict[str, Note]] = {
     "allow": Note(_NEW, "the same on the command line"),
     "deny": Note(_NEW, "the same on the command line"),
     "policy-mode": Note(_NEW, "a policy may be tried before it is enforced"),
+    "learn": Note(_NEW, "a policy is written for what a program does"),
     "audit": Note(_NEW, "refusals as JSON lines, a loop of them counted"),
     "dns-server": Note(_NEW, "a cache, failover, TCP; what was not asked is not told"),
     "dns-record": Note(_NEW, "also suffixes and expressions, as gvproxy has them"),

@@ -148,9 +148,11 @@ class Draft:
             implied["one_off"] = True
         if self.fields.get("splice_only"):
             implied["dns_enabled"] = False
-        said = ("policy", "policy_words", "policy_mode")
+        said = ("policy", "policy_words", "policy_mode", "learn")
         if self.fields.get("audit") and not any(map(self.fields.get, said)):
             raise ConfigError("--audit needs --policy, --allow or --deny")
+        if self.fields.get("learn"):
+            implied["policy_mode"] = "observe"
         if spawns:
             implied["foreground"] = True
         elif self.fields.get("stats") and not self.fields.get("foreground"):

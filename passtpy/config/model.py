@@ -158,6 +158,8 @@ class Config:
     policy: str | None = None  # file that says what the guest may reach
     policy_words: tuple[tuple[str, str], ...] = ()  # of --allow and --deny, in order
     policy_mode: str | None = None
+    learn: str | None = None  # file for the smallest policy, or "-"
+    own_resolver: bool = False  # the command's resolv.conf names ours
     audit: str | None = None  # file for refusals, or "journald"
 
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
@@ -186,7 +188,7 @@ class Config:
     @property
     def has_policy(self) -> bool:
         """Tell whether anything is said about what the guest may reach."""
-        said = self.policy, self.policy_words, self.policy_mode
+        said = self.policy, self.policy_words, self.policy_mode, self.learn
         return any(said)
 
     @property

@@ -43,4 +43,12 @@ ROWS: tuple[Option, ...] = (
         "write what is refused to this file, as JSON lines, or to journald",
         "FILE|journald",
     ),
+    Option(
+        ("--learn",),
+        G_POLICY,
+        do.path("learn", "Invalid file"),
+        "let everything pass, and at the end write the smallest policy that allows"
+        " what was done; - is standard output",
+        "FILE",
+    ),
 )

@@ -50,6 +50,8 @@ class Refused(NamedTuple):
     rule: int
     reason: str
     observed: bool  # it was let in all the same
+    zone: Zone = None
+    quic: bool = False
 
     @property
     def is_question(self) -> bool:
@@ -220,6 +222,8 @@ class Egress:
                 ruling.rule,
                 self.reason(ruling),
                 observed,
+                ruling.zone,
+                ruling.quic,
             )
             self._tell(told)
 

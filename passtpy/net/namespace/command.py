@@ -34,6 +34,7 @@ from passtpy import _native, isolation, limits
 from passtpy.config.model import Config
 from passtpy.net.kernel.signals import FORWARDED, TERMINAL, read_signals, take_signals
 from passtpy.net.namespace import guest, netns
+from passtpy.net.namespace.resolv_conf import own_resolv_conf
 from passtpy.record import record
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Command:
     own_userns: bool = True
     factory: socket.socket | None = None  # init's end: it makes sockets for us
     hostname: str | None = None  # of its own; None: made from the host's
+    own_resolver: bool = False  # asked at the gateway, where we answer
 
 
 class CommandProcess:
@@ -175,9 +177,18 @@ def _run_init(
     control: socket.socket, command: Command, prepare: Callable[[], guest.Guest]
 ) -> int:
     """Be the first process of the namespaces; return the exit status."""
-    if not guest.report(control, prepare):
+    prepared: list[guest.Guest] = []
+
+    def prepare_and_keep() -> guest.Guest:
+        got = prepare()
+        prepared.append(got)
+        return got
+
+    if not guest.report(control, prepare_and_keep):
         return EXIT_SETUP
     _private_mounts()
+    if command.own_resolver:
+        own_resolv_conf(prepared[0])
     netns.allow_ping()
     hostname = command.hostname or f"pasta-{socket.gethostname()}"
     with suppress(OSError):
