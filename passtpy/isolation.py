@@ -39,7 +39,7 @@ _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
 # Whatever is first used while we serve: by then there may be no descriptor left to read
 # it with, or an upgrade has put another version in its place.
 _USED_LATER: Final = (
-    "structlog",
+    "passtpy.structured",
     "json",
     "random",
     "encodings.idna",

@@ -406,11 +406,11 @@ class Log:
         return RENDERERS[self._format](None, "warning", record)
 
     def _build(self) -> Any:
-        import structlog
+        from passtpy.structured import BoundLogger
 
         # wrap_logger() would also consult structlog's global configuration; ours is
         # complete and belongs to this object only.
-        return structlog.BoundLogger(
+        return BoundLogger(
             _Output(self._sinks), [_bounded, RENDERERS[self._format]], {}
         )
 

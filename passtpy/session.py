@@ -52,16 +52,25 @@ if TYPE_CHECKING:
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 _OPENING: Final = (
+    "passtpy.net.namespace.factory_client",
     "passtpy.datapath",
     "passtpy.net.forwarding.listeners",
     "passtpy.net.host.resolv",
 )
-# One by one, so that a command which has ended need not wait for the rest.
+# One by one, so that a command which has ended need not wait for the rest. Each takes
+# some milliseconds; the event loop, in which there is no stopping, comes late: by then
+# a short command has ended.
 _SERVING: Final = (
-    "logging",
-    "passtpy.net.kernel.eventloop",
+    "passtpy.policy.rules",
     "passtpy.policy.decide",
+    "passtpy.wire.ndp",
+    "passtpy.services.ra",
     "passtpy.services.registry",
+    "traceback",
+    "logging",
+    "subprocess",
+    "inspect",
+    "passtpy.net.kernel.eventloop",
     "passtpy.engine",
 )
 GC_THRESHOLD: Final = 700  # Python's own, which was higher while we started
@@ -112,6 +121,7 @@ class Session:
         )
         more = _CONTROL_MODULES if asked else ()
         self._imports = isolation.imports(more)
+        self._can_import = True  # what is yet to be imported can be read
         self._decider: Decider | None = None
         self._got: guest.Guest | None = None
         self._sockets: ControlSockets | None = None
@@ -282,6 +292,7 @@ class Session:
         if self._user is not None and not isolation.can_be_read_later():
             while not ended() and next(self._imports, None) is not None:
                 pass
+            self._can_import = not ended()
         self._prepare_ping()
         if self._user is not None:
             isolation.become(self._user)
@@ -394,7 +405,7 @@ class Session:
 
     def _import_next(self) -> None:
         """Import the rest in steps; nothing is imported after the last one."""
-        if self._done is None or self._done.done():
+        if self._done is None or self._done.done() or not self._can_import:
             return
         if next(self._imports, None) is not None:
             self.loop.call_soon(self._import_next)

@@ -106,6 +106,10 @@ class Writer:
 
     def close(self) -> None:
         """Write the rest, as long as that makes any progress, and close the outlet."""
+        if self._thread is None and self._queue.empty() and not self._untold:
+            with suppress(OSError):
+                self._outlet.close()
+            return  # nothing was ever said: no thread for it
         self.start()
         self._queue.put(None)
         thread, done = self._thread, -1

@@ -27,6 +27,8 @@ PYTHON_FLOORS = (
         "failures",
         "limits",
         "supervisor",
+        "lean",
+        "structured",
         "_native",
     },
     {"flow", "wire"},

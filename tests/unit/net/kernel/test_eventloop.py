@@ -48,7 +48,7 @@ WANTS_MORE = """\
 import sys
 class Wants:
     def find_spec(self, name, path=None, target=None):
-        if name == "uvloop" and type(sys.modules.get("ssl")).__name__ == "_NoTls":
+        if name == "uvloop" and type(sys.modules.get("ssl")).__name__ == "_Empty":
             raise ImportError("not with that")
 sys.meta_path.insert(0, Wants())
 from passtpy.net.kernel.eventloop import new_event_loop
