@@ -418,7 +418,7 @@ static bool ping_defer(struct ctx *c, struct flow *flow)
 	if (ping_flow_of(flow)->raw)
 		ping_raw_give_back(c, flow);
 	else
-		close(flow_take_fd(flow, TGTSIDE));
+		close(flow_take_fd(&c->ft, flow, TGTSIDE));
 	return true;
 }
 

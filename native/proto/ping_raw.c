@@ -302,7 +302,7 @@ void ping_raw_give_back(struct ctx *c, struct flow *flow)
 		return;
 	if (flow->f.fd[TGTSIDE] >= 0) {
 		flow_epoll_del(&c->epoll, flow, TGTSIDE);
-		(void)flow_take_fd(flow, TGTSIDE);
+		(void)flow_take_fd(&c->ft, flow, TGTSIDE);
 	}
 	forget(lent->fd, flow->f.type == FLOW_PING4);
 	lent->flow = NULL;

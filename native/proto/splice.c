@@ -43,7 +43,7 @@ static void release(struct ctx *c, struct flow *flow)
 		int fd;
 
 		splice_release(c, flow, sidei);
-		fd = flow_take_fd(flow, sidei);
+		fd = flow_take_fd(&c->ft, flow, sidei);
 		if (fd >= 0)
 			(void)close(fd);
 	}
@@ -175,7 +175,7 @@ static bool ask_again(struct ctx *c, struct flow *flow)
 	flow_epoll_del(&c->epoll, flow, INISIDE);
 	if (!stage_refused(&c->stage, flow, flow->f.fd[INISIDE], c->now))
 		return false;
-	(void)flow_take_fd(flow, INISIDE);
+	(void)flow_take_fd(&c->ft, flow, INISIDE);
 	splice_close(c, flow, WHY_REFUSED, ECONNREFUSED);
 	return true;
 }
@@ -295,7 +295,7 @@ static int splice_join(struct ctx *c, struct flow *flow, int ini, int tgt,
 		return rc;
 	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, ini, c->now);
 	if (rc)
-		(void)flow_take_fd(flow, TGTSIDE);
+		(void)flow_take_fd(&c->ft, flow, TGTSIDE);
 	return rc;
 }
 

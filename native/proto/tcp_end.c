@@ -24,7 +24,7 @@ void tcp_release(struct ctx *c, struct flow *flow)
 	/* Closing one that others hold too would leave it in epoll */
 	if (conn->given)
 		flow_epoll_del(&c->epoll, flow, tcp_sockside(flow));
-	fd = flow_take_fd(flow, tcp_sockside(flow));
+	fd = flow_take_fd(&c->ft, flow, tcp_sockside(flow));
 	tcp_rcvq_release(c, conn);
 	tcp_window_release(c, conn);
 	if (fd >= 0)

@@ -89,7 +89,7 @@ static bool ask_again(struct ctx *c, struct flow *flow)
 	flow_epoll_del(&c->epoll, flow, INISIDE);
 	if (!stage_refused(&c->stage, flow, flow->f.fd[INISIDE], c->now))
 		return false;
-	(void)flow_take_fd(flow, INISIDE);
+	(void)flow_take_fd(&c->ft, flow, INISIDE);
 	return true;
 }
 

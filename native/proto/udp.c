@@ -129,6 +129,7 @@ static int open_forwarded(struct ctx *c, struct flow *flow,
 	if (!udp_is_free(c, &local))
 		return -EADDRINUSE;
 	u->listener = number;
+	idle_set_sharing(&c->ft, flow, true);
 	flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
 	return 0;
 }
@@ -183,6 +184,7 @@ static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 		     -EADDRINUSE;
 	if (fd < 0) {
 		udp_flow_of(flow)->listener = m->listener;
+		idle_set_sharing(&c->ft, flow, true);
 	} else {
 		udp_flow_of(flow)->shares = m->listener;
 		l->sharers++;
@@ -256,7 +258,7 @@ bool udp_defer(struct ctx *c, struct flow *flow)
 {
 	share_end(c, flow);
 	udp_port_drop(c, flow);
-	udp_close(flow);
+	udp_close(c, flow);
 	return true;
 }
 

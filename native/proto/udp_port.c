@@ -260,6 +260,7 @@ static void port_close(struct ctx *c, struct udp_port *p)
 
 	if (p->number == p->guest_port)
 		ports->kept--;
+	c->ft.sockets--;
 	close(p->fd);
 	p->fd = -1;
 	keyed_del(&ports->ports, port_hash(ports, &p->guest, p->guest_port),
@@ -295,8 +296,11 @@ static uint32_t port_number(struct ctx *c, uint32_t hash)
 
 	for (unsigned n = 0; i == KEYED_NONE && n < EVICT_MAX; n++) {
 		struct flow *flow =
-			admit_evict(&c->ft, false, FLOW_UDP, c->now);
+			admit_evict(&c->ft, IDLE_GUEST, FLOW_UDP, c->now);
 
+		if (!flow) /* a port with several may be idle as a whole */
+			flow = admit_evict(&c->ft, IDLE_SHARING, FLOW_UDP,
+					   c->now);
 		if (!flow)
 			break;
 		udp_port_drop(c, flow);
@@ -343,12 +347,32 @@ static int port_make(struct ctx *c, const struct flow *flow,
 	}
 	if (p->number == p->guest_port)
 		ports->kept++;
+	c->ft.sockets++;
 	*ret_port = p;
 	return 0;
 
 fail:
 	close(fd);
 	return rc;
+}
+
+/* port_join() - A flow uses a port, alone or with others */
+static void port_join(struct ctx *c, struct udp_port *p, struct flow *flow)
+{
+	if (p->flows++ == 1)
+		idle_set_sharing(&c->ft, &c->ft.flows[p->members], true);
+	idle_set_sharing(&c->ft, flow, p->flows > 1);
+	p->members ^= flow_index(&c->ft, flow);
+}
+
+/* port_part() - It uses it no more */
+static void port_part(struct ctx *c, struct udp_port *p, struct flow *flow)
+{
+	p->members ^= flow_index(&c->ft, flow);
+	if (--p->flows == 1)
+		idle_set_sharing(&c->ft, &c->ft.flows[p->members], false);
+	if (!p->flows)
+		port_close(c, p);
 }
 
 bool udp_is_free(const struct ctx *c, const struct flowside *local)
@@ -389,7 +413,7 @@ int udp_port_take(struct ctx *c, struct flow *flow, const struct verdict *v,
 	if (u->remote == KEYED_NONE)
 		goto fail;
 	u->port = port_index(ports, p);
-	p->flows++;
+	port_join(c, p, flow);
 	return 0;
 
 fail:
@@ -419,8 +443,7 @@ void udp_port_drop(struct ctx *c, struct flow *flow)
 		return;
 	remote_drop(ports_of(c), u->remote, u->unasked);
 	u->port = UDP_INDEX_NONE;
-	if (!--p->flows)
-		port_close(c, p);
+	port_part(c, p, flow);
 }
 
 struct udp_port *udp_port_at(struct ctx *c, uint32_t i)
@@ -500,7 +523,7 @@ static struct flow *unasked_open(struct ctx *c, const struct udp_port *p,
 	u->port = r->port;
 	u->remote = remote;
 	r->unasked++;
-	ports_of(c)->port[r->port].flows++;
+	port_join(c, &ports_of(c)->port[r->port], flow);
 	timer_set(&c->timers, flow, c->now + UDP_TIMEOUT);
 	flow_activate(&c->ft, flow, c->now);
 	return flow;

@@ -41,6 +41,7 @@
  * @addr:	Our address
  * @fd:		Socket, bound to them
  * @flows:	Flows that use it
+ * @members:	Their indexes, all XORed: of the last one it is the index
  * @last:	Flow of the datagram that was received last; it may be gone
  * @batch:	Datagrams to ask for in the next recvmmsg()
  * @large:	A datagram longer than a small slot was seen
@@ -53,6 +54,7 @@ struct udp_port {
 	union inany addr;
 	int fd;
 	uint32_t flows;
+	uint32_t members;
 	flow_sidx_t last;
 	uint16_t batch;
 	bool large;

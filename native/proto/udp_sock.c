@@ -79,12 +79,12 @@ void udp_forget(int fd)
 			return;
 }
 
-void udp_close(struct flow *flow)
+void udp_close(struct ctx *c, struct flow *flow)
 {
 	/* No other descriptor refers to the socket: closing it is also what
 	 * takes it out of epoll */
 	for (unsigned sidei = 0; sidei < SIDES; sidei++) {
-		int fd = flow_take_fd(flow, sidei);
+		int fd = flow_take_fd(&c->ft, flow, sidei);
 
 		if (fd >= 0)
 			close(fd);

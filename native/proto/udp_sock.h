@@ -42,6 +42,6 @@ int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,
 void udp_forget(int fd);
 
 /* udp_close() - Close the sockets that are a flow's own */
-void udp_close(struct flow *flow);
+void udp_close(struct ctx *c, struct flow *flow);
 
 #endif /* PASSTPY_PROTO_UDP_SOCK_H */

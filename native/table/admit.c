@@ -17,6 +17,7 @@
 	}
 
 #define DESCRIPTORS_KEPT 256 /* listeners, Python's own, sockets to be closed */
+#define SOCKETS_MAX	 (SIDES * FLOW_TABLE_MAX) /* no flow has more */
 #define NEAR(room)	 ((room) - (room) / 16)
 
 static const struct rate guest_rate = RATE(NEW_FLOW_RATE, NEW_FLOW_BURST);
@@ -42,13 +43,16 @@ void admit_init(struct admit *a, uint32_t max_flows,
 		const struct siphash_key *key)
 {
 	struct rlimit files;
-	uint64_t room = max_flows;
+	uint64_t sockets = SOCKETS_MAX;
 
 	if (!getrlimit(RLIMIT_NOFILE, &files) &&
-	    files.rlim_cur < room + DESCRIPTORS_KEPT)
-		room = MAX(files.rlim_cur, 2 * DESCRIPTORS_KEPT) -
-		       DESCRIPTORS_KEPT;
-	*a = (struct admit){ .room = (uint32_t)room, .key = *key };
+	    files.rlim_cur < sockets + DESCRIPTORS_KEPT)
+		sockets = MAX(files.rlim_cur, 2 * DESCRIPTORS_KEPT) -
+			  DESCRIPTORS_KEPT;
+	*a = (struct admit){ .flows = max_flows,
+			     .sockets = (uint32_t)sockets,
+			     .outside = MIN(max_flows, (uint32_t)sockets) / 2,
+			     .key = *key };
 }
 
 static bool has_token(uint64_t paid, const struct rate *r, uint64_t now)
@@ -64,11 +68,9 @@ static bool take_token(uint64_t *paid, const struct rate *r, uint64_t now)
 	return true;
 }
 
-struct flow *admit_evict(struct flow_table *ft, bool outside,
-			 enum flow_type type, uint64_t now)
+static struct flow *evict(struct flow_table *ft, struct flow *flow,
+			  uint64_t now)
 {
-	struct flow *flow = idle_oldest(ft, outside, type, now);
-
 	if (!flow)
 		return NULL;
 	count(ft->cnt, CNT_FLOWS_EVICTED);
@@ -83,6 +85,29 @@ void admit_flooded(struct admit *a, uint64_t now)
 	a->flooded_until = now + FLOODED_FOR;
 }
 
+struct flow *admit_evict(struct flow_table *ft, enum idle_kind kind,
+			 enum flow_type type, uint64_t now)
+{
+	return evict(ft, idle_oldest(ft, kind, type, now), now);
+}
+
+/* make_room() - For a flow of the guest, where an idle one can make it */
+static void make_room(const struct admit *a, struct flow_table *ft,
+		      uint64_t now)
+{
+	bool no_sockets = ft->sockets >= NEAR(a->sockets);
+	struct flow *alone, *sharing;
+
+	if (!no_sockets && ft->active < NEAR(a->flows))
+		return;
+	alone = idle_oldest(ft, IDLE_GUEST, FLOW_TYPE_NONE, now);
+	sharing = idle_oldest(ft, IDLE_SHARING, FLOW_TYPE_NONE, now);
+	if (!alone ||
+	    (sharing && !no_sockets && sharing->f.last_use < alone->f.last_use))
+		alone = sharing;
+	(void)evict(ft, alone, now);
+}
+
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
 {
 	const struct rate *rate = admit_is_flooded(a, now) ? &flooded_rate :
@@ -92,8 +117,7 @@ bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)
 		count(ft->cnt, CNT_DROP_RATE);
 		return false;
 	}
-	if (ft->active >= NEAR(a->room))
-		(void)admit_evict(ft, false, FLOW_TYPE_NONE, now);
+	make_room(a, ft, now);
 	return true;
 }
 
@@ -136,9 +160,9 @@ bool admit_outside(struct admit *a, struct flow_table *ft, struct listener *l,
 
 	if (l->pif != PIF_HOST) /* the namespace's: the guest's own */
 		return admit_guest(a, ft, now);
-	if (ft->outside >= NEAR(a->room / 2))
-		(void)admit_evict(ft, true, FLOW_TYPE_NONE, now);
-	if (ft->outside >= a->room / 2) {
+	if (ft->outside >= NEAR(a->outside))
+		(void)admit_evict(ft, IDLE_OUTSIDE, FLOW_TYPE_NONE, now);
+	if (ft->outside >= a->outside) {
 		count(ft->cnt, CNT_DROP_OUTSIDE);
 		return false;
 	}

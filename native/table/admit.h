@@ -6,7 +6,9 @@
  * the guest has one for its flows and one for each kind of frame that services
  * answer; what comes from outside has one for each listener and one for each
  * remote address. Of the flow table and of descriptors the outside may have
- * one half; near that, and near the end of the table, idle datagram flows go.
+ * one half; near that, and near the end of either, idle datagram flows go. UDP
+ * flows of one socket of the guest share one of ours: of these there may be as
+ * many as the table has room for.
  */
 #ifndef PASSTPY_TABLE_ADMIT_H
 #define PASSTPY_TABLE_ADMIT_H
@@ -15,6 +17,7 @@
 #include "base/siphash.h"
 #include "table/border.h"
 #include "table/flow_table.h"
+#include "table/idle.h"
 #include "table/listen.h"
 
 /** struct rate - What a token bucket allows
@@ -35,7 +38,9 @@ struct rate {
 #define ADMIT_REMOTES 4096 /* buckets of remote addresses, which share them */
 
 /** struct admit - Tokens spent: when those taken so far will have been earned
- * @room:	Flows that there can be: entries, descriptors less a reserve
+ * @flows:	Flows that there can be: entries of the table
+ * @sockets:	Descriptors that flows may have: the limit less a reserve
+ * @outside:	Flows that may begin outside: each may need a descriptor
  * @guest:	New flows of the guest
  * @flooded_until: It asks for so many that it gets fewer
  * @punt:	Frames for services, by kind
@@ -43,7 +48,9 @@ struct rate {
  * @key:	Secret of that hash
  */
 struct admit {
-	uint32_t room;
+	uint32_t flows;
+	uint32_t sockets;
+	uint32_t outside;
 	uint64_t guest;
 	uint64_t flooded_until;
 	uint64_t punt[PUNT_NUM];
@@ -58,7 +65,7 @@ void admit_init(struct admit *a, uint32_t max_flows,
 
 /* admit_evict() - Room is scarce: end a datagram flow that is idle, see idle.h
  * Return: it, or NULL: there is none */
-struct flow *admit_evict(struct flow_table *ft, bool outside,
+struct flow *admit_evict(struct flow_table *ft, enum idle_kind kind,
 			 enum flow_type type, uint64_t now);
 
 /* admit_flooded() - The guest causes far more misses than it may: for a while it

@@ -63,10 +63,10 @@ int flow_adopt(const struct epoll_set *es, struct flow_table *ft,
 {
 	int rc;
 
-	flow_set_fd(flow, sidei, fd);
+	flow_set_fd(ft, flow, sidei, fd);
 	rc = flow_epoll_set(es, ft, flow, sidei, now);
 	if (rc)
-		(void)flow_take_fd(flow, sidei);
+		(void)flow_take_fd(ft, flow, sidei);
 	return rc;
 }
 
@@ -76,11 +76,11 @@ int flow_exchange(const struct epoll_set *es, struct flow_table *ft,
 {
 	uint32_t was = flow->f.interest[sidei];
 	uint8_t epoll_id = flow->f.epoll_id;
-	int old = flow_take_fd(flow, sidei);
+	int old = flow_take_fd(ft, flow, sidei);
 	int rc = flow_adopt(es, ft, flow, sidei, fd, now);
 
 	if (rc) {
-		flow->rw.fd[sidei] = old;
+		flow_set_fd(ft, flow, sidei, old);
 		flow->rw.interest[sidei] = was;
 		flow->rw.epoll_id = epoll_id;
 		return rc;

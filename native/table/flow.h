@@ -95,6 +95,7 @@ struct flowside {
  * @why:	enum flow_why, for the last log line
  * @events:	What its handler has seen happen to it, bits of the handler's
  * @hashed:	The side can be found by flow_lookup()
+ * @sharing:	Others need its socket as well: its end gives none back
  * @tcp_flags:	Union of TCP flags seen, per direction
  * @ready:	Sides that wait in the ready list, a bit each; the list's own
  * @side:	Addresses
@@ -128,6 +129,7 @@ struct flow_common {
 	uint8_t ready;
 	uint16_t events;
 	bool hashed[SIDES];
+	bool sharing;
 	struct flowside side[SIDES];
 	int fd[SIDES];
 	uint32_t interest[SIDES];

@@ -77,7 +77,7 @@ static void check_entry(const struct flow_table *ft, const struct flow *flow)
 
 static void check_entries(const struct flow_table *ft)
 {
-	uint32_t used = 0, active = 0, closing = 0, hashed = 0;
+	uint32_t used = 0, active = 0, closing = 0, hashed = 0, sockets = 0;
 
 	for (uint32_t i = 0; i < ft->top; i++) {
 		const struct flow_common *f = &ft->flows[i].f;
@@ -91,6 +91,7 @@ static void check_entries(const struct flow_table *ft)
 		active += f->state == FLOW_ACTIVE;
 		closing += f->closed;
 		hashed += f->hashed[INISIDE] + f->hashed[TGTSIDE];
+		sockets += (f->fd[INISIDE] >= 0) + (f->fd[TGTSIDE] >= 0);
 		if (f->closed)
 			assert(i >= ft->closing_lo && i <= ft->closing_hi);
 	}
@@ -98,6 +99,7 @@ static void check_entries(const struct flow_table *ft)
 	assert(used + check_runs(ft) == ft->top);
 	assert(active == ft->active && closing == ft->closing);
 	assert(hashed == ft->hash_used);
+	assert(sockets <= ft->sockets); /* others are shared */
 	assert(used == active + (ft->making ? 1 : 0));
 }
 

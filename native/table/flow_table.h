@@ -50,8 +50,9 @@ struct idle_list {
  * @log:	Where steps are logged
  * @cnt:	Counters
  * @ready:	Flows with something left to do
- * @idle:	Datagram flows of the guest, and from outside: see idle.h
+ * @idle:	Datagram flows, by enum idle_kind
  * @outside:	ACTIVE flows that began outside, not closed
+ * @sockets:	Descriptors that flows have, those that they share counted once
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -77,8 +78,9 @@ struct flow_table {
 	struct flow_log *log;
 	struct counters *cnt;
 	struct ready_list ready;
-	struct idle_list idle[2];
+	struct idle_list idle[3];
 	uint32_t outside;
+	uint32_t sockets;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;
@@ -132,18 +134,22 @@ void flow_set_endpoint(struct flow_table *ft, struct flow *flow, unsigned sidei,
 		       const union inany *eaddr, uint16_t eport);
 
 /* flow_set_fd() - A socket becomes a flow's; it is in no epoll instance yet */
-static inline void flow_set_fd(struct flow *flow, unsigned sidei, int fd)
+static inline void flow_set_fd(struct flow_table *ft, struct flow *flow,
+			       unsigned sidei, int fd)
 {
 	assert(fd >= 0 && flow->f.fd[sidei] < 0);
 	flow->rw.fd[sidei] = fd;
+	ft->sockets++;
 }
 
 /* flow_take_fd() - Take its socket from a flow, to be closed by the caller,
  * which takes it out of epoll too; or -1 if it has none */
-static inline int flow_take_fd(struct flow *flow, unsigned sidei)
+static inline int flow_take_fd(struct flow_table *ft, struct flow *flow,
+			       unsigned sidei)
 {
 	int fd = flow->f.fd[sidei];
 
+	ft->sockets -= fd >= 0;
 	flow->rw.fd[sidei] = -1;
 	flow->rw.interest[sidei] = 0;
 	return fd;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* idle.c - Datagram flows in the order in which they may have to go
  *
- * Two queues through the entries of the flow table. Using a flow does not move
+ * Queues through the entries of the flow table. Using a flow does not move
  * it: whoever looks for a victim gives flows in use a second chance. Links are
  * indexes plus one, as in ready.c.
  */
@@ -17,9 +17,16 @@ static bool is_outside(const struct flow *flow)
 	return flow->f.pif[INISIDE] == PIF_HOST;
 }
 
+static struct idle_list *list_of(struct flow_table *ft, const struct flow *flow)
+{
+	if (is_outside(flow))
+		return &ft->idle[IDLE_OUTSIDE];
+	return &ft->idle[flow->f.sharing ? IDLE_SHARING : IDLE_GUEST];
+}
+
 void idle_add(struct flow_table *ft, struct flow *flow)
 {
-	struct idle_list *list = &ft->idle[is_outside(flow)];
+	struct idle_list *list = list_of(ft, flow);
 	uint32_t link = flow_index(ft, flow) + 1;
 
 	ft->outside += is_outside(flow);
@@ -35,7 +42,7 @@ void idle_add(struct flow_table *ft, struct flow *flow)
 
 void idle_remove(struct flow_table *ft, struct flow *flow)
 {
-	struct idle_list *list = &ft->idle[is_outside(flow)];
+	struct idle_list *list = list_of(ft, flow);
 	struct flow_common *f = &flow->rw;
 
 	ft->outside -= is_outside(flow);
@@ -52,11 +59,22 @@ void idle_remove(struct flow_table *ft, struct flow *flow)
 	f->idle_next = f->idle_prev = 0;
 }
 
-struct flow *idle_oldest(struct flow_table *ft, bool outside,
+void idle_set_sharing(struct flow_table *ft, struct flow *flow, bool sharing)
+{
+	bool listed = flow->f.state == FLOW_ACTIVE && !flow->f.closed;
+
+	if (listed)
+		idle_remove(ft, flow);
+	flow->rw.sharing = sharing;
+	if (listed)
+		idle_add(ft, flow);
+}
+
+struct flow *idle_oldest(struct flow_table *ft, enum idle_kind kind,
 			 enum flow_type type, uint64_t now)
 {
-	for (unsigned i = 0; i < IDLE_LOOK && ft->idle[outside].head; i++) {
-		struct flow *flow = &ft->flows[ft->idle[outside].head - 1];
+	for (unsigned i = 0; i < IDLE_LOOK && ft->idle[kind].head; i++) {
+		struct flow *flow = &ft->flows[ft->idle[kind].head - 1];
 
 		if (now >= flow->f.last_use + IDLE_MIN &&
 		    (type == FLOW_TYPE_NONE || flow->f.type == type))

@@ -7,14 +7,17 @@ did, in nominal nanoseconds (native/base/budget.h).
 
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 from scapy.layers.l2 import ARP, Ether
 
 from passtpy import _native
-from passtpy.flow import Pif, PuntKind
+from passtpy.addr import UNSPECIFIED, inany
+from passtpy.flow import Action, FlowWhy, Pif, PuntKind, Verdict
 from tests.datapath.conftest import Server
 from tests.datapath.guest import NEEDS_CSUM, Connection, Guest, Vnet, forward_to, later
 from tests.datapath.packets import (
@@ -284,6 +287,66 @@ def test_an_active_flow_is_not_evicted(
     ports = {flow.eport0 for flow in guest.flows()}
     assert guest.counter("flows_evicted") >= 24
     assert {2000, 3024} <= ports
+
+
+def by_last_octets(miss: _native.Miss) -> Verdict:
+    """198.51.A.B is 127.0.A.B, of the same port."""
+    where = inany(ip_address(f"127.0.{miss.oaddr[-2]}.{miss.oaddr[-1]}"))
+    return Verdict(Action.FORWARD, Pif.HOST, where, miss.oport, UNSPECIFIED, 0, 1)
+
+
+@contextmanager
+def few_descriptors(most: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_flows_that_share_a_socket_are_not_bounded_by_descriptors(
+    make_guest: Callable[..., Guest], udp_peer: socket.socket
+) -> None:
+    """600 of them, of which 256 are kept; one flow is each other socket's own."""
+    port, remotes, alone = udp_peer.getsockname()[1], 1500, 340
+    with few_descriptors(600):
+        guest = make_guest()
+        guest.decide = by_last_octets
+        for n in range(remotes):
+            guest.send(udp(dst=f"198.51.{n // 250}.{n % 250}", sport=999, dport=port))
+        guest.advance(3)
+        guest.send(udp(dst="198.51.99.1", sport=999, dport=port))
+        assert len(guest.flows()) == remotes + 1
+        assert guest.counter("flows_evicted") == 0
+
+        for n in range(alone):  # a socket each: the first of these are idle and go
+            guest.send(udp(dst="198.51.99.2", sport=2000 + n, dport=port))
+            guest.advance(0.02)
+        evicted = guest.counter("flows_evicted")
+        ports = [flow.eport0 for flow in guest.flows()]
+        assert ports.count(999) == remotes + 1
+        assert evicted == alone - (len(ports) - remotes - 1) > 10
+        assert guest.counter("sock_emfile") == 0
+
+
+def test_the_last_flow_of_a_shared_socket_gives_it_back(
+    make_guest: Callable[..., Guest], udp_peer: socket.socket
+) -> None:
+    port = udp_peer.getsockname()[1]
+    with few_descriptors(600):
+        guest = make_guest()
+        guest.decide = by_last_octets
+        for n in range(3):
+            guest.send(udp(dst=f"198.51.99.{n}", sport=999, dport=port))
+        first, second, third = (flow.flow_id for flow in guest.flows())
+        for flow_id in (first, third):
+            guest.dp.close_flow(flow_id, FlowWhy.ASKED)
+        guest.advance(1)
+        for n in range(322):  # as many as there are before room is made
+            guest.send(udp(dst="198.51.99.9", sport=2000 + n, dport=port))
+        guest.advance(3)
+        guest.send(udp(dst="198.51.99.9", sport=9999, dport=port))
+    assert guest.counter("flows_evicted") == 1
+    assert second not in {flow.flow_id for flow in guest.flows()}
 
 
 def test_services_are_asked_within_a_rate_of_each_kind(guest: Guest) -> None:

@@ -65,7 +65,7 @@ static struct flow *open_pair(int *ret_peer)
 	int fds[2];
 
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds));
-	flow_set_fd(flow, TGTSIDE, fds[0]);
+	flow_set_fd(&t.ft, flow, TGTSIDE, fds[0]);
 	*ret_peer = fds[1];
 	return flow;
 }
