@@ -121,10 +121,13 @@ bool udp_rx_local(struct udp_rx *rx, unsigned i, union inany *addr)
 	     cm = CMSG_NXTHDR(mh, cm)) {
 		if (cm->cmsg_level == IPPROTO_IP &&
 		    cm->cmsg_type == IP_PKTINFO) {
-			/* ipi_spec_dst and not ipi_addr, which may be a
-			 * broadcast address: we answer from this one */
+			/* A group, or everybody, stays what it is. Else
+			 * ipi_spec_dst and not ipi_addr, which may be the
+			 * broadcast address of a subnet: we answer from it */
 			memcpy(&pi4, CMSG_DATA(cm), sizeof(pi4));
-			inany_from_v4(addr, pi4.ipi_spec_dst);
+			inany_from_v4(addr, pi4.ipi_addr);
+			if (inany_is_unicast(addr))
+				inany_from_v4(addr, pi4.ipi_spec_dst);
 			return true;
 		}
 		if (cm->cmsg_level == IPPROTO_IPV6 &&

@@ -236,13 +236,13 @@ def _make_to_asker(outcome: ToAsker, by: Origin, guest: GuestAddresses) -> Make:
 def _make_to_group(outcome: ToGroup, by: Origin, guest: GuestAddresses) -> Make:
     rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
-    refused = _refusal(by)
+    refused, delta = _refusal(by), outcome.delta
 
     def to_group(miss: MissLike) -> Verdict:
         source = translate(miss.eaddr)
         if source == UNSPECIFIED:
             return refused
-        ends = (miss.oaddr, miss.oport, source, miss.eport)
+        ends = (miss.oaddr, miss.oport + delta, source, miss.eport)
         return Verdict(Action.FORWARD, Pif.TAP, *ends, rule, generation)
 
     return to_group

@@ -60,7 +60,7 @@ def show_outcome(outcome: Outcome) -> str:
         case ToAsker():
             return "guest who asked"
         case ToGroup():
-            return "guest's group"
+            return f"guest's group{_show_delta(outcome.delta)}"
         case SpliceToGuest():
             where = "loopback" if outcome.loopback else "address"
             source = " with its source" if outcome.keep_source else ""

@@ -135,9 +135,13 @@ class ToAsker:
 
 @record
 class ToGroup:
-    """Deliver to a group of the guest: the one that the sender meant."""
+    """Deliver to a group of the guest: the one that the sender meant.
+
+    `delta` ports away from the listener's.
+    """
 
     source: SourceMap = SourceMap()
+    delta: int = 0
 
 
 Outcome = (
@@ -162,6 +166,12 @@ _NOWHERE: tuple[Network, ...] = (
     IPv4Network("255.255.255.255/32"),
     IPv6Network("::/128"),
     IPv6Network("::1/128"),
+    IPv6Network("ff00::/8"),
+)
+# What a listener at any address also hears, if somebody on the host has joined.
+_GROUPS: tuple[Network, ...] = (
+    IPv4Network("224.0.0.0/4"),
+    IPv4Network("255.255.255.255/32"),
     IPv6Network("ff00::/8"),
 )
 # Sources of inbound flows to which the guest could not answer.
@@ -301,9 +311,31 @@ def _crosses(config: Config, forward: Forward) -> bool:
     return config.ipv4 and config.ipv6 and forward.rule.proto == IPPROTO_TCP
 
 
+def _to_groups(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
+    """Yield what becomes of datagrams for a group at a port that is forwarded.
+
+    They stay for the group: the guest's address would make a question to everybody one
+    to the guest, which answers. What the relay gives to the guest comes once.
+    """
+    config, rule = view.config, forward.rule
+    anywhere = rule.addr is None or rule.addr.is_unspecified or rule.addr.is_multicast
+    if rule.proto != IPPROTO_UDP or rule.target is not None or not anywhere:
+        return
+    udp, numbers = frozenset((IPPROTO_UDP,)), forward.numbers
+    for group in config.multicast_relay:
+        if group.port is None or rule.first <= group.port <= rule.last:
+            to = (_one(group.address),)
+            match = Match(Pif.HOST, udp, (), to, group.port, numbers)
+            yield match, Drop(), "--multicast-relay gives it to the guest"
+    match = Match(Pif.HOST, udp, destinations=_GROUPS, listeners=numbers)
+    yield match, ToGroup(sources, rule.delta), "a group stays what it is"
+
+
 def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
     config, rule = view.config, forward.rule
     protos, numbers, why = frozenset((rule.proto,)), forward.numbers, str(rule).strip()
+    if not config.splice_only:
+        yield from _to_groups(view, forward, sources)
     spliced = _spliced_sources(view) if rule.target is None else ()
     crosses = _crosses(config, forward)
     if spliced:

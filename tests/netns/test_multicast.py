@@ -193,3 +193,24 @@ def test_nothing_is_relayed_unless_asked_for(lab: Lab) -> None:
         client.sendto(b"M-SEARCH", (SSDP4, SSDP))
         with pytest.raises(TimeoutError):
             server.recv(9)
+
+
+@BOTH
+def test_a_forwarded_port_hears_a_group_as_a_group(lab: Lab, v6: bool) -> None:
+    """A socket that is bound to the group hears it, and one of the guest's does not."""
+    group = MDNS6 if v6 else MDNS4
+    # Linux gives a socket of both families no group of IPv4, unless it has joined
+    options = Attachment(extra=("-u", f"{'[::]' if v6 else '0.0.0.0'}/{MDNS}"))
+    with (
+        lab.attach(TRANSLATORS["passtpy"], options) as attached,
+        lab.host.udp("::" if v6 else "0.0.0.0", 0) as somebody,
+        speaker(lab.remote, v6, MDNS, "wire0") as sender,
+        attached.guest.new_socket(family_of(group), socket.SOCK_DGRAM) as member,
+    ):
+        tap = tap_of(attached.guest)
+        scope = (0, index_of(attached.guest, tap)) if v6 else ()
+        member.bind((group, MDNS, *scope))
+        join(somebody, lab.host, group, "eth0")  # else its kernel takes none
+        join(member, attached.guest, group, tap)
+        member.settimeout(0.2)
+        wait_until(lambda: hears(member, sender, group), 5, "group heard")

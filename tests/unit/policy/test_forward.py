@@ -444,3 +444,54 @@ def test_a_guest_of_one_family_is_not_asked_in_the_other() -> None:
     assert outcome(decider, datagram) == (
         "forward tap 2001:db8::5 80 from 2001:db8:9::9"
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "peer", "group", "expected"),
+    [
+        (
+            "-u 5353",
+            "198.51.100.9",
+            "224.0.0.251",
+            "forward tap 224.0.0.251 5353 from 198.51.100.9",
+        ),
+        (
+            "-u 5353:6000",
+            "2001:db8:9::9",
+            "ff02::fb",
+            "forward tap ff02::fb 6000 from 2001:db8:9::9",
+        ),
+        (
+            "-u 0.0.0.0/5353",
+            "198.51.100.9",
+            "255.255.255.255",
+            "forward tap 255.255.255.255 5353 from 198.51.100.9",
+        ),
+        (
+            "-u 5353",
+            "127.0.0.1",
+            "224.0.0.251",
+            "forward tap 224.0.0.251 5353 from 192.0.2.1",
+        ),
+        (
+            "-u 0.0.0.0/5353:192.0.2.77/53",
+            "198.51.100.9",
+            "224.0.0.251",
+            "forward tap 192.0.2.77 53 from 198.51.100.9",
+        ),
+        ("-u 5353 --multicast-relay", "198.51.100.9", "224.0.0.251", "drop"),
+        (
+            "-u 5353 --multicast-relay=239.1.2.3/5353",
+            "198.51.100.9",
+            "224.0.0.251",
+            "forward tap 224.0.0.251 5353 from 198.51.100.9",
+        ),
+    ],
+)
+def test_what_is_meant_for_a_group_stays_for_it(
+    line: str, peer: str, group: str, expected: str
+) -> None:
+    words = f"{line} -t none -T none -U none"
+    (forward,) = forwards(words)
+    asked = miss(Pif.HOST, peer, 5353, forward.number(5353), UDP, group)
+    assert outcome(make(words), asked) == expected
