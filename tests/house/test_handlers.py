@@ -99,7 +99,7 @@ x_from_sock(struct ctx *c, struct flow *flow, unsigned sidei, uint32_t events)
 
 bool x_defer(struct ctx *c, struct flow *flow)
 {
-	int fd = flow_take_fd(flow, TGTSIDE);
+	int fd = flow_take_fd(&c->ft, flow, TGTSIDE);
 
 	(void)c;
 	if (fd >= 0)
