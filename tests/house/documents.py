@@ -17,6 +17,7 @@ _TABLE = re.compile(r"(?:^ *\|.*\n?)+", re.MULTILINE)
 _SEPARATOR = re.compile(r"\|(?: *:?-+:? *\|)+")
 _CELL_END = re.compile(r"(?<!\\)\|")
 _TEST = re.compile(r"`([\w/.-]+\.(?:py|c))::(\w+)`")  # the file is below tests/
+_RULES = re.compile(r"house: ((?:`\w+`(?: \([^)]*\))?(?:, )?)+)")
 _SCRIPT = re.compile(r"`?\b(passtpy-[a-z]+)\b")
 
 
@@ -81,6 +82,17 @@ def faults_have_tests(root: Path) -> list[str]:
         for table in _TABLE.findall(page.read_text())
         for row in table.strip().split("\n")[2:]
         if not _TEST.search(row)
+    ]
+
+
+def laws_name_rules(root: Path) -> list[str]:
+    """What the page of laws calls a rule of the house is one."""
+    rules = "".join(path.read_text() for path in (root / "tests/house").glob("*.py"))
+    return [
+        f"docs/laws.md: no rule {name}"
+        for cell in _RULES.findall((root / "docs" / "laws.md").read_text())
+        for name in re.findall(r"`(\w+)`", cell)
+        if f"\ndef {name}(root: Path)" not in rules
     ]
 
 

@@ -16,6 +16,7 @@ RULES: list[Rule] = [
     documents.scripts_exist,
     documents.tests_exist,
     documents.faults_have_tests,
+    documents.laws_name_rules,
     documents.tables_render,
 ]
 

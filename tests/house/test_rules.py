@@ -258,6 +258,14 @@ BAD: list[tuple[Rule, Tree, str]] = [
         "a.md: no test test_b.c::c",
     ),
     (
+        documents.laws_name_rules,
+        {
+            "tests/house/a.py": "\n\ndef x(root: Path) -> None: ...",
+            "docs/laws.md": "house: `x` (so), `y`",
+        },
+        "docs/laws.md: no rule y",
+    ),
+    (
         documents.faults_have_tests,
         {"docs/faults.md": "| A |\n|---|\n| `t.py::test_x` |\n| y |\n"},
         "docs/faults.md: no test for: | y |",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Once the program serves, it imports nothing any more, whatever happens.
+"""Once the program serves, it imports, opens and executes nothing any more.
 
 There may be no descriptor left to read a file with, or an upgrade may have put the
-files of another version in its place.
+files of another version in its place; and whoever takes the daemon over is to find no
+way from it into the host's files.
 """
 
 import sys
@@ -16,23 +17,41 @@ import pytest
 from tests.lab import HOST4, REMOTE4, Lab, exchange, tcp_echo
 from tests.netns.program import Who, pasta, run, wait_for
 
-# Runs the program with a guard that refuses, and notes, each import after the last one.
+# Runs the program with a guard that refuses, and notes, each import after the last one;
+# and notes what is opened by name, or run, once privileges are gone too.
 GUARDED = """\
 import errno, os, sys
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 from passtpy import isolation
 from passtpy.session import Session
-original = isolation.imports
+original, lock = isolation.imports, isolation.lock
 
 class Guard:
     def find_spec(self, name, path=None, target=None):
         os.write(notes, f"{name}\\n".encode())
         raise OSError(errno.EMFILE, "Too many open files", name)
 
+RUNS = "os.exec", "os.fork", "os.posix_spawn", "os.system", "subprocess.Popen"
+passed = set()
+
+def watch(event, args):
+    if event in RUNS or event == "open" and not isinstance(args[0], int):
+        os.write(notes, f"{event} {args[:1]}\\n".encode())
+
+def pass_by(what):
+    passed.add(what)
+    if len(passed) == 2:
+        sys.addaudithook(watch)
+        os.write(notes, b"done\\n")
+
+def lock_and_watch(*args):
+    lock(*args)
+    pass_by("lock")
+
 def imports(*more):
     yield from original(*more)
     sys.meta_path.insert(0, Guard())
-    os.write(notes, b"done\\n")
+    pass_by("imports")
 
 def fail():
     raise KeyError("nobody expects this")
@@ -43,7 +62,7 @@ def run_and_fail(session):
     session.loop.call_later(1, fail)
     return run(session)
 
-isolation.imports, Session.run = imports, run_and_fail
+isolation.imports, isolation.lock, Session.run = imports, lock_and_watch, run_and_fail
 from passtpy.__main__ import pasta
 sys.exit(pasta())
 """
@@ -82,6 +101,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.mark.parametrize("form", ["human", "json"])
 def test_nothing_is_imported_while_serving(lab: Lab, tmp_path: Path, form: str) -> None:
+    """Nor opened by name, but the host's resolv.conf; nor executed."""
     tmp_path.chmod(0o777)
     notes, log = tmp_path / "notes", tmp_path / "log"
     lab.host.sysctl("net.ipv4.ip_local_port_range", "32768 60999")
@@ -103,7 +123,8 @@ def test_nothing_is_imported_while_serving(lab: Lab, tmp_path: Path, form: str) 
     wait_for(lambda: "198.51.100.33" in guest.ip("addr"), "the address is there")
     wait_for(lambda: "loop.failed" in log.read_text(), "the failure is logged")
     process.stop()
-    assert notes.read_text() == "done\n"
+    done = set(notes.read_text().splitlines())
+    assert done <= {"done", "open ('/etc/resolv.conf',)"}
     assert "Traceback" not in process.stderr()
 
 
