@@ -24,6 +24,8 @@ from passtpy.egress.source import PolicySource
 from passtpy.egress.zones import surroundings_from_view
 from passtpy.errors import PolicyError
 from passtpy.flow import PROTO_NAMES
+from passtpy.inspecting import Found, Inspecting
+from passtpy.net.kernel.connecting import WriterLoop
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,6 +38,7 @@ _MOST_WAITING: Final = 256  # flows; the stage has more places
 _NS: Final = 1e9
 
 Write = Callable[[str, Fields], None]  # to the audit
+Find = Callable[[str, int, Found], None]  # the addresses of a name
 
 
 class Policed:
@@ -69,14 +72,31 @@ class Policed:
         if learn_fd >= 0:
             self.egress.watchers.append(self._learner.take)
         decider.guard(self.egress)
-        engine.ask_by(self._ask)
+        engine.ask_by(self._take_waiting)
+        self._inspecting: Inspecting | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have time pass, from now on."""
         self._loop = loop
 
+    def inspect_with(self, loop: WriterLoop, find: Find) -> None:
+        """Have clients name their servers from now on; `find` looks names up."""
+        config, engine = self._engine.view.config, self._engine
+        self._inspecting = Inspecting(
+            loop,
+            engine.datapath,
+            self.egress,
+            find,
+            engine.go_on,
+            (config.outbound_if4, config.outbound_if6),
+            self._clock,
+        )
+        self.egress.counts_besides = self._inspecting.counters
+
     def close(self) -> None:
         """Tell what was counted and learnt, and leave the files."""
+        if self._inspecting is not None:
+            self._inspecting.close()
         self._audit.flush()
         if self._learn_fd >= 0:
             data = memoryview(self._learner.text().encode())
@@ -115,6 +135,31 @@ class Policed:
         self._log.info("policy.refused", **fields)
         if self._write is not None:
             self._write("policy.refused", fields)
+
+    # Flows that may pass later
+
+    def _take_waiting(self, miss: Parked, waiting: Waiting) -> None:
+        if waiting.ruling.effect is Effect.ALLOW:
+            self._inspect(miss, waiting)
+        else:
+            self._ask(miss, waiting)
+
+    def _inspect(self, miss: Parked, waiting: Waiting) -> None:
+        """Have a client name its server; where that cannot be, it is refused."""
+        inspecting, verdict = self._inspecting, waiting.verdict
+        taken = inspecting is not None and inspecting.take(
+            miss, miss.miss_id, verdict, waiting.ruling
+        )
+        if not taken:
+            self._refuse(miss, waiting, Effect.REJECT)
+
+    def _allow(self, miss: Parked, waiting: Waiting) -> None:
+        """Let a flow pass that somebody was asked about."""
+        port = waiting.verdict.eport
+        if self.egress.has_to_name(waiting.ruling, miss.proto, port):
+            self._inspect(miss, waiting)
+        else:
+            self._engine.carry_out(miss, waiting.verdict)
 
     # Questions
 
@@ -177,7 +222,7 @@ class Policed:
     def _settle(self, question: Open, effect: Effect) -> None:
         for miss, waiting in self._waiting.pop(question.number, ()):
             if effect is Effect.ALLOW:
-                self._engine.carry_out(miss, waiting.verdict)
+                self._allow(miss, waiting)
             else:
                 self._refuse(miss, waiting, effect)
         self._engine.go_on()

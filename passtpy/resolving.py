@@ -5,9 +5,13 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
+from ipaddress import ip_address
 from typing import Final
 
+import dns.message
 import dns.rcode
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 
 from passtpy.addr import Address, from_inany, inany
 from passtpy.config.view import View
@@ -23,10 +27,15 @@ from passtpy.services.dns.zones import Zones
 from passtpy.services.facts import facts_from_view
 
 HOST: Final = "host.internal"  # where the guest finds the host's loopback
+_KINDS: Final = {4: "A", 6: "AAAA"}
+_ADDRESSES: Final = (dns.rdtypes.IN.A.A, dns.rdtypes.IN.AAAA.AAAA)
 _REFUSALS: Final = {
     "nxdomain": dns.rcode.NXDOMAIN,
     "refused": dns.rcode.REFUSED,
 }
+
+
+Found = Callable[[Sequence[bytes]], None]
 
 
 class Resolving:
@@ -78,6 +87,34 @@ class Resolving:
         )
         self._streams.serve(ours)
         return theirs.detach()
+
+    def find(self, name: str, version: int, done: Found) -> None:
+        """Look a name up: its addresses of one version of IP, or else the others.
+
+        It is looked up as the guest would have to: by the policy, which learns of the
+        addresses.
+        """
+        kinds = [_KINDS[version], _KINDS[10 - version]]
+
+        def ask() -> None:
+            kind = kinds.pop(0)
+            query = dns.message.make_query(name, kind).to_wire()
+            self._resolver.question(query, answered)
+
+        def answered(data: bytes) -> None:
+            message = dns.message.from_wire(data)
+            found = [
+                inany(ip_address(rdata.address))
+                for rrset in message.answer
+                for rdata in rrset
+                if isinstance(rdata, _ADDRESSES)
+            ]
+            if found or not kinds:
+                done(found)
+            else:
+                ask()
+
+        ask()
 
     def close(self) -> None:
         """Answer no more."""

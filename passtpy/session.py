@@ -252,8 +252,10 @@ class Session:
         if config.dns_server or egress is not None:
             from passtpy.resolving import Resolving
 
-            view = engine.view
-            engine.answer_dns(Resolving(view, self.loop, engine.send, egress))
+            resolving = Resolving(engine.view, self.loop, engine.send, egress)
+            engine.answer_dns(resolving)
+            if self._policed is not None:
+                self._policed.inspect_with(self.loop, resolving.find)
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver

@@ -12,15 +12,16 @@ from passtpy.addr import UNSPECIFIED
 from passtpy.config.view import View
 from passtpy.egress.answers import Answers, Asked
 from passtpy.egress.match import QUIC_PORT, Line, Matcher, Zone
-from passtpy.egress.model import Effect, EgressRule, Mode, Policy
+from passtpy.egress.model import REFUSING, Effect, EgressRule, Mode, Policy
 from passtpy.egress.naming import NameRuling
 from passtpy.egress.pins import Pins
 from passtpy.egress.zones import Surroundings, surroundings_from_view
-from passtpy.flow import IPPROTO_UDP, MissLike
+from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, MissLike
 
 NO_RULE: Final = 0
 DEFAULT: Final = -1  # the number of "no rule matched"
 DNS_PORT: Final = 53
+NAMING_PORTS: Final = (80, 443)  # where a client's first bytes name the server
 
 # Gives each rule the id that it had when it was last listed, or a new one
 GiveIds = Callable[[Sequence[EgressRule]], Sequence[int]]
@@ -35,6 +36,7 @@ class Ruling(NamedTuple):
     names: tuple[str, ...]  # that the address has
     zone: Zone
     quic: bool = False  # refused so that the client takes TCP
+    by_name: bool = False  # and not by the address, or by nothing
 
 
 class Refused(NamedTuple):
@@ -76,6 +78,7 @@ class Egress:
         self.answers = Answers()
         self.generation = 0
         self.watchers: list[Callable[[Refused], None]] = []
+        self.counts_besides: dict[str, int] = {}  # of who carries it out
         self._hits: dict[int, int] = {}
         self._counts = {
             "policy_allowed": 0,
@@ -125,6 +128,7 @@ class Egress:
         return self._counts | {
             "policy_pins": len(self.pins),
             "policy_pins_evicted": self.pins.evicted,
+            **self.counts_besides,
         }
 
     def rule_of(self, number: int) -> EgressRule | None:
@@ -175,7 +179,13 @@ class Egress:
         rule, number, effect = self.ids[line.number], line.number, line.effect
         if line.no_quic and port == QUIC_PORT and proto == IPPROTO_UDP:
             return Ruling(Effect.REJECT, rule, number, names, zone, quic=True)
-        return Ruling(effect, rule, number, names, zone)
+        return Ruling(effect, rule, number, names, zone, by_name=line.by_name)
+
+    def has_to_name(self, ruling: Ruling, proto: int, port: int) -> bool:
+        """Tell whether a flow passes only if its client names the server itself."""
+        if ruling.effect in REFUSING or self.policy.mode is not Mode.ENFORCE:
+            return False
+        return ruling.by_name and proto == IPPROTO_TCP and port in NAMING_PORTS
 
     def decide(self, miss: MissLike, target: bytes, port: int) -> Ruling:
         """Return what becomes of a new flow; who watches is told of refusals."""
@@ -207,8 +217,9 @@ class Egress:
         port: int,
         ruling: Ruling,
         observed: bool = False,
+        why: str | None = None,
     ) -> None:
-        """Count and tell that a flow is refused."""
+        """Count and tell that a flow is refused; `why`: if not as the rule says."""
         self._counts["policy_observed" if observed else "policy_refused"] += 1
         if self.watchers:
             told = Refused(
@@ -220,7 +231,7 @@ class Egress:
                 ruling.names,
                 ruling.effect,
                 ruling.rule,
-                self.reason(ruling),
+                self.reason(ruling) if why is None else why,
                 observed,
                 ruling.zone,
                 ruling.quic,

@@ -70,7 +70,10 @@ class _Compiled(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A flow about which somebody is to be asked, and its verdict if it may pass."""
+    """A flow that may pass later, and its verdict then.
+
+    Somebody is to be asked about it (`ask`), or its client has to name the server.
+    """
 
     verdict: Verdict
     ruling: Ruling
@@ -419,7 +422,9 @@ class Decider:
         if self.egress is None or not goes_out(verdict):
             return verdict
         ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
-        return self._under(verdict, ruling)
+        under = self._under(verdict, ruling)
+        names = self.egress.has_to_name(ruling, miss.proto, verdict.eport)
+        return Waiting(under, ruling) if names and isinstance(under, Verdict) else under
 
     def judge(
         self,

@@ -38,6 +38,7 @@ PYTHON_FLOORS = (
     {"net", "control", "isolation", "files"},
     {"datapath", "resolving"},
     {"engine"},
+    {"inspecting"},
     {"policed"},
     {"controlled"},
     {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},

@@ -332,9 +332,12 @@ def test_a_ttl_of_zero_is_long_enough_to_connect(lab: Lab) -> None:
         assert _tcp(it.guest, REMOTE4, 7001) == "open"
 
 
-def test_questions_to_strangers_over_tcp_are_refused_flows(lab: Lab) -> None:
+def test_questions_over_tcp_are_the_resolvers_too(lab: Lab) -> None:
     with named(lab, "--allow", "allowed.example") as it:
-        assert _tcp(it.guest, REMOTE4, 53) == "ConnectionRefusedError"
+        answer = ask(it.guest, ANYBODY, "allowed.example", tcp=True)
+        assert told(answer) == {REMOTE4}
+        refused = ask(it.guest, ANYBODY, "other.example", tcp=True)
+        assert refused.rcode() == dns.rcode.NXDOMAIN
         assert _tcp(it.guest, REMOTE4, 853) == "ConnectionRefusedError"
 
 
