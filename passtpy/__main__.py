@@ -152,7 +152,7 @@ def _guarded(prog: str, program: Program, words: Sequence[str]) -> int:
     except PasstpyError as error:
         _say(STDERR, f"{prog}: {error}\n")
     except Exception as error:
-        _say(STDERR, f"{prog}: {limits.reached(error) or _internal(error, words)}\n")
+        _say(STDERR, f"{prog}: {_unexpected(error, words)}\n")
     return EXIT_FAILURE
 
 
@@ -184,9 +184,14 @@ def _say(fd: int, text: str) -> None:
             data = data[os.write(fd, data) :]
 
 
-def _internal(error: Exception, words: Sequence[str]) -> str:
+def _unexpected(error: Exception, words: Sequence[str]) -> str:
+    reached = limits.reached(error)
+    if reached is not None:
+        return reached
     if "--trace" in words:
         raise error
+    if isinstance(error, OSError):
+        return f"Couldn't go on: {limits.reason(error)}"
     return f"internal error: {error!r}"
 
 

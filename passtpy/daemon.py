@@ -28,6 +28,7 @@ from passtpy.config.model import (
     ServeSocket,
     SpawnCommand,
 )
+from passtpy.errors import SetupError
 from passtpy.files import Files
 from passtpy.lifecycle import LifeCycle
 from passtpy.log import Log
@@ -95,12 +96,12 @@ class WaitingCaller(Caller):
     def ready(self, log: Log) -> None:
         """Leave its terminal and its folder, and let it go on."""
         isolation.end_with_parent(0)
+        os.chdir("/")
         log.leave_terminal()
         null = os.open(os.devnull, os.O_RDWR)
-        for fd in range(3):
+        for fd in range(3):  # nobody hears any more what goes wrong
             os.dup2(null, fd)
         os.close(null)
-        os.chdir("/")
         os.write(self._write_end, b"1")
         os.close(self._write_end)
 
@@ -314,14 +315,26 @@ def _await(config: Config, machine: Machine, caller: Caller) -> int:
         files.close()
 
 
+def _failed(child: int) -> int:
+    """Return our status when the background process is not ready; it has said why.
+
+    Unless a signal has ended it: a library may give up that way.
+    """
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status < 0:
+        raise SetupError(f"The background process was ended by signal {-status}")
+    return EXIT_FAILURE
+
+
 def _daemonise(config: Config, serve: Callable[[Caller], int]) -> int:
     """Serve from a background process; return once it is ready, or has failed."""
     target = config.target
     inherited = isolation.inherited(target.fd if isinstance(target, ServeFd) else -1)
     read_end, write_end = os.pipe()
-    if os.fork():
+    child = os.fork()
+    if child:
         os.close(write_end)
-        return EXIT_OK if os.read(read_end, 1) else EXIT_FAILURE
+        return EXIT_OK if os.read(read_end, 1) else _failed(child)
     os.close(read_end)
     os.setsid()
     isolation.end_with_parent(signal.SIGTERM)  # who waits for us may lose patience

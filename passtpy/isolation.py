@@ -83,8 +83,8 @@ def stay_in_namespace(keep_fd: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    _be_small(MAKES_SOCKETS)  # while somebody hears that it failed
     _hold_only(os.open(os.devnull, os.O_RDWR), {keep_fd})
-    _be_small(MAKES_SOCKETS)
 
 
 def stay_as_init(null: int, keep: Collection[int]) -> None:
@@ -92,8 +92,8 @@ def stay_as_init(null: int, keep: Collection[int]) -> None:
 
     `null` was opened before the command ran, which may change what names mean here.
     """
+    _be_small(MAKES_SOCKETS | CAP_KILL)  # while somebody hears that it failed
     _hold_only(null, keep)
-    _be_small(MAKES_SOCKETS | CAP_KILL)
 
 
 def _hold_only(null: int, keep: Collection[int]) -> None:

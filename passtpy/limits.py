@@ -5,6 +5,7 @@ Python meets a limit as an OSError, a MemoryError or an import that failed, anyw
 the start; the user set a number, and wants to read that one.
 """
 
+import os
 import resource
 from contextlib import suppress
 from errno import EAGAIN, EMFILE, ENOMEM
@@ -74,6 +75,26 @@ def reached(error: BaseException) -> str | None:
     if soft == resource.RLIM_INFINITY:
         return f"Out of {limit.what}"
     return f"Limit of {limit.what} (ulimit {limit.letter}) is {soft // limit.unit}"
+
+
+def reason(error: BaseException) -> str:
+    """Return why a start failed, in words: a limit, or what the kernel said.
+
+    Of what the kernel said also where we asked: nobody expected it there.
+    """
+    limit = reached(error)
+    if limit is not None:
+        return limit
+    if not isinstance(error, OSError) or not error.strerror:
+        return repr(error)
+    name = "" if error.filename is None else f" {error.filename!r}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return f"{error.strerror}{name}"
+    place = os.path.basename(trace.tb_frame.f_code.co_filename)
+    return f"{error.strerror}{name} ({place}:{trace.tb_lineno})"
 
 
 def _found_no_room(error: BaseException) -> bool:

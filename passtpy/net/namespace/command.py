@@ -167,7 +167,7 @@ def start(
     except (BrokenPipeError, ConnectionResetError):
         pass  # the daemon ended meanwhile
     except Exception as error:
-        reason = limits.reached(error) or repr(error)
+        reason = limits.reason(error)
         os.write(2, f"pasta: Namespace process failed: {reason}\n".encode())
     finally:
         os._exit(status)

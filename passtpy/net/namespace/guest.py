@@ -227,8 +227,7 @@ def report(control: socket.socket, make: Callable[[], Guest]) -> bool:
         _send(control, _FAILED, str(error).encode(errors="surrogateescape"), -1)
         return False
     except Exception as error:  # whatever it is, the daemon is the one to tell it
-        reason = limits.reached(error) or repr(error)
-        text = f"Couldn't set up the namespace: {reason}"
+        text = f"Couldn't set up the namespace: {limits.reason(error)}"
         _send(control, _FAILED, text.encode(errors="surrogateescape"), -1)
         return False
     _send(control, _PREPARED, text_of.write(made), made.tap_fd)
