@@ -179,6 +179,8 @@ def show_explanation(told: dict[str, Any]) -> Iterator[str]:
     for side in ("guest", "host", "namespace"):
         if told.get(side):
             yield f"{side + ':':10} {told[side]}"
+    for side, ends in told.get("if_refused", {}).items():
+        yield f"if refused: {side}: {ends}"
     for near in told.get("nearly", ()):
         yield f"not rule {near['id']}: {near['because']}"
 

@@ -270,6 +270,7 @@ class Conversation(Generic[Owners]):
         while not self.answering:
             if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
                 self._h11.start_next_cycle()
+                self._request = None
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
@@ -348,7 +349,13 @@ class Conversation(Generic[Owners]):
 
     def _whole(self, status: int, body: bytes, media_type: str) -> bytes:
         sent = self._head(status, media_type, len(body))
-        return sent + self._send(h11.Data(data=body)) + self._send(h11.EndOfMessage())
+        return sent + self._rest(body)
+
+    def _rest(self, body: bytes) -> bytes:
+        """Return the body, which the answer to HEAD has not, and the end."""
+        asked = self._request is not None and self._request.method
+        sent = b"" if asked == b"HEAD" else self._send(h11.Data(data=body))
+        return sent + self._send(h11.EndOfMessage())
 
     def _head(
         self,
@@ -376,10 +383,7 @@ class Conversation(Generic[Owners]):
         ]
         reason = _REASONS.get(status, "Error")
         head = h11.Response(status_code=status, headers=headers, reason=reason)
-        return b"".join(
-            self._send(event)
-            for event in (head, h11.Data(data=body), h11.EndOfMessage())
-        )
+        return self._send(head) + self._rest(body)
 
     def _send(self, event: Any) -> bytes:
         return self._h11.send(event) or b""

@@ -3,7 +3,8 @@
 
 What the bytes mean is a conversation's business (http.py and the foreign dialects).
 Here is decided who may talk, how many at once, and how long a client may be silent. A
-client that does not read stops its own answer and nothing else.
+client that does not read stops its own answer and nothing else. Where there are too
+many clients, one that waits for no answer makes room for the next.
 """
 
 import asyncio
@@ -119,7 +120,7 @@ class Server:
         self._failed = failed
         self._admit = admit
         self._most = most
-        self._clients: set[_Client] = set()
+        self._clients: dict[_Client, None] = {}  # in the order in which they came
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counters = {
             "control_clients": 0,
@@ -154,8 +155,7 @@ class Server:
             return  # gone already, or no descriptor: the backlog waits
         pid, uid = peer_of(sock)
         stranger = self._users is not None and uid not in self._users
-        full = len(self._clients) >= self._most
-        if full or stranger or not self._admit(sock, pid):
+        if stranger or not self._admit(sock, pid) or not self._make_room():
             self._counters["control_refused"] += 1
             sock.close()
             return
@@ -163,11 +163,22 @@ class Server:
         self._counters["control_clients"] += 1
         sock.setblocking(False)
         client = _Client(sock, self._dialect(pid), self._loop, self._gone, self._fail)
-        self._clients.add(client)
+        self._clients[client] = None
         client.start()
 
+    def _make_room(self) -> bool:
+        """Hang up on who has been here longest and waits for nothing, if need be."""
+        if len(self._clients) < self._most:
+            return True
+        idle = next((each for each in self._clients if each.is_idle), None)
+        if idle is None:
+            return False
+        self._counters["control_refused"] += 1
+        idle.abort()
+        return True
+
     def _gone(self, client: "_Client") -> None:
-        self._clients.discard(client)
+        del self._clients[client]
 
     def _fail(self, error: Exception) -> None:
         self._counters["control_failed"] += 1
@@ -199,6 +210,11 @@ class _Client:
         self._closed = False
         self._streams = False
         dialect.woken = self._wake
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no answer is under way."""
+        return not (self._dialect.answering or self._waiting)
 
     def start(self) -> None:
         self._read(True)

@@ -418,7 +418,8 @@ VERBS: tuple[Verb[Owners], ...] = (
         "GET",
         "/v1/explain",
         "Say what would become of a flow.",
-        "The rule that decides, addresses on both sides, rules that nearly matched.",
+        "The rule that decides, addresses on both sides, and where a connection goes on"
+        " if nobody listens there; rules that nearly matched.",
         explain,
         (
             Param("dst", Kind.TEXT, "ADDR:PORT it is meant for", required=True),

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from typing import NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, from_inany, show_endpoint
-from passtpy.flow import PROTO_NAMES, Action, MissLike, Pif
+from passtpy.flow import (
+    IPPROTO_TCP,
+    PROTO_NAMES,
+    Action,
+    FlowMiss,
+    MissLike,
+    Pif,
+    Verdict,
+)
 from passtpy.policy.decide import Decider
 from passtpy.policy.listing import Listed
 from passtpy.policy.rules import (
@@ -128,12 +136,15 @@ class Explanation:
     """What the policy says about a flow that there may not be.
 
     `seen` tells how it looks on each pif that it touches; where it is refused, that is
-    the one it comes from. `nearly` are earlier rules, each with what it failed by.
+    the one it comes from. `otherwise` tells the same of where it goes on if nobody
+    listens there: we are asked once more then. `nearly` are earlier rules, each with
+    what it failed by.
     """
 
     listed: Listed | None
     action: Action
     seen: dict[Pif, Ends]
+    otherwise: dict[Pif, Ends]
     nearly: tuple[tuple[Listed, str], ...]
 
 
@@ -143,16 +154,29 @@ def explain_miss(
     """Ask the list that decides, without counting: what would become of this flow?"""
     verdict = decider.judge(miss, names=names)
     asked = Ends(miss.eaddr, miss.eport, miss.oaddr, miss.oport)
-    seen = {Pif(miss.pif): asked}
-    if verdict.action in (Action.FORWARD, Action.SPLICE):
-        ends = verdict.oaddr, verdict.oport, verdict.eaddr, verdict.eport
-        seen[Pif(verdict.pif)] = Ends(*ends)
+    first = _led_to(verdict)
+    then: dict[Pif, Ends] = {}
+    if first and miss.proto == IPPROTO_TCP:
+        then = _led_to(decider.judge(_asked_again(miss), names=names))
     return Explanation(
         listed=decider.find(miss),
         action=Action(verdict.action),
-        seen=seen,
+        seen={Pif(miss.pif): asked, **first},
+        otherwise={} if then == first else then,
         nearly=tuple(decider.missed_by_one(miss)),
     )
+
+
+def _led_to(verdict: Verdict) -> dict[Pif, Ends]:
+    if verdict.action not in (Action.FORWARD, Action.SPLICE):
+        return {}
+    ends = verdict.oaddr, verdict.oport, verdict.eaddr, verdict.eport
+    return {Pif(verdict.pif): Ends(*ends)}
+
+
+def _asked_again(miss: MissLike) -> FlowMiss:
+    sides = miss.eaddr, miss.eport, miss.oaddr, miss.oport
+    return FlowMiss(miss.proto, miss.pif, *sides, miss.listener, again=True)
 
 
 VIEWERS = {Pif.TAP: "guest", Pif.HOST: "host", Pif.SPLICE: "namespace"}
@@ -169,5 +193,7 @@ def show_explanation(decider: Decider, found: Explanation) -> Iterator[str]:
         yield f"the {VIEWERS[pif]} sees {ends}"
     if len(found.seen) == 1:
         yield f"nobody else sees it: {found.action.name.lower()}"
+    for pif, ends in found.otherwise.items():
+        yield f"if that is refused, the {VIEWERS[pif]} sees {ends}"
     for listed, condition in found.nearly:
         yield f"but for its {condition}: {show_rule(listed, hits[listed.id]).strip()}"

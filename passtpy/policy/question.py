@@ -143,6 +143,10 @@ def answer(decider: Decider, miss: FlowMiss, name: str | None = None) -> dict[st
             "why": rule.why,
         }
     told |= {VIEWERS[pif]: str(ends) for pif, ends in found.seen.items()}
+    if found.otherwise:
+        told["if_refused"] = {
+            VIEWERS[pif]: str(ends) for pif, ends in found.otherwise.items()
+        }
     told["nearly"] = [
         {"id": listed.id, "because": f"its {condition} differs"}
         for listed, condition in found.nearly

@@ -202,8 +202,9 @@ def test_a_bug_costs_one_client(path: str) -> None:
 def test_clients_are_bounded(path: str) -> None:
     async def body(it: Server) -> None:
         kept = [await connect(path) for _ in range(2)]
-        for reader, _ in kept:
-            assert await reader.readline() == b"hello\n"
+        for reader, writer in kept:
+            writer.write(b"wait\n")
+            assert await reader.readexactly(11) == b"hello\nWAIT\n"
         reader, _ = await connect(path)
         assert await reader.read() == b""
         kept[0][1].close()
@@ -213,6 +214,20 @@ def test_clients_are_bounded(path: str) -> None:
         assert await reader.readline() == b"hello\n"
 
     assert serve(path, body, most=2).counters()["control_refused"] == 1
+
+
+def test_who_waits_for_nothing_makes_room(path: str) -> None:
+    async def body(it: Server) -> None:
+        waiting, writer = await connect(path)
+        writer.write(b"wait\n")
+        assert await waiting.readexactly(11) == b"hello\nWAIT\n"
+        for _ in range(20):
+            reader, _ = await connect(path)
+            assert await reader.readline() == b"hello\n"
+        SEEN[0].woken()
+        assert await waiting.readline() == b"event\n"
+
+    assert serve(path, body, most=2).counters()["control_refused"] == 19
 
 
 def test_silence_ends_a_client_but_no_stream(

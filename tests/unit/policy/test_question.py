@@ -94,3 +94,25 @@ def test_what_is_no_question(
     with pytest.raises(QuestionError, match=message) as caught:
         ask(dst, src=src)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("question", "otherwise"),
+    [
+        (
+            ("127.0.0.1:8080", "host"),
+            {"namespace": "[*]:* -> [2001:db8::5]:80"},
+        ),
+        (
+            ("198.51.100.9:8080", "host"),
+            {"guest": "[fe80::9855:9aff:fe55:9a55]:40000 -> [2001:db8::5]:80"},
+        ),
+        (("127.0.0.1:5432", "namespace"), {"host": "[*]:* -> [::1]:5432"}),
+        (("198.51.100.1:443",), None),
+        (("198.51.100.9:9", "host"), None),
+    ],
+)
+def test_where_a_refused_connection_goes_on_is_told(
+    question: tuple[str, ...], otherwise: dict[str, str] | None
+) -> None:
+    assert ask(*question).get("if_refused") == otherwise
