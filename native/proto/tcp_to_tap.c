@@ -136,6 +136,14 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 	return sent == got;
 }
 
+/* is_drained() - Was all that the socket had peeked at? Then the next byte, or the
+ * end, is an edge that epoll tells: there is no need to be told EAGAIN (epoll(7)).
+ * Where a peek may be short for another reason nothing follows from it */
+static bool is_drained(const struct tcp_conn *conn, uint32_t got, uint32_t want)
+{
+	return got < want && !conn->sock_rdhup && !conn->peeks_short;
+}
+
 /* How much to peek at: about the share, in whole frames if the window allows:
  * what is left over would be a frame too, at the price of a full one */
 static uint32_t peek_bytes(struct ctx *c, struct flow *flow, uint32_t wnd)
@@ -182,6 +190,10 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 		}
 		if (!send_peeked(c, flow, (uint32_t)got, want))
 			break;
+		if (is_drained(conn, (uint32_t)got, want)) {
+			conn->sock_ready = false;
+			break;
+		}
 	}
 	if (conn->sock_eof && !conn->sock_ready)
 		send_fin(c, flow);

@@ -14,6 +14,7 @@ import pytest
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from passtpy._native import EVENTS
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Frame, Guest
 from tests.datapath.packets import GUEST_MAC, OUR_MAC, SYN_OPTIONS, ack
@@ -40,6 +41,19 @@ def test_data_of_the_peer_reaches_the_guest(guest: Guest, server: Server) -> Non
     conn, peer = established(guest, server)
     peer.sendall(b"hello")
     conn.expect("PA", b"hello", ack=conn.seq)
+
+
+def test_a_socket_that_gave_all_is_not_asked_again(
+    guest: Guest, server: Server
+) -> None:
+    conn, peer = established(guest, server)
+    guest.dp.log_level = 3
+    for data in (b"hello", b"again"):  # the next bytes are told by an edge
+        peer.sendall(data)
+        conn.expect("PA", data, ack=conn.seq)
+    names = [name for name, _level, _fields in EVENTS]
+    got = [e.args[1] for e in guest.dp.events() if names[e.event] == "tcp_sock_recv"]
+    assert got == [5, 5]
 
 
 def test_data_of_the_peer_over_ipv6(guest: Guest, server6: Server) -> None:
