@@ -121,6 +121,7 @@ class Datapath:
     """The C half: owns the tap, every flow socket and the flow table."""
 
     log_level: int
+    watched: bool  # tell of each flow that it began and ended, at any log_level
     scope_id: int
     lift_groups: bool
     lift_dns: bool

@@ -34,7 +34,7 @@ from passtpy.control.verb import Code, ControlError, Json, Later, Value
 from passtpy.control.verbs import METRICS, VERBS
 from passtpy.engine import Engine
 from passtpy.errors import PolicyError
-from passtpy.flow import FlowRecord, FlowState, FlowWhy, Pif, describe_flow, flows_in
+from passtpy.flow import FlowRecord, FlowWhy, Pif, describe_flow, flows_in
 from passtpy.log import Log, LogLevel
 from passtpy.net.forwarding.listeners import Forwarding
 from passtpy.net.namespace.guest import Guest
@@ -335,10 +335,8 @@ class EventFeed:
         if name == "flow_closed":
             about = partial(_about, event.flow, event.args[0])
             self.events.publish("flow.closed", about)
-        elif name == "flow_state":
-            (flow,) = flows_in(event.flow)
-            if flow.state == FlowState.ACTIVE:
-                self.events.publish("flow.opened", partial(_about, event.flow, None))
+        elif name == "flow_opened":
+            self.events.publish("flow.opened", partial(_about, event.flow, None))
 
 
 def _about(record: bytes, why: int | None) -> dict[str, object]:

@@ -50,7 +50,7 @@ TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
 FLOWS_PER_WAKE: Final = 128  # open flows decided about anew between turns
 FLOWS_PER_PAGE: Final = 12  # listed between turns: some 50 us of text
-FLOW_LIFE: Final = 1  # level of the events that tell how flows begin and end
+FLOW_LIFE: Final = 1  # level of what tells how flows begin and end
 _TICK_MIN_S: Final = 0.01
 
 _KINDS: Final = {
@@ -285,8 +285,8 @@ class Engine:
 
     def set_log_level(self) -> None:
         """Have the datapath tell what the log, or who watches, wants to know."""
-        level = DATAPATH_LEVEL[self._log.level]
-        self.datapath.log_level = max(level, FLOW_LIFE if self._watcher else 0)
+        self.datapath.log_level = DATAPATH_LEVEL[self._log.level]
+        self.datapath.watched = self._watcher is not None
 
     def pages(self) -> Iterator[list[FlowRecord]]:
         """Yield open flows, a page at a time; packets may move between two."""

@@ -433,6 +433,29 @@ static int set_log_level(struct py_datapath *self, PyObject *value,
 	return 0;
 }
 
+static PyObject *get_watched(struct py_datapath *self, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+
+	(void)unused;
+	return dp ? PyBool_FromLong(dp->ctx.log.watched) : NULL;
+}
+
+static int set_watched(struct py_datapath *self, PyObject *value, void *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	int watched;
+
+	(void)unused;
+	if (!dp || !no_delete(value))
+		return -1;
+	watched = PyObject_IsTrue(value);
+	if (watched < 0)
+		return -1;
+	dp->ctx.log.watched = watched;
+	return 0;
+}
+
 static PyObject *get_scope_id(struct py_datapath *self, void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
@@ -532,6 +555,8 @@ PyGetSetDef py_datapath_getset[] = {
 	  "Where frames go; broadcast until the guest was heard", NULL },
 	{ "log_level", GETTER(get_log_level), SETTER(set_log_level),
 	  "0 off, 1 life of flows, 2 events, 3 packets", NULL },
+	{ "watched", GETTER(get_watched), SETTER(set_watched),
+	  "Tell of each flow that it began and ended, at any log_level", NULL },
 	{ "scope_id", GETTER(get_scope_id), SETTER(set_scope_id),
 	  "Host interface of link-local destinations, or 0", NULL },
 	{ "lift_groups", GETTER(get_lift_groups), SETTER(set_lift_groups),

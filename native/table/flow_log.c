@@ -60,6 +60,7 @@ int flow_log_init(struct flow_log *log, uint32_t size, struct counters *cnt)
 	log->tail = 0;
 	log->lost = 0;
 	log->level = 0;
+	log->watched = false;
 	log->cnt = cnt;
 	return 0;
 }

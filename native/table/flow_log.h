@@ -50,6 +50,8 @@ struct log_record {
  * @lost:	Found no room since there was last some
  * @lost_at:	When the last of these was, ns
  * @level:	0 off, 1 life of flows, 2 events, 3 packets
+ * @watched:	Somebody sees flows begin and end, whatever the level: FLOW_OPENED and
+ *		FLOW_CLOSED, and not each step between
  * @cnt:	LOG_LOST is counted here
  * @base:	First entry of the flow table, to tell indexes
  */
@@ -61,6 +63,7 @@ struct flow_log {
 	uint64_t lost;
 	uint64_t lost_at;
 	uint8_t level;
+	bool watched;
 	struct counters *cnt;
 	const struct flow *base;
 };
@@ -84,6 +87,15 @@ void flow_log_put_(struct flow_log *log, uint64_t now, enum log_event ev,
 			flow_log_put_(log, now, LOG_##ev, flow, (int64_t)(a0), \
 				      (int64_t)(a1), (int64_t)(a2),            \
 				      (int64_t)(a3));                          \
+	} while (0)
+
+/* flow_log_life() - Record the beginning or the end of a flow for who watches */
+#define flow_log_life(log, now, ev, flow, a0, a1)                              \
+	do {                                                                   \
+		if ((log)->watched ||                                          \
+		    (log)->level >= log_event_levels[LOG_##ev])                \
+			flow_log_put_(log, now, LOG_##ev, flow, (int64_t)(a0), \
+				      (int64_t)(a1), 0, 0);                    \
 	} while (0)
 
 /* flow_log_get() - Take the oldest record; false when empty */

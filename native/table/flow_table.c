@@ -180,6 +180,7 @@ void flow_activate(struct flow_table *ft, struct flow *flow, uint64_t now)
 {
 	assert(flow == ft->making);
 	set_state(ft, flow, FLOW_TYPED, FLOW_ACTIVE, now);
+	flow_log_life(ft->log, now, FLOW_OPENED, flow, 0, 0);
 	for (unsigned i = 0; i < SIDES; i++) {
 		if (flow_hash_complete(flow, i))
 			flow_hash_insert(ft, flow_sidx(ft, flow, i));
@@ -252,7 +253,7 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 	if (!ft->closing++)
 		ft->closing_since = now;
 	closing_add(ft, flow_index(ft, flow));
-	flow_log(ft->log, now, FLOW_CLOSED, flow, why, err, 0, 0);
+	flow_log_life(ft->log, now, FLOW_CLOSED, flow, why, err);
 	changed(ft);
 }
 

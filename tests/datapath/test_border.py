@@ -17,7 +17,7 @@ from scapy.utils import RawPcapReader
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED
-from passtpy.flow import Action, FlowState, FlowType, Pif, Verdict, flows_in
+from passtpy.flow import Action, FlowState, FlowType, FlowWhy, Pif, Verdict, flows_in
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import OUR_MAC, syn, udp
@@ -250,6 +250,18 @@ def test_log_ring_tells_the_life_of_a_flow(guest: Guest, server: Server) -> None
             assert event.time_ns == guest.now
     assert steps == [(n, n + 1) for n in range(5)]
     assert guest.dp.events() == []
+
+
+def test_who_watches_sees_flows_begin_and_end_and_no_step_between(
+    guest: Guest, server: Server
+) -> None:
+    guest.dp.watched = True
+    guest.decide = forward_to(server.port)
+    guest.connect()
+    guest.dp.close_flow(guest.opened[0], FlowWhy.ASKED)
+    names = [name for name, _level, _fields in _native.EVENTS]
+    told = [(names[event.event], event.flow_id) for event in guest.dp.events()]
+    assert told == [(name, guest.opened[0]) for name in ("flow_opened", "flow_closed")]
 
 
 def test_log_ring_is_off_by_default_and_bounded(guest: Guest) -> None:
