@@ -195,7 +195,7 @@ class Datapath:
     def open(
         self,
         miss_id: int,
-        verdict: tuple[int, int, bytes, int, bytes, int, int, int],
+        verdict: tuple[int, int, bytes, int, bytes, int, int, int, int],
         /,
         fd: int = -1,
     ) -> int | None: ...

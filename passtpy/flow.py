@@ -108,6 +108,7 @@ class Verdict(NamedTuple):
     oport: int  # HOST: 0 = kernel's choice. TAP: source port the guest sees
     rule: int  # id of the rule that decided
     generation: int = 0  # of the policy that the rule is in
+    proxy: int = 0  # version of the PROXY protocol that tells who the client is
 
 
 class MissLike(Protocol):

@@ -138,7 +138,12 @@ class Editor:
             scans=bool(able & Able.SCAN),
             ephemeral=self._ephemeral,
         )
-        return read_ports(text, context)
+        rules = read_ports(text, context)
+        if not all(rule.is_plain for rule in rules):
+            raise PestoError(
+                f"pesto's protocol cannot tell {each.name} {text}: use passtpy ports"
+            )
+        return rules
 
 
 def _connect(path: str) -> socket.socket:

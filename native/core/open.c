@@ -63,11 +63,20 @@ static int side_free(struct ctx *c, struct miss *m, const struct flowside *side)
 	return -EADDRINUSE;
 }
 
+/* may_be_told() - Is there a connection that was accepted, and a server that can
+ * be told who its client is? */
+static bool may_be_told(const struct miss *m)
+{
+	return m->ipproto == IPPROTO_TCP && m->fd >= 0;
+}
+
 /* verdict_check() - Can this flow go where the verdict says? */
 static int verdict_check(struct ctx *c, struct miss *m, const struct verdict *v)
 {
 	const struct flowside *side = &v->side;
 
+	if (v->proxy && !may_be_told(m))
+		return -EINVAL;
 	if (v->action == VERDICT_SPLICE)
 		return splice_check(m, v);
 	if (m->given_fd >= 0 &&

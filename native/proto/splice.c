@@ -25,6 +25,7 @@
 
 #include "base/reset.h"
 #include "base/sys.h"
+#include "proto/proxy.h"
 #include "proto/splice.h"
 
 /* A survivor of an aborted connection: how often we look whether it has all
@@ -312,9 +313,9 @@ static int splice_open(struct ctx *c, struct flow *flow,
 		       const struct verdict *v, struct miss *m)
 {
 	struct splice_conn *conn = splice_conn(flow);
+	uint8_t header[PROXY_HEADER_MAX];
 	int fd, rc;
 
-	(void)v;
 	if (m->fd < 0)
 		return -ENOTCONN;
 	for (unsigned i = 0; i < SIDES; i++)
@@ -323,19 +324,26 @@ static int splice_open(struct ctx *c, struct flow *flow,
 			.want = SPLICE_READ_MIN,
 		};
 	conn->again = m->again;
+	if (v->proxy && splice_room(c) < PROXY_HEADER_MAX)
+		return -ENOBUFS;
 	fd = target_socket(c, flow, m);
 	if (fd < 0)
 		return fd;
 	splice_options(fd);
 	splice_options(m->fd);
 	rc = splice_connect(fd, &flow->f.side[TGTSIDE]);
+	/* A header is held, and goes out once the target is known to be there */
 	if (!rc || rc == -EINPROGRESS)
-		rc = splice_join(c, flow, m->fd, fd, rc);
+		rc = splice_join(c, flow, m->fd, fd, rc || v->proxy);
 	if (rc) {
 		if (fd != m->given_fd)
 			(void)close(fd);
 		return rc;
 	}
+	if (v->proxy)
+		splice_hold(c, &conn->dir[INISIDE], header,
+			    proxy_header(header, v->proxy,
+					 &flow->f.side[INISIDE]));
 	m->fd = -1;
 	return 0;
 }

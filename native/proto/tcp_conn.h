@@ -168,6 +168,8 @@ enum tcp_event {
  *		or the socket is a UNIX one
  * @sock_unix:	The socket is a UNIX one
  * @peek_off:	The socket has SO_PEEK_OFF
+ * @proxy:	Version of the PROXY protocol whose header is before the peer's
+ *		first byte, or 0: see tcp_peek.c
  * @given:	Python gave the socket, and may hold it in other places too
  * @sock_eof:	The peer's data ended; FIN follows the last byte
  * @ack_now:	Owes an ACK at the next flush
@@ -231,6 +233,7 @@ struct tcp_conn {
 	bool sock_unix	 : 1;
 	bool peek_off	 : 1;
 	bool given	 : 1;
+	uint8_t proxy	 : 2;
 	bool sock_eof	 : 1;
 	bool ack_now	 : 1;
 	bool ack_queued	 : 1;
@@ -339,6 +342,7 @@ bool tcp_probe_window(struct ctx *c, struct flow *flow);
 ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 		 size_t len);
 void tcp_consume(struct ctx *c, struct flow *flow, bool all);
+void tcp_put_before(struct flow *flow, uint8_t proxy);
 
 /* tcp_ack.c */
 bool tcp_ack_in(struct ctx *c, struct flow *flow, const struct frame *f);

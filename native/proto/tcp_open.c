@@ -110,12 +110,15 @@ static int open_given(struct ctx *c, struct flow *flow, struct miss *m)
 }
 
 /* The peer opened: a SYN for the guest */
-static int open_inbound(struct ctx *c, struct flow *flow, struct miss *m)
+static int open_inbound(struct ctx *c, struct flow *flow,
+			const struct verdict *v, struct miss *m)
 {
 	int rc;
 
 	tcp_host_setup(c, flow, m->fd,
 		       tcp_sock_is_v4(flow) ? AF_INET : AF_INET6);
+	if (v->proxy)
+		tcp_put_before(flow, v->proxy);
 	tcp_event(c, flow, TCP_EV_ACCEPTED);
 	rc = flow_adopt(&c->epoll, &c->ft, flow, INISIDE, m->fd, c->now);
 	if (rc)
@@ -131,7 +134,6 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 {
 	int rc;
 
-	(void)v;
 	tcp_handshake_start(c, flow);
 	tcp_conn(flow)->again = m->again;
 	if (m->given_fd >= 0)
@@ -139,7 +141,7 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	else if (tcp_tapside(flow) == INISIDE)
 		rc = open_outbound(c, flow, m);
 	else
-		rc = open_inbound(c, flow, m);
+		rc = open_inbound(c, flow, v, m);
 	if (rc)
 		timer_set(&c->timers, flow, 0);
 	return rc;

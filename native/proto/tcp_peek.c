@@ -5,13 +5,15 @@
  * acknowledges them: so they can be sent again, and the kernel's flow control
  * is ours. Where the kernel has SO_PEEK_OFF for TCP (6.9 and later) a peek
  * starts where the last one ended; older ones copy what was seen already into a
- * scratch buffer first.
+ * scratch buffer first. Only a header that we put before the peer's first byte is
+ * in no queue.
  */
 
 #include <errno.h>
 #include <sys/socket.h>
 
 #include "base/sys.h"
+#include "proto/proxy.h"
 #include "proto/tcp_conn.h"
 
 #define CONSUME_BYTES (16U << 10) /* discard from the socket at least */
@@ -47,6 +49,37 @@ static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
 	return ended ? 0 : -EAGAIN; /* nothing new; the end, or not yet */
 }
 
+/* tcp_put_before() - The peer's bytes begin with a header of the PROXY protocol,
+ * of this version. It takes sequence numbers like any of them, but is in no
+ * queue: it is made of the flow's addresses whenever it is wanted. */
+void tcp_put_before(struct flow *flow, uint8_t proxy)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	uint8_t header[PROXY_HEADER_MAX];
+
+	conn->proxy = proxy & 3;
+	conn->sock_una += proxy_header(header, proxy, &flow->f.side[INISIDE]);
+	conn->peek_at = conn->sock_una;
+	conn->sock_ready = true; /* it waits for no byte of the peer */
+	conn->peeks_short = true;
+}
+
+/* peek_header() - What comes before the first byte of the socket, from @seq on */
+static ssize_t peek_header(struct flow *flow, uint32_t seq, void *buf,
+			   size_t len)
+{
+	const struct tcp_conn *conn = tcp_conn(flow);
+	uint8_t header[PROXY_HEADER_MAX];
+	uint32_t left = conn->sock_una - seq, all;
+
+	assert(conn->proxy);
+	all = proxy_header(header, conn->proxy, &flow->f.side[INISIDE]);
+	assert(left <= all);
+	len = MIN(len, left);
+	memcpy(buf, header + all - left, len);
+	return (ssize_t)len;
+}
+
 /**
  * tcp_peek() - Copy bytes of the peer without taking them from the socket
  * @seq:	Sequence number of the first byte wanted
@@ -60,6 +93,8 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 	int fd = tcp_fd(flow);
 	ssize_t got;
 
+	if (seq_lt(seq, conn->sock_una))
+		return peek_header(flow, seq, buf, len);
 	if (!conn->peek_off) {
 		got = peek_skipping(c, fd, conn->sock_rdhup,
 				    seq - conn->sock_una, buf, len);
@@ -108,7 +143,7 @@ void tcp_consume(struct ctx *c, struct flow *flow, bool all)
 	bool enough = n >= CONSUME_BYTES || (una == end && n >= CONSUME_LAST);
 	ssize_t got;
 
-	if (!n)
+	if (!seq_lt(conn->sock_una, una))
 		return;
 	/* Not for long: a byte can hold 64 KiB of the socket's memory, and the
 	 * peer may be waiting for room */

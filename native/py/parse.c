@@ -16,6 +16,7 @@ enum {
 	ITEM_OPORT,
 	ITEM_RULE,
 	ITEM_GENERATION,
+	ITEM_PROXY,
 	ITEMS
 };
 
@@ -85,7 +86,7 @@ static bool parse_side(PyObject *tuple, struct flowside *side)
 
 bool parse_verdict(PyObject *value, struct verdict *v)
 {
-	uint64_t action, pif, rule, generation;
+	uint64_t action, pif, rule, generation, proxy;
 
 	if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != ITEMS) {
 		PyErr_Format(PyExc_TypeError,
@@ -99,8 +100,11 @@ bool parse_verdict(PyObject *value, struct verdict *v)
 	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_RULE), "rule", UINT32_MAX,
 			&rule) ||
 	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_GENERATION), "generation",
-			UINT32_MAX, &generation))
+			UINT32_MAX, &generation) ||
+	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_PROXY), "proxy",
+			VERDICT_PROXY_MAX, &proxy))
 		return false;
+	v->proxy = (uint8_t)proxy;
 	v->action = (uint8_t)action;
 	v->pif = (uint8_t)pif;
 	v->rule = (uint32_t)rule;

@@ -187,6 +187,8 @@ static inline bool flow_sidx_is_none(flow_sidx_t sidx)
  * @side:	Target side; zero @oport: any; zero @oaddr: any
  * @rule:	Id of the rule that decided
  * @generation:	Of the policy that the rule is in
+ * @proxy:	Version of the PROXY protocol by which the target is told who
+ *		its client is; 0: it is not
  */
 struct verdict {
 	uint8_t action;
@@ -194,7 +196,10 @@ struct verdict {
 	struct flowside side;
 	uint32_t rule;
 	uint32_t generation;
+	uint8_t proxy;
 };
+
+#define VERDICT_PROXY_MAX 2
 
 enum verdict_action {
 	VERDICT_DROP,

@@ -19,7 +19,9 @@ _PORT_LISTS = """\
     22:ADDR/23        port 22, to port 23 of that address
     ~25-30            not these
     all               every port that is not ephemeral, as far as it is free
-    all:ADDR          the same, to another address"""
+    all:ADDR          the same, to another address
+    proxy=v1          tell the server who its client is, by the PROXY protocol
+    proxy=v2          the same, by its binary version"""
 PORT_HELP = {
     "pasta": f"""\
 SPEC is none, or {_PORT_LISTS}
@@ -27,12 +29,13 @@ SPEC is none, or {_PORT_LISTS}
 
 An exclusion or auto alone stands for all. IPv6 addresses may stand in
 brackets, and have to where they would read as a port. -T and -U listen on lo,
-at no address.""",
+at no address. proxy= is for TCP, and for all of its list.""",
     "passt": f"""\
 SPEC is none, or {_PORT_LISTS}
 
 An exclusion alone stands for all. IPv6 addresses may stand in brackets, and
-have to where they would read as a port.""",
+have to where they would read as a port. proxy= is for TCP, and for all of its
+list.""",
 }
 
 

@@ -43,7 +43,8 @@ class PortRule:
 
     `addr` None: any address of both families, on one socket. `target` None: the
     guest's own address. `weak`: a port that cannot be had is worth a warning only.
-    `scan`: open are only the ports on which the other side listens.
+    `scan`: open are only the ports on which the other side listens. `proxy`: version of
+    the PROXY protocol by which a server is told who its client is; 0: it is not.
     """
 
     proto: int
@@ -55,6 +56,12 @@ class PortRule:
     target: Address | None = None
     weak: bool = False
     scan: bool = False
+    proxy: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether pesto's protocol has words for all of it."""
+        return not self.proxy
 
     @property
     def ports(self) -> int:
@@ -72,7 +79,8 @@ class PortRule:
             f"  =>  {target}{inner} "
         )
         text += " (best effort)" if self.weak else ""
-        return text + (" (auto-scan)" if self.scan else "")
+        text += " (auto-scan)" if self.scan else ""
+        return text + (f" (PROXY v{self.proxy})" if self.proxy else "")
 
 
 class RuleError(Exception):
@@ -138,6 +146,11 @@ def _check_target(rule: PortRule) -> None:
         )
 
 
+def _check_proxy(rule: PortRule) -> None:
+    if rule.proxy and rule.proto != IPPROTO_TCP:
+        raise RuleError("The PROXY protocol is for TCP")
+
+
 def _overlap(a: PortRule, b: PortRule) -> bool:
     """Tell whether two rules claim one port; where they lead does not count."""
     if a.proto != b.proto or a.first > b.last or b.first > a.last:
@@ -157,6 +170,7 @@ def check_rule(rule: PortRule, able: Able, known: Iterable[PortRule]) -> None:
     _check_family(rule, able)
     _check_protocol(rule, able)
     _check_target(rule)
+    _check_proxy(rule)
     rules = tuple(known)
     for other in rules:
         if _overlap(rule, other):
@@ -200,6 +214,11 @@ class PortTable:
                 " but doesn't match it, can't delete"
             )
         raise RuleError(f"{reason}\nUnable to delete rule {rule}")
+
+    def plain(self) -> "PortTable":
+        """Return the table without the rules that pesto's protocol cannot tell."""
+        rules = tuple(rule for rule in self.rules if rule.is_plain)
+        return PortTable(self.side, self.able, rules)
 
     def cleared(self) -> "PortTable":
         """Return the table without rules."""

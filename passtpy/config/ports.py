@@ -3,7 +3,7 @@
 
     ARG   := "none" | [ PLACE "/" ] CHUNK { "," CHUNK }
     PLACE := ADDR [ "%" IF ] | [ "*" ] [ "%" IF ]
-    CHUNK := "all" [ ":" ADDR ] | "auto" | "~" RANGE
+    CHUNK := "all" [ ":" ADDR ] | "auto" | "~" RANGE | "proxy=v1" | "proxy=v2"
            | RANGE ":" ADDR "/" RANGE | RANGE ":" ADDR | RANGE ":" RANGE | RANGE
     RANGE := PORT [ "-" PORT ]
     ADDR  := IPv4 | IPv6 | "[" either "]"
@@ -28,6 +28,7 @@ IFNAME_LEN = 15  # bytes
 DEFAULT_EPHEMERAL = (49152, MAX_PORT)
 LOOPBACK_DEVICE = "lo"
 NONE = "none"
+_PROXY = {"proxy=v1": 1, "proxy=v2": 2}  # of the PROXY protocol
 _RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 # Where an IPv6 address can be that somebody listens on. Outside, 80:fd00::2 is a port
@@ -64,6 +65,7 @@ class _Chunks:
     excluded: list[Span]
     target: Address | None = None  # of `all`
     scan: bool = False
+    proxy: int = 0
 
 
 def _read_port(text: str) -> int:
@@ -145,6 +147,8 @@ def _read_chunks(text: str) -> _Chunks:
             found.target = _set(_target(rest)) if colon else found.target
         elif chunk == "auto":
             found.scan = True
+        elif chunk in _PROXY:
+            found.proxy = _PROXY[chunk]
         elif chunk.startswith("~"):
             found.excluded.append(_read_span(chunk[1:]))
         else:
@@ -244,7 +248,16 @@ def read_ports(text: str, context: PortContext) -> tuple[PortRule, ...]:
         holes += (context.ephemeral,)
     return tuple(
         PortRule(
-            context.proto, addr, ifname, low, high, delta, target, weak, chunks.scan
+            proto=context.proto,
+            addr=addr,
+            ifname=ifname,
+            first=low,
+            last=high,
+            delta=delta,
+            target=target,
+            weak=weak,
+            scan=chunks.scan,
+            proxy=chunks.proxy,
         )
         for span, target, delta in mapped
         for low, high in subtract(span, holes)

@@ -47,7 +47,8 @@ class PestoConversation:
         """`note` takes a line for the log."""
         self._forwards = forwards
         self._note = note
-        self._tables = forwards.tables()
+        # Rules that the protocol has no words for stay as they are
+        self._tables = tuple(table.plain() for table in forwards.tables())
         numbers = frozenset(TABLES[table.side] for table in self._tables)
         self._reader = UpdateReader(numbers)
         self._said = b""

@@ -147,6 +147,7 @@ def forward_json(each: Listed) -> dict[str, Any]:
         "target_first": rule.first + rule.delta,
         "weak": rule.weak,
         "auto": rule.scan,
+        "proxy": rule.proxy,
         "open_ports": each.open_ports,
         "text": str(rule).strip(),
     }

@@ -194,7 +194,7 @@ def _ours(sources: SourceMap) -> tuple[bytes, bytes]:
 def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
     rule, generation = by
     translate = _SourceTranslator(outcome.source, guest).translate
-    delta = outcome.delta
+    delta, proxy = outcome.delta, outcome.proxy
     forward, tap = Action.FORWARD, Pif.TAP
     refused = _refusal(by)._replace(action=Action.REJECT)
     crosses, ours = outcome.crosses, _ours(outcome.source)
@@ -215,7 +215,8 @@ def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
         if target == UNSPECIFIED:
             return refused
         port = miss.oport + delta
-        return Verdict(forward, tap, target, port, source, miss.eport, rule, generation)
+        ends = target, port, source, miss.eport
+        return Verdict(forward, tap, *ends, rule, generation, proxy)
 
     return to_guest
 
@@ -266,7 +267,9 @@ def _make_splice_to_guest(
     refused = _refusal(by)._replace(action=Action.REJECT)
     over_tap: Make | None = None
     if outcome.source is not None:
-        inner = ToGuest(delta, outcome.source, crosses=outcome.crosses)
+        inner = ToGuest(
+            delta, outcome.source, crosses=outcome.crosses, proxy=outcome.proxy
+        )
         over_tap = _make_to_guest(inner, by, guest)
 
     def splice_to_guest(miss: MissLike) -> Verdict:
@@ -285,10 +288,9 @@ def _make_splice_to_guest(
         if target == UNSPECIFIED:
             target = _loopback_of(asked, is_v4)
         ours = source if keep and not miss.again else UNSPECIFIED
-        port = miss.oport + delta
-        return Verdict(
-            Action.SPLICE, Pif.SPLICE, target, port, ours, 0, rule, generation
-        )
+        ends = target, miss.oport + delta, ours, 0
+        by = rule, generation, outcome.proxy
+        return Verdict(Action.SPLICE, Pif.SPLICE, *ends, *by)
 
     return splice_to_guest
 
@@ -306,7 +308,8 @@ def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
             target = _loopback_of(UNSPECIFIED, not target.startswith(V4_PREFIX))
             source = UNSPECIFIED
         ends = (target, miss.oport + delta, source, 0)
-        return Verdict(Action.SPLICE, Pif.HOST, *ends, rule, generation)
+        by = rule, generation, outcome.proxy
+        return Verdict(Action.SPLICE, Pif.HOST, *ends, *by)
 
     return splice_to_host
 

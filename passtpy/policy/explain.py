@@ -64,7 +64,7 @@ def show_outcome(outcome: Outcome) -> str:
             return f"host {where}{source}"
         case ToGuest():
             where = "guest" if outcome.target is None else f"guest at {outcome.target}"
-            return f"{where}{_show_delta(outcome.delta)}"
+            return f"{where}{_show_delta(outcome.delta)}{_show_proxy(outcome.proxy)}"
         case ToAsker():
             return "guest who asked"
         case ToGroup():
@@ -72,14 +72,20 @@ def show_outcome(outcome: Outcome) -> str:
         case SpliceToGuest():
             where = "loopback" if outcome.loopback else "address"
             source = " with its source" if outcome.keep_source else ""
-            return f"splice namespace {where}{_show_delta(outcome.delta)}{source}"
+            told = source + _show_proxy(outcome.proxy)
+            return f"splice namespace {where}{_show_delta(outcome.delta)}{told}"
         case SpliceToHost():
-            return f"splice host loopback{_show_delta(outcome.delta)}"
+            told = _show_delta(outcome.delta) + _show_proxy(outcome.proxy)
+            return f"splice host loopback{told}"
     assert_never(outcome)
 
 
 def _show_delta(delta: int) -> str:
     return f" port {delta:+d}" if delta else ""
+
+
+def _show_proxy(version: int) -> str:
+    return f" telling its client by PROXY v{version}" if version else ""
 
 
 def show_rule(listed: Listed, hits: int) -> str:

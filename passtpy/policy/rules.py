@@ -95,6 +95,7 @@ class ToGuest:
     source: SourceMap = SourceMap()
     target: Address | None = None
     crosses: bool = False
+    proxy: int = 0  # version of the PROXY protocol that tells who the client is
 
 
 @record
@@ -112,6 +113,7 @@ class SpliceToGuest:
     keep_source: bool = False
     source: SourceMap | None = None  # None: nothing is to be kept, or there is no tap
     crosses: bool = False
+    proxy: int = 0
 
 
 @record
@@ -124,6 +126,7 @@ class SpliceToHost:
 
     delta: int = 0
     crosses: bool = False
+    proxy: int = 0
 
 
 @record
@@ -343,14 +346,17 @@ def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]
         keep = config.preserve_source
         over_tap = sources if keep and not config.splice_only else None
         loopback = config.host_lo_to_ns_lo
-        outcome = SpliceToGuest(rule.delta, loopback, keep, over_tap, crosses)
+        outcome = SpliceToGuest(
+            rule.delta, loopback, keep, over_tap, crosses, rule.proxy
+        )
         yield match, outcome, why
     if not config.splice_only:
         match = Match(Pif.HOST, protos, listeners=numbers)
         if rule.target is not None:
             sources = _routed_sources(view, rule.target)
         crosses = crosses and rule.target is None
-        yield match, ToGuest(rule.delta, sources, rule.target, crosses), why
+        to_guest = ToGuest(rule.delta, sources, rule.target, crosses, rule.proxy)
+        yield match, to_guest, why
 
 
 def _outbound(config: Config, forward: Forward) -> Line:
@@ -361,8 +367,9 @@ def _outbound(config: Config, forward: Forward) -> Line:
         destinations=LOOPBACK,
         listeners=forward.numbers,
     )
-    outcome = SpliceToHost(forward.rule.delta, _crosses(config, forward))
-    return match, outcome, str(forward.rule).strip()
+    rule = forward.rule
+    outcome = SpliceToHost(rule.delta, _crosses(config, forward), rule.proxy)
+    return match, outcome, str(rule).strip()
 
 
 def _relayed(config: Config, sources: SourceMap) -> Iterator[Line]:

@@ -435,7 +435,14 @@ class Connection:
 
     @classmethod
     def accept(cls, guest: Guest, isn: int = ISN, **fields: Any) -> "Connection":
-        """Answer a SYN that the datapath sent to the guest."""
+        """Answer a SYN that the datapath sent to the guest, and be acknowledged."""
+        conn = cls.answer(guest, isn, **fields)
+        guest.expect("A", ack=conn.seq)
+        return conn
+
+    @classmethod
+    def answer(cls, guest: Guest, isn: int = ISN, **fields: Any) -> "Connection":
+        """Answer a SYN; what comes next acknowledges it, and may be data."""
         request = guest.expect("S")
         ip_layer = request.packet.getlayer(IP) or request.packet.getlayer(IPv6)
         assert ip_layer is not None
@@ -450,7 +457,6 @@ class Connection:
         conn = cls(guest, kept, isn, expected, request)
         conn.say("SA", **{"options": [("MSS", 1460), ("SAckOK", b"")], **fields})
         conn.seq += 1
-        guest.expect("A", ack=conn.seq)
         return conn
 
     def segment(self, flags: str, payload: bytes = b"", **fields: Any) -> Packet:

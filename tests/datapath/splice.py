@@ -43,6 +43,7 @@ class World:
     bring: bool = True  # bring a socket where the verdict needs one
     gives_up: bool = True  # at the first refusal, or go to another place then
     other_port: int = 0
+    proxy: int = 0  # tell the server of its client by this version
     patience: float = WAIT_S  # of every socket
     sockets: list[socket.socket] = field(default_factory=list)
 
@@ -72,7 +73,8 @@ class World:
         """To the server, from an address of the kernel's choice."""
         where = inany(ip_address(self.host))
         port = self.target_port
-        return Verdict(action, self.target, where, port, UNSPECIFIED, 0, RULE)
+        by = RULE, 0, self.proxy
+        return Verdict(action, self.target, where, port, UNSPECIFIED, 0, *by)
 
     def brought(self) -> int:
         """A socket as the factory in the namespace makes it."""

@@ -24,7 +24,7 @@ from tests.datapath.packets import OUR_MAC, syn, udp
 from tests.lab.ready import readable
 
 MAC = bytes.fromhex(OUR_MAC.replace(":", ""))
-GOOD = Verdict(Action.DROP, Pif.HOST, bytes(16), 1, bytes(16), 0, 1, 0)
+GOOD = Verdict(Action.DROP, Pif.HOST, bytes(16), 1, bytes(16), 0, 1, 0, 0)
 
 
 def make(**options: Any) -> _native.Datapath:
@@ -74,7 +74,7 @@ def test_bad_fd_is_an_os_error() -> None:
     [
         (None, TypeError),
         (list(GOOD), TypeError),
-        (GOOD[:7], TypeError),
+        (GOOD[:8], TypeError),
         ((4, *GOOD[1:]), ValueError),
         ((-1, *GOOD[1:]), ValueError),
         (("0", *GOOD[1:]), TypeError),
@@ -82,9 +82,10 @@ def test_bad_fd_is_an_os_error() -> None:
         ((0, 1, b"four", *GOOD[3:]), ValueError),
         ((0, 1, "::1", *GOOD[3:]), TypeError),
         ((*GOOD[:3], 65536, *GOOD[4:]), ValueError),
-        ((*GOOD[:5], 1 << 70, 1, 0), ValueError),
-        ((*GOOD[:6], 1 << 32, 0), ValueError),
-        ((*GOOD[:7], 1 << 32), ValueError),
+        ((*GOOD[:5], 1 << 70, 1, 0, 0), ValueError),
+        ((*GOOD[:6], 1 << 32, 0, 0), ValueError),
+        ((*GOOD[:7], 1 << 32, 0), ValueError),
+        ((*GOOD[:8], 3), ValueError),
     ],
 )
 def test_bad_verdict_is_refused_and_the_miss_waits(
@@ -356,7 +357,7 @@ def test_turns_misses_and_listings_leak_nothing(guest: Guest) -> None:
             guest.flows()
             guest.dp.events()
             with pytest.raises(ValueError, match="eaddr"):
-                guest.dp.open(0, (0, 1, b"", 0, UNSPECIFIED, 0, 0, 0))
+                guest.dp.open(0, (0, 1, b"", 0, UNSPECIFIED, 0, 0, 0, 0))
             guest.misses.clear()
             guest.opened.clear()
             guest.oracle.forget()

@@ -19,7 +19,8 @@ DOORS = ("native/base/sys.h", "native/py/privilege.c")
 
 HARMLESS = {
     "memory that is there": "memcmp memcpy memmove memset strchr strcmp strcpy strcspn"
-    " strlen strncmp strstr strtoull snprintf in6addr_any __cpu_model __popcountdi2",
+    " strlen strncmp strstr strtoull snprintf inet_ntop in6addr_any __cpu_model"
+    " __popcountdi2",
     "gives back what we have": "close free munmap pthread_cancel pthread_cond_destroy"
     " pthread_join pthread_timedjoin_np pthread_mutex_destroy pthread_attr_destroy",
     "fails for nobody who holds its arguments": "clock_gettime getenv getrlimit sysconf"

@@ -84,6 +84,14 @@ def test_it_shows_what_there_is(
     assert daemon.got is None
 
 
+def test_what_the_protocol_cannot_tell_is_refused(
+    daemon: Daemon,
+) -> None:
+    with pytest.raises(PestoError, match="cannot tell -t 81,proxy=v1: use passtpy"):
+        pesto(daemon, "-A -t 81,proxy=v1")
+    assert daemon.got is None
+
+
 @pytest.mark.parametrize(
     ("line", "host", "splice"),
     [

@@ -38,6 +38,7 @@ def rule(first: int, last: int | None = None, **more: Any) -> PortRule:
             "TCP [2001:db8::1]:80  =>  fd00::2:81 ",
         ),
         (rule(53, proto=IPPROTO_UDP, weak=True), "UDP [*]:53  =>  53  (best effort)"),
+        (rule(80, proxy=2), "TCP [*]:80  =>  80  (PROXY v2)"),
         (rule(53, weak=True, scan=True),
          "TCP [*]:53  =>  53  (best effort) (auto-scan)"),
     ],
@@ -63,6 +64,11 @@ def test_how_a_rule_is_written(given: PortRule, text: str) -> None:
             rule(9),
             ALL & ~Able.TCP,
             "Can't add TCP forwarding rule, TCP not enabled",
+        ),
+        (
+            rule(9, proto=IPPROTO_UDP, proxy=1),
+            ALL,
+            "The PROXY protocol is for TCP",
         ),
         (
             rule(9, proto=1),

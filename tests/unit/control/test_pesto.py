@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passtpy.config.portrule import PortRule
+from passtpy.config.portrule import PortRule, PortTable
 from passtpy.config.rawrule import from_raw, to_raw
+from passtpy.control.forwards import Applied
 from passtpy.control.pesto import PestoConversation
+from passtpy.record import replace
 from passtpy.wire.pesto import GreetingReader, RawRule, emit_update
 from tests.unit.control.fakes import Forwards, rule
 
@@ -79,6 +81,30 @@ def test_the_whole_of_what_a_client_is_told() -> None:
         f"03 {b'SPLICE'.ljust(128, bytes(1)).hex()} 0000003f 00000000"
         "00"
     )
+
+
+def test_a_rule_that_it_has_no_words_for_is_left_alone() -> None:
+    asked: list[tuple[tuple[PortTable, ...], tuple[PortTable, ...]]] = []
+
+    class Asked(Forwards):
+        def replace(
+            self,
+            old: tuple[PortTable, ...],
+            tables: tuple[PortTable, ...],
+            applied: Applied,
+        ) -> None:
+            asked.append((old, tables))
+
+    forwards = Asked(rule(22), replace(rule(80), proxy=2))
+    client = PestoConversation(forwards, lambda line: None)
+    reader = GreetingReader()
+    reader.feed(client.begin())
+    assert reader.tables is not None
+    assert [len(table.rules) for table in reader.tables] == [1, 0]
+    client.receive(b"\0")
+    ((old, new),) = asked
+    assert [table.rules for table in old] == [(rule(22),), ()]
+    assert [table.rules for table in new] == [(), ()]
 
 
 def test_it_hangs_up_when_the_sockets_are_there() -> None:

@@ -218,9 +218,13 @@ def test_forwards_are_added_together_or_not_at_all(asker: Asker) -> None:
         "UDP [127.0.0.1]:90-91  =>  90-91",
         "TCP [*]%lo:5432  =>  5432",
     ]
+    assert [f["proxy"] for f in told["forwards"]] == [0, 0, 0]
     ids = [f["id"] for f in asker.ask("GET", "/v1/forwards")[1]["forwards"]]
     assert ids[:2] == [1, 2]
     assert len(set(ids)) == 5
+    body = {"specs": ["tcp:8090:90,proxy=v2"]}
+    (more,) = asker.ask("POST", "/v1/forwards", body)[1]["forwards"]
+    assert (more["text"], more["proxy"]) == ("TCP [*]:8090  =>  90  (PROXY v2)", 2)
 
     before = asker.forwards.now
     mixed: list[object] = ["tcp:81", "tcp:x", "sctp:5", "tcp:22", 7]

@@ -495,3 +495,21 @@ def test_what_is_meant_for_a_group_stays_for_it(
     (forward,) = forwards(words)
     asked = miss(Pif.HOST, peer, 5353, forward.number(5353), UDP, group)
     assert outcome(make(words), asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "asked", "told"),
+    [
+        ("-t 80,proxy=v1", miss(Pif.HOST, "203.0.113.1", 80, 0), 1),
+        ("-t 80,proxy=v2", miss(Pif.HOST, "127.0.0.1", 80, 0), 2),
+        ("-t 80,proxy=v2 --preserve-source", miss(Pif.HOST, "203.0.113.1", 80, 0), 2),
+        ("-t none -T 80,proxy=v1", miss(Pif.SPLICE, "127.0.0.1", 80, 0), 1),
+        ("-t 80", miss(Pif.HOST, "127.0.0.1", 80, 0), 0),
+    ],
+)
+def test_who_is_told_of_its_client(line: str, asked: Miss, told: int) -> None:
+    options = line if "-T" in line else f"{line} -T none"
+    decider = make(f"{options} -u none -U none")
+    assert decider.decide(asked).proxy == told
+    shown = [text for text in explain(decider) if " by PROXY v" in text]
+    assert bool(shown) == bool(told)

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* proxy.c - Headers of the PROXY protocol, versions 1 (text) and 2 (binary) */
+
+#include "proto/proxy.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/macros.h"
+
+#define V2_PROXY 0x21 /* version 2, for somebody else */
+#define V2_TCP4	 0x11
+#define V2_TCP6	 0x21
+
+/** struct proxy_v2 - What every header of version 2 begins with
+ * @magic:	What no other protocol begins with
+ * @command:	V2_PROXY
+ * @family:	Of the addresses, and the protocol
+ * @len:	Bytes that follow, network order
+ */
+struct proxy_v2 {
+	uint8_t magic[12];
+	uint8_t command;
+	uint8_t family;
+	uint16_t len;
+} __attribute__((packed));
+
+/* Version 1: "PROXY TCP4 192.0.2.1 192.0.2.2 40000 80", CR, LF */
+static uint32_t header_v1(uint8_t *buf, const struct flowside *client, bool v4)
+{
+	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+	unsigned skip = v4 ? 12 : 0;
+	int af = v4 ? AF_INET : AF_INET6;
+
+	inet_ntop(af, (const uint8_t *)&client->eaddr + skip, from,
+		  sizeof(from));
+	inet_ntop(af, (const uint8_t *)&client->oaddr + skip, to, sizeof(to));
+	return (uint32_t)snprintf((char *)buf, PROXY_HEADER_MAX,
+				  "PROXY TCP%c %s %s %u %u\r\n", v4 ? '4' : '6',
+				  from, to, client->eport, client->oport);
+}
+
+static uint32_t header_v2(uint8_t *buf, const struct flowside *client, bool v4)
+{
+	unsigned skip = v4 ? 12 : 0, size = sizeof(client->eaddr) - skip;
+	uint16_t ports[] = { htons(client->eport), htons(client->oport) };
+	struct proxy_v2 head = {
+		.magic = { '\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I',
+			   'T', '\n' },
+		.command = V2_PROXY,
+		.family = v4 ? V2_TCP4 : V2_TCP6,
+		.len = htons((uint16_t)(2 * size + sizeof(ports))),
+	};
+	uint8_t *to = buf;
+
+	memcpy(to, &head, sizeof(head));
+	to += sizeof(head);
+	memcpy(to, (const uint8_t *)&client->eaddr + skip, size);
+	memcpy(to + size, (const uint8_t *)&client->oaddr + skip, size);
+	to += 2 * size;
+	memcpy(to, ports, sizeof(ports));
+	return (uint32_t)(to + sizeof(ports) - buf);
+}
+
+uint32_t proxy_header(uint8_t *buf, uint8_t version,
+		      const struct flowside *client)
+{
+	bool v4 = inany_is_v4(&client->eaddr);
+
+	return version == 1 ? header_v1(buf, client, v4) :
+			      header_v2(buf, client, v4);
+}
