@@ -387,6 +387,7 @@ static struct verdict decide(const struct miss *m)
 	if (m->pif == PIF_HOST) {
 		v = (struct verdict){ .action = VERDICT_FORWARD,
 				      .pif = PIF_TAP,
+				      .proxy = (uint8_t)below(3),
 				      .side = { .eport = 8080,
 						.oport = m->key.eport } };
 		inet_pton(AF_INET6, "2001:db8::5", &v.side.eaddr);
@@ -418,9 +419,8 @@ static void answer_misses(void)
 	struct miss *m;
 
 	while ((m = guest_next_miss(&f.g))) {
-		bool given = one_in(m->pif == PIF_TAP ? 4 : 50);
+		int fd = one_in(m->pif == PIF_TAP ? 4 : 50) ? join() : -1;
 		struct verdict v = decide(m);
-		int fd = given ? join() : -1;
 
 		if ((one_in(20) || guest_answer_with(&f.g, m, &v, fd)) &&
 		    fd >= 0)
