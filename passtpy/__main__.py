@@ -35,6 +35,7 @@ COMMANDS = (
     "explain",
     "rules",
     "policy",
+    "approve",
     "pins",
     "ports",
     "stats",
@@ -60,8 +61,8 @@ Usage: passtpy run|learn [OPTION]... [--] COMMAND [ARG]...
        passtpy passt [OPTION]...
        passtpy pesto [OPTION]... PATH
        passtpy slirp4netns [OPTION]... PID|PATH TAPNAME
-       passtpy ls|flows|top|explain|rules|policy|pins|ports|stats|log|capture|close
-       passtpy events|reload|stop
+       passtpy ls|flows|top|explain|rules|policy|approve|pins|ports|stats|log
+       passtpy capture|close|events|reload|stop
 
 `passtpy run --allow NAME -- COMMAND` gives a command a network of its own, in which it
 reaches what is allowed; `passtpy learn -- COMMAND` prints the policy that it needs: see

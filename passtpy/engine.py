@@ -354,7 +354,7 @@ class Engine:
     def _dispatch(self, record: Miss | Punt | Gone) -> None:
         match record:
             case Miss():
-                self._on_miss(record)
+                self.decide(record)
             case Punt():
                 self._on_punt(record.kind, record.frame)
             case Gone():
@@ -362,7 +362,8 @@ class Engine:
             case _:
                 assert_never(record)
 
-    def _on_miss(self, miss: Miss) -> None:
+    def decide(self, miss: Parked) -> None:
+        """Decide about a miss, and do so."""
         if self._resolving is not None and self._is_question(miss):
             self._open_question(miss, self._resolving)
             return
@@ -400,7 +401,7 @@ class Engine:
             # Of who is accepted already the datapath keeps the miss, once
             refused = isinstance(error, ConnectionRefusedError)
             if refused and miss.pif != Pif.TAP and not miss.again:
-                self._on_miss(Miss((*miss[:-1], True)))
+                self.decide(Miss((*miss[:-1], True)))
             elif error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1
                 self._log.warning("open.failed", error=str(error), rule=verdict.rule)
@@ -432,7 +433,7 @@ class Engine:
             if late and verdict.generation != self._decider.generation:
                 if fd >= 0:  # made for a flow of another policy
                     os.close(fd)
-                self._on_miss(miss)
+                self.decide(miss)
             elif fd < 0 and verdict.pif == Pif.SPLICE:
                 self._open(miss, _refused(verdict))
             else:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from passtpy.policy.decide import Decider, Waiting
 
 _MOST_WAITING: Final = 256  # flows; the stage has more places
-_NS: Final = 1e9
+_NS: Final = 1_000_000_000
 
 Write = Callable[[str, Fields], None]  # to the audit
 Find = Callable[[str, int, Found], None]  # the addresses of a name
@@ -65,7 +65,7 @@ class Policed:
         around = surroundings_from_view(engine.view)
         self.egress = Egress(policy, around, decider.ids_besides().give, clock)
         self._audit = Audit(self._tell)
-        self._waiting: dict[int, list[tuple[Parked, Waiting]]] = {}  # by question
+        self._waiting: dict[int, list[Parked]] = {}  # by question
         self.egress.watchers.append(self._refused)
         self._learn_fd = learn_fd
         self._learner = Learner()
@@ -121,6 +121,11 @@ class Policed:
             raise
         self.egress.replace(policy)
         self._engine.obey_policy()
+        for question in self.egress.answers.open():
+            self.egress.answers.take(question.number)
+            for miss in self._waiting.pop(question.number, ()):
+                self._engine.decide(miss)
+        self._engine.go_on()
         count, generation = len(policy.rules), self._decider.generation
         self._log.info("policy.loaded", rules=count, generation=generation)
 
@@ -153,13 +158,11 @@ class Policed:
         if not taken:
             self._refuse(miss, waiting, Effect.REJECT)
 
-    def _allow(self, miss: Parked, waiting: Waiting) -> None:
-        """Let a flow pass that somebody was asked about."""
-        port = waiting.verdict.eport
-        if self.egress.has_to_name(waiting.ruling, miss.proto, port):
-            self._inspect(miss, waiting)
-        else:
-            self._engine.carry_out(miss, waiting.verdict)
+    def _refuse(self, miss: Parked, waiting: Waiting, effect: Effect) -> None:
+        ruling = waiting.ruling._replace(effect=effect)
+        end = waiting.verdict.eaddr, waiting.verdict.eport
+        self.egress.refused(miss, *end, ruling)
+        self._engine.carry_out(miss, self._decider.refuse(ruling))
 
     # Questions
 
@@ -168,19 +171,25 @@ class Policed:
         target, port = waiting.verdict.eaddr, waiting.verdict.eport
         asked = self.egress.question(miss, target, port)
         seconds = self.egress.policy.ask_s
-        until = self._clock() + seconds * int(_NS)
+        until = self._clock() + seconds * _NS
         question = self.egress.answers.ask(asked, until)
         flows = (
             [] if question is None else self._waiting.setdefault(question.number, [])
         )
         if question is None or len(flows) >= _MOST_WAITING:
-            self._refuse(miss, waiting, self.egress.policy.default)
+            self._refuse(miss, waiting, self._unanswered)
             return
         if not flows:
             self._log.warning("policy.asked", **describe(question))
             if self._loop is not None:
                 self._loop.call_later(seconds, self._expire)
-        flows.append((miss, waiting))
+        flows.append(miss)
+
+    @property
+    def _unanswered(self) -> Effect:
+        """Return what becomes of a flow about which nobody says anything."""
+        drops = self.egress.policy.default is Effect.DROP
+        return Effect.DROP if drops else Effect.REJECT
 
     def describe(self) -> dict[str, Any]:
         """Return what the policy says, for programs."""
@@ -193,7 +202,7 @@ class Policed:
             yield {
                 "address": str(from_inany(pin.address)),
                 "name": pin.name,
-                "seconds": int((pin.expires_ns - now) / _NS),
+                "seconds": (pin.expires_ns - now) // _NS,
             }
 
     def questions(self) -> Iterator[dict[str, Any]]:
@@ -212,32 +221,26 @@ class Policed:
         if question is None:
             return None
         effect = Effect.ALLOW if allow else Effect.REJECT
-        self.egress.answers.remember(question.asked, effect)
-        if not remember and self._loop is not None:
-            forget = self.egress.answers.forget
-            self._loop.call_later(self.egress.policy.ask_s, forget, question.asked)
-        self._settle(question, effect)
+        self._settle(question, effect, remember)
         return describe(question) | {"answer": "allow" if allow else "deny"}
 
-    def _settle(self, question: Open, effect: Effect) -> None:
-        for miss, waiting in self._waiting.pop(question.number, ()):
-            if effect is Effect.ALLOW:
-                self._allow(miss, waiting)
-            else:
-                self._refuse(miss, waiting, effect)
-        self._engine.go_on()
+    def _settle(self, question: Open, effect: Effect, remember: bool) -> None:
+        """Do what was answered with the flows that wait.
 
-    def _refuse(self, miss: Parked, waiting: Waiting, effect: Effect) -> None:
-        if effect is not Effect.DROP:
-            effect = Effect.REJECT
-        ruling = waiting.ruling._replace(effect=effect)
-        end = waiting.verdict.eaddr, waiting.verdict.eport
-        self.egress.refused(miss, *end, ruling)
-        self._engine.carry_out(miss, self._decider.refuse(ruling))
+        Those that waited longer than the stage keeps them are tried again by their
+        clients, and find the answer.
+        """
+        answers, wait_s = self.egress.answers, self.egress.policy.ask_s
+        answers.remember(question.asked, effect)
+        if not remember and self._loop is not None:
+            self._loop.call_later(wait_s, answers.forget, question.asked)
+        for miss in self._waiting.pop(question.number, ()):
+            self._engine.decide(miss)  # by the policy of now, which has the answer
+        self._engine.go_on()
 
     def _expire(self) -> None:
         for question in self.egress.answers.expired(self._clock()):
-            self._settle(question, self.egress.policy.default)
+            self._settle(question, self._unanswered, False)
 
 
 def describe(question: Open) -> dict[str, Any]:

@@ -191,6 +191,12 @@ def _policy(args: Namespace) -> int:
     return run_policy(args)
 
 
+def _approve(args: Namespace) -> int:
+    from passtpy.client.approve import run_approve
+
+    return run_approve(args)
+
+
 def _pins(args: Namespace) -> int:
     from passtpy.client.policy import run_pins
 
@@ -412,6 +418,23 @@ COMMANDS: tuple[Command, ...] = (
                 nargs="*",
                 help="check FILE; test FILE tcp NAME:PORT; reload [FILE]",
             ),
+        ),
+    ),
+    Command(
+        "approve",
+        "answer for flows that wait, one by one or by prompt",
+        _approve,
+        (
+            _arg("id", nargs="?", type=int, help="the question; asks for all without"),
+            _arg("answer", nargs="?", choices=("allow", "deny"), help="the answer"),
+            _arg(
+                "--for",
+                dest="how_long",
+                choices=("once", "session", "always"),
+                default="once",
+                help="how long it holds; always: it is written to the policy file",
+            ),
+            _arg("--list", action="store_true", help="questions that wait"),
         ),
     ),
     Command("pins", "list the addresses that names were told for", _pins),

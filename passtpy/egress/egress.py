@@ -194,11 +194,11 @@ class Egress:
             known = self.answers.known(self._question(ruling, miss.proto, target, port))
             if known is not None:
                 ruling = ruling._replace(effect=known)
+        if ruling.effect is Effect.ASK and self.policy.mode is Mode.ENFORCE:
+            return ruling  # it comes again, with the answer
         self._hits[ruling.rule] += not miss.again
         if ruling.effect is Effect.ALLOW:
             self._counts["policy_allowed"] += 1
-            return ruling
-        if ruling.effect is Effect.ASK and self.policy.mode is Mode.ENFORCE:
             return ruling
         enforced = self.enforced(ruling)
         self.refused(miss, target, port, ruling, enforced is not ruling)

@@ -158,7 +158,7 @@ def _udp(guest: Namespace, address: str, port: int) -> str:
 
 
 def _ping(guest: Namespace, address: str) -> bool:
-    return guest.run("ping", "-c", "1", "-W", "1", address, check=False).returncode == 0
+    return guest.run("ping", "-c", "1", "-W", "3", address, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("remote", [REMOTE4, REMOTE6])

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Flows that wait until somebody has said whether they may be."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from tests.lab import REMOTE4, Lab, tcp_echo, wait_until
+from tests.netns.test_policy import PROGRAM, Policed, _policy, _tcp, policed
+
+SOON = 10.0
+ASKS = f"""\
+ask_timeout = 30
+
+[[rule]]
+# whatever goes there
+to = "{REMOTE4}"
+action = "ask"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab() as made, tcp_echo(made.remote, REMOTE4, 7001):
+        yield made
+
+
+def _patient(it: Policed, port: int = 7001) -> "Future[str]":
+    """Connect, with patience, in the background; what becomes of it."""
+
+    def connect() -> str:
+        with it.guest.new_socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.settimeout(SOON)
+            try:
+                sock.connect((REMOTE4, port))
+            except OSError as error:
+                return type(error).__name__
+        return "open"
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(connect)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _question(it: Policed) -> str:
+    """The number of the question that is open, once there is one."""
+
+    def numbers() -> list[str]:
+        return [
+            line.split()[0] for line in it.say("approve", "--list").splitlines()[1:]
+        ]
+
+    wait_until(numbers, SOON, "a question")
+    (number,) = numbers()
+    return number
+
+
+@pytest.mark.parametrize(
+    ("answer", "becomes"), [("allow", "open"), ("deny", "ConnectionRefusedError")]
+)
+def test_a_flow_waits_for_its_answer(lab: Lab, answer: str, becomes: str) -> None:
+    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+        connection = _patient(it)
+        number = _question(it)
+        assert not connection.done()
+        said = it.say("approve", number, answer)
+        assert said == f"tcp {REMOTE4}:7001: {answer}\n"
+        assert connection.result(SOON) == becomes
+        assert it.say("approve", "--list").count("\n") == 1
+        assert it.run("approve", number, answer).returncode == 1
+
+
+def test_an_answer_for_the_session_is_not_asked_again(lab: Lab) -> None:
+    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+        connection = _patient(it)
+        it.say("approve", _question(it), "allow", "--for", "session")
+        assert connection.result(SOON) == "open"
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        it.say("reload")  # the rule is still there, and so is the answer
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert _tcp(it.guest, REMOTE4, 7002) == "silence"  # another port: it waits
+
+
+def test_what_is_approved_for_ever_is_in_the_file(lab: Lab) -> None:
+    path = _policy(lab, ASKS)
+    with policed(lab, "--policy", str(path)) as it:
+        connection = _patient(it)
+        it.say("approve", _question(it), "allow", "--for", "always")
+        assert connection.result(SOON) == "open"
+        rules = it.say("policy").splitlines()
+        assert [line.split()[2] for line in rules[2:4]] == ["allow", "ask"]
+    rule = f'to = ["{REMOTE4}"]\nports = [7001]\nproto = "tcp"\naction = "allow"\n'
+    asks = "[[rule]]\n# what"
+    text = f"version = 1\n{ASKS}".replace(asks, f"[[rule]]\n{rule}\n{asks}")
+    assert path.read_text() == text
+    with policed(lab, "--policy", str(path)) as it:
+        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+
+
+def test_nobody_answers_and_the_default_does(lab: Lab) -> None:
+    path = _policy(lab, ASKS.replace("30", "1"))
+    with policed(lab, "--policy", str(path)) as it:
+        assert _patient(it).result(SOON) == "ConnectionRefusedError"
+
+
+def test_a_new_policy_decides_about_what_waits(lab: Lab) -> None:
+    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+        connection = _patient(it)
+        _question(it)
+        _policy(lab, ASKS.replace('"ask"', '"allow"'))
+        it.say("reload")
+        assert connection.result(SOON) == "open"
+        assert it.say("approve", "--list").count("\n") == 1
+
+
+def test_a_prompt_asks_and_obeys(lab: Lab) -> None:
+    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+        words = [str(PROGRAM), "approve", "-i", str(it.control)]
+        with subprocess.Popen(
+            lab.host.command(words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as prompt:
+            assert prompt.stdin is not None
+            prompt.stdin.write("what?\no\n")
+            prompt.stdin.flush()
+            connection = _patient(it)
+            assert prompt.stdout is not None
+            said = prompt.stdout.readline() + prompt.stdout.readline()
+            assert connection.result(SOON) == "open"
+            prompt.terminate()
+    assert said.count("[o]nce, [s]ession") == 2
+    assert "answer with one letter" in said
+    assert said.endswith(f"tcp {REMOTE4}:7001: allow\n")
