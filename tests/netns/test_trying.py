@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""docs/trying.md says what its commands print: they are run, and must print it."""
+"""What pages say that their commands print: they are run, and must print it.
+
+Those of docs/trying.md, and those of docs/control.md in the same network.
+"""
 
 import os
 import re
@@ -12,19 +15,19 @@ import pytest
 
 from tests.netns.program import ROOT, Running
 
-PAGE = ROOT / "docs" / "trying.md"
+PAGES = [ROOT / "docs" / name for name in ("trying.md", "control.md")]
 BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANYTHING = "…"
 TIMEOUT = 40
 
 
 def blocks(language: str) -> list[str]:
-    found = BLOCK.findall(PAGE.read_text())
+    found = [each for page in PAGES for each in BLOCK.findall(page.read_text())]
     return [text for kind, text in found if kind == language]
 
 
 def commands() -> list[tuple[str, str]]:
-    """Each command of the page and the lines below it."""
+    """Each command of the pages and the lines below it."""
     text = "".join(blocks("console"))
     found = []
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
