@@ -207,7 +207,6 @@ def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
     targets = [
         Target("kept", share, at_least=True),
         Target("p99_ms", 20, at_least=False),
-        Target("opened", 0.9, at_least=True),
         Target("recovered_ms", 1000, at_least=False),
         Target("back", 0.8, at_least=True),
         TURN_TARGET,
@@ -215,6 +214,8 @@ def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
     ]
     if flood.outside:
         targets.append(Target("p99_times", 4, at_least=False))
+    if flood.outside or flood.frames:  # else new flows are the flood
+        targets.append(Target("opened", 0.9, at_least=True))
     return Row(
         f"flood-{key}",
         "flood",
