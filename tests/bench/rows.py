@@ -166,7 +166,10 @@ def _start_rows() -> Iterator[Row]:
         "start to exit of -- true",
         StartToExit(),
         milliseconds,
-        (Target("ms", 250, at_least=False),),
+        (
+            Target("ms", 250, at_least=False),
+            Target("ms", 1.45, at_least=False, relative_to="pasta"),
+        ),
         quick=True,
     )
     # The smaller number is for machines that do not let us open more files.
