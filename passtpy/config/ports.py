@@ -157,8 +157,11 @@ def _read_chunks(text: str) -> _Chunks:
 
 
 def _is_ifname(name: str) -> bool:
-    size = len(name.encode(errors="surrogateescape"))
-    if not 0 < size <= IFNAME_LEN or name in (".", ".."):
+    try:
+        size = len(name.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:  # text that stands for no bytes
+        return False
+    if "\0" in name or not 0 < size <= IFNAME_LEN or name in (".", ".."):
         return False
     return not any(char.isspace() for char in name)
 

@@ -129,10 +129,30 @@ class Router(Generic[Owners]):
                 allowed.append(route.verb.method)
                 continue
             given = _together(found, _query(query), _body(body))
+            if not _has_bytes(given):
+                raise ControlError(Code.BAD_REQUEST, "text that stands for no bytes")
             return route.verb.run(self._owners, route.verb.read(given))
         if allowed:
             raise _NoSuchMethod(f"{path} takes {', '.join(sorted(set(allowed)))}")
         raise ControlError(Code.NOT_FOUND, f"nothing is at {path[:200]}")
+
+
+def _has_bytes(value: object) -> bool:
+    """Tell whether all text in arguments could be a name or a path of the system's."""
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            try:
+                if b"\0" in part.encode(errors="surrogateescape"):
+                    return False
+            except UnicodeEncodeError:  # half a character (RFC 8259 8.2)
+                return False
+        elif isinstance(part, dict):
+            parts += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            parts += part
+    return True
 
 
 class _NoSuchMethod(Exception):

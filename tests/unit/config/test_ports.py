@@ -210,6 +210,12 @@ def test_an_interface_may_have_a_name_of_any_bytes() -> None:
     assert read(f"%{name}/22") == [rule(22, ifname=name)]
 
 
+@pytest.mark.parametrize("name", ["lo\0x", "\ud800"])
+def test_an_interface_has_no_name_that_no_kernel_takes(name: str) -> None:
+    with pytest.raises(ConfigError):
+        read(f"%{name}/22")
+
+
 SPANS = st.tuples(st.integers(1, MAX_PORT), st.integers(1, MAX_PORT)).map(
     lambda pair: (min(pair), max(pair))
 )

@@ -148,6 +148,25 @@ def test_arguments_come_from_path_query_and_body(client: Conversation[Owners]) -
 
 
 @pytest.mark.parametrize(
+    "list_",
+    [
+        b'["\\ud800"]',  # half a character
+        b'[{"\\u0000": 1}]',
+        b"[" * 5000 + b"]" * 5000,
+    ],
+    ids=["half", "nul", "deep"],
+)
+def test_what_no_argument_can_be_is_refused(
+    client: Conversation[Owners], owners: Owners, list_: bytes
+) -> None:
+    body = b'{"name": "a", "list": ' + list_ + b"}"
+    head = f"POST /v1/things/7 HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
+    status, _ = split(client.receive(head.encode() + b"\r\n\r\n" + body))
+    assert status == 400
+    assert not owners.failures
+
+
+@pytest.mark.parametrize(
     ("method", "target", "body", "status", "code", "field"),
     [
         ("POST", "/v1/things/x?name=a", None, 400, "bad_request", "id"),
