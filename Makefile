@@ -16,7 +16,7 @@ CMAKE := $(BIN)/cmake -S native -G Ninja --log-level=WARNING \
 	-DPython_EXECUTABLE=$(BIN)/python
 CMAKE_BUILD := $(BIN)/cmake --build
 PYTEST := $(BIN)/python -m pytest
-SOURCES_C := $(wildcard native/*/*.[ch] tests/native/*.[ch] tests/bench/*/*.[ch] tests/qemu/*/*.[ch])
+SOURCES_C := $(wildcard native/*/*.[ch] tests/native/*.[ch] tests/fuzz/*.[ch] tests/bench/*/*.[ch] tests/qemu/*/*.[ch])
 
 # ctuuninitvar takes the address of an array in a fresh structure for a use of
 # its contents; -Wall sees the real ones.
@@ -27,9 +27,9 @@ CPPCHECK := --quiet --error-exitcode=1 --std=c11 -j2 --inline-suppr \
 
 # Command for `make run`; empty opens a shell
 CMD ?=
-# Iterations of each fuzzer in `make asan` and `make fuzz`
+# Iterations of each fuzzer in `make asan`; seconds of each target in `make fuzz`
 ASAN_COUNT ?= 1000000
-FUZZ_COUNT ?= 20000000
+FUZZ_SECONDS ?= 300
 # Arguments for pytest (test, unit) and for the benchmark (bench)
 ARGS ?=
 export CMD
@@ -56,7 +56,7 @@ build: build/release/build.ninja ## Compile what changed, into the tree
 	@$(BIN)/python -m compileall -q passtpy
 
 .PHONY: test
-test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-bench ## Run every test (C under ASan and UBSan)
+test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-fuzz native-bench ## Run every test (C under ASan and UBSan)
 	@$(PYTEST) $(ARGS)
 
 .PHONY: unit
@@ -71,7 +71,7 @@ lint: .venv/.ready-lint native-debug ## Check style, types and what static analy
 	cd build/debug && MYPYPATH=. $(BIN)/python -m mypy.stubtest passtpy._native
 	$(if $(SOURCES_C),$(BIN)/clang-format --dry-run -Werror $(SOURCES_C))
 	@mkdir -p build/cppcheck
-	cppcheck $(CPPCHECK) native tests/native tests/bench/load tests/qemu/guest
+	cppcheck $(CPPCHECK) -I tests/native native tests/native tests/fuzz tests/bench/load tests/qemu/guest
 
 .PHONY: format
 format: .venv/.ready-lint ## Lay out all sources as lint wants them
@@ -84,8 +84,12 @@ asan: native-asan ## Run the C tests and long fuzzing under ASan and UBSan
 	@tests/run-native build/asan $(ASAN_COUNT)
 
 .PHONY: fuzz
-fuzz: native-asan ## Fuzz much longer (FUZZ_COUNT iterations each)
-	@tests/run-native --fuzz-only build/asan $(FUZZ_COUNT)
+fuzz: native-fuzz ## Fuzz by coverage (FUZZ_SECONDS for each target; ARGS: which)
+	@$(BIN)/python -m tests.fuzz run --seconds $(FUZZ_SECONDS) $(ARGS)
+
+.PHONY: fuzz-coverage
+fuzz-coverage: native-fuzz ## List what the inputs of fuzzing reach, by source file
+	@$(BIN)/python -m tests.fuzz coverage $(ARGS)
 
 .PHONY: bench
 bench: .venv/.ready-bench build native-debug native-bench ## Measure us, pasta, slirp4netns and a plain veth
@@ -127,6 +131,11 @@ native-debug: build/debug-native/build.ninja
 native-asan: build/asan/build.ninja
 	@$(CMAKE_BUILD) build/asan -- --quiet
 
+# With clang: libFuzzer needs its counters, coverage its own.
+.PHONY: native-fuzz
+native-fuzz: .venv/.ready-fuzz build/fuzz/build.ninja
+	@$(CMAKE_BUILD) build/fuzz -- --quiet
+
 .PHONY: native-bench
 native-bench: build/bench/build.ninja
 	@$(CMAKE_BUILD) build/bench --target benches -- --quiet
@@ -141,16 +150,21 @@ build/asan/build.ninja: OPTIONS = -DPASSTPY_MODULE=OFF -DPASSTPY_TESTS=ON \
 	-DPASSTPY_SANITIZE=address,undefined \
 	-DPASSTPY_DEBUG_CHECKS=ON -DPASSTPY_FAULTS=ON
 
+build/fuzz/build.ninja: OPTIONS = -DPASSTPY_MODULE=OFF -DPASSTPY_GUIDED=ON \
+	-DCMAKE_C_COMPILER=clang -DPASSTPY_WERROR=OFF \
+	-DPASSTPY_SANITIZE=fuzzer-no-link,address,undefined \
+	-DPASSTPY_DEBUG_CHECKS=ON -DPASSTPY_FAULTS=ON
+
 build/bench/build.ninja: OPTIONS = -DPASSTPY_MODULE=OFF -DPASSTPY_TESTS=ON
 
-VARIANTS := $(patsubst %,build/%/build.ninja,release debug-native asan bench)
+VARIANTS := $(patsubst %,build/%/build.ninja,release debug-native asan fuzz bench)
 
 $(VARIANTS): native/CMakeLists.txt | .venv/.ready-build
 	@echo "configuring $(@D)"
 	@$(CMAKE) -B $(@D) $(OPTIONS) >/dev/null
 	@touch $@
 
-READY := $(addprefix .venv/.ready-,build unit test lint bench)
+READY := $(addprefix .venv/.ready-,build unit test lint fuzz bench)
 
 $(READY): .venv/.ready-%: pyproject.toml passtpy/__init__.py .ci/setup
 	@.ci/setup $*

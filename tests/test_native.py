@@ -15,8 +15,8 @@ BUILD = ROOT / "build" / "asan"
 FUZZ_COUNT = os.environ.get("PASSTPY_FUZZ_COUNT", "20000")
 
 
-def _programs(prefix: str) -> list[str]:
-    return sorted(p.stem for p in (ROOT / "tests" / "native").glob(f"{prefix}_*.c"))
+def _programs(folder: str, prefix: str) -> list[str]:
+    return sorted(p.stem for p in (ROOT / "tests" / folder).glob(f"{prefix}_*.c"))
 
 
 def _run(program: str, *args: str) -> None:
@@ -33,11 +33,11 @@ def _run(program: str, *args: str) -> None:
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}"
 
 
-@pytest.mark.parametrize("program", _programs("test"))
+@pytest.mark.parametrize("program", _programs("native", "test"))
 def test_c_test_passes(program: str) -> None:
     _run(program)
 
 
-@pytest.mark.parametrize("program", _programs("fuzz"))
+@pytest.mark.parametrize("program", _programs("fuzz", "fuzz"))
 def test_fuzzer_finds_nothing(program: str) -> None:
     _run(program, FUZZ_COUNT)

@@ -9,7 +9,16 @@
 
 #include <stddef.h>
 
-#ifdef __SANITIZE_ADDRESS__
+/* gcc has a macro for it, clang a question */
+#if defined(__SANITIZE_ADDRESS__)
+#define POISON_WORKS 1
+#elif defined(__has_feature)
+#define POISON_WORKS __has_feature(address_sanitizer)
+#else
+#define POISON_WORKS 0
+#endif
+
+#if POISON_WORKS
 
 #include <sanitizer/asan_interface.h>
 

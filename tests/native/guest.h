@@ -20,6 +20,7 @@
 #include "base/checksum.h"
 #include "base/wire.h"
 #include "core/datapath.h"
+#include "guest_rings.h"
 #include "link/backends.h"
 #include "oracle.h"
 #include "test.h"
@@ -32,6 +33,7 @@
  * @dp:		Datapath
  * @now:	Virtual time, ns
  * @stream:	The tap is a stream: a length before each frame, no other header
+ * @rings:	The tap is rings, in this memory; else NULL
  * @out:	On a stream: bytes of a frame that did not go out yet
  * @out_len:	Their number
  * @in:		On a stream: bytes received and not taken yet
@@ -42,6 +44,7 @@ struct guest {
 	struct datapath *dp;
 	uint64_t now;
 	bool stream;
+	struct guest_rings *rings;
 	uint8_t out[4 + GUEST_FRAME];
 	size_t out_len;
 	uint8_t in[1 << 20];
@@ -94,31 +97,69 @@ static inline void guest_setup(struct guest *g)
 	CHECK_EQ(datapath_create(&g->dp, &config), 0);
 }
 
-/* guest_setup_stream() - A machine on a stream socket */
-static inline void guest_setup_stream(struct guest *g)
+/* guest_come() - A machine connects: by a stream socket, or starts its rings
+ * @features: VHOST_F_* of rings */
+static inline void guest_come(struct guest *g, uint64_t features)
 {
-	struct datapath_config config;
 	int fd[2], size = 4 << 20;
 
+	if (g->rings) {
+		rings_start(g->rings, g->dp, features);
+		return;
+	}
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
 	CHECK_EQ(setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)),
 		 0);
-	config = guest_config(fd[1]);
-	config.backend = tap_backend("stream");
+	g->fd = fd[0];
+	g->out_len = g->in_len = 0;
+	CHECK_EQ(datapath_attach(g->dp, fd[1]), 0);
+}
+
+/* guest_leave() - A machine is gone; the datapath waits for the next */
+static inline void guest_leave(struct guest *g)
+{
+	datapath_detach(g->dp);
+	if (g->fd >= 0)
+		close(g->fd);
+	g->fd = -1;
+}
+
+static inline void guest_create_machine(struct guest *g, const char *backend,
+					uint32_t mtu)
+{
+	struct datapath_config config = guest_config(-1);
+
+	config.backend = tap_backend(backend);
 	config.vnet = false;
 	config.offloads = 0;
-	config.mtu = 1500;
-	g->fd = fd[0];
+	config.mtu = mtu;
+	g->fd = -1;
 	g->now = GUEST_START;
-	g->stream = true;
-	g->out_len = g->in_len = 0;
 	CHECK_EQ(datapath_create(&g->dp, &config), 0);
+}
+
+/* guest_setup_stream() - A machine on a stream socket */
+static inline void guest_setup_stream(struct guest *g)
+{
+	g->stream = true;
+	guest_create_machine(g, "stream", 1500);
+	guest_come(g, 0);
+}
+
+/* guest_setup_rings() - A machine on rings; @rings is the caller's to set up */
+static inline void guest_setup_rings(struct guest *g, struct guest_rings *rings,
+				     uint64_t features)
+{
+	g->rings = rings;
+	guest_create_machine(g, "vhost", 65520);
+	guest_come(g, features);
 }
 
 static inline void guest_teardown(struct guest *g)
 {
 	datapath_destroy(g->dp);
-	close(g->fd);
+	if (g->fd >= 0)
+		close(g->fd);
 }
 
 static inline int guest_turn(struct guest *g)
@@ -149,6 +190,8 @@ static inline bool guest_send(struct guest *g, const struct vnet_hdr *vh,
 				{ (void *)frame, len } };
 	uint32_t prefix = htonl((uint32_t)len);
 
+	if (g->rings)
+		return rings_send(g->rings, g->dp, vh, frame, len);
 	if (!g->stream)
 		return writev(g->fd, iov, 2) >= 0;
 	if (g->out_len && !guest_push(g))
@@ -189,7 +232,9 @@ static inline ssize_t guest_recv(struct guest *g, struct vnet_hdr *vh,
 	struct iovec iov[2] = { { vh, sizeof(*vh) }, { frame, size } };
 	ssize_t n;
 
-	if (g->stream) {
+	if (g->rings) {
+		n = rings_recv(g->rings, g->dp, vh, frame, size);
+	} else if (g->stream) {
 		*vh = (struct vnet_hdr){ 0 };
 		n = guest_take(g, frame, size);
 	} else {
@@ -421,16 +466,6 @@ static inline int guest_answer(struct guest *g, struct miss *m,
 static inline uint64_t guest_counter(const struct guest *g, enum counter i)
 {
 	return g->dp->ctx.cnt.n[i];
-}
-
-/* count_fds() - Open descriptors, to find those that leak */
-static inline unsigned count_fds(void)
-{
-	unsigned n = 0;
-
-	for (int fd = 0; fd < 4096; fd++)
-		n += fcntl(fd, F_GETFD) >= 0;
-	return n;
 }
 
 /* listen_loopback() - A socket on loopback, dual-stack; fills its port */

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/poison.h"
 #include "link/backends.h"
 #include "test.h"
 
@@ -190,7 +191,7 @@ static void lend_what_ends_with_a_call(void)
 static void misuse_is_deadly(void)
 {
 	setup();
-#ifdef __SANITIZE_ADDRESS__
+#if POISON_WORKS
 	CHECK(dies(lend_what_ends_with_a_call));
 #else
 	(void)lend_what_ends_with_a_call;

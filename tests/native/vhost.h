@@ -197,22 +197,29 @@ static inline size_t vhost_recv(struct vhost *h, struct vnet_hdr *ret_vh,
 	return len - skip;
 }
 
+/* vhost_bytes() - Payload: up to 64 KiB, the next byte is 7 more than the last */
+static inline const uint8_t *vhost_bytes(uint8_t seed)
+{
+	static uint8_t bytes[256 + 65536];
+
+	if (!bytes[1])
+		for (uint32_t i = 0; i < sizeof(bytes); i++)
+			bytes[i] = (uint8_t)(i * 7);
+	return bytes + (uint8_t)(seed * 183); /* 183 * 7 is 1, modulo 256 */
+}
+
 /* vhost_segment() - A TCP super-segment to the guest; payload bytes count up
  * from @seed. Return: of tap_send() or tap_batch_send(); vhost_show() ends the
  * batch */
 static inline int vhost_segment(struct vhost *h, uint32_t len, uint16_t mss,
 				uint8_t seed)
 {
-	static uint8_t bytes[256][65536];
-	static unsigned next;
-	uint8_t *payload = bytes[next++ % ARRAY_SIZE(bytes)];
+	const uint8_t *payload = vhost_bytes(seed);
 	union inany src, dst;
-	struct iovec iov = { payload, len };
+	struct iovec iov = { (void *)payload, len };
 	struct frame_out f;
 	uint8_t *l4;
 
-	for (uint32_t i = 0; i < len; i++)
-		payload[i] = (uint8_t)(seed + i * 7);
 	inany_from_v4(&src, (struct in_addr){ htonl(0xc0000201) });
 	inany_from_v4(&dst, (struct in_addr){ htonl(0xc0000205) });
 	l4 = frame_ip(&f, &h->tap, &src, &dst, IPPROTO_TCP, 20, len, 0);

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Mutations of good frames through flow_extract()
+/* Good frames, spoiled, and bytes of any kind through flow_extract()
  *
- *   fuzz_extract ITERATIONS
- *
- * Each iteration takes a frame of the corpus, spoils it, often makes its
- * checksums right again, so that what lies behind them is reached too, and
- * checks what came out. The frame lies at the end of its own allocation: under
- * ASan any byte read beyond it ends the program. The seed is fixed, so that a
- * failure repeats.
+ * Each step takes a good frame and spoils it, or makes one of bytes, often makes
+ * its checksums right, so that what lies behind them is reached too, and checks
+ * what came out. The frame lies at the end of its own allocation: under ASan any
+ * byte read beyond it ends the program.
  */
 
 #include <string.h>
 
+#include "drive.h"
 #include "frames.h"
 #include "link/extract.h"
 
@@ -83,61 +81,85 @@ static void corpus_make(void)
 }
 
 /* mutate_byte() - Headers are where it matters: mostly within 100 bytes */
-static void mutate_byte(struct sample *s, struct test_random *r)
+static void mutate_byte(struct sample *s)
 {
 	static const uint8_t edges[] = { 0, 1, 0x7f, 0x80, 0xff };
-	uint32_t within = test_below(r, 4) ? MIN(s->len, 100U) : s->len;
+	uint32_t within = below(4) ? MIN(s->len, 100U) : s->len;
 	uint8_t *p;
 
 	if (!within)
 		return;
-	p = &s->data[test_below(r, within)];
-	switch (test_below(r, 3)) {
+	p = &s->data[below(within)];
+	switch (below(3)) {
 	case 0:
-		*p ^= (uint8_t)(1 << test_below(r, 8));
+		*p ^= (uint8_t)(1 << below(8));
 		break;
 	case 1:
-		*p = edges[test_below(r, ARRAY_SIZE(edges))];
+		*p = edges[below(ARRAY_SIZE(edges))];
 		break;
 	default:
-		*p = (uint8_t)test_random64(r);
+		*p = (uint8_t)test_random64(&rnd);
 	}
 }
 
-static void mutate(struct sample *s, struct test_random *r)
+static void mutate(struct sample *s)
 {
-	uint32_t n = test_below(r, 6);
+	uint32_t n = below(6);
 
 	while (n--)
-		mutate_byte(s, r);
-	if (!test_below(r, 4))
-		s->len = test_below(r, s->len + 1);
-	if (!test_below(r, 8))
-		s->len = MIN(s->len + test_below(r, 64), (uint32_t)SAMPLE_MAX);
+		mutate_byte(s);
+	if (!below(4))
+		s->len = below(s->len + 1);
+	if (!below(8))
+		s->len = MIN(s->len + below(64), (uint32_t)SAMPLE_MAX);
 	/* What the seal writes must still be within the frame */
-	if (s->l4 && s->len >= s->l4 + 20 && test_below(r, 2))
+	if (s->l4 && s->len >= s->l4 + 20 && below(2))
 		sample_seal(s);
 }
 
+/* make_raw() - Bytes of any kind, with a right IPv4 header checksum */
+static void make_raw(struct sample *s)
+{
+	struct ip4_hdr *ih = sample_ip4(s);
+	uint32_t ihl;
+
+	*s = (struct sample){ .l4 = ETH_HLEN_ + 40, .proto = IPPROTO_TCP };
+	s->len = below(1 + (one_in(4) ? 2000 : 128));
+	any_bytes(s->data, MIN(s->len, 256U));
+	if (one_in(4))
+		return;
+	s->data[12] = one_in(2) ? 0x86 : 0x08;
+	s->data[13] = s->data[12] == 0x86 ? 0xdd : 0x00;
+	ihl = (ih->ver_ihl & 15U) * 4;
+	if (s->data[12] == 0x86 || s->len < ETH_HLEN_ + ihl)
+		return;
+	s->l4 = ETH_HLEN_ + ihl;
+	ih->check = 0;
+	ih->check = (uint16_t)~csum_fold(csum_add(ih, ihl, 0));
+}
+
 static const struct vnet_hdr *random_vnet_hdr(struct vnet_hdr *vh,
-					      const struct sample *s,
-					      struct test_random *r)
+					      const struct sample *s)
 {
 	static const uint8_t types[] = { 0, 1, 4, 5, 0x81, 0xff };
 
-	if (!test_below(r, 3))
+	if (!below(3))
 		return NULL;
+	if (!below(3)) {
+		*vh = (struct vnet_hdr){ .flags = VNET_F_DATA_VALID };
+		return vh;
+	}
 	*vh = (struct vnet_hdr){
-		.flags = (uint8_t)test_below(r, 4),
-		.gso_type = types[test_below(r, ARRAY_SIZE(types))],
-		.gso_size = (uint16_t)test_below(r, 3000),
+		.flags = (uint8_t)below(4),
+		.gso_type = types[below(ARRAY_SIZE(types))],
+		.gso_size = (uint16_t)below(3000),
 		.csum_start = (uint16_t)s->l4,
 		.csum_offset = sample_check_offset(s),
 	};
-	if (!test_below(r, 4))
-		vh->csum_start = (uint16_t)test_random64(r);
-	if (!test_below(r, 4))
-		vh->csum_offset = (uint16_t)test_random64(r);
+	if (!below(4))
+		vh->csum_start = (uint16_t)test_random64(&rnd);
+	if (!below(4))
+		vh->csum_offset = (uint16_t)test_random64(&rnd);
 	return vh;
 }
 
@@ -177,9 +199,9 @@ static unsigned counted(const struct counters *cnt)
 	return n;
 }
 
-static enum extract run_one(struct test_random *r)
+static enum extract run_one(void)
 {
-	struct sample s = corpus[test_below(r, corpus_size)];
+	struct sample s = corpus[below(corpus_size)];
 	struct counters cnt = { 0 };
 	const struct vnet_hdr *vh;
 	enum extract result;
@@ -187,8 +209,11 @@ static enum extract run_one(struct test_random *r)
 	struct vnet_hdr space;
 	uint8_t *data;
 
-	mutate(&s, r);
-	vh = random_vnet_hdr(&space, &s, r);
+	if (one_in(3))
+		make_raw(&s);
+	else
+		mutate(&s);
+	vh = random_vnet_hdr(&space, &s);
 	data = malloc(s.len ? s.len : 1);
 	CHECK(data);
 	memcpy(data, s.data, s.len);
@@ -207,21 +232,26 @@ static enum extract run_one(struct test_random *r)
 	return result;
 }
 
-int main(int argc, char **argv)
-{
-	uint64_t iterations = argc > 1 ? strtoull(argv[1], NULL, 0) : 100000;
-	struct test_random r = { 0x2545f4914f6cdd1d };
-	uint64_t results[5] = { 0 };
+static uint64_t results[5], steps;
 
-	corpus_make();
-	for (uint64_t i = 0; i < iterations; i++)
-		results[run_one(&r)]++;
-	printf("%" PRIu64 " frames: %" PRIu64 " flows, %" PRIu64
-	       " for services, %" PRIu64 " others, %" PRIu64 " dropped\n",
-	       iterations, results[EXTRACT_FLOW], results[EXTRACT_PUNT],
-	       results[EXTRACT_FRAGMENT] + results[EXTRACT_GROUP],
-	       results[EXTRACT_DROP]);
-	/* Else the mutations got stuck at the first check */
-	CHECK(iterations < 1000 || results[EXTRACT_FLOW] > iterations / 20);
-	return 0;
+static void begin(void)
+{
+	if (!corpus_size)
+		corpus_make();
 }
+
+static void step(void)
+{
+	steps++;
+	results[run_one()]++;
+}
+
+static void end(void)
+{
+	/* Else the mutations got stuck at the first check */
+	CHECK(!drive_long || results[EXTRACT_FLOW] > steps / 20);
+}
+
+static const struct target target = { begin, step, end, 1 };
+
+FUZZ(target)

@@ -1,50 +1,25 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* A driver out of its mind, around the whole backend of rings
  *
- *   fuzz_vhost ITERATIONS [SEED]
- *
- * Each iteration offers frames and buffers, spoils memory, and lets the tap
- * read, write, flush and find room; now and then rings are stopped, memory is
- * mapped anew or taken away, features change. In the last tenth a thread goes on
- * writing into memory while the tap uses it. At the end an honest driver must
- * get its frames through, and no descriptor may be missing or left.
+ * Each step offers frames and buffers, spoils memory, and lets the tap read,
+ * write, flush and find room; now and then rings are stopped, memory is mapped
+ * anew or taken away, features change. Where choices are random a thread goes on
+ * writing into memory for another tenth of the steps, while the tap uses it. At
+ * the end an honest driver must get its frames through.
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "drive.h"
 #include "vhost.h"
 
 #define RAM   (1 << 20)
 #define RINGS 8192 /* bytes at the start that hold both rings, and more */
 
-static struct test_random rnd = { 1 };
 static struct vhost h;
-static unsigned long frames, sent, waited, broken, lost;
-
-static uint32_t below(uint32_t n)
-{
-	return test_below(&rnd, n);
-}
-
-static bool one_in(uint32_t n)
-{
-	return !below(n);
-}
-
-static unsigned count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
+static unsigned long steps, frames, sent, waited, broken, lost;
 
 static uint64_t random_features(void)
 {
@@ -209,7 +184,7 @@ static bool is_broken(void)
 	return false;
 }
 
-static void run_one(bool may_truncate)
+static void step_with(bool may_truncate)
 {
 	for (uint32_t n = below(8); n; n--)
 		offer(below(VHOST_QUEUES));
@@ -275,34 +250,38 @@ static void serve_once(void)
 	CHECK_EQ(h.tap.rx[0].len, 100);
 }
 
-static void run(unsigned long count)
+static void write_meanwhile(void)
 {
 	pthread_t thread;
 
-	for (unsigned long i = 0; i < count - count / 10; i++)
-		run_one(true);
-	CHECK(count < 1000 || (frames > count / 10 && sent > count / 10 &&
-			       waited && broken && lost));
+	CHECK(frames > steps / 10 && sent > steps / 10 && waited && broken &&
+	      lost);
 	CHECK_EQ(pthread_create(&thread, NULL, write_on, NULL), 0);
-	for (unsigned long i = 0; i < count / 10; i++)
-		run_one(false); /* the thread's own mapping must not vanish */
+	for (unsigned long n = steps / 10; n; n--)
+		step_with(false); /* the thread's own mapping must not vanish */
 	atomic_store(&over, true);
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 }
 
-int main(int argc, char *argv[])
+static void begin(void)
 {
-	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
-	unsigned fds = count_fds();
-
-	if (argc > 2)
-		rnd.state = strtoul(argv[2], NULL, 0) * 2 + 1;
 	vhost_setup_ram(&h, VHOST_FEATURES, RAM);
-	run(count);
-	serve_once();
-	printf("%lu frames, %lu sent, %lu waited, %lu broken, %lu lost\n",
-	       frames, sent, waited, broken, lost);
-	vhost_teardown(&h);
-	CHECK_EQ(count_fds(), fds);
-	return 0;
 }
+
+static void step(void)
+{
+	steps++;
+	step_with(true);
+}
+
+static void end(void)
+{
+	if (drive_long)
+		write_meanwhile();
+	serve_once();
+	vhost_teardown(&h);
+}
+
+static const struct target target = { begin, step, end, 1 };
+
+FUZZ(target)

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Hostile bytes on the stream socket of a virtual machine
  *
- *   fuzz_stream [ITERATIONS [SEED]]
- *
- * An iteration is one step of a guest that writes frames (runs of one TCP
+ * A step is one of a guest that writes frames (runs of one TCP
  * stream, so that they are merged, and nonsense), whole or cut anywhere, with
  * right or wrong lengths; that reads what it is sent, or does not; that leaves
  * in the middle of a frame and comes back. The other half of the step is ours:
@@ -18,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "drive.h"
 #include "guest.h"
 #include "link/frame.h"
 #include "link/extract.h"
@@ -34,7 +33,6 @@
  * @asleep:	The guest reads nothing for now
  */
 static struct fuzz {
-	struct test_random rnd;
 	struct tap tap;
 	struct counters cnt;
 	int fd;
@@ -48,16 +46,6 @@ static struct fuzz {
 
 static uint8_t frame[GUEST_FRAME];
 static uint8_t bytes[65536];
-
-static uint32_t below(uint32_t n)
-{
-	return test_below(&f.rnd, n);
-}
-
-static bool one_in(uint32_t n)
-{
-	return !below(n);
-}
 
 static void come(void)
 {
@@ -116,7 +104,7 @@ static void say(void)
 		frame[below((uint32_t)MIN(len, 80U))] ^=
 			(uint8_t)(1 + below(255));
 	if (one_in(200))
-		prefix = htonl((uint32_t)test_random64(&f.rnd));
+		prefix = htonl((uint32_t)test_random64(&rnd));
 	else
 		prefix = htonl((uint32_t)len);
 	if (f.out_len + 4 + len > OUT_MAX)
@@ -243,23 +231,28 @@ static void step(void)
 	}
 }
 
-int main(int argc, char **argv)
+static void begin(void)
 {
-	uint64_t count = argc > 1 ? strtoull(argv[1], NULL, 0) : 20000;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
-
-	f.rnd.state = seed * 0x9e3779b97f4a7c15ULL | 1;
+	memset(&f.cnt, 0, sizeof(f.cnt));
+	memset(&f.tap, 0, sizeof(f.tap));
+	f.asleep = false;
+	f.seq = 0;
 	CHECK_EQ(tap_init(&f.tap, &tap_stream_ops,
 			  &(struct tap_env){ .cnt = &f.cnt }),
 		 0);
 	f.tap.mtu = 65520;
 	come();
-	for (uint64_t i = 0; i < count; i++)
-		step();
-	CHECK(f.cnt.n[CNT_TAP_RX_FRAMES] > 0);
-	CHECK(f.cnt.n[CNT_TAP_TX_FRAMES] > 0);
-	CHECK(count < 20000 || f.cnt.n[CNT_TAP_BLOCKED] > 0);
+}
+
+static void end(void)
+{
+	CHECK(!drive_long ||
+	      (f.cnt.n[CNT_TAP_RX_FRAMES] && f.cnt.n[CNT_TAP_TX_FRAMES] &&
+	       f.cnt.n[CNT_TAP_BLOCKED]));
 	tap_free(&f.tap);
 	close(f.fd);
-	return 0;
 }
+
+static const struct target target = { begin, step, end, 1 };
+
+FUZZ(target)

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Rings of a driver out of its mind, through the walker
  *
- *   fuzz_virtq ITERATIONS [SEED]
- *
- * Each iteration offers something, spoils descriptors, tables and rings, and
+ * Each step offers something, spoils descriptors, tables and rings, and
  * lets the device's end take, give back, rewind and notify. Whatever comes out
- * must lie within the guest's memory. In the last tenth of the iterations a
- * thread goes on writing while the walker reads: what was checked must be what
- * is used. Without the thread a failure repeats, as the seed is fixed.
+ * must lie within the guest's memory. Where choices are random a thread goes on
+ * writing for another tenth of the steps while the walker reads: what was checked
+ * must be what is used. Without the thread a failure repeats.
  */
 
 #include <errno.h>
@@ -15,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "base/macros.h"
+#include "drive.h"
 #include "vring.h"
 
 #define SIZE  16
@@ -22,23 +21,12 @@
 #define HALF  (RAM / 2)
 #define TABLE 4096 /* where indirect tables are, in bytes of memory */
 
-static struct test_random rnd = { 1 };
 static struct vram ram;
 static struct vring ring;
 static struct guest_mem mem;
 static struct virtq q;
 static struct virtq_chain chain;
-static unsigned long taken, broken;
-
-static uint32_t below(uint32_t n)
-{
-	return test_below(&rnd, n);
-}
-
-static bool one_in(uint32_t n)
-{
-	return !below(n);
-}
+static unsigned long steps, taken, broken;
 
 /* map() - Two regions that follow each other for the guest alone */
 static void map(void)
@@ -220,7 +208,7 @@ static void take(void)
 	}
 }
 
-static void run_one(void)
+static void step(void)
 {
 	struct virtq_mark mark = virtq_mark(&q);
 
@@ -241,6 +229,7 @@ static void run_one(void)
 		map();
 		(void)virtq_remap(&q);
 	}
+	steps++;
 	broken += !!q.fault;
 	if (q.fault || one_in(100))
 		restart();
@@ -265,28 +254,37 @@ static void *write_on(void *arg)
 	return NULL;
 }
 
-int main(int argc, char *argv[])
+static void write_meanwhile(void)
 {
-	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 20000;
 	pthread_t thread;
 
-	if (argc > 2)
-		rnd.state = strtoul(argv[2], NULL, 0) * 2 + 1;
+	CHECK(taken > steps / 10 && broken > steps / 100);
+	atomic_store(&over, false);
+	CHECK_EQ(pthread_create(&thread, NULL, write_on, NULL), 0);
+	for (unsigned long n = steps / 10; n; n--)
+		step();
+	atomic_store(&over, true);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
+static void begin(void)
+{
 	vram_setup(&ram, RAM);
 	vring_setup(&ring, &ram, SIZE);
 	CHECK_EQ(guest_mem_init(&mem), 0);
 	map();
 	restart();
-	for (unsigned long i = 0; i < count - count / 10; i++)
-		run_one();
-	CHECK(count < 1000 || (taken > count / 10 && broken > count / 100));
-	CHECK_EQ(pthread_create(&thread, NULL, write_on, NULL), 0);
-	for (unsigned long i = 0; i < count / 10; i++)
-		run_one();
-	atomic_store(&over, true);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
-	printf("%lu chains, %lu broken rings\n", taken, broken);
+	steps = taken = broken = 0;
+}
+
+static void end(void)
+{
+	if (drive_long)
+		write_meanwhile();
 	guest_mem_free(&mem);
 	vram_teardown(&ram);
-	return 0;
 }
+
+static const struct target target = { begin, step, end, 1 };
+
+FUZZ(target)
