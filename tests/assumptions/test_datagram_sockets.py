@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the UDP and echo handlers believe about the kernel, each as a runnable fact."""
 
+import ctypes
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from tests.lab.namespace import Namespace
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # not in the socket module
 IP_RECVERR, IPV6_RECVERR = 11, 25
+SO_ATTACH_FILTER = 26
 FAMILIES = {"v4": (socket.AF_INET, "127.0.0.1"), "v6": (socket.AF_INET6, "::1")}
 Pair = tuple[socket.socket, socket.socket]
 
@@ -52,6 +55,40 @@ def test_udp_segment_makes_datagrams(pair: Pair) -> None:
     send_segments(sender, b"a" * 100 + b"b" * 100 + b"c", 100)
     got = [receiver.recv(999) for _ in range(3)]
     assert got == [b"a" * 100, b"b" * 100, b"c"]
+
+
+def test_nobody_tells_whether_a_datagram_was_wanted(pair: Pair) -> None:
+    """Why UDP stays in its family: a server that only listens looks like none."""
+    sender, receiver = pair
+    with select.epoll() as poll:
+        poll.register(sender, select.EPOLLIN)
+        sender.send(b"taken")
+        assert receiver.recv(99) == b"taken"
+        taken = poll.poll(0.05), sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        drop_all(receiver)
+        receiver.setblocking(False)
+        sender.send(b"dropped, as by a firewall")
+        dropped = poll.poll(0.05), sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(99)
+    assert taken == dropped == ([], 0)
+
+
+def test_who_is_refused_has_lost_its_datagrams_already(pair: Pair) -> None:
+    """They would have to be kept until then, and there is no telling for how long."""
+    sender, receiver = pair
+    receiver.close()
+    assert sender.send(b"first") == 5  # as if it had arrived
+    with pytest.raises(ConnectionRefusedError):
+        sender.send(b"second")  # the error is about the first, and this one is lost too
+
+
+def drop_all(sock: socket.socket) -> None:
+    """Let a filter of the kernel take every datagram away."""
+    program = struct.pack("HBBI", 0x06, 0, 0, 0)  # return 0 bytes
+    buffer = ctypes.create_string_buffer(program)
+    fprog = struct.pack("HL", 1, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, fprog)
 
 
 def test_udp_segment_takes_64_datagrams(pair: Pair) -> None:
