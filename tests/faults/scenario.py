@@ -26,6 +26,7 @@ from passtpy.control.filter import Context, compile_program
 from passtpy.flow import Action, Pif, Verdict
 from passtpy.net.kernel.ping import lend_raw_sockets
 from tests.datapath.conftest import TAPS, Server
+from tests.datapath.given import given
 from tests.datapath.guest import Connection, Decide, Frame, Guest, answer, forward_to
 from tests.datapath.packets import (
     GUEST4,
@@ -205,6 +206,31 @@ def tcp_out(stage: Stage) -> None:
         conn.expect("FA")
         conn.say("R")
     assert not guest.flows()
+
+
+def tcp_given(stage: Stage) -> None:
+    """The host's socket is one of a pair, and another one when the guest has ended."""
+    guest = stage.guest()
+    ours, theirs = map(stage.keep, socket.socketpair())
+    guest.decide = given(guest, theirs)
+    conn = guest.connect()
+    ours.sendall(b"w" * 2000)
+    _same(b"w" * 2000, conn.read(2000))
+    conn.fin()
+    assert ours.recv(1) == b""
+    guest.expect("A", ack=conn.seq)
+    server = stage.server()
+    sock = stage.keep(socket.create_connection(server.sock.getsockname()))
+    peer = stage.accept(server)
+    guest.dp.adopt(guest.opened[0], sock.fileno())
+    sock.detach()
+    assert peer.recv(1) == b""
+    peer.sendall(b"late")
+    conn.expect("PA", b"late")
+    conn.acknowledge()
+    peer.close()
+    conn.expect("FA")
+    conn.acknowledge()
 
 
 def tcp_lost(stage: Stage) -> None:
@@ -540,6 +566,7 @@ PARTS = [
         Part,
         (
             tcp_out,
+            tcp_given,
             tcp_lost,
             tcp_refused,
             tcp_bound,

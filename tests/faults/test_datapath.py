@@ -29,6 +29,7 @@ PAIRS = int(os.environ.get("PASSTPY_FAULT_PAIRS", "100"))
 # Calls that no part makes, and why none needs to
 UNREACHED = {
     "link/guest_mem.c mmap": "in the place of memory of ours: none is asked for",
+    "link/tap_tun.c ioctl": "filters of a device, where these taps have sockets",
     "proto/splice_move.c recv": "with the pool used up; takes what was read already",
     "table/flow_hash.c madvise": "a hint, in a table that has grown",
     "table/pool.c madvise": "a hint, when much is given back",
