@@ -409,11 +409,17 @@ class Decider:
         return dict(self._hits)
 
     def decide(self, miss: MissLike) -> Verdict | Waiting:
-        """Return the verdict of the first matching rule, and remember the guest.
+        """Return the verdict of the list, or the policy's about what it sends out."""
+        verdict = self.by_rules(miss)
+        if self.egress is None or not goes_out(verdict):
+            return verdict
+        ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
+        under = self._under(verdict, ruling)
+        names = self.egress.has_to_name(ruling, miss.proto, verdict.eport)
+        return Waiting(under, ruling) if names and isinstance(under, Verdict) else under
 
-        Where a policy has been set and the flow goes from the guest to the host, it is
-        the policy's.
-        """
+    def by_rules(self, miss: MissLike) -> Verdict:
+        """Return the verdict of the first matching rule, and remember the guest."""
         if miss.pif == Pif.TAP:
             self.guest.observe(miss.eaddr)
         found = self._find(miss)
@@ -421,13 +427,7 @@ class Decider:
             self._hits[NO_RULE] += 1
             return self._no_rule
         self._hits[found.listed.id] += not miss.again
-        verdict = found.make(miss)
-        if self.egress is None or not goes_out(verdict):
-            return verdict
-        ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
-        under = self._under(verdict, ruling)
-        names = self.egress.has_to_name(ruling, miss.proto, verdict.eport)
-        return Waiting(under, ruling) if names and isinstance(under, Verdict) else under
+        return found.make(miss)
 
     def judge(
         self,

@@ -16,6 +16,7 @@ from tests.bench.measure import (
     Stream,
     idle,
 )
+from tests.bench.policy import policy_rows
 from tests.bench.row import (
     CLEAN,
     CONNECTION_METRICS,
@@ -34,7 +35,7 @@ from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 
 GROUPS = (
     *("tcp", "udp", "rr", "crr", "splice", "vm"),
-    *("idle", "start", "follow", "loss", "flood", "control", "table"),
+    *("idle", "start", "follow", "loss", "flood", "control", "table", "policy"),
 )
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
@@ -238,6 +239,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_idle_rows(),
         *_start_rows(),
         *follow_rows(),
+        *policy_rows(),
         *_loss_rows(),
         *flood_rows(),
         *control_rows(),

@@ -106,7 +106,7 @@ def test_only_what_is_refused_today_ends(guest: Guest, server: Server) -> None:
     made.start(cast(asyncio.AbstractEventLoop, FakeLoop()), lambda errno: None)
 
     def decide(miss: _native.Miss) -> Verdict:
-        verdict = decider.decide(miss)
+        verdict = decider.by_rules(miss)
         return verdict._replace(eaddr=inany(ip_address("127.0.0.1")), eport=server.port)
 
     guest.decide = decide

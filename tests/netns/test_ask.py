@@ -5,10 +5,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from tests.lab import REMOTE4, Lab, tcp_echo, wait_until
+from passtpy.client.approve import QUESTIONS
+from passtpy.client.connect import Client
+from tests.lab import REMOTE4, Lab, UdpEcho, tcp_echo, wait_until
 from tests.netns.test_policy import PROGRAM, Policed, _policy, _tcp, policed
 
 SOON = 10.0
@@ -100,6 +103,25 @@ def test_what_is_approved_for_ever_is_in_the_file(lab: Lab) -> None:
     assert path.read_text() == text
     with policed(lab, "--policy", str(path)) as it:
         assert _tcp(it.guest, REMOTE4, 7001) == "open"
+
+
+def test_a_datagram_that_is_sent_once_waits_as_well(lab: Lab) -> None:
+    with (
+        policed(lab, "--policy", str(_policy(lab, ASKS))) as it,
+        UdpEcho(lab.remote, REMOTE4, 7001),
+        it.guest.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.settimeout(SOON)
+        sock.connect((REMOTE4, 7001))
+        sock.send(b"once")
+        client = Client(str(it.control))  # a datagram is parked for two seconds only
+        questions: list[Any] = []
+        with lab.host.entered():
+            while not questions:
+                questions = client.ask("GET", QUESTIONS)["questions"]
+            path = f"{QUESTIONS}/{questions[0]['question']}"
+            client.ask("POST", path, body={"answer": "allow"})
+        assert sock.recv(10) == b"once"
 
 
 def test_nobody_answers_and_the_default_does(lab: Lab) -> None:

@@ -95,7 +95,7 @@ def decide(line: str, known: str, to: str, port: int, proto: int = UDP) -> str:
     decider = Decider(rules, GuestAddresses.from_host(HOST))
     source = "192.0.2.5" if "." in to else "2001:db8::5"
     raw = inany(ip_address(source))
-    verdict = decider.decide(
+    verdict = decider.by_rules(
         Miss(proto, Pif.TAP, raw, 4000, inany(ip_address(to)), port)
     )
     assert verdict.action == Action.FORWARD

@@ -223,6 +223,18 @@ def test_open_flows_are_rechecked(mode: str, action: int) -> None:
     assert verdict.action == action
 
 
+@pytest.mark.parametrize(("began_s", "action"), [(10, 1), (1000, 3)])
+def test_a_flow_outlives_the_pin_that_let_it_in(began_s: int, action: int) -> None:
+    decider, now = Decider((OUTSIDE,), GuestAddresses()), [0]
+    given = Surroundings(), decider.ids_besides().give, lambda: now[0]
+    egress = Egress(_words("+a.example"), *given)
+    decider.guard(egress)
+    egress.may_answer("a.example", [PUBLIC], 30, 0)
+    now[0] = 2000 * S
+    ((_, verdict),) = recheck(decider, [_open(decider, PUBLIC, began_s * S)])
+    assert verdict.action == action
+
+
 def test_a_rule_that_asks_has_the_flow_wait() -> None:
     decider = _decider(_file('[[rule]]\nto = "203.0.113.9"\naction = "ask"\n'))
     waiting = decider.decide(_miss())

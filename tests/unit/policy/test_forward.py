@@ -65,7 +65,7 @@ def miss(
 
 
 def outcome(decider: Decider, asked: Miss) -> str:
-    verdict = decider.decide(asked)
+    verdict = decider.by_rules(asked)
     if verdict.action in (Action.DROP, Action.REJECT):
         return Action(verdict.action).name.lower()
     how = f"{Action(verdict.action).name} {Pif(verdict.pif).name}".lower()
@@ -321,7 +321,7 @@ def test_nothing_bypasses_the_socket_of_a_machine(peer: str, seen: str) -> None:
     config = parse_passt(["-t", "80"])
     rules = rules_from_view(View.of(config, HOST))
     decider = Decider(rules, GuestAddresses.from_host(HOST))
-    verdict = decider.decide(miss(Pif.HOST, peer, 80, 0))
+    verdict = decider.by_rules(miss(Pif.HOST, peer, 80, 0))
     assert (verdict.action, verdict.pif) == (Action.FORWARD, Pif.TAP)
     assert str(from_inany(verdict.oaddr)) == seen
     assert not needs_namespace_sockets(config)
@@ -510,6 +510,6 @@ def test_what_is_meant_for_a_group_stays_for_it(
 def test_who_is_told_of_its_client(line: str, asked: Miss, told: int) -> None:
     options = line if "-T" in line else f"{line} -T none"
     decider = make(f"{options} -u none -U none")
-    assert decider.decide(asked).proxy == told
+    assert decider.by_rules(asked).proxy == told
     shown = [text for text in explain(decider) if " by PROXY v" in text]
     assert bool(shown) == bool(told)

@@ -108,7 +108,7 @@ def test_ids_stand_for_one_rule_each_whatever_happens(
 def test_hits_survive_where_a_rule_does() -> None:
     decider = Decider([no(80), OUTSIDE])
     for port in (80, 80, 443):
-        decider.decide(to(port))
+        decider.by_rules(to(port))
     blocked, outside = (each.id for each in decider.rules)
     assert decider.hits == {NO_RULE: 0, blocked: 2, outside: 1}
     decider.replace([no(443), OUTSIDE])
@@ -119,20 +119,20 @@ def test_hits_survive_where_a_rule_does() -> None:
 
 def test_every_miss_after_a_replacement_sees_the_new_list() -> None:
     decider = Decider([OUTSIDE])
-    before = decider.decide(to(80))
+    before = decider.by_rules(to(80))
     assert (before.action, before.generation) == (Action.FORWARD, 1)
     decider.replace([no(80), OUTSIDE])
-    after = decider.decide(to(80))
+    after = decider.by_rules(to(80))
     assert (after.action, after.generation) == (Action.DROP, 2)
     # the same rule, but its verdicts are of the new policy
-    kept = decider.decide(to(443))
+    kept = decider.by_rules(to(443))
     assert (kept.rule, kept.generation) == (before.rule, 2)
 
 
 def test_no_rule_has_a_generation_too() -> None:
     decider = Decider([OUTSIDE])
     decider.replace([])
-    verdict = decider.decide(to(80))
+    verdict = decider.by_rules(to(80))
     assert (verdict.rule, verdict.generation) == (NO_RULE, 2)
 
 
@@ -327,7 +327,7 @@ def test_what_explains_is_what_decides(rules: list[Rule], miss: FlowMiss) -> Non
     number = len(rules) if found.listed is None else found.listed.number - 1
     assert found.listed is None or not failing(found.listed.rule.match, miss)
     assert all(failing(rule.match, miss) for rule in rules[:number])
-    assert decider.decide(miss).rule == (found.listed.id if found.listed else NO_RULE)
+    assert decider.by_rules(miss).rule == (found.listed.id if found.listed else NO_RULE)
     nearly = {each.number: by for each, by in found.nearly}
     for place, rule in enumerate(rules[:number], start=1):
         lacks = failing(rule.match, miss)
@@ -341,7 +341,7 @@ def test_what_explains_is_what_decides(rules: list[Rule], miss: FlowMiss) -> Non
 def test_the_list_shows_places_ids_and_hits() -> None:
     decider = Decider([no(80), OUTSIDE])
     decider.replace([no(443), OUTSIDE])
-    decider.decide(to(80))
+    decider.by_rules(to(80))
     assert list(explain(decider))[:3] == [
         "rule    id     hits  match => outcome",
         "   1     3        0  tap tcp port 443 => drop  (no)",

@@ -71,7 +71,7 @@ def make(line: str = "", host: HostInfo = HOST) -> Decider:
 
 def outcome(decider: Decider, miss: Miss) -> str:
     """Run a miss and write its verdict as one line."""
-    verdict = decider.decide(miss)
+    verdict = decider.by_rules(miss)
     if verdict.action != Action.FORWARD:
         return Action(verdict.action).name.lower()
     source = verdict.oaddr
@@ -253,13 +253,13 @@ def test_flows_of_the_host(line: str, miss: Miss, expected: str) -> None:
 
 def test_inbound_goes_to_the_address_that_the_guest_uses() -> None:
     decider = make("-t 80")
-    decider.decide(from_guest("198.51.100.1", source="192.0.2.77"))
+    decider.by_rules(from_guest("198.51.100.1", source="192.0.2.77"))
     assert outcome(decider, from_host("198.51.100.9", 80)).startswith("tap 192.0.2.77 ")
 
 
 def test_link_local_source_reaches_the_guests_link_local_address() -> None:
     decider = make("-t 80 --no-map-gw --no-splice")
-    decider.decide(from_guest("2001:db8:1::1", source="fe80::77"))
+    decider.by_rules(from_guest("2001:db8:1::1", source="fe80::77"))
     assert outcome(decider, from_host("::1", 80)).startswith("tap fe80::77 ")
     assert outcome(decider, from_host("2001:db8:1::9", 80)).startswith(
         "tap 2001:db8::5 "
@@ -302,7 +302,7 @@ def test_family_of_a_flow_never_changes() -> None:
         from_host("::1", 80),
         from_host("198.51.100.9", 80),
     ):
-        verdict = decider.decide(miss)
+        verdict = decider.by_rules(miss)
         target, ours = from_inany(verdict.eaddr), from_inany(verdict.oaddr)
         assert target.version == from_inany(miss.eaddr).version
         assert verdict.oaddr == UNSPECIFIED or ours.version == target.version
@@ -310,7 +310,7 @@ def test_family_of_a_flow_never_changes() -> None:
 
 def test_verdict_names_the_rule_and_hits_are_counted() -> None:
     decider = make()
-    verdicts = [decider.decide(from_guest("198.51.100.1")) for _ in range(3)]
+    verdicts = [decider.by_rules(from_guest("198.51.100.1")) for _ in range(3)]
     (id_,) = {verdict.rule for verdict in verdicts}
     assert {verdict.generation for verdict in verdicts} == {decider.generation}
     assert decider.hits[id_] == 3
@@ -337,7 +337,7 @@ def test_the_policy_prints_as_it_decides() -> None:
     )
     line = "--no-udp -t 8080:80 -T none --map-guest-addr 203.0.113.9"
     decider = make(line, host)
-    decider.decide(from_guest("198.51.100.1"))
+    decider.by_rules(from_guest("198.51.100.1"))
     nowhere = "0.0.0.0/8,127.0.0.0/8,224.0.0.0/4,255.255.255.255/32,"
     nowhere += "::/128,::1/128,ff00::/8"
     assert list(explain(decider)) == [
