@@ -66,6 +66,8 @@ static void test_steps_fill_and_log_the_entry(void)
 		CHECK_EQ(r.state, states[i]);
 		CHECK_EQ(r.flow_id, flow_id(&t.ft, flow));
 	}
+	CHECK(flow_log_get(&t.log, &r));
+	CHECK_EQ(r.event, LOG_FLOW_OPENED);
 	CHECK(!flow_log_get(&t.log, &r));
 	CHECK_EQ(r.side[TGTSIDE].eport, 40000);
 	CHECK_EQ(t.cnt.n[CNT_FLOWS_OPENED], 1);
