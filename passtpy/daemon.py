@@ -50,6 +50,10 @@ STOP_GRACE_S: Final = 5.0  # how long a command may take to obey a SIGTERM
 
 def run(config: Config) -> int:
     """Do everything that `config` asks for; return the exit status."""
+    if config.wanted_sockets or "LISTEN_FDS" in os.environ:
+        from passtpy.net.kernel.passed import with_passed
+
+        config = with_passed(config, os.environ, os.getpid())
     target = config.target
     match target:
         case SpawnCommand(argv=argv):
@@ -329,7 +333,10 @@ def _failed(child: int) -> int:
 def _daemonise(config: Config, serve: Callable[[Caller], int]) -> int:
     """Serve from a background process; return once it is ready, or has failed."""
     target = config.target
-    inherited = isolation.inherited(target.fd if isinstance(target, ServeFd) else -1)
+    keep = {it.fd for it in config.passed_sockets}
+    if isinstance(target, ServeFd):
+        keep.add(target.fd)
+    inherited = isolation.inherited(keep)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child:

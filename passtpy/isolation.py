@@ -53,11 +53,11 @@ _SPARE_FDS: Final = 2  # a folder and a file, or a library that needs another on
 _NOBODY: Final = RunAs(65534, 65534)
 
 
-def inherited(keep_fd: int = -1) -> list[int]:
+def inherited(keep: Collection[int] = ()) -> list[int]:
     """Return every descriptor but the standard ones, while nothing of ours is open."""
     found = [int(name) for name in os.listdir("/proc/self/fd")]
     return [
-        fd for fd in found if fd >= _FIRST_FREE_FD and fd != keep_fd and _is_open(fd)
+        fd for fd in found if fd >= _FIRST_FREE_FD and fd not in keep and _is_open(fd)
     ]
 
 

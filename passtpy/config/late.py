@@ -8,6 +8,7 @@ are told last. All of it happens before anything is touched.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from passtpy.config.passed import PREFIX, Wanted, read_wanted
 from passtpy.config.portrule import Able, PortTable, RuleError, Side
 from passtpy.config.ports import NONE, PortContext, Span, read_ports
 from passtpy.errors import ConfigError
@@ -52,6 +53,7 @@ class _Reader:
         self._ephemeral = ephemeral
         self._scans = mode == "pasta"
         self._said: set[str] = set()
+        self._wanted: list[Wanted] = []
         able = _able(fields, self._scans)
         self._tables = {side: PortTable(side, able) for side in Side}
 
@@ -61,6 +63,10 @@ class _Reader:
                 name = PORT_OPTIONS[option].name
                 raise ConfigError(f"{name} none conflicts with previous options")
             self._said.add(option)
+        elif text.startswith(PREFIX) and PORT_OPTIONS[option].side is Side.HOST:
+            self._said.add(option)
+            each = PORT_OPTIONS[option]
+            self._wanted.append(read_wanted(each.name, each.proto, text))
         else:
             self._said.add(option)
             self._add_ports(option, text)
@@ -68,7 +74,8 @@ class _Reader:
     def _has_rules(self, option: str) -> bool:
         each = PORT_OPTIONS[option]
         rules = self._tables[each.side].rules
-        return any(rule.proto == each.proto for rule in rules)
+        wanted = self._wanted if each.side is Side.HOST else []
+        return any(it.proto == each.proto for it in (*rules, *wanted))
 
     def _add_ports(self, option: str, text: str) -> None:
         each, get = PORT_OPTIONS[option], self._fields.get
@@ -97,6 +104,7 @@ class _Reader:
         return {
             "host_ports": self._tables[Side.HOST].rules,
             "ns_ports": self._tables[Side.SPLICE].rules,
+            "wanted_sockets": tuple(self._wanted),
         }
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address, Mac
+from passtpy.config.passed import Passed, Wanted
 from passtpy.config.portrule import PortRule
 from passtpy.config.zones import ZoneEntry
 from passtpy.log import DEFAULT_LOG_SIZE, LogFormat, LogLevel
@@ -178,6 +179,8 @@ class Config:
     fqdn: str | None = None
 
     host_ports: tuple[PortRule, ...] = ()  # sockets on the host, to the guest
+    wanted_sockets: tuple[Wanted, ...] = ()  # passed by who starts us; see passed.py
+    passed_sockets: tuple[Passed, ...] = ()  # these, whose ports are in host_ports
     ns_ports: tuple[PortRule, ...] = ()  # in the namespace, to the host's loopback
     splice: bool = True  # loopback flows bypass the tap
     splice_only: bool = False  # there is no tap

@@ -22,16 +22,20 @@ _PORT_LISTS = """\
     all:ADDR          the same, to another address
     proxy=v1          tell the server who its client is, by the PROXY protocol
     proxy=v2          the same, by its binary version"""
+_PASSED = """\
+    fd:NAME[:PORT]    -t, -u: ports of sockets that systemd passes by that name"""
 PORT_HELP = {
     "pasta": f"""\
 SPEC is none, or {_PORT_LISTS}
     auto              of all these, the ones on which the other side listens
+{_PASSED}
 
 An exclusion or auto alone stands for all. IPv6 addresses may stand in
 brackets, and have to where they would read as a port. -T and -U listen on lo,
 at no address. proxy= is for TCP, and for all of its list.""",
     "passt": f"""\
 SPEC is none, or {_PORT_LISTS}
+{_PASSED}
 
 An exclusion alone stands for all. IPv6 addresses may stand in brackets, and
 have to where they would read as a port. proxy= is for TCP, and for all of its

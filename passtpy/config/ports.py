@@ -8,7 +8,8 @@
     RANGE := PORT [ "-" PORT ]
     ADDR  := IPv4 | IPv6 | "[" either "]"
 
-The families and the ephemeral ports are arguments.
+What begins with "fd:" is read by passed.py. The families and the ephemeral ports are
+arguments.
 """
 
 from collections.abc import Iterator
@@ -76,6 +77,14 @@ def _read_port(text: str) -> int:
     if port > MAX_PORT:
         raise _SpecError
     return port
+
+
+def read_port(text: str) -> int | None:
+    """Return the port that `text` is, or None."""
+    try:
+        return _read_port(text)
+    except _SpecError:
+        return None
 
 
 def _read_span(text: str) -> Span:

@@ -41,7 +41,7 @@ ip address add 192.0.2.1/24 dev eth0
 ip link set wire up
 ip link set eth0 up
 ip route add default via 192.0.2.254
-cp "$2"/systemd/*.service etc/systemd/system/
+cp "$2"/systemd/*.service "$2"/systemd/*.socket etc/systemd/system/
 cp "$2"/systemd/passtpy.tmpfiles.conf etc/tmpfiles.d/passtpy.conf
 for program in passtpy passtpy-pasta passtpy-passt; do
     ln -sf "$2/.venv/bin/$program" usr/bin/

@@ -42,6 +42,36 @@ systemctl stop passtpy-passt@machine
 systemctl show -P Result passtpy-passt@machine
 """
 
+# systemd opens a low port for a daemon that has no right to; a client starts it
+ACTIVATED = """
+ip netns add two
+mkdir /run/systemd/system/passtpy-pasta@two.socket.d
+cat >/run/systemd/system/passtpy-pasta@two.socket.d/ports.conf <<END
+[Socket]
+ListenStream=443
+ListenDatagram=443
+END
+ports='-t fd:ports:8443 -u fd:ports:8443'
+echo "OPTIONS=-I net0 -a 192.0.2.9/24 $ports" >/etc/passtpy/two.conf
+systemctl daemon-reload
+systemctl start passtpy-pasta@two.socket
+systemctl show -P ActiveState passtpy-pasta@two
+ip netns exec two ip link set lo up
+ip netns exec two python3 -c '
+import socket
+server = socket.create_server(("", 8443))
+print("asked:", server.accept()[0].recv(99).decode())
+' &
+python3 -c '
+import socket
+socket.create_connection(("127.0.0.1", 443)).sendall(b"early")
+'
+wait %1
+systemctl show -P ActiveState passtpy-pasta@two
+systemctl stop passtpy-pasta@two.socket passtpy-pasta@two
+systemctl show -P Result passtpy-pasta@two
+"""
+
 # A daemon that hangs is killed and started again
 WATCHDOG = """
 mkdir /run/systemd/system/passtpy-passt@.service.d
@@ -77,6 +107,16 @@ def test_a_machine_is_served_by_a_unit(tmp_path: Path) -> None:
     told = boot(tmp_path, PASST)
     assert "serving virtual machines\n" in told
     assert "CapEff:\t0000000000000000\n" in told
+    assert "\nsuccess\n" in told
+
+
+def test_a_client_of_a_port_that_systemd_opened_starts_the_daemon(
+    tmp_path: Path,
+) -> None:
+    told = boot(tmp_path, ACTIVATED)
+    assert "\ninactive\n" in told
+    assert "\nasked: early\n" in told
+    assert "\nactive\n" in told
     assert "\nsuccess\n" in told
 
 

@@ -96,7 +96,9 @@ class Forwarding:
         self._factory = source
         self._log = log
         self._changed = changed
-        self._sockets = Sockets(datapath, source, config.freebind)
+        self._sockets = Sockets(
+            datapath, source, config.freebind, config.passed_sockets
+        )
         self._book: ForwardBook = book_for(config)
         self.forwards = self._plan(tables)
         self._book.keep(self.forwards)

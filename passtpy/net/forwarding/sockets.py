@@ -12,6 +12,7 @@ from errno import EINVAL
 from typing import Final, Protocol
 
 from passtpy.config.forwards import SOCKETS_PER_PORT, Forward
+from passtpy.config.passed import Passed
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.net.kernel.listen import Place, opener, wildcard
 from passtpy.net.kernel.loop import Loop
@@ -53,8 +54,13 @@ class Sockets:
     """Opens ports on either side, and hands sockets to the datapath."""
 
     def __init__(
-        self, datapath: Listeners, source: Factory | None, freebind: bool
+        self,
+        datapath: Listeners,
+        source: Factory | None,
+        freebind: bool,
+        passed: Sequence[Passed] = (),
     ) -> None:
+        """`passed`: sockets of the host that are open already."""
         self._datapath = datapath
         self._factory = source
         self._freebind = freebind
@@ -63,6 +69,7 @@ class Sockets:
         self.doubled: set[int] = set()
         # UDP ports of the host that were closed, whose flows may live on at them
         self._had: set[int] = set()
+        self._passed = {(it.proto, it.addr, it.ifname, it.port): it.fd for it in passed}
 
     def start(self, loop: Loop) -> None:
         """Open in pieces from now on."""
@@ -140,6 +147,10 @@ class Sockets:
         had: Collection[int] = self._had if place.proto == IPPROTO_UDP else ()
         for port in ports:
             number = forward.number(port)
+            fd = self._passed.pop((place.proto, place.address, place.ifname, port), -1)
+            if fd >= 0:
+                opened.append(Opened(port, number, fd))
+                continue
             try:
                 sock = open_shared(port) if port in had else open_port(port)
             except OSError as error:

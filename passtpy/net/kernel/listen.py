@@ -124,13 +124,19 @@ def _options(place: Place, tcp: bool) -> list[Option]:
         options.append((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1))
     else:
         # Which of our addresses a datagram was sent to, so that answers come from it.
-        options.append((socket.IPPROTO_IP, IP_PKTINFO, 1))
-        if v6:
-            options.append((socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1))
+        options += udp_options(v6)
     if place.freebind:
         options.append((socket.IPPROTO_IP, IP_FREEBIND, 1))
         if v6:
             options.append((socket.IPPROTO_IPV6, IPV6_FREEBIND, 1))
+    return options
+
+
+def udp_options(v6: bool) -> list[Option]:
+    """Return what a UDP socket needs to tell where each datagram was sent to."""
+    options: list[Option] = [(socket.IPPROTO_IP, IP_PKTINFO, 1)]
+    if v6:
+        options.append((socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1))
     return options
 
 
