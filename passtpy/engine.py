@@ -380,8 +380,11 @@ class Engine:
         else:
             self.carry_out(miss, _refused(verdict.verdict))
 
-    def carry_out(self, miss: Miss, verdict: Verdict) -> None:
-        """Make a flow of a miss, or refuse it."""
+    def carry_out(self, miss: Miss, verdict: Verdict, fd: int = -1) -> None:
+        """Make a flow of a miss, or refuse it; `fd`: a socket of ours for it."""
+        if fd >= 0:
+            self._open(miss, verdict, fd)
+            return
         if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
         else:

@@ -15,17 +15,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from passtpy.addr import from_inany
+from passtpy.addr import Address, from_inany
 from passtpy.egress.egress import Ruling
-from passtpy.egress.model import Effect
+from passtpy.egress.model import Effect, Via
 from passtpy.egress.names import NameFault, normalise
 from passtpy.egress.pins import Pins
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_TCP, FlowWhy, MissLike, Verdict
+from passtpy.net.host.proxied import Proxied, conversation
 from passtpy.net.kernel.connecting import Connecting, Leaving, WriterLoop
 from passtpy.net.kernel.loop import Timer
 from passtpy.wire.client_hello import is_tls, read_client_hello
 from passtpy.wire.http_head import is_http, read_host
+from passtpy.wire.proxy import Conversation, Credentials
 
 HELLO_S: Final = 10.0  # until when a guest has to have said it
 MOST: Final = 512  # connections that have not said it
@@ -38,6 +40,12 @@ _PAGE: Final = (
 )
 
 Found = Callable[[Sequence[bytes]], None]
+
+
+def conversation_with(via: Via, host: str | Address, port: int) -> Conversation:
+    """Return what is said to the proxy of a rule."""
+    who = None if via.user is None else Credentials(via.user, via.password)
+    return conversation(via.scheme.value, host, port, who)
 
 
 class Policy(Protocol):
@@ -155,7 +163,7 @@ class _Inspected:
         self._ruling = ruling
         self._said = b""  # by the guest, and not passed on
         self._ended = False  # the guest says no more
-        self._connecting: Connecting | None = None
+        self._connecting: Connecting | Proxied | None = None
         self._there: socket.socket | None = None
         self._over = False
         loop = all_.loop
@@ -231,6 +239,9 @@ class _Inspected:
         if ruling.effect is not Effect.ALLOW:
             self._refuse(f"{name} is not allowed")
             return
+        if ruling.via is not None:
+            self._connect_through(ruling.via, name)
+            return
         now = self._all.clock()
         if name in policy.pins.names_of(verdict.eaddr, now):
             self._connect((verdict.eaddr,))
@@ -250,9 +261,15 @@ class _Inspected:
         loop = self._all.loop
         self._connecting = Connecting(loop, targets, leaving, self._connected)
 
-    def _connected(self, there: socket.socket | int) -> None:
+    def _connect_through(self, via: Via, name: str) -> None:
+        talk = conversation_with(via, name, self._verdict.eport)
+        loop, place = self._all.loop, (via.address, via.port)
+        leaving = Leaving(self._verdict.oaddr, self._all.interfaces)
+        self._connecting = Proxied(loop, place, talk, leaving, self._connected)
+
+    def _connected(self, there: socket.socket | int | str) -> None:
         self._connecting = None
-        if isinstance(there, int):
+        if isinstance(there, int | str):
             self._all.counters["inspected_failed"] += 1
             self._reset()
             return

@@ -26,6 +26,7 @@ from passtpy.errors import PolicyError
 from passtpy.flow import PROTO_NAMES
 from passtpy.inspecting import Found, Inspecting
 from passtpy.net.kernel.connecting import WriterLoop
+from passtpy.proxying import Proxying
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,6 +75,7 @@ class Policed:
         decider.guard(self.egress)
         engine.ask_by(self._take_waiting)
         self._inspecting: Inspecting | None = None
+        self._proxying: Proxying | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have time pass, from now on."""
@@ -93,10 +95,17 @@ class Policed:
         )
         self.egress.counts_besides = self._inspecting.counters
 
+        def refuse(miss: Parked, waiting: Waiting) -> None:
+            engine.carry_out(miss, self._decider.refuse(waiting.ruling))
+
+        self._proxying = Proxying(loop, engine, refuse, self._log)
+
     def close(self) -> None:
         """Tell what was counted and learnt, and leave the files."""
         if self._inspecting is not None:
             self._inspecting.close()
+        if self._proxying is not None:
+            self._proxying.close()
         self._audit.flush()
         if self._learn_fd >= 0:
             data = memoryview(self._learner.text().encode())
@@ -145,7 +154,7 @@ class Policed:
 
     def _take_waiting(self, miss: Parked, waiting: Waiting) -> None:
         if waiting.ruling.effect is Effect.ALLOW:
-            self._inspect(miss, waiting)
+            self._allow(miss, waiting)
         else:
             self._ask(miss, waiting)
 
@@ -163,6 +172,18 @@ class Policed:
         end = waiting.verdict.eaddr, waiting.verdict.eport
         self.egress.refused(miss, *end, ruling)
         self._engine.carry_out(miss, self._decider.refuse(ruling))
+
+    def _allow(self, miss: Parked, waiting: Waiting) -> None:
+        """Let a flow pass, once it has done what it has to."""
+        ruling, port = waiting.ruling, waiting.verdict.eport
+        if self.egress.has_to_name(ruling, miss.proto, port):
+            self._inspect(miss, waiting)
+        elif ruling.via is None:
+            self._engine.carry_out(miss, waiting.verdict)
+        elif self._proxying is None or not self._proxying.take(
+            miss, waiting, ruling.via
+        ):
+            self._refuse(miss, waiting, Effect.REJECT)
 
     # Questions
 

@@ -16,12 +16,21 @@ from passtpy.egress.keys import (
     SET_KEYS,
     Fault,
     as_list,
+    read_credentials,
     read_table,
     read_text,
     read_to,
     unknown,
 )
-from passtpy.egress.model import Effect, EgressRule, Mode, Policy, Span, Targets
+from passtpy.egress.model import (
+    REFUSING,
+    Effect,
+    EgressRule,
+    Mode,
+    Policy,
+    Span,
+    Targets,
+)
 from passtpy.egress.places import Path, Places
 from passtpy.egress.target import PROTOS, TargetFault, read_target, read_word
 from passtpy.errors import PolicyError
@@ -110,10 +119,28 @@ class _Document:
         fields = read_table(RULE_KEYS, table, path, sets)
         if "to" in fields:
             fields["to"], fields["targets"] = fields["to"]
+        self._add_credentials(fields, path)
         rule = EgressRule(**fields)
+        if rule.via is not None and rule.effect in REFUSING:
+            raise Fault((*path, "via"), "a rule that refuses leads through no proxy")
         if rule.ports and rule.protos and rule.protos <= PROTOS["icmp"]:
             raise Fault((*path, "ports"), "ICMP has no ports")
         return rule
+
+    def _add_credentials(self, fields: dict[str, Any], path: Path) -> None:
+        """Put what a file says in the place of its name."""
+        file = fields.pop("credentials", None)
+        if file is None:
+            return
+        place = (*path, "via_credentials")
+        if "via" not in fields:
+            raise Fault(place, "expected the key 'via' as well", key=True)
+        try:
+            text = self._read_file(file)
+        except OSError as error:
+            raise Fault(place, f"cannot read {file}: {error.strerror}") from None
+        user, password = read_credentials(text, place)
+        fields["via"] = replace(fields["via"], user=user, password=password)
 
     def _sets(self, table: Any) -> dict[str, Targets]:
         if not isinstance(table, dict):

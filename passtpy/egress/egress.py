@@ -12,7 +12,7 @@ from passtpy.addr import UNSPECIFIED
 from passtpy.config.view import View
 from passtpy.egress.answers import Answers, Asked
 from passtpy.egress.match import QUIC_PORT, Line, Matcher, Zone
-from passtpy.egress.model import REFUSING, Effect, EgressRule, Mode, Policy
+from passtpy.egress.model import REFUSING, Effect, EgressRule, Mode, Policy, Via
 from passtpy.egress.naming import NameRuling
 from passtpy.egress.pins import Pins
 from passtpy.egress.zones import Surroundings, surroundings_from_view
@@ -37,6 +37,7 @@ class Ruling(NamedTuple):
     zone: Zone
     quic: bool = False  # refused so that the client takes TCP
     by_name: bool = False  # and not by the address, or by nothing
+    via: Via | None = None  # the proxy through which it leaves
 
 
 class Refused(NamedTuple):
@@ -139,6 +140,8 @@ class Egress:
         """Return, for people, what decided: a rule by its name or words, or none."""
         if ruling.quic:
             return f"{self._say(ruling.number)}: QUIC is refused so that TCP is used"
+        if ruling.via is not None and ruling.effect is Effect.REJECT:
+            return f"{self._say(ruling.number)}: only TCP leaves through its proxy"
         if ruling.number == DEFAULT and ruling.zone is not None:
             return f"no rule names {ruling.zone}"
         return self._say(ruling.number)
@@ -179,13 +182,21 @@ class Egress:
         rule, number, effect = self.ids[line.number], line.number, line.effect
         if line.no_quic and port == QUIC_PORT and proto == IPPROTO_UDP:
             return Ruling(Effect.REJECT, rule, number, names, zone, quic=True)
-        return Ruling(effect, rule, number, names, zone, by_name=line.by_name)
+        via = self.policy.rules[number].via
+        if via is not None and proto != IPPROTO_TCP:
+            return Ruling(Effect.REJECT, rule, number, names, zone, via=via)
+        return Ruling(effect, rule, number, names, zone, by_name=line.by_name, via=via)
 
     def has_to_name(self, ruling: Ruling, proto: int, port: int) -> bool:
         """Tell whether a flow passes only if its client names the server itself."""
         if ruling.effect in REFUSING or self.policy.mode is not Mode.ENFORCE:
             return False
         return ruling.by_name and proto == IPPROTO_TCP and port in NAMING_PORTS
+
+    def waits(self, ruling: Ruling, proto: int, port: int) -> bool:
+        """Tell whether there is something to be done before a flow passes."""
+        through = ruling.via is not None and ruling.effect is Effect.ALLOW
+        return through or self.has_to_name(ruling, proto, port)
 
     def decide(self, miss: MissLike, target: bytes, port: int) -> Ruling:
         """Return what becomes of a new flow; who watches is told of refusals."""

@@ -5,8 +5,10 @@ Reading, the schema in docs/ and the messages all come from their rows. A key th
 not here is an error: a policy that is not understood must not look as if it were.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from passtpy.egress.model import (
@@ -17,9 +19,11 @@ from passtpy.egress.model import (
     Mode,
     Ports,
     Quic,
+    Scheme,
     Sets,
     Span,
     Targets,
+    Via,
 )
 from passtpy.egress.places import Path
 from passtpy.egress.target import (
@@ -33,6 +37,7 @@ from passtpy.egress.target import (
 
 VERSION: Final = 1
 Json = dict[str, Any]
+_VIA: Final = re.compile(r"(socks5|http)://(\[[0-9a-fA-F:.]+\]|[0-9.]+):([0-9]{1,5})")
 
 
 class Fault(Exception):
@@ -137,6 +142,28 @@ def _read_version(value: Any, path: Path, _: Mapping[str, Targets]) -> int:
     return VERSION
 
 
+def _read_via(value: Any, path: Path, _: Mapping[str, Targets]) -> Via:
+    """Read `SCHEME://ADDRESS:PORT`: a name would have to be looked up before."""
+    found = _VIA.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if found is None or not 0 < int(found[3]) <= MOST_PORT:
+            raise ValueError
+        address = ip_address(found[2].strip("[]"))
+    except ValueError:
+        raise Fault(
+            path, "expected socks5://ADDRESS:PORT or http://ADDRESS:PORT"
+        ) from None
+    return Via(Scheme(found[1]), address, int(found[3]))
+
+
+def read_credentials(text: str, path: Path) -> tuple[str, str]:
+    """Read a file that says `USER:PASSWORD` on its first line."""
+    user, colon, password = text.split("\n", 1)[0].rstrip("\r").partition(":")
+    if not colon or not 0 < len(user.encode()) < 256 > len(password.encode()):
+        raise Fault(path, "expected USER:PASSWORD on the first line of the file")
+    return user, password
+
+
 def _read_ask_s(value: Any, path: Path, _: Mapping[str, Targets]) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise Fault(path, "expected a number of seconds")
@@ -198,6 +225,20 @@ RULE_KEYS: Final[Sequence[Key]] = (
         *_choice(Quic),
         "what becomes of UDP to port 443 that a name of `to` allows: reject, or as the"
         " pins say; reject unless said",
+    ),
+    Key(
+        "via",
+        "via",
+        _read_via,
+        {"type": "string", "pattern": _VIA.pattern},
+        "proxy through which TCP leaves; it is told the name, and resolves it",
+    ),
+    Key(
+        "via_credentials",
+        "credentials",
+        read_text,
+        {"type": "string"},
+        "file with USER:PASSWORD for the proxy",
     ),
 )
 FILE_KEYS: Final[Sequence[Key]] = (

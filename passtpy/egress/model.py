@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from passtpy.addr import Address
 from passtpy.record import field, record
 
 DEFAULT_ASK_S = 30  # how long an answer is waited for
@@ -74,6 +75,31 @@ class Ports(NamedTuple):
         )
 
 
+class Scheme(StrEnum):
+    """How a proxy is talked to."""
+
+    SOCKS5 = "socks5"
+    HTTP = "http"
+
+
+@record
+class Via:
+    """A proxy through which flows leave, and who we are for it."""
+
+    scheme: Scheme
+    address: Address
+    port: int
+    user: str | None = None
+    password: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{self.scheme.value}://{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Via({self})"  # not the password
+
+
 @record
 class Targets:
     """Where a rule's flows go: any of these.
@@ -106,6 +132,7 @@ class EgressRule:
     protos: frozenset[int] = frozenset()
     effect: Effect = Effect.ALLOW
     quic: Quic = Quic.REJECT
+    via: Via | None = None
 
 
 @record(kw_only=True)

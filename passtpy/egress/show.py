@@ -23,6 +23,8 @@ def show_match(rule: EgressRule) -> str:
             PROTO_NAMES[each].removesuffix("v6") for each in sorted(rule.protos)
         )
         parts.append(",".join(protos))
+    if rule.via is not None:
+        parts.append(f"via {rule.via}")
     return " ".join(parts)
 
 

@@ -72,7 +72,8 @@ class _Compiled(NamedTuple):
 class Waiting(NamedTuple):
     """A flow that may pass later, and its verdict then.
 
-    Somebody is to be asked about it (`ask`), or its client has to name the server.
+    Somebody is to be asked about it (`ask`), its client has to name the server, or a
+    proxy has to connect.
     """
 
     verdict: Verdict
@@ -415,8 +416,8 @@ class Decider:
             return verdict
         ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
         under = self._under(verdict, ruling)
-        names = self.egress.has_to_name(ruling, miss.proto, verdict.eport)
-        return Waiting(under, ruling) if names and isinstance(under, Verdict) else under
+        waits = self.egress.waits(ruling, miss.proto, verdict.eport)
+        return Waiting(under, ruling) if waits and isinstance(under, Verdict) else under
 
     def by_rules(self, miss: MissLike) -> Verdict:
         """Return the verdict of the first matching rule, and remember the guest."""

@@ -39,6 +39,7 @@ PYTHON_FLOORS = (
     {"datapath", "resolving"},
     {"engine"},
     {"inspecting"},
+    {"proxying"},
     {"policed"},
     {"controlled"},
     {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},
