@@ -95,6 +95,10 @@ fuzz-coverage: native-fuzz ## List what the inputs of fuzzing reach, by source f
 bench: .venv/.ready-bench build native-debug native-bench ## Measure us, pasta, slirp4netns and a plain veth
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: calls
+calls: .venv/.ready-test build ## Name every system call that our table allows and no test needs
+	@$(BIN)/python -m tests.calls $(ARGS)
+
 .PHONY: docs
 docs: .venv/.ready-unit ## Check that links, commands and names in the docs are real
 	@$(PYTEST) tests/house/test_docs.py $(ARGS)

@@ -28,7 +28,7 @@ from passtpy.control.gvproxy import GVPROXY_VERBS, Services, as_text
 from passtpy.control.http import Conversation, Router
 from passtpy.control.owners import Owners, Question, RuleListed
 from passtpy.control.pesto import PestoConversation
-from passtpy.control.server import MAX_CLIENTS, Dialect, Server, is_outside
+from passtpy.control.server import MAX_CLIENTS, Admit, Dialect, Server, admit_all
 from passtpy.control.slirp import SlirpApi, SlirpConversation
 from passtpy.control.verb import Code, ControlError, Json, Later, Value
 from passtpy.control.verbs import METRICS, VERBS
@@ -62,7 +62,7 @@ class Parts:
         forwarding: Forwarding,
         log: Log,
         policed: Policed | None,
-        reload: Callable[[], None],
+        reload: Callable[[Callable[[PolicyError | None], None]], None],
         stop: Callable[[], None],
     ) -> None:
         self.config = config
@@ -75,13 +75,14 @@ class Parts:
         self.reload = reload
         self.stop = stop
         self.started = time.time()
+        self.pid = os.getpid()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.clients: Callable[[], Mapping[str, int]] = dict  # counters of ours
 
     @property
     def name(self) -> str:
         """Return what this instance is called."""
-        return self.config.name or str(os.getpid())
+        return self.config.name or str(self.pid)
 
 
 class DaemonInstance:
@@ -92,16 +93,15 @@ class DaemonInstance:
 
     def describe(self) -> Json:
         parts, view = self._parts, self._parts.engine.view
-        times = os.times()
         seen = parts.decider.guest
         return {
             "name": parts.name,
             "version": __version__,
             "program": parts.config.program,
-            "pid": os.getpid(),
+            "pid": parts.pid,
             "uptime_s": round(time.time() - parts.started, 3),
             "started_at": round(parts.started, 3),
-            "cpu_s": round(times.user + times.system, 3),
+            "cpu_s": round(time.process_time(), 3),
             "guest": _guest_name(parts.config),
             "interface": parts.got.ifname or None,
             "mtu": parts.got.mtu,
@@ -121,11 +121,14 @@ class DaemonInstance:
 
     def reload(self) -> Later:
         parts, later = self._parts, Later()
-        try:
-            parts.reload()
-        except PolicyError as error:
-            raise ControlError(Code.CONFLICT, str(error)) from None
-        later.settle(Value({"generation": parts.decider.generation}))
+
+        def reloaded(error: PolicyError | None) -> None:
+            if error is not None:
+                later.settle(ControlError(Code.CONFLICT, str(error)))
+            else:
+                later.settle(Value({"generation": parts.decider.generation}))
+
+        parts.reload(reloaded)
         return later
 
     def stop(self) -> Value:
@@ -388,9 +391,16 @@ class Control:
     """Serves all control sockets."""
 
     def __init__(
-        self, sockets: Mapping[str, socket.socket], parts: Parts, owner: int
+        self,
+        sockets: Mapping[str, socket.socket],
+        parts: Parts,
+        owner: int,
+        admit: Admit,
     ) -> None:
-        """`owner` is the user who started us; root may always ask."""
+        """`owner` is the user who started us; root may always ask.
+
+        `admit` says who else than such a user may not use the native socket.
+        """
         self._parts = parts
         parts.clients = self.counters
         self._feed = EventFeed(parts)
@@ -402,7 +412,7 @@ class Control:
                 self._dialect(kind),
                 None if kind == "metrics" else self._users,
                 self._failed,
-                is_outside if kind == "native" else _anybody,
+                admit if kind == "native" else admit_all,
                 _MOST_READERS if kind == "metrics" else MAX_CLIENTS,
             )
             for kind, sock in sockets.items()
@@ -470,12 +480,6 @@ class Control:
         return PestoConversation(
             forwards, lambda line: log.warning("conf.refused", text=line)
         )
-
-
-def _anybody(_: socket.socket, pid: int) -> bool:
-    """Admit whoever may connect: who makes such a socket says where."""
-    del pid
-    return True
 
 
 def _guest4(parts: Parts) -> Any:

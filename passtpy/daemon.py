@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
 
-from passtpy import isolation, limits
+from passtpy import limits
 from passtpy.config.forwards import needs_namespace_sockets
 from passtpy.config.model import (
     AttachPath,
@@ -30,6 +30,7 @@ from passtpy.config.model import (
 )
 from passtpy.errors import SetupError
 from passtpy.files import Files
+from passtpy.isolation import stages
 from passtpy.lifecycle import LifeCycle
 from passtpy.log import Log
 from passtpy.net.kernel import netlink
@@ -95,11 +96,11 @@ class WaitingCaller(Caller):
 
     def names_are_open(self) -> None:
         """Close what the caller left open."""
-        isolation.close_inherited(self._inherited)
+        stages.close_inherited(self._inherited)
 
     def ready(self, log: Log) -> None:
         """Leave its terminal and its folder, and let it go on."""
-        isolation.end_with_parent(0)
+        stages.end_with_parent(0)
         os.chdir("/")
         log.leave_terminal()
         null = os.open(os.devnull, os.O_RDWR)
@@ -125,7 +126,13 @@ def _run_command(config: Config, argv: tuple[str, ...]) -> int:
     ours, theirs = _factory_pair(config)
     own_userns = not config.netns_only
     spec = command.Command(
-        argv, open_files, own_userns, theirs, config.hostname, config.own_resolver
+        argv,
+        open_files,
+        own_userns,
+        theirs,
+        config.seccomp,
+        config.hostname,
+        config.own_resolver,
     )
     with netlink.open_socket() as host:
         process = command.start(config, spec, host)
@@ -270,7 +277,7 @@ def _configure(
     def prepare() -> guest.Guest:
         from passtpy.net.namespace import factory  # noqa: F401 (while its file can be read)
 
-        isolation.keep_debuggers_away()  # the container's root would be our master
+        stages.keep_debuggers_away()  # the container's root would be our master
         netns.join(namespaces)
         return guest.prepare(config, host)
 
@@ -280,8 +287,9 @@ def _configure(
             if sockets is not None:
                 from passtpy.net.namespace.factory import Server
 
-                isolation.stay_in_namespace(sockets.fileno())
-                Server(sockets).serve_all()
+                server = Server(sockets)
+                stages.stay_in_namespace(server.held(), config.seccomp)
+                server.serve_all()
             status = EXIT_OK
     finally:
         os._exit(status)  # even with a traceback under way: the parent tells
@@ -336,7 +344,7 @@ def _daemonise(config: Config, serve: Callable[[Caller], int]) -> int:
     keep = {it.fd for it in config.passed_sockets}
     if isinstance(target, ServeFd):
         keep.add(target.fd)
-    inherited = isolation.inherited(keep)
+    inherited = stages.inherited(keep)
     read_end, write_end = os.pipe()
     child = os.fork()
     if child:
@@ -344,5 +352,5 @@ def _daemonise(config: Config, serve: Callable[[Caller], int]) -> int:
         return EXIT_OK if os.read(read_end, 1) else _failed(child)
     os.close(read_end)
     os.setsid()
-    isolation.end_with_parent(signal.SIGTERM)  # who waits for us may lose patience
+    stages.end_with_parent(signal.SIGTERM)  # who waits for us may lose patience
     return serve(WaitingCaller(inherited, write_end))

@@ -2,8 +2,6 @@
 """Creates the datapath of a guest, before there is anything that runs it."""
 
 import os
-import socket
-from contextlib import suppress
 from typing import Final, Literal
 
 from passtpy._native import Datapath as Datapath
@@ -12,6 +10,7 @@ from passtpy.addr import NO_MAC, UNSPECIFIED, inany
 from passtpy.config.model import Config, UdpFilter
 from passtpy.config.view import View
 from passtpy.flow import PuntKind
+from passtpy.net.kernel.interfaces import index_of
 from passtpy.net.namespace.guest import Guest
 from passtpy.net.namespace.tap import QUEUE_FRAMES
 
@@ -49,7 +48,7 @@ def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath
 
 def tell_host(datapath: Datapath, view: View) -> None:
     """Tell what of the host's network matters to frames."""
-    datapath.scope_id = _index_of(view.host.template6)
+    datapath.scope_id = index_of(view.host.template6)
     us4 = UNSPECIFIED if view.source4 is None else inany(view.source4)
     datapath.our_addrs(us4, inany(view.source6))
 
@@ -58,13 +57,6 @@ def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
     if not config.for_machine:
         return "tun"
     return "vhost" if config.vhost_user else "stream"
-
-
-def _index_of(ifname: str | None) -> int:
-    """Return the index of a host interface; 0 if it is not there (any more)."""
-    with suppress(OSError):
-        return socket.if_nametoindex(ifname or "")
-    return 0
 
 
 def wants_out(record: Miss | Punt | Gone) -> bool:

@@ -20,6 +20,8 @@ from passtpy.sinks import (
 
 FILE_MODE: Final = 0o600
 JOURNALD: Final = "journald"  # for a file, where the journal is meant
+LOG: Final = 0  # files that may be opened again by their names
+AUDIT: Final = 1
 
 
 class Files:
@@ -29,11 +31,13 @@ class Files:
         self.log = _open_log(config)
         self._pid_fd = _create("PID file", config.pid_file)
         self.pcap_fd = _create("capture file", config.pcap)
-        self._stats: Writer | None = None
         self._audit_file: AppendOutlet | None = None
         self._audit = self._open_audit(config.audit)
         self._to_journal = config.audit == JOURNALD
         self.learn_fd = 1 if config.learn == "-" else _create("policy", config.learn)
+        # Where --stats goes: standard error, log file or not
+        self.stats = Writer(StreamOutlet(), lambda n: f"({n} lines lost)")
+        self._with_stats = config.stats
         for text in config.warnings:
             self.log.warning("config", text=text)
 
@@ -76,24 +80,27 @@ class Files:
             line = json.dumps(head | fields, default=str)
         self._audit.write("info", line)
 
-    def reopen(self) -> None:
-        """Write to the files that the names of log and audit mean from now on."""
-        self.log.reopen()
-        if self._audit_file is not None:
-            self._audit_file.reopen()
+    def reopened(self, config: Config) -> tuple[str | None, str | None]:
+        """Return the names of log and audit, as far as they can be opened again."""
+        audit = None if self._audit_file is None else config.audit
+        return config.log_file, audit
+
+    def go_on_with(self, which: int, fd: int) -> None:
+        """Write to this descriptor of a file, LOG or AUDIT, from now on."""
+        if which == LOG:
+            self.log.reopen(fd)
+        elif self._audit_file is not None:
+            self._audit_file.reopen(fd)
+        else:
+            os.close(fd)
 
     def start_writing(self) -> None:
         """Write what was said until now, and everything from now on, by threads."""
         self.log.start_writing()
         if self._audit is not None:
             self._audit.start()
-
-    def stats(self) -> Writer:
-        """Return where --stats goes: standard error, log file or not."""
-        if self._stats is None:
-            self._stats = Writer(StreamOutlet(), lambda n: f"({n} lines lost)")
-            self._stats.start()
-        return self._stats
+        if self._with_stats:
+            self.stats.start()
 
     def close(self) -> None:
         """Put the capture on the disk, close the log."""
@@ -102,8 +109,8 @@ class Files:
                 os.fsync(self.pcap_fd)
             os.close(self.pcap_fd)
             self.pcap_fd = -1
-        if self._stats is not None:
-            self._stats.close()
+        if self._with_stats:
+            self.stats.close()
         if self._audit is not None:
             self._audit.close()
         self.log.close()

@@ -11,13 +11,13 @@ is about it.
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from passtpy.errors import PolicyError
 from passtpy.flow import FlowType
 from passtpy.log import Log
 from passtpy.net.kernel.signals import Signal, take_signals
+from passtpy.reloading import Reloaded
 from passtpy.session import EXIT_OK, Session
 from passtpy.supervisor import Supervisor
 
@@ -59,8 +59,7 @@ class LifeCycle:
 
     def _on_signal(self, got: Signal) -> None:
         if got.number == signal.SIGHUP:
-            with suppress(PolicyError):  # the log has it
-                self._reload()
+            self._reload(lambda error: None)  # the log has it
         elif got.number == signal.SIGUSR1:
             self._summarise()
         else:
@@ -72,12 +71,13 @@ class LifeCycle:
             self._supervisor.alive()
             self._session.loop.call_later(allowed * WATCHDOG_SHARE, self._beat)
 
-    def _reload(self) -> None:
-        self._supervisor.reloading()
-        try:
-            self._session.reload()
-        finally:
+    def _reload(self, done: Reloaded) -> None:
+        def reloaded(error: PolicyError | None) -> None:
             self._supervisor.ready(self._status)
+            done(error)
+
+        self._supervisor.reloading()
+        self._session.reload(reloaded)
 
     def _end(self, why: str) -> None:
         if self._drain_s and not self._draining:

@@ -11,11 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from passtpy.record import record
 from passtpy.sinks import (
+    PRIORITIES,
+    PRIORITY_DEBUG,
     FileOutlet,
     JournalOutlet,
     Outlet,
@@ -193,16 +196,11 @@ def render_json(_logger: object, level: str, event: EventDict) -> str:
     return json.dumps({**head, **event}, default=str)
 
 
-# syslog(3): what a level is to the journal.
-_PRIORITIES: Final = {"error": 3, "warning": 4, "info": 6}
-_PRIORITY_DEBUG: Final = 7
-
-
 def render_journal(_logger: object, level: str, event: EventDict) -> str:
     """Make the fields of a journal entry: MESSAGE, PRIORITY, and ours as PASSTPY_*."""
     event.pop("time")  # the journal has its own
     fields = {
-        "PRIORITY": _PRIORITIES.get(level, _PRIORITY_DEBUG),
+        "PRIORITY": PRIORITIES.get(level, PRIORITY_DEBUG),
         "SYSLOG_IDENTIFIER": "passtpy",
         **{f"PASSTPY_{key.upper()}": value for key, value in event.items()},
     }
@@ -359,10 +357,12 @@ class Log:
         for sink in self._sinks:
             sink.start()
 
-    def reopen(self) -> None:
-        """Write to the log file that its name means from now on."""
+    def reopen(self, fd: int) -> None:
+        """Write to this descriptor of the log file from now on."""
         if self._file is not None:
-            self._file.reopen()
+            self._file.reopen(fd)
+        else:
+            os.close(fd)
 
     def leave_terminal(self) -> None:
         """Stop writing to stderr: the process becomes a daemon."""
@@ -444,5 +444,6 @@ def open_log(setup: LogSetup) -> Log:
     else:
         log.add_terminal(sys.stderr.fileno() if sys.stderr else 2)
         if setup.syslog_ident and setup.level < LogLevel.DEBUG:
-            log.add(SyslogOutlet(setup.syslog_ident))
+            with suppress(OSError):  # there may be no system log
+                log.add(SyslogOutlet(setup.syslog_ident))
     return log

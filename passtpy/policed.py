@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ from passtpy.egress.egress import Egress, Refused
 from passtpy.egress.learn import Learner
 from passtpy.egress.model import Effect, Policy
 from passtpy.egress.show import show_policy
-from passtpy.egress.source import PolicySource
+from passtpy.egress.source import Opened, PolicySource
 from passtpy.egress.zones import surroundings_from_view
 from passtpy.errors import PolicyError
 from passtpy.flow import PROTO_NAMES
@@ -101,7 +101,7 @@ class Policed:
         self._proxying = Proxying(loop, engine, refuse, self._log)
 
     def close(self) -> None:
-        """Tell what was counted and learnt, and leave the files."""
+        """Tell what was counted and learnt."""
         if self._inspecting is not None:
             self._inspecting.close()
         if self._proxying is not None:
@@ -112,11 +112,13 @@ class Policed:
             with suppress(OSError):  # a disk that is full, a reader that left
                 while data:
                     data = data[os.write(self._learn_fd, data) :]
-        self._source.close()
 
-    def reload(self) -> None:
-        """Read the policy again; PolicyError: it is wrong, and the old one stays."""
-        self._take(self._source.load)
+    def reload(self, opened: Sequence[Opened]) -> None:
+        """Read the policy from its files, which somebody has opened again.
+
+        PolicyError: it is wrong, and the old one stays.
+        """
+        self._take(lambda: self._source.load_opened(opened))
 
     def replace(self, text: str, files: Mapping[str, str]) -> None:
         """Decide after a policy that somebody sent; PolicyError as above."""

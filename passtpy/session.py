@@ -14,17 +14,20 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from passtpy import isolation, limits
+from passtpy import limits
 from passtpy.addr import show_mac
 from passtpy.config.forwards import tables_from_config
 from passtpy.config.guest_addresses import GuestAddresses
-from passtpy.config.model import Config, RunAs, SpawnCommand
+from passtpy.config.model import Config, RunAs, Seccomp, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER, Resolver
 from passtpy.config.view import View
 from passtpy.control.sockets import ControlSockets
+from passtpy.errors import SetupError
 from passtpy.failures import log_failures
 from passtpy.files import Files
 from passtpy.flow import IPPROTO_TCP
+from passtpy.isolation import stages
+from passtpy.isolation.calls import Process
 from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals
 from passtpy.net.namespace import guest, tap
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from passtpy.config.forwards import Forward
+    from passtpy.control.server import Admit
     from passtpy.controlled import Control
     from passtpy.datapath import Datapath, Records
     from passtpy.egress.model import Policy
@@ -42,12 +46,14 @@ if TYPE_CHECKING:
     from passtpy.flow import FlowRecord
     from passtpy.net.following.follow import Follow
     from passtpy.net.forwarding.listeners import Forwarding
+    from passtpy.net.host.lookout import Lookout
     from passtpy.net.host.template import Plan
     from passtpy.net.machine.acceptor import Acceptor
     from passtpy.net.machine.unix_socket import MachineSocket
     from passtpy.net.namespace.factory_client import Factory
     from passtpy.policed import Policed
     from passtpy.policy.decide import Decider
+    from passtpy.reloading import Reload, Reloaded, Reloading
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -101,7 +107,7 @@ class Session:
     def __init__(self, config: Config, files: Files) -> None:
         self._config = config
         self._files = files
-        self._user = isolation.user_to_become(config.runas)
+        self._user = stages.user_to_become(config.runas)
         self._datapath: Datapath | None = None
         self._early: Records = ()  # before the engine was there
         self._engine: Engine | None = None
@@ -120,8 +126,7 @@ class Session:
             )
         )
         more = _CONTROL_MODULES if asked else ()
-        self._imports = isolation.imports(more)
-        self._can_import = True  # what is yet to be imported can be read
+        self._imports = stages.imports(more)
         self._decider: Decider | None = None
         self._got: guest.Guest | None = None
         self._sockets: ControlSockets | None = None
@@ -132,6 +137,8 @@ class Session:
         if config.has_policy:
             self._read_policy()
         self._policed: Policed | None = None
+        self._lookout: Lookout | None = None
+        self._reloading: Reloading | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
@@ -215,6 +222,8 @@ class Session:
         config, log, stock = self._config, self._files.log, None
         datapath = self._datapath
         assert datapath is not None
+        if config.seccomp is not Seccomp.OFF:
+            stages.refuse_rings()
         self._loop = new_event_loop()
         self._done = self._loop.create_future()
         log_failures(log, self._loop)
@@ -283,23 +292,54 @@ class Session:
         )
 
     def isolate(self, got: guest.Guest, ended: Callable[[], bool] = _never) -> None:
-        """Give up every privilege; only resolv.conf is opened by name after this.
+        """Give up every privilege; nothing is imported or opened by name after this.
 
-        What is imported later, and cannot be read by then, is imported before. A
-        command runs meanwhile (its packets wait); one that has `ended` waits for
+        A command runs meanwhile (its packets wait); one that has `ended` waits for
         nothing.
         """
-        if got.plan is not None and not ended():
-            self._follow = self._follow_host(got, got.plan)
-        if self._user is not None and not isolation.can_be_read_later():
-            while not ended() and next(self._imports, None) is not None:
-                pass
-            self._can_import = not ended()
+        while not ended() and next(self._imports, self) is not self:
+            pass
         self._prepare_ping()
+        if not ended():
+            self._keep_an_eye(got)
         if self._user is not None:
-            isolation.become(self._user)
-        isolation.lock()
+            stages.become(self._user)
+        stages.lock()
         self._files.start_writing()
+        if self._datapath is not None:
+            self._datapath.pcap_run()
+
+    def _keep_an_eye(self, got: guest.Guest) -> None:
+        """Start what looks at files for us, and what depends on it."""
+        from passtpy.net.host.lookout_process import Orders, name_of, start, who_is
+        from passtpy.reloading import Reloading
+
+        made = self._sockets
+        owned = list(made.owned) if made is not None else []
+        if self._socket is not None and self._socket.path is not None:
+            owned.append(self._socket.path)
+        names = tuple(filter(None, map(name_of, owned)))
+        logs = self._files.reopened(self._config)
+        orders = Orders(self._user, logs, self._source, names, self._config.seccomp)
+        try:
+            self._lookout = start(orders)
+        except OSError as error:
+            raise SetupError(f"Couldn't start a process: {error.strerror}") from error
+        assert self._engine is not None
+        said = self._config, self._files, self._lookout, self._engine, self._policed
+        self._reloading = Reloading(*said)
+        if self._source is not None:
+            self._source.close()  # a folder leads everywhere, and is the lookout's now
+        if got.plan is not None:
+            self._follow = self._follow_host(got, got.plan)
+        if made is not None and made.made:
+            from passtpy.control.server import Outside
+
+            if self._forwarding is not None:
+                self._forwarding.prepare()
+            _, depth = who_is(os.getpid())
+            admit = Outside(self._lookout.who_is, depth)
+            self._control = self._make_control(made, admit)
 
     def _prepare_ping(self) -> None:
         config, datapath, user = self._config, self._datapath, self._user
@@ -311,7 +351,7 @@ class Session:
         if sockets:
             self._files.log.debug("ping.raw", sockets=sockets)
 
-    def _make_control(self, sockets: ControlSockets) -> Control:
+    def _make_control(self, sockets: ControlSockets, admit: Admit) -> Control:
         from passtpy.controlled import Control, Parts
 
         assert self._engine is not None
@@ -326,10 +366,9 @@ class Session:
             self._forwarding,
             self._files.log,
             self._policed,
-            self._obeyed["reload"],
-            self._obeyed["stop"],
+            *self._obeyed,
         )
-        return Control(sockets.made, parts, sockets.owner)
+        return Control(sockets.made, parts, sockets.owner, admit)
 
     def _forwards_changed(self, forwards: tuple[Forward, ...]) -> None:
         assert self._engine is not None
@@ -338,9 +377,13 @@ class Session:
 
     def _follow_host(self, got: guest.Guest, plan: Plan) -> Follow:
         from passtpy.net.following.follow import Follow
+        from passtpy.net.host.resolv import ResolverFeed
 
         config, log, resolver = self._config, self._files.log, self._resolver
-        return Follow(config, got, plan, resolver, self._seen, log)
+        feed = ResolverFeed(None if resolver is NO_RESOLVER else resolver)
+        if self._lookout is not None:
+            self._lookout.on_resolver(feed.hear)
+        return Follow(config, got, plan, resolver, self._seen, log, feed)
 
     def announce(self, got: guest.Guest) -> None:
         """Log what the guest has got, while whatever it takes can be imported."""
@@ -382,6 +425,22 @@ class Session:
             return self._done.result()
         gc.freeze()  # what exists by now stays: collections need not look at it again
         gc.set_threshold(GC_THRESHOLD)
+        try:
+            return self.loop.run_until_complete(self._serve())
+        except Exception as error:  # in the background nobody else would tell
+            self._files.log.failure("serve.failed", error)
+            raise
+
+    async def _serve(self) -> int:
+        """Shut the door, then let packets in; return the exit status.
+
+        Here, because the loop makes a pair of sockets for itself when it starts.
+        """
+        assert self._engine is not None
+        assert self._done is not None
+        process = Process.PASST if self._config.for_machine else Process.PASTA
+        if not stages.shut(process, self._config.seccomp):
+            self._files.log.warning("seccomp.missing", text="unknown architecture")
         self._engine.start(self.loop, self._tap_gone, self._early)
         if self._policed is not None:
             self._policed.start(self.loop)
@@ -394,44 +453,28 @@ class Session:
         if self._config.stats:
             from passtpy.control.stats import StatsTable
 
-            sink, source = self._files.stats(), self._engine.statistics
+            sink, source = self._files.stats, self._engine.statistics
             StatsTable(self._config.stats, source, sink).start(self.loop)
         if self._acceptor is not None:
             self._acceptor.start(self.loop)
-        self.loop.call_soon(self._import_next)
+        if self._lookout is not None:
+            self._lookout.start(self.loop)
+        if self._control is not None:
+            self._control.start(self.loop)
         try:
-            return self.loop.run_until_complete(self._done)
-        except Exception as error:  # in the background nobody else would tell
-            self._files.log.failure("serve.failed", error)
-            raise
+            return await self._done
+        finally:
+            if self._follow is not None:
+                await self._follow.stop()
 
-    def _import_next(self) -> None:
-        """Import the rest in steps; nothing is imported after the last one."""
-        if self._done is None or self._done.done() or not self._can_import:
-            return
-        if next(self._imports, None) is not None:
-            self.loop.call_soon(self._import_next)
-        else:
-            if self._sockets is not None and self._sockets.made:
-                self._control = self._make_control(self._sockets)
-                self._control.start(self.loop)
-            gc.freeze()
-
-    def obey(self, reload: Callable[[], None], stop: Callable[[], None]) -> None:
+    def obey(self, reload: Reload, stop: Callable[[], None]) -> None:
         """Have these done when a control socket is told to: what signals do as well."""
-        self._obeyed = {"reload": reload, "stop": stop}
+        self._obeyed = reload, stop
 
-    def reload(self) -> None:
-        """Open log and audit again by their names, and apply the policy to open flows.
-
-        PolicyError: its file is wrong, and the policy of before goes on.
-        """
-        assert self._engine is not None
-        self._files.reopen()
-        if self._policed is not None:
-            self._policed.reload()
-        self._engine.tell(self._engine.view, "recheck")
-        self._files.log.info("reloaded")
+    def reload(self, done: Reloaded) -> None:
+        """Open log and audit again, and apply the policy to open flows."""
+        assert self._reloading is not None
+        self._reloading.begin(done)
 
     def refuse_connections(self) -> None:
         """Let no TCP connection begin any more, from either side."""
@@ -485,14 +528,14 @@ class Session:
             self._forwarding.close()
         if self._policed is not None:
             self._policed.close()
-        elif self._source is not None:
-            self._source.close()
         if self._engine is not None:
             self._engine.stop()
         elif self._datapath is not None:
             self._datapath.close()
         if self._factory is not None:
             self._factory.close()
+        if self._lookout is not None:
+            self._lookout.close()
         if self._loop is not None:
             self._loop.close()
 

@@ -16,6 +16,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
@@ -30,6 +31,11 @@ KEEP_SHARE: Final = 0.7  # of a log file, when it is rotated
 _RECORD_LEN: Final = 128  # what a line takes besides its characters, about
 _BATCH_LEN: Final = 1 << 16
 _STACK_LEN: Final = 1 << 18
+_DATAGRAMS: Final = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+# syslog(3): what a level is to the journal and to the system log.
+PRIORITIES: Final = {"error": 3, "warning": 4, "info": 6}
+PRIORITY_DEBUG: Final = 7
+_FACILITY_DAEMON: Final = 3 << 3
 _FILE_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 
 Record = tuple[str, str]  # level, line without newline
@@ -98,10 +104,14 @@ class Writer:
         if self._thread is not None:
             return
         before = threading.stack_size(_STACK_LEN)
+        # Signals are the other thread's. SIGTTOU is the one that matters: blocked, a
+        # terminal takes what the background writes, instead of stopping us.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             threading.stack_size(before)
 
     def close(self) -> None:
@@ -132,9 +142,6 @@ class Writer:
         return count
 
     def _run(self) -> None:
-        # Signals are the other thread's. SIGTTOU is the one that matters: blocked, a
-        # terminal takes what the background writes, instead of stopping us.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         ended = False
         while not ended:
             batch, size, ended = self._next()
@@ -206,27 +213,16 @@ class FileOutlet:
         self._header = header.encode(errors="replace") + b"\n"
         self._used = 0
         self._append(self._header)
-        # Where the name is, for when somebody has moved the file: our own way there
-        # may be closed by then.
-        self._folder, self._name = -1, os.path.basename(path)
-        if is_file:
-            with suppress(OSError):
-                flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-                self._folder = os.open(os.path.dirname(path) or ".", flags)
-        self._moved = False
+        self._next: SimpleQueue[int] = SimpleQueue()  # descriptors to go on with
 
-    def reopen(self) -> None:
-        """Write to what the name means by the next line: the file may have been moved.
-
-        Called by any thread. Where the name cannot be opened the old file is kept.
-        """
-        self._moved = self._folder >= 0
+    def reopen(self, fd: int) -> None:
+        """Go on with this descriptor, the next line is written to it; any thread."""
+        self._next.put(fd)
 
     def write(self, records: Sequence[Record]) -> None:
         """Append lines, making room first when the limit is reached."""
-        if self._moved:
-            self._moved = False
-            self._open_again()
+        while not self._next.empty():
+            self._go_on_with(self._next.get())
         waiting: list[Record] = []
         size = 0
         for record in records:
@@ -246,16 +242,8 @@ class FileOutlet:
             os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
-        if self._folder >= 0:
-            os.close(self._folder)
 
-    def _open_again(self) -> None:
-        try:
-            fd = os.open(self._name, _FILE_FLAGS, FILE_MODE, dir_fd=self._folder)
-        except OSError as error:
-            text = f"(the name could not be opened again: {error.strerror})\n"
-            self._append(text.encode())
-            return
+    def _go_on_with(self, fd: int) -> None:
         os.close(self._fd)
         self._fd = fd
         self._used = os.fstat(fd).st_size
@@ -273,7 +261,8 @@ class FileOutlet:
     def _rotate(self) -> None:
         """Keep the header and the newest lines, in place: the path may be gone."""
         keep = int(self._limit * KEEP_SHARE)
-        tail = os.pread(self._fd, keep, max(self._used - keep, 0))
+        os.lseek(self._fd, max(self._used - keep, 0), os.SEEK_SET)
+        tail = os.read(self._fd, keep)
         tail = tail[tail.find(b"\n") + 1 :]
         os.ftruncate(self._fd, 0)
         self._used = 0
@@ -285,23 +274,17 @@ class AppendOutlet:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, _FILE_FLAGS, FILE_MODE)
-        folder = os.path.dirname(path) or "."
-        self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._name = os.path.basename(path)
-        self._moved = False
+        self._next: SimpleQueue[int] = SimpleQueue()  # descriptors to go on with
 
-    def reopen(self) -> None:
-        """Write to what the name means by the next line. Called by any thread."""
-        self._moved = True
+    def reopen(self, fd: int) -> None:
+        """Go on with this descriptor, the next line is written to it; any thread."""
+        self._next.put(fd)
 
     def write(self, records: Sequence[Record]) -> None:
         """Append lines."""
-        if self._moved:
-            self._moved = False
-            with suppress(OSError):  # then the old file gets them
-                fd = os.open(self._name, _FILE_FLAGS, FILE_MODE, dir_fd=self._folder)
-                os.close(self._fd)
-                self._fd = fd
+        while not self._next.empty():
+            os.close(self._fd)
+            self._fd = self._next.get()
         data = memoryview(_lines(records))
         while data:
             data = data[os.write(self._fd, data) :]
@@ -311,34 +294,39 @@ class AppendOutlet:
         with suppress(OSError):  # a pipe has no disk
             os.fsync(self._fd)
         os.close(self._fd)
-        os.close(self._folder)
 
 
 class SyslogOutlet:
-    """Lines to the system log, for a daemon that has no other place."""
+    """Lines to the system log (RFC 3164), for a daemon that has no other place.
 
-    def __init__(self, ident: str) -> None:
-        import syslog
+    syslog(3) would ask for the process's number, and open sockets and files, at any
+    time; we may not by then.
+    """
 
-        self._syslog = syslog
-        self._priorities = {
-            "error": syslog.LOG_ERR,
-            "warning": syslog.LOG_WARNING,
-            "info": syslog.LOG_INFO,
-        }
-        # Connect now: /dev/log is out of reach once the sandbox is closed.
-        options = syslog.LOG_PID | syslog.LOG_NDELAY
-        syslog.openlog(ident, options, syslog.LOG_DAEMON)
+    PATH: Final = "/dev/log"
+
+    def __init__(self, ident: str, path: str = PATH) -> None:
+        """Connect now: the path is out of reach later. OSError: nobody is there."""
+        self._who = f"{ident}[{os.getpid()}]"
+        self._sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
+        try:
+            self._sock.connect(path)
+        except OSError:
+            self._sock.close()
+            raise
+        time.localtime()  # reads which zone this is
 
     def write(self, records: Sequence[Record]) -> None:
-        """Send them one by one; libc tells nobody whether they came through."""
+        """Send them one by one."""
         for level, line in records:
-            priority = self._priorities.get(level, self._syslog.LOG_DEBUG)
-            self._syslog.syslog(priority, line)
+            stamp = time.strftime("%b %e %H:%M:%S")
+            priority = _FACILITY_DAEMON | PRIORITIES.get(level, PRIORITY_DEBUG)
+            head = f"<{priority}>{stamp} {self._who}: "
+            self._sock.send(f"{head}{line}".encode(errors="replace"))
 
     def close(self) -> None:
         """Disconnect."""
-        self._syslog.closelog()
+        self._sock.close()
 
 
 class JournalOutlet:
@@ -351,8 +339,7 @@ class JournalOutlet:
 
     def __init__(self, path: str = PATH) -> None:
         """Connect now: the path is out of reach later. OSError: nobody is there."""
-        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-        self._sock = socket.socket(socket.AF_UNIX, kind)
+        self._sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
         try:
             self._sock.connect(path)
         except OSError:

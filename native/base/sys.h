@@ -57,10 +57,9 @@
 /* Events, files and the rest */
 #define sys_epoll_create1(...) SYS(epoll_create1, -1, (EMFILE), __VA_ARGS__)
 #define sys_epoll_ctl(...)     SYS(epoll_ctl, -1, (ENOMEM, ENOSPC), __VA_ARGS__)
-#define sys_epoll_wait(...)    SYS(epoll_wait, -1, (EINTR), __VA_ARGS__)
+#define sys_epoll_pwait(...)   SYS(epoll_pwait, -1, (EINTR), __VA_ARGS__)
 #define sys_fcntl(...)	       SYS(fcntl, -1, (EMFILE, EINVAL), __VA_ARGS__)
 #define sys_fstat(...)	       SYS(fstat, -1, (EOVERFLOW), __VA_ARGS__)
-#define sys_fstatfs(...)       SYS(fstatfs, -1, (ENOSYS), __VA_ARGS__)
 #define sys_getrandom(...)     SYS(getrandom, -1, (EINTR), __VA_ARGS__)
 #define sys_ioctl(...)	       SYS(ioctl, -1, (EINVAL), __VA_ARGS__)
 #define sys_poll(...)	       SYS(poll, -1, (EINTR), __VA_ARGS__)

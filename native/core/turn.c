@@ -48,8 +48,8 @@ static int fetch_gated(const struct epoll_set *es, struct epoll_event *ev,
 		if (ref.type != EPOLL_GATE)
 			continue;
 		ev[i] = ev[--n];
-		more = sys_epoll_wait(es->fd[EPOLL_GATED], ev + n,
-				      EVENTS_MAX - n, 0);
+		more = sys_epoll_pwait(es->fd[EPOLL_GATED], ev + n,
+				       EVENTS_MAX - n, 0, NULL);
 		return more > 0 ? n + more : n;
 	}
 	return n;
@@ -66,7 +66,7 @@ static bool fetch(struct datapath *dp)
 
 	if (e->next < e->n)
 		return true;
-	n = sys_epoll_wait(es->fd[EPOLL_MAIN], e->ev, EVENTS_MAX, 0);
+	n = sys_epoll_pwait(es->fd[EPOLL_MAIN], e->ev, EVENTS_MAX, 0, NULL);
 	if (n > 0 && es->fd[EPOLL_GATED] >= 0)
 		n = fetch_gated(es, e->ev, n);
 	e->next = 0;

@@ -16,12 +16,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/macros.h"
@@ -157,17 +155,20 @@ static int region_check(const struct guest_region *r,
 	return 0;
 }
 
-/* page_of() - What mmap() wants offsets and lengths to be multiples of */
-static int page_of(int fd, uint64_t *ret_page)
+/* page_of() - What mmap() wants offsets and lengths to be multiples of
+ *
+ * A file of huge pages says so by the size of its blocks. Another's blocks may
+ * be larger than its pages, which is no harm.
+ */
+static uint64_t page_of(int fd)
 {
-	struct statfs fs;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct stat st;
 
-	if (sys_fstatfs(fd, &fs))
-		return -errno;
-	*ret_page = (uint64_t)sysconf(_SC_PAGESIZE);
-	if (fs.f_type == HUGETLBFS_MAGIC)
-		*ret_page = (uint64_t)fs.f_bsize;
-	return 0;
+	if (!sys_fstat(fd, &st) && st.st_blksize > 0 &&
+	    (uint64_t)st.st_blksize % page == 0)
+		page = (uint64_t)st.st_blksize;
+	return page;
 }
 
 /* region_map() - Map whole pages around a region
@@ -176,13 +177,9 @@ static int page_of(int fd, uint64_t *ret_page)
  */
 static int region_map(const struct guest_region *r, struct guest_map *map)
 {
-	uint64_t page = 0, before, len;
+	uint64_t page = page_of(r->fd), before, len;
 	uint8_t *p;
-	int err;
 
-	err = page_of(r->fd, &page);
-	if (err)
-		return err;
 	before = r->offset % page;
 	len = (before + r->size + page - 1) / page * page;
 	if (len < r->size || len > SIZE_MAX)

@@ -91,6 +91,10 @@ static void *pcap_writer(void *arg)
 	int err = 0;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	pthread_mutex_lock(&p->lock);
+	p->up = true;
+	pthread_cond_signal(&p->more);
+	pthread_mutex_unlock(&p->lock);
 	while (!err) {
 		pthread_mutex_lock(&p->lock);
 		while ((head = __atomic_load_n(&p->head, __ATOMIC_ACQUIRE)) ==
@@ -108,23 +112,61 @@ static void *pcap_writer(void *arg)
 	return NULL;
 }
 
-static int pcap_run(struct pcap *p)
+static void *pcap_wait(void *unused)
+{
+	struct pollfd none = { .fd = -1 };
+
+	while (sys_poll(&none, 1, -1) <= 0)
+		;
+	return unused;
+}
+
+/* pcap_can_cancel() - Cancel a thread that does nothing
+ *
+ * The C library sets a signal handler up, and loads a library, when this is done
+ * for the first time; when a writer hangs in the end, neither may be possible.
+ */
+static int pcap_can_cancel(const pthread_attr_t *attr)
+{
+	pthread_t idle;
+	int err = sys_pthread_create(&idle, attr, pcap_wait, NULL);
+
+	if (err)
+		return err;
+	pthread_cancel(idle);
+	pthread_join(idle, NULL);
+	return 0;
+}
+
+int pcap_run(struct pcap *p)
 {
 	pthread_attr_t attr;
 	sigset_t all, before;
 	int err;
 
+	if (p->fd < 0 || p->running)
+		return 0;
 	sigfillset(&all);
 	err = pthread_attr_init(&attr);
 	if (err)
-		return err;
+		return -err;
 	pthread_attr_setstacksize(&attr, PCAP_STACK);
+	p->up = false;
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = sys_pthread_create(&p->writer, &attr, pcap_writer, p);
+	err = pcap_can_cancel(&attr);
+	if (!err)
+		err = sys_pthread_create(&p->writer, &attr, pcap_writer, p);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	p->running = !err;
-	return err;
+	if (err)
+		return -err;
+	/* What it asks the kernel for while it begins may be forbidden soon */
+	pthread_mutex_lock(&p->lock);
+	while (!p->up)
+		pthread_cond_wait(&p->more, &p->lock);
+	pthread_mutex_unlock(&p->lock);
+	return 0;
 }
 
 /* pcap_wake() - Tell the writer that there is more, or that this was all */
@@ -232,7 +274,7 @@ void pcap_stop(struct pcap *p)
 	if (p->fd < 0)
 		return;
 	if (!p->running && p->head != p->tail)
-		p->error = pcap_run(p);
+		p->error = -pcap_run(p);
 	if (p->running) {
 		pcap_wake(p, true);
 		pcap_join(p);
@@ -248,7 +290,7 @@ void pcap_flush(struct pcap *p)
 	if (p->running)
 		p->error = __atomic_load_n(&p->failed, __ATOMIC_ACQUIRE);
 	else if (p->head != p->woken)
-		p->error = pcap_run(p);
+		p->error = -pcap_run(p);
 	if (p->error) {
 		if (p->running)
 			pcap_join(p);

@@ -27,6 +27,7 @@
  * @woken:	@head when the writer was last told
  * @failed:	errno of the writer, which has ended then
  * @running:	There is a @writer
+ * @up:		It runs code of ours; under @lock
  * @stop:	The writer shall end once the ring is empty; under @lock
  */
 struct pcap {
@@ -42,6 +43,7 @@ struct pcap {
 	int failed;
 
 	bool running;
+	bool up;
 	bool stop;
 	pthread_t writer;
 	pthread_mutex_t lock;
@@ -59,8 +61,14 @@ void pcap_stop(struct pcap *p);
  */
 bool pcap_frame(struct pcap *p, const struct iovec *iov, unsigned n);
 
-/* pcap_flush() - Have the writer write. The first call starts it: a thread has
- * privileges of its own, so that is for a time when we have given up ours. */
+/* pcap_run() - Start the writer, if on: a thread has privileges of its own, so
+ * that is for a time when we have given up ours, and may still start one
+ *
+ * Return: 0 or -errno
+ */
+int pcap_run(struct pcap *p);
+
+/* pcap_flush() - Have the writer write, which is started if need be */
 void pcap_flush(struct pcap *p);
 
 /* pcap_lost() - How many frames were lost since there was last room, if there

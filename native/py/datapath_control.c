@@ -342,6 +342,20 @@ PyObject *py_pcap(struct py_datapath *self, PyObject *fd)
 	Py_RETURN_NONE;
 }
 
+PyObject *py_pcap_run(struct py_datapath *self, PyObject *unused)
+{
+	struct datapath *dp = py_datapath_get(self);
+	int err;
+
+	(void)unused;
+	if (!dp)
+		return NULL;
+	err = pcap_run(&dp->ctx.tap.pcap);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number)
 {
 	struct datapath *dp = py_datapath_get(self);

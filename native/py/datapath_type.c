@@ -386,6 +386,9 @@ static PyMethodDef methods[] = {
 	{ "outbound_if", METHOD(py_outbound_if), METH_KW,
 	  SIGNATURE(
 		  "outbound_if($self, v4, v6)") "Bind outbound sockets to interfaces" },
+	{ "pcap_run", METHOD(py_pcap_run), METH_NOARGS,
+	  SIGNATURE(
+		  "pcap_run($self, /)") "Start the thread that writes the capture" },
 	{ "pcap", METHOD(py_pcap), METH_O,
 	  SIGNATURE(
 		  "pcap($self, fd, /)") "Capture to a file, which is taken over; -1 stops" },

@@ -39,6 +39,7 @@ PyObject *py_our_addrs(struct py_datapath *self, PyObject *args,
 PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			 PyObject *kwargs);
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
+PyObject *py_pcap_run(struct py_datapath *self, PyObject *unused);
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
 
 /* datapath_capture.c: captures that come and go */

@@ -2,6 +2,7 @@
 /* module.c - The extension module passtpy._native */
 
 #include "py/module.h"
+#include "py/confine.h"
 #include "py/privilege.h"
 
 static struct module_state *state_of(PyObject *module)
@@ -22,6 +23,8 @@ static int module_exec(PyObject *module)
 	if (PyModule_AddType(module, state->datapath))
 		return -1;
 	if (PyModule_AddFunctions(module, passtpy_capture_methods))
+		return -1;
+	if (PyModule_AddFunctions(module, passtpy_confine_methods))
 		return -1;
 	if (PyModule_AddFunctions(module, passtpy_privilege_methods))
 		return -1;

@@ -65,6 +65,14 @@ class UdpFilter(StrEnum):
     ENDPOINT = "endpoint"  # the very address and port that it has sent to
 
 
+class Seccomp(StrEnum):
+    """What becomes of a system call that no process of ours should make."""
+
+    KILL = "kill"  # the process ends
+    LOG = "log"  # it is done, and the kernel's log tells
+    OFF = "off"  # it is done
+
+
 @record
 class RunAs:
     """The user and group to become."""
@@ -102,6 +110,7 @@ class Config:
     vhost_user: bool = False  # its frames come through rings, not the socket
     foreground: bool = False
     runas: RunAs | None = None
+    seccomp: Seccomp = Seccomp.KILL
     pid_file: str | None = None
     pcap: str | None = None
     name: str | None = None  # of this instance; None: its PID

@@ -106,6 +106,14 @@ ROWS: tuple[Option, ...] = (
         "FILE",
     ),
     Option(
+        ("--seccomp",),
+        G_RUN,
+        do.field("seccomp", values.read_seccomp),
+        "a system call that we should not make: kill (us), log (it), or off",
+        "ACTION",
+        "kill",
+    ),
+    Option(
         ("--chroot-fallback",),
         G_RUN,
         do.switch(),

@@ -6,7 +6,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address, Mac, parse_mac
-from passtpy.config.model import RelayGroup, RunAs, UdpFilter
+from passtpy.config.model import RelayGroup, RunAs, Seccomp, UdpFilter
 from passtpy.config.resolver import read_domain
 from passtpy.errors import ConfigError
 from passtpy.log import LogFormat
@@ -345,6 +345,14 @@ def read_policy_mode(text: str) -> str:
     if text not in ("enforce", "observe"):
         raise ConfigError(f"Invalid --policy-mode: {text}")
     return text
+
+
+def read_seccomp(text: str) -> Seccomp:
+    """Read --seccomp."""
+    try:
+        return Seccomp(text)
+    except ValueError:
+        raise ConfigError(f"Invalid --seccomp: {text}") from None
 
 
 def read_udp_filter(text: str) -> UdpFilter:

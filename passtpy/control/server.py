@@ -24,6 +24,8 @@ _SO_NETNS_COOKIE: Final = 71
 _CREDENTIALS: Final = struct.Struct("iII")
 
 Failed = Callable[[str, Exception], None]
+Admit = Callable[[socket.socket, int, Callable[[bool], None]], None]
+WhoIs = Callable[[int, Callable[[int, int], None]], None]
 
 
 class Dialect(Protocol):
@@ -67,20 +69,35 @@ def peer_of(sock: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def is_outside(sock: socket.socket, pid: int) -> bool:
-    """Tell whether a client lives where we do, and not in a guest's namespaces.
+def admit_all(sock: socket.socket, pid: int, then: Callable[[bool], None]) -> None:
+    """Admit whoever may connect: who makes such a socket says where."""
+    del sock, pid
+    then(True)
+
+
+class Outside:
+    """Admits clients that live where we do, and not in a guest's namespaces.
 
     Whoever runs a command in a namespace shares its user with the command. An accepted
     socket is of the network namespace of who connected, and its cookie says which that
-    is (Linux 5.14); how deep a process lies in PID namespaces everybody may read.
+    is (Linux 5.14); how deep a process lies in PID namespaces the lookout may read.
     """
-    try:
+
+    def __init__(self, who_is: WhoIs, depth: int) -> None:
+        """`depth` is how deep we lie."""
+        self._who_is = who_is
+        self._depth = depth
         with socket.socket(socket.AF_UNIX) as ours:
-            if _netns_of(sock) != _netns_of(ours):
-                return False
-        return _depth(pid) <= _depth("self")
-    except OSError:
-        return False  # it has gone
+            self._netns = _netns_of(ours)
+
+    def __call__(
+        self, sock: socket.socket, pid: int, then: Callable[[bool], None]
+    ) -> None:
+        """Call `then` with whether this client is admitted."""
+        if _netns_of(sock) != self._netns:
+            then(False)
+        else:
+            self._who_is(pid, lambda uid, depth: then(0 < depth <= self._depth))
 
 
 def _netns_of(sock: socket.socket) -> bytes:
@@ -88,14 +105,6 @@ def _netns_of(sock: socket.socket) -> bytes:
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
     except OSError:
         return b""  # an old kernel, which does not tell
-
-
-def _depth(pid: int | str) -> int:
-    with open(f"/proc/{pid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"NSpid:"):
-                return len(line.split()) - 1
-    return 1
 
 
 class Server:
@@ -107,7 +116,7 @@ class Server:
         dialect: Callable[[int], Dialect],
         users: frozenset[int] | None,
         failed: Failed,
-        admit: Callable[[socket.socket, int], bool] = lambda sock, pid: True,
+        admit: Admit = admit_all,
         most: int = MAX_CLIENTS,
     ) -> None:
         """`dialect(pid)` begins a conversation; `users` may have one, if admitted.
@@ -155,11 +164,19 @@ class Server:
             return  # gone already, or no descriptor: the backlog waits
         pid, uid = peer_of(sock)
         stranger = self._users is not None and uid not in self._users
-        if stranger or not self._admit(sock, pid) or not self._make_room():
-            self._counters["control_refused"] += 1
-            sock.close()
+        if stranger:
+            self._refuse(sock)
+        else:
+            self._admit(sock, pid, lambda yes: self._decided(sock, pid, yes))
+
+    def _refuse(self, sock: socket.socket) -> None:
+        self._counters["control_refused"] += 1
+        sock.close()
+
+    def _decided(self, sock: socket.socket, pid: int, admitted: bool) -> None:
+        if not admitted or self._loop is None or not self._make_room():
+            self._refuse(sock)
             return
-        assert self._loop is not None
         self._counters["control_clients"] += 1
         sock.setblocking(False)
         client = _Client(sock, self._dialect(pid), self._loop, self._gone, self._fail)

@@ -27,7 +27,7 @@ class ControlSockets:
     def __init__(self, config: Config, log: Log) -> None:
         self.made: dict[str, socket.socket] = {}
         self.owner = os.geteuid()  # who started us; we may become another user
-        self._owned: list[str] = []
+        self.owned: list[str] = []
         self._open_native(config, log)
         for kind, path in (
             ("pesto", config.conf_path),
@@ -36,7 +36,7 @@ class ControlSockets:
         ):
             if path is not None:
                 self.made[kind] = _listen(path)
-                self._owned.append(path)
+                self.owned.append(path)
         if config.metrics is not None:
             self.made["metrics"] = _listen_tcp(*config.metrics)
 
@@ -45,7 +45,7 @@ class ControlSockets:
             return
         if config.control is not None:
             self.made["native"] = _listen(config.control)
-            self._owned.append(config.control)
+            self.owned.append(config.control)
             return
         path = _usual_path(config)
         if path is None:
@@ -53,7 +53,7 @@ class ControlSockets:
         _sweep(os.path.dirname(path))
         try:  # nobody asked for it: not worth an error
             self.made["native"] = listen(path)
-            self._owned.append(path)
+            self.owned.append(path)
         except OSError as error:
             if config.name is not None and isinstance(error, FileExistsError):
                 raise SetupError(f"an instance is called {config.name}") from None
@@ -61,7 +61,7 @@ class ControlSockets:
 
     def close(self) -> None:
         """Remove what we may remove; the rest is known as stale by connecting."""
-        for path in self._owned:
+        for path in self.owned:
             with suppress(OSError):
                 os.unlink(path)
 

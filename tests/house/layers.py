@@ -41,6 +41,7 @@ PYTHON_FLOORS = (
     {"inspecting"},
     {"proxying"},
     {"policed"},
+    {"reloading"},
     {"controlled"},
     {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},
 )

@@ -18,6 +18,7 @@ RULES: list[Rule] = [
     documents.faults_have_tests,
     documents.laws_name_rules,
     documents.tables_render,
+    documents.tests_exist,
 ]
 
 

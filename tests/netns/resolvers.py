@@ -56,7 +56,7 @@ def ask(
         family_of(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     )
     with sock, suppress(OSError):
-        sock.settimeout(0.5)
+        sock.settimeout(PATIENCE)
         sock.connect((address, port))
         if not tcp:
             sock.send(b"who?")

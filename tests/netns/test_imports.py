@@ -22,7 +22,7 @@ from tests.netns.program import Who, pasta, run, wait_for
 GUARDED = """\
 import errno, os, sys
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-from passtpy import isolation
+from passtpy.isolation import stages as isolation
 from passtpy.session import Session
 original, lock = isolation.imports, isolation.lock
 

@@ -32,9 +32,11 @@ def test_the_first_process_of_the_namespaces_gives_nothing(who: Who) -> None:
     script = f"sleep 0.5; {' '.join(attack('first_process'))}"
     done = run(pasta(who, *words, script))
     assert done.returncode == 0, done.stdout
-    (capabilities,) = done.stdout.splitlines()
+    (line,) = done.stdout.splitlines()
+    _, capabilities, _, seccomp = line.split()
     # CAP_KILL, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW
-    assert int(capabilities.split()[1], 16) == 1 << 5 | 1 << 10 | 1 << 12 | 1 << 13
+    assert int(capabilities, 16) == 1 << 5 | 1 << 10 | 1 << 12 | 1 << 13
+    assert seccomp == "2"  # it has a filter
 
 
 def test_the_first_process_gives_nothing_even_at_once() -> None:
@@ -59,7 +61,8 @@ def test_it_holds_nothing_of_the_hosts(who: Who, tmp_path: Path) -> None:
         wait_for(lambda: os.readlink(f"/proc/{init}/cwd") == "/", "it has settled")
         held = [os.readlink(f.path) for f in os.scandir(f"/proc/{init}/fd")]
         named = {name for name in held if name.startswith("/")}
-        assert named == {"/dev/null"}
+        tables = {f"/proc/1/net/{name}" for name in ("tcp", "tcp6", "udp", "udp6")}
+        assert named == {"/dev/null", *tables}
         assert sum(name.startswith("socket:") for name in held) <= 3
         wait_for(lambda: os.readlink(f"/proc/{daemon}/cwd") == "/", "so has the daemon")
 

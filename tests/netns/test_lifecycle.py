@@ -214,6 +214,39 @@ def test_the_log_is_opened_again(
     assert _text(log).startswith("passtpy ")
 
 
+def test_a_name_that_cannot_be_opened_keeps_the_file(
+    guest: Namespace, tmp_path: Path
+) -> None:
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    with _serve(guest, "-l", str(log), "--runas", "0:0") as running:
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        log.rename(old)
+        log.mkdir()
+        running.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in _text(old), "the old file")
+        running.popen.terminate()
+        assert running.wait() == 0
+    assert f"log.kept {log} reason='Is a directory'" in _text(old)
+
+
+def test_who_looks_at_files_may_die(guest: Namespace, tmp_path: Path) -> None:
+    """The daemon goes on, and says what that costs."""
+    log = tmp_path / "log"
+    with _serve(guest, "-l", str(log), "-t", "none", "-T", "none") as running:
+        wait_for(lambda: "namespace.ready" in _text(log), "readiness")
+        pid = running.popen.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        here = os.readlink("/proc/self/ns/net")
+        (lookout,) = [c for c in children if os.readlink(f"/proc/{c}/ns/net") == here]
+        os.kill(int(lookout), signal.SIGKILL)
+        wait_for(lambda: "resolver.unusable" in _text(log), "that it knows")
+        running.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in _text(log), "that it lives")
+        running.popen.terminate()
+        assert running.wait() == 0
+    assert "log.kept" in _text(log)
+
+
 def test_sigusr1_logs_what_is_open(guest: Namespace, tmp_path: Path) -> None:
     with _served(guest, tmp_path, 18433) as (running, old, log):
         running.popen.send_signal(signal.SIGUSR1)

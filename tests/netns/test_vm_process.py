@@ -154,8 +154,7 @@ def test_a_relative_path_is_meant_from_where_we_start(lab: Lab, folder: Path) ->
 def test_a_signal_ends_it_with_status_0(lab: Lab, number: signal.Signals) -> None:
     with passt(lab, dies=True) as made, made.plug() as plug:
         assert is_served(plug)
-        found = [int(pid) for pid in made.process.tree()]
-        os.kill(found[-1], number)
+        os.kill(made.process.pid, number)
         assert made.process.wait(PATIENCE) == 0
         assert not made.path.exists()
 

@@ -2,10 +2,13 @@
 """The queue between those who say lines and those who write them."""
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from passtpy.log import Log, LogFormat, LogLevel
 from passtpy.sinks import (
@@ -13,6 +16,7 @@ from passtpy.sinks import (
     JournalOutlet,
     Record,
     StreamOutlet,
+    SyslogOutlet,
     Writer,
     is_journal,
 )
@@ -170,24 +174,27 @@ def test_a_moved_file_is_left_for_the_one_that_the_name_means(tmp_path: Path) ->
     outlet.write([("info", "before")])
     path.rename(tmp_path / "old")
     outlet.write([("info", "still the old one")])
-    outlet.reopen()
+    outlet.reopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
     outlet.write([("info", "after")])
     outlet.close()
     assert path.read_text() == "header\nafter\n"
     assert (tmp_path / "old").read_text().endswith("still the old one\n")
 
 
-def test_a_name_that_cannot_be_opened_keeps_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    outlet = FileOutlet(str(path), 4096, "header")
-    path.rename(tmp_path / "old")
-    path.mkdir()
-    outlet.reopen()
-    outlet.write([("info", "after")])
-    outlet.close()
-    kept = (tmp_path / "old").read_text()
-    assert "could not be opened again: Is a directory" in kept
-    assert kept.endswith("after\n")
+def test_the_system_log_gets_lines_of_its_own_form(tmp_path: Path) -> None:
+    path = str(tmp_path / "syslog")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as system:
+        system.bind(path)
+        outlet = SyslogOutlet("pasta", path)
+        outlet.write([("error", "first"), ("debug", "second")])
+        outlet.close()
+        first, second = system.recv(4096).decode(), system.recv(4096).decode()
+    stamp = r"[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d"
+    who = rf"pasta\[{os.getpid()}\]"
+    assert re.fullmatch(rf"<27>{stamp} {who}: first", first)  # daemon, error
+    assert re.fullmatch(rf"<31>{stamp} {who}: second", second)
+    with pytest.raises(FileNotFoundError):
+        SyslogOutlet("pasta", str(tmp_path / "none"))
 
 
 def test_the_journal_gets_fields(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from passtpy.net.following.inside import NamespaceAddresses
 from passtpy.net.following.monitor import Monitor
 from passtpy.net.following.neighbours import Neighbours
 from passtpy.net.following.pace import Pace
-from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
+from passtpy.net.host.resolv import PATH, ResolverFeed, UnusableError
 from passtpy.net.host.template import (
     ABSENT,
     Family,
@@ -102,6 +102,7 @@ class Follow:
         resolver: Resolver,
         seen: GuestAddresses,
         log: Log,
+        feed: ResolverFeed,
     ) -> None:
         self._config = config
         self._got = got
@@ -115,7 +116,8 @@ class Follow:
         self._retry = RETRY_S
         self._refused: frozenset[str] = frozenset()
         self._unusable = ""  # why we do not read the host's resolv.conf
-        self._monitor = Monitor()
+        self._feed = feed
+        self._monitor = Monitor(feed)
         self._neighbours = Neighbours()
         self._inside = NamespaceAddresses(seen)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,8 +145,12 @@ class Follow:
         self._neighbours.look_at(_interfaces(self._plan))
         self._monitor.touch_later(FIRST_LOOK_S)
 
+    async def stop(self) -> None:
+        """Stop following, while the loop still runs."""
+        await self._monitor.stop()
+
     def close(self) -> None:
-        """Stop following."""
+        """Release what was opened."""
         self._monitor.close()
         self._neighbours.close()
         self._dump.close()
@@ -198,7 +204,7 @@ class Follow:
         """Return what the host's file says; what it said when it says nothing now."""
         reason = ""
         try:
-            return read_resolver() or self._resolver
+            return self._feed.read() or self._resolver
         except UnusableError as error:
             reason = str(error)
             if reason != self._unusable:

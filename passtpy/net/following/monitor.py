@@ -10,9 +10,8 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
-from passtpy.net.host.resolv import ResolvWatch
 from passtpy.net.kernel.nlmsg import (
     RTMGRP_IPV4_IFADDR,
     RTMGRP_IPV4_ROUTE,
@@ -47,12 +46,20 @@ def open_announcements() -> socket.socket:
     return sock
 
 
+class Watch(Protocol):
+    """Calls back when a file may say something else."""
+
+    def start(self, changed: Callable[[], None], /) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Monitor:
     """Has somebody look soon after anything has changed, never twice at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, resolv: Watch) -> None:
         self._sock = open_announcements()
-        self._resolv = ResolvWatch()
+        self._resolv = resolv
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: Callable[[], Awaitable[None]] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,20 +73,24 @@ class Monitor:
         """Watch from now on."""
         self._loop, self._look = loop, look
         loop.add_reader(self._sock.fileno(), self._on_message)
-        self._resolv.start(loop, self.touch)
+        self._resolv.start(self.touch)
+
+    async def stop(self) -> None:
+        """Stop watching; a look that has begun ends here."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        loop.remove_reader(self._sock.fileno())
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
 
     def close(self) -> None:
-        """Stop watching; the loop has stopped before."""
-        loop, self._loop = self._loop, None
+        """Release what was opened; it was stopped before."""
         self._resolv.close()
-        if loop is not None:
-            loop.remove_reader(self._sock.fileno())
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._task is not None:
-                self._task.cancel()
-                with suppress(asyncio.CancelledError):
-                    loop.run_until_complete(self._task)
         self._sock.close()
 
     def touch(self) -> None:

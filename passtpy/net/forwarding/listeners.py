@@ -33,7 +33,7 @@ from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
 from passtpy.net.forwarding.change import Change, Changer
-from passtpy.net.forwarding.scan import Follower
+from passtpy.net.forwarding.scan import Follower, HostSources
 from passtpy.net.forwarding.sockets import (
     NAMES,
     PIECE,
@@ -110,6 +110,7 @@ class Forwarding:
             (pif, proto): Counter() for pif in (Pif.HOST, Pif.SPLICE) for proto in NAMES
         }
         self._room = _descriptors_left()
+        self._host_sources: HostSources | None = None
         self._follower: Follower | None = None
         self._loop: Loop | None = None
         self._steps: Iterator[None] | None = None  # of what a look has found
@@ -128,6 +129,11 @@ class Forwarding:
             text = "listening on 127.0.0.1 and ::1 instead of device lo"
             self._log.warning("listen.no_device", text=f"{text} (requires kernel 5.7+)")
 
+    def prepare(self) -> None:
+        """Open what automatic ports that come later will need."""
+        if self._host_sources is None:
+            self._host_sources = HostSources()
+
     def start(self, loop: Loop) -> None:
         """Follow automatic ports, and take changes, from now on."""
         self._loop = loop
@@ -140,6 +146,8 @@ class Forwarding:
         self._loop = None
         if self._follower is not None:
             self._follower.close()
+        if self._host_sources is not None:
+            self._host_sources.close()
 
     def tables(self) -> Tables:
         """Return what is asked for now."""
@@ -322,7 +330,9 @@ class Forwarding:
             pif: {proto: spans(self._served(pif, proto)) for proto in NAMES}
             for pif in sides
         }
-        follower = Follower(self._factory, skip)
+        if self._host_sources is None:
+            self._host_sources = HostSources()
+        follower = Follower(self._host_sources, self._factory, skip)
         if follower.blind:
             self._log.warning("forward.blind", text="no answer from the namespace")
         return follower

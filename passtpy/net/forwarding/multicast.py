@@ -15,7 +15,6 @@ hear them a second time and take them for somebody else's.
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -28,6 +27,7 @@ from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_UDP, PuntKind
 from passtpy.log import Log
 from passtpy.net.forwarding.sockets import Listeners
+from passtpy.net.kernel.interfaces import index_of
 from passtpy.record import record
 from passtpy.wire.ethernet import ETHERTYPE_IPV4, Ethernet
 from passtpy.wire.icmpv6 import Icmpv6
@@ -158,10 +158,7 @@ class Relay:
 
     def _index(self, version: int) -> int:
         """Return the host's interface for groups; 0: the kernel's choice."""
-        name = self._names[version == 6]
-        with suppress(OSError):
-            return socket.if_nametoindex(name or "")
-        return 0
+        return index_of(self._names[version == 6])
 
     def _try(self, action: Callable[[], object]) -> None:
         """Do something with sockets; what the system refuses is told and counted."""

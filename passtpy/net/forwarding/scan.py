@@ -5,6 +5,8 @@ A look is made of small steps, each a callback of the loop, so that packets move
 between. The kernel is asked (sock_diag) where it answers; otherwise /proc is read.
 """
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -113,11 +115,28 @@ class _Look:
         return True
 
 
-def _look_here(skip: Skip) -> _Look:
-    tables = ProcTables(open_proc())
-    with suppress(OSError):
-        return _Look(Diag(open_diag(), skip), tables)
-    return _Look(tables, tables)
+class HostSources:
+    """What tells about the host's sockets, opened while that is possible."""
+
+    def __init__(self) -> None:
+        self._tables = open_proc()
+        self._diag: socket.socket | None = None
+        with suppress(OSError):
+            self._diag = open_diag()
+
+    def look(self, skip: Skip) -> _Look:
+        """Return somebody who looks, with descriptors of its own."""
+        tables = ProcTables(tuple(map(os.dup, self._tables)))
+        if self._diag is None:
+            return _Look(tables, tables)
+        return _Look(Diag(self._diag.dup(), skip), tables)
+
+    def close(self) -> None:
+        """Close them."""
+        close_all(self._tables)
+        self._tables = ()
+        if self._diag is not None:
+            self._diag.close()
 
 
 def _look_inside(source: Factory, skip: Skip) -> _Look | None:
@@ -139,8 +158,10 @@ class Follower:
     many, are the bulk of what listens.
     """
 
-    def __init__(self, inside: Factory | None, skip: Mapping[Pif, Skip]) -> None:
-        self._host = _look_here(skip[Pif.HOST]) if Pif.HOST in skip else None
+    def __init__(
+        self, host: HostSources, inside: Factory | None, skip: Mapping[Pif, Skip]
+    ) -> None:
+        self._host = host.look(skip[Pif.HOST]) if Pif.HOST in skip else None
         self._inside: _Look | None = None
         if inside is not None and Pif.SPLICE in skip:
             self._inside = _look_inside(inside, skip[Pif.SPLICE])

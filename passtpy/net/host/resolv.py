@@ -11,12 +11,12 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOMEM
-from typing import Final
+from typing import Final, Protocol
 
 from passtpy import _native
 from passtpy.config.resolver import Resolver, parse_resolv_conf
 from passtpy.net.kernel.inotify import inotify_events
-from passtpy.net.kernel.loop import Loop
+from passtpy.net.kernel.loop import Readers
 
 PATH: Final = "/etc/resolv.conf"
 MAX_LEN: Final = 1 << 16
@@ -43,7 +43,18 @@ class UnusableError(Exception):
 
 
 def read_resolver(path: str = PATH) -> Resolver | None:
-    """Return what the file says; None when it is not there, or not for us.
+    """Return what the file says; None when it is not there, or not for us."""
+    text = read_text(path)
+    return None if text is None else resolver_of(text)
+
+
+def resolver_of(text: bytes) -> Resolver:
+    """Return what the text of the file says."""
+    return parse_resolv_conf(text.decode(errors="replace"))
+
+
+def read_text(path: str) -> bytes | None:
+    """Return what is in the file; None when it is not there, or not for us.
 
     UnusableError when it is something else than a file of reasonable length, which a
     FIFO without a writer would keep from ever being read; OSError when it cannot be
@@ -57,9 +68,9 @@ def read_resolver(path: str = PATH) -> Resolver | None:
         if error.errno in _OUT_OF_RESOURCES:
             raise
         return None
-    with open(fd, encoding="utf-8", errors="replace") as file:
+    with open(fd, "rb", buffering=0) as file:
         _check(os.fstat(fd))
-        return parse_resolv_conf(file.read(MAX_LEN))
+        return file.read(MAX_LEN)
 
 
 def _check(found: os.stat_result) -> None:
@@ -74,7 +85,7 @@ def places(path: str) -> Iterator[tuple[str, str]]:
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder)
-        while not os.path.isdir(folder):  # wait for it to be made
+        while folder != "/" and not os.path.isdir(folder):  # wait for it to be made
             folder, name = os.path.split(folder)
         yield folder, name
         try:
@@ -82,6 +93,44 @@ def places(path: str) -> Iterator[tuple[str, str]]:
         except OSError:
             return
         path = os.path.join(folder, target)
+
+
+class ResolverFeed:
+    """What the file says, as another process tells whenever it has changed."""
+
+    def __init__(self, resolver: Resolver | None) -> None:
+        self._resolver = resolver
+        self._why = ""
+        self._changed: Callable[[], None] = lambda: None
+
+    def start(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever it says something else."""
+        self._changed = changed
+
+    def close(self) -> None:
+        """Call nobody any more."""
+        self._changed = lambda: None
+
+    def hear(self, text: bytes | None, why: str) -> None:
+        """Learn what the file says now; None: nothing, and why."""
+        before = self._resolver, self._why
+        self._why = why
+        if text is not None:
+            self._resolver = resolver_of(text)
+        if (self._resolver, self._why) != before:
+            self._changed()
+
+    def read(self) -> Resolver | None:
+        """Return what the file says; UnusableError tells why it cannot be read."""
+        if self._why:
+            raise UnusableError(self._why)
+        return self._resolver
+
+
+class WatchLoop(Readers, Protocol):
+    """Calls back when a descriptor can be read, and later."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object: ...
 
 
 class ResolvWatch:
@@ -92,11 +141,11 @@ class ResolvWatch:
         self._fd = -1
         self._names: set[bytes] = set()
         self._state: tuple[int, ...] = ()
-        self._loop: Loop | None = None
+        self._loop: WatchLoop | None = None
         self._changed: Callable[[], None] = lambda: None
         self._arm()
 
-    def start(self, loop: Loop, changed: Callable[[], None]) -> None:
+    def start(self, loop: WatchLoop, changed: Callable[[], None]) -> None:
         """Watch from now on."""
         self._loop, self._changed = loop, changed
         self._listen()

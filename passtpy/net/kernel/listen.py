@@ -15,6 +15,7 @@ from typing import Final
 
 from passtpy.addr import Address
 from passtpy.flow import IPPROTO_TCP
+from passtpy.net.kernel.interfaces import index_of
 from passtpy.record import record
 
 BACKLOG: Final = 4096  # what the kernel allows by default; fewer lose bursts of SYNs
@@ -105,10 +106,7 @@ def _scope(place: Place) -> int:
         return 0
     if address.version == 4:
         return 0
-    try:
-        return socket.if_nametoindex(place.ifname)
-    except OSError:
-        return 0  # binding to the device tells why
+    return index_of(place.ifname)  # if there is none, binding to it tells why
 
 
 def _options(place: Place, tcp: bool) -> list[Option]:

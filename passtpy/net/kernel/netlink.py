@@ -32,7 +32,7 @@ _RECEIVE_LEN: Final = 1 << 18  # the kernel fills at most 32 KiB per message tod
 def open_socket() -> socket.socket:
     """Open a netlink socket, which stays in the namespace where it was opened."""
     sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     )
     sock.bind((0, 0))
     return sock

@@ -105,7 +105,7 @@ class Source(Protocol):
 def open_diag() -> socket.socket:
     """Open a socket for questions about the current namespace."""
     sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
+        socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG
     )
     sock.bind((0, 0))
     return sock

@@ -30,8 +30,9 @@ from contextlib import suppress
 from errno import ENOENT
 from typing import TYPE_CHECKING, Final
 
-from passtpy import _native, isolation, limits
-from passtpy.config.model import Config
+from passtpy import _native, limits
+from passtpy.config.model import Config, Seccomp
+from passtpy.isolation import stages
 from passtpy.net.kernel.signals import FORWARDED, TERMINAL, read_signals, take_signals
 from passtpy.net.namespace import guest, netns
 from passtpy.net.namespace.resolv_conf import own_resolv_conf
@@ -71,9 +72,10 @@ class Terminal:
 
     def __init__(self) -> None:
         self._fd = -1
+        self._group = os.getpgrp()
         with suppress(OSError):
             fd = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
-            if os.tcgetpgrp(fd) == os.getpgrp():
+            if os.tcgetpgrp(fd) == self._group:
                 self._fd = fd
             else:
                 os.close(fd)
@@ -84,7 +86,7 @@ class Terminal:
             return
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
         with suppress(OSError):
-            os.tcsetpgrp(self._fd, os.getpgrp())
+            os.tcsetpgrp(self._fd, self._group)
         os.close(self._fd)
         self._fd = -1
 
@@ -97,6 +99,7 @@ class Command:
     limits: tuple[int, int]  # RLIMIT_NOFILE as it was before we raised it
     own_userns: bool = True
     factory: socket.socket | None = None  # init's end: it makes sockets for us
+    seccomp: Seccomp = Seccomp.KILL  # for init
     hostname: str | None = None  # of its own; None: made from the host's
     own_resolver: bool = False  # asked at the gateway, where we answer
 
@@ -210,8 +213,8 @@ def _run_init(
     if child == 0:
         _execute(command, waited)
     poll.register(signals, select.POLLIN)
-    keep = {signals, control.fileno()} | ({server.fileno()} if server else set())
-    isolation.stay_as_init(null, keep)
+    keep = {signals, control.fileno(), *(server.load().held() if server else ())}
+    stages.stay_as_init(null, keep, command.seccomp)
     return _supervise(control, signals, server, poll, child)
 
 

@@ -129,6 +129,7 @@ class _Maker:
     rtnetlink: socket.socket | None = None
     had: set[int] = field(default_factory=set)  # UDP: flows may live on at these ports
     openers: tuple[tuple[int, int, bool, bool] | None, Openers] = (None, ())
+    tables: tuple[int, ...] = ()  # below /proc: nothing is opened by name later
 
     def answer(self, request: bytes) -> Answer:
         """Make what `request` asks for."""
@@ -140,7 +141,7 @@ class _Maker:
             case b"D":
                 return _counted(lambda: [open_diag().detach()])
             case b"P":
-                return _counted(open_proc)
+                return _counted(lambda: [os.dup(fd) for fd in self.tables])
             case b"R":
                 return _counted(lambda: [netlink.open_socket().detach()])
             case b"N":
@@ -235,10 +236,15 @@ class Server:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._maker = _Maker()
+        self._maker.tables = open_proc()
 
     def fileno(self) -> int:
         """Return what to wait for."""
         return self._sock.fileno()
+
+    def held(self) -> set[int]:
+        """Return every descriptor that is needed."""
+        return {self._sock.fileno(), *self._maker.tables}
 
     def serve_all(self) -> None:
         """Answer requests until there will not be another one."""

@@ -46,4 +46,5 @@ for attempt in (_try_memory, _try_files, _try_copy, _try_attach, _try_folder):
     except OSError:
         continue
 with open(f"/proc/{FIRST}/status", encoding="ascii") as file:
-    print(*(line.strip() for line in file if line.startswith("CapEff")))
+    told = ("CapEff:", "Seccomp:")
+    print(*(line.strip() for line in file if line.startswith(told)))

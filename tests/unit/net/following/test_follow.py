@@ -17,12 +17,11 @@ from passtpy.config.model import Config
 from passtpy.config.resolver import NO_RESOLVER
 from passtpy.config.view import View
 from passtpy.log import Log
-from passtpy.net.following import follow
 from passtpy.net.following.change import GuestNetwork
 from passtpy.net.following.follow import RETRY_MAX_S, RETRY_S, EngineLike, Follow
 from passtpy.net.following.monitor import Monitor
 from passtpy.net.following.pace import Pace
-from passtpy.net.host.resolv import UnusableError
+from passtpy.net.host.resolv import ResolverFeed
 from passtpy.net.host.template import HostNetwork, make_plan
 from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.rtnl import Link, LinkAddress, Route
@@ -97,7 +96,8 @@ class House:
         plan = make_plan(config, network)
         got = Guest(plan.host, "eth0", 1500, 0, (), plan=plan)
         seen, log = GuestAddresses.from_host(plan.host), Log([self.lines])
-        self.follow = Follow(config, got, plan, NO_RESOLVER, seen, log)
+        self.feed = ResolverFeed(NO_RESOLVER)
+        self.follow = Follow(config, got, plan, NO_RESOLVER, seen, log, self.feed)
         self.follow._dump.close()
         self.follow._dump = cast(Dump, self.host)
         self.follow._engine = cast(EngineLike, self.engine)
@@ -120,8 +120,7 @@ class House:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    monkeypatch.setattr(follow, "read_resolver", lambda: NO_RESOLVER)
+def house() -> Iterator[House]:
     made = House(5000)
     yield made
     made.close()
@@ -180,12 +179,9 @@ def test_a_fault_of_ours_has_its_traceback_and_is_tried_again(house: House) -> N
 
 
 def test_a_resolv_conf_that_is_no_file_is_one_line_and_changes_nothing(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House,
 ) -> None:
-    def unusable() -> None:
-        raise UnusableError("it is no regular file")
-
-    monkeypatch.setattr(follow, "read_resolver", unusable)
+    house.feed.hear(None, "it is no regular file")
     for _ in range(3):
         house.look()
     (line,) = house.lines.lines

@@ -12,7 +12,8 @@ print("libcrypto" in open("/proc/self/maps").read())
 """
 # Everything that serves, and what is imported for it later
 SERVING = """\
-from passtpy import isolation, session
+from passtpy import session
+from passtpy.isolation import stages as isolation
 s = session._SERVING
 import importlib
 for name in s:

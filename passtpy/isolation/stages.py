@@ -3,28 +3,29 @@
 
 1. limits.raise_files: every flow needs a descriptor
 2. close_inherited: descriptors that a careless parent left open (daemons only)
-3. imports: whatever Python would still import later; before stage 4 if the next user
-   cannot read it, else while the first packets move
+3. imports: whatever Python would still import later
 4. become: another user, when started by root
-5. lock: no capabilities, no way to gain any, no debugger
+5. lock: no folder, no capabilities, no way to gain any, no debugger, no core
+6. shut: no other system call than those of calls.py
 
 Sockets, files and the tap are open by stage 4. An ordinary user's daemon never had
-privileges over anything; what it did in its namespaces was done by a child.
+privileges over anything; what it did in its namespaces was done by a child, which goes
+through stages 5 and 6 as well.
 """
 
 import importlib
 import os
 import resource
 import signal
-import stat
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
 from passtpy import _native
-from passtpy.config.model import RunAs
+from passtpy.config.model import RunAs, Seccomp
 from passtpy.errors import SetupError
+from passtpy.isolation.calls import Process
+from passtpy.isolation.filter import install, refuse_io_uring
 
 CAP_KILL: Final = 1 << 5
 CAP_NET_BIND_SERVICE: Final = 1 << 10
@@ -39,6 +40,9 @@ _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
 # Whatever is first used while we serve: by then there may be no descriptor left to read
 # it with, or an upgrade has put another version in its place.
 _USED_LATER: Final = (
+    "passtpy.net.following.follow",
+    "passtpy.net.host.lookout_process",
+    "passtpy.reloading",
     "passtpy.structured",
     "json",
     "random",
@@ -49,7 +53,6 @@ _USED_LATER: Final = (
     "passtpy.control.stats",
     "passtpy.net.kernel.ping",
 )
-_SPARE_FDS: Final = 2  # a folder and a file, or a library that needs another one
 _NOBODY: Final = RunAs(65534, 65534)
 
 
@@ -75,28 +78,43 @@ def close_inherited(fds: list[int]) -> None:
         os.close(fd)
 
 
-def stay_in_namespace(keep_fd: int) -> None:
+def stay_in_namespace(keep: Collection[int], seccomp: Seccomp) -> None:
     """Be nothing but a maker of sockets, that holds on to nothing else.
 
     Whoever waits for the standard descriptors of the daemon must not wait for us;
-    signals to its process group are not for us: we end with `keep_fd`.
+    signals to its process group are not for us: we end with the socket in `keep`.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     _be_small(MAKES_SOCKETS)  # while somebody hears that it failed
-    _hold_only(os.open(os.devnull, os.O_RDWR), {keep_fd})
+    _shut_in(Process.FACTORY, os.open(os.devnull, os.O_RDWR), keep, seccomp)
 
 
-def stay_as_init(null: int, keep: Collection[int]) -> None:
+def stay_as_init(null: int, keep: Collection[int], seccomp: Seccomp) -> None:
     """Be the first process of a command's namespaces, that holds on to nothing else.
 
     `null` was opened before the command ran, which may change what names mean here.
     """
     _be_small(MAKES_SOCKETS | CAP_KILL)  # while somebody hears that it failed
-    _hold_only(null, keep)
+    _shut_in(Process.INIT, null, keep, seccomp)
 
 
-def _hold_only(null: int, keep: Collection[int]) -> None:
+def _shut_in(
+    process: Process, null: int, keep: Collection[int], seccomp: Seccomp
+) -> None:
+    """Hold only these, then shut the door; if it does not shut, say so and end."""
+    stderr = os.dup(2)
+    hold_only(null, {*keep, stderr})
+    try:
+        shut(process, seccomp)
+    except SetupError as error:
+        os.write(stderr, f"pasta: {error}\n".encode())
+        raise
+    finally:
+        os.close(stderr)
+
+
+def hold_only(null: int, keep: Collection[int]) -> None:
     """Close everything else, and put `null` in the place of the standard ones."""
     for fd in range(_FIRST_FREE_FD):
         os.dup2(null, fd)
@@ -108,8 +126,9 @@ def _hold_only(null: int, keep: Collection[int]) -> None:
 
 
 def _be_small(capabilities: int) -> None:
-    """Keep no folder, no debugger, and no more rights than these."""
+    """Keep no folder, no core, no debugger, and no more rights than these."""
     os.chdir("/")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _native.keep_capabilities(capabilities)
     _native.no_new_privs()
     _native.set_dumpable(0)
@@ -123,42 +142,12 @@ def keep_debuggers_away() -> None:
 def imports(more: Sequence[str] = ()) -> Iterator[str]:
     """Import what will be used later, a module with each step, `more` at the end.
 
-    All of it takes a third as long as the rest of the start; so it is done while a
-    command starts, or between the first packets, but once and for all. Those may use
-    up all descriptors: what an import needs is kept from now on.
+    All of it takes a third as long as the rest of the start, while a command starts
+    already; but once and for all.
     """
-    return _import_each((*_USED_LATER, *more), _spare())
-
-
-def _spare() -> list[int]:
-    """Return descriptors of nothing, to be closed for somebody who needs some."""
-    return [os.open(os.devnull, os.O_RDONLY) for _ in range(_SPARE_FDS)]
-
-
-def _import_each(names: Sequence[str], spare: list[int]) -> Iterator[str]:
-    for name in names:
-        for fd in spare:
-            os.close(fd)
+    for name in (*_USED_LATER, *more):
         importlib.import_module(name)
-        spare = _spare()
         yield name
-    for fd in spare:
-        os.close(fd)
-
-
-def can_be_read_later() -> bool:
-    """Tell whether another user may read what is yet to be imported."""
-    return all(map(_is_open_to_all, (__file__, os.__file__, sys.prefix)))
-
-
-def _is_open_to_all(path: str) -> bool:
-    """Tell whether another user may go to `path`; a home may be closed to it."""
-    folder = os.path.realpath(path)
-    while folder != "/":
-        folder = os.path.dirname(folder)
-        if not os.stat(folder).st_mode & stat.S_IXOTH:
-            return False
-    return True
 
 
 def end_with_parent(number: int) -> None:
@@ -218,3 +207,19 @@ def lock() -> None:
         _be_small(0)
     except OSError as error:
         raise SetupError(f"Couldn't drop privileges: {error.strerror}") from error
+
+
+def refuse_rings() -> None:
+    """Have the loop do without io_uring, before it is made."""
+    try:
+        refuse_io_uring()
+    except OSError as error:
+        raise SetupError(f"Couldn't filter calls: {error.strerror}") from error
+
+
+def shut(process: Process, seccomp: Seccomp) -> bool:
+    """Make no other system call than those of the table; False: there is no filter."""
+    try:
+        return install(process, seccomp)
+    except OSError as error:
+        raise SetupError(f"Couldn't filter calls: {error.strerror}") from error

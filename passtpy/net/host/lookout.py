@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Asks the process that looks at files for a daemon that no longer can (*lookout*).
+
+The daemon has no file system once it serves. A few things are found nowhere else, and
+a process that no packet reaches looks at them: lookout_process.py. What the two say to
+each other is in docs/lookout.md.
+"""
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from errno import EIO
+from typing import Final
+
+from passtpy.net.kernel.loop import Readers
+
+FDS_MAX: Final = 250  # the kernel takes 253 per message
+ERRNO: Final = struct.Struct("=I")
+WHICH: Final = struct.Struct("=cI")
+WHO: Final = struct.Struct("=cI")
+WHO_IS: Final = struct.Struct("=cII")
+LOG: Final = struct.Struct("=cI")
+TEXT_MAX: Final = 1 << 16
+END_S: Final = 1.0
+_MESSAGE_MAX: Final = TEXT_MAX + 1
+
+Who = Callable[[int, int], None]
+Opened = tuple[int, int]  # errno and, where that is 0, a descriptor
+LogOpened = Callable[[int, int], None]
+PolicyOpened = Callable[[list[Opened]], None]
+
+
+class Lookout:
+    """The daemon's end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._who: deque[Who] = deque()
+        self._logs: deque[LogOpened] = deque()
+        self._policies: deque[PolicyOpened] = deque()
+        self._loop: Readers | None = None
+        self._resolver: Callable[[bytes | None, str], None] = lambda text, why: None
+        self.gone = False
+
+    def start(self, loop: Readers) -> None:
+        """Hear from now on."""
+        self._loop = loop
+        self._sock.setblocking(False)
+        loop.add_reader(self._sock.fileno(), self._on_readable)
+
+    def on_resolver(self, changed: Callable[[bytes | None, str], None]) -> None:
+        """Call this with the text of resolv.conf, or with None and why."""
+        self._resolver = changed
+
+    def who_is(self, pid: int, then: Who) -> None:
+        """Call `then` with the user and the depth of a process; (0, 0): unknown."""
+        if self._ask(WHO.pack(b"W", pid)):
+            self._who.append(then)
+        else:
+            then(0, 0)
+
+    def open_log(self, which: int, then: LogOpened) -> None:
+        """Call `then` with a descriptor of a log, or -1 and why; 0: there is none."""
+        if self._ask(WHICH.pack(b"L", which)):
+            self._logs.append(then)
+        else:
+            then(-1, EIO)
+
+    def open_policy(self, then: PolicyOpened) -> None:
+        """Call `then` with the files of the policy, in the order they are read."""
+        if self._ask(b"P"):
+            self._policies.append(then)
+        else:
+            then([(EIO, -1)])
+
+    def close(self) -> None:
+        """Let it end, and wait until it has tidied up, as far as it does soon."""
+        if self._loop is not None and not self.gone:
+            self._loop.remove_reader(self._sock.fileno())
+        self._loop = None
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.settimeout(END_S)
+            while self._sock.recv(_MESSAGE_MAX):
+                pass
+        except OSError:
+            pass
+        self._sock.close()
+
+    def _ask(self, request: bytes) -> bool:
+        if self.gone:
+            return False
+        try:
+            self._sock.send(request)
+        except OSError:  # also if it is slow: whoever asks so much waits in vain
+            return False
+        return True
+
+    def _on_readable(self) -> None:
+        try:
+            text, fds, _, _ = socket.recv_fds(
+                self._sock, _MESSAGE_MAX, FDS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError:
+            text, fds = b"", []
+        if not text:
+            self._fail()
+        else:
+            self._hear(text, fds)
+
+    def _hear(self, text: bytes, fds: list[int]) -> None:
+        match text[:1]:
+            case b"W" if len(text) == WHO_IS.size and self._who:
+                _, uid, depth = WHO_IS.unpack(text)
+                self._who.popleft()(uid, depth)
+            case b"L" if len(text) == LOG.size and self._logs:
+                _, error = LOG.unpack(text)
+                self._logs.popleft()(fds.pop() if fds else -1, error)
+            case b"P" if self._policies and not (len(text) - 1) % ERRNO.size:
+                self._policies.popleft()(_paired(text[1:], fds))
+                fds = []
+            case b"R":
+                self._resolver(text[1:], "")
+            case b"U":
+                self._resolver(None, text[1:].decode(errors="replace"))
+        for fd in fds:
+            os.close(fd)
+
+    def _fail(self) -> None:
+        self.gone = True
+        if self._loop is not None:
+            self._loop.remove_reader(self._sock.fileno())
+        while self._logs:
+            self._logs.popleft()(-1, EIO)
+        while self._policies:
+            self._policies.popleft()([(EIO, -1)])
+        while self._who:
+            self._who.popleft()(0, 0)
+        self._resolver(None, os.strerror(EIO))
+
+
+def _paired(errnos: bytes, fds: list[int]) -> list[Opened]:
+    """Return each errno with its descriptor; one that is missing is an error."""
+    left = iter(fds)
+    opened = []
+    for (error,) in ERRNO.iter_unpack(errnos):
+        fd = -1 if error else next(left, -1)
+        opened.append((error or (0 if fd >= 0 else EIO), fd))
+    return opened

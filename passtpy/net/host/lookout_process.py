@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looks at the host's files for a daemon that no longer can (the *lookout*).
+
+A process of its own, forked before the daemon gives up its file system; no packet ever
+reaches it. What may be asked stands in lookout.py. It may read files, write nothing but
+the log, and remove nothing but the names of the daemon's sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EIO
+from typing import TYPE_CHECKING, Final
+
+from passtpy.config.model import RunAs, Seccomp
+from passtpy.isolation import stages
+from passtpy.isolation.calls import Process
+from passtpy.net.host.lookout import (
+    ERRNO,
+    FDS_MAX,
+    LOG,
+    TEXT_MAX,
+    WHICH,
+    WHO,
+    WHO_IS,
+    Lookout,
+)
+from passtpy.net.host.resolv import PATH, ResolvWatch, UnusableError, read_text
+from passtpy.record import record
+
+if TYPE_CHECKING:
+    from passtpy.egress.source import PolicySource
+
+_LOG_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
+_LOG_MODE: Final = 0o600
+_REQUEST_MAX: Final = 64
+_NOWHERE: Final = (-1, "")
+
+
+@record
+class Name:
+    """A name in the file system that is ours: device and inode tell whether it is."""
+
+    path: str
+    identity: tuple[int, int]
+
+
+@record
+class Orders:
+    """What it may do, fixed when it starts."""
+
+    user: RunAs | None
+    logs: tuple[str | None, ...]  # files that are appended to
+    policy: PolicySource | None
+    names: tuple[Name, ...]
+    seccomp: Seccomp
+    resolv: str = PATH
+
+
+def name_of(path: str) -> Name | None:
+    """Return the name as it is now; None: there is none."""
+    path = os.path.abspath(path)
+    with suppress(OSError):
+        found = os.lstat(path)
+        return Name(path, (found.st_dev, found.st_ino))
+    return None
+
+
+def start(orders: Orders) -> Lookout:
+    """Fork it; return the daemon's end. The daemon has one thread until then."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        child = os.fork()
+    except OSError:
+        ours.close()
+        theirs.close()
+        raise
+    if child == 0:
+        try:
+            _Process(theirs, orders).run()
+        finally:
+            os._exit(0)
+    theirs.close()
+    return Lookout(ours)
+
+
+class _Loop:
+    """As much of a loop as a watch of a file needs."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+
+    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        self._readers[fd] = callback
+        self._poll.register(fd, select.POLLIN)
+
+    def remove_reader(self, fd: int) -> bool:
+        self._poll.unregister(fd)
+        return self._readers.pop(fd, None) is not None
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + delay, callback))
+
+    def once(self) -> None:
+        """Wait, and call whom it concerns."""
+        until = min((when for when, _ in self._timers), default=None)
+        wait = None if until is None else max(0.0, until - time.monotonic()) * 1000
+        for fd, _ in self._poll.poll(wait):
+            if fd in self._readers:
+                self._readers[fd]()
+        now = time.monotonic()
+        due = [callback for when, callback in self._timers if when <= now]
+        self._timers = [each for each in self._timers if each[0] > now]
+        for callback in due:
+            callback()
+
+
+class _Process:
+    """The process itself, from its first moment to its end."""
+
+    def __init__(self, sock: socket.socket, orders: Orders) -> None:
+        self._sock = sock
+        self._orders = orders
+        self._over = False
+        self._places: list[tuple[int, str]] = []  # of logs: a folder, and a name in it
+
+    def run(self) -> None:
+        """Watch and answer until the daemon has ended; then tidy up."""
+        loop = _Loop()
+        self._settle()
+        watch = ResolvWatch(self._orders.resolv)
+        watch.start(loop, self._tell_resolver)
+        self._tell_resolver()  # it may have changed since the daemon read it
+        loop.add_reader(self._sock.fileno(), self._on_request)
+        while not self._over:
+            loop.once()
+        for name in self._orders.names:
+            now = name_of(name.path)
+            if now == name:
+                with suppress(OSError):
+                    os.unlink(name.path)
+
+    def _settle(self) -> None:
+        """Hold nothing, be nobody, and make no call that is not in the table."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        keep = {self._sock.fileno()}
+        for path in self._orders.logs:
+            self._places.append(_place(path))
+            keep.add(self._places[-1][0])
+        if self._orders.policy is not None:
+            keep.update(self._orders.policy.held())
+        stages.hold_only(os.open(os.devnull, os.O_RDWR), keep - {-1})
+        if self._orders.user is not None:
+            stages.become(self._orders.user)
+        stages.lock()
+        stages.shut(Process.LOOKOUT, self._orders.seccomp)
+
+    def _on_request(self) -> None:
+        try:
+            request = self._sock.recv(_REQUEST_MAX)
+        except OSError:
+            request = b""
+        if request[:1] == b"W" and len(request) == WHO.size:
+            _, pid = WHO.unpack(request)
+            self._send(WHO_IS.pack(b"W", *who_is(pid)))
+        elif request[:1] == b"L" and len(request) == WHICH.size:
+            self._open_log(WHICH.unpack(request)[1])
+        elif request == b"P":
+            self._open_policy()
+        else:  # the end, or nonsense
+            self._over = True
+
+    def _open_log(self, which: int) -> None:
+        fds, number = list[int](), 0
+        folder, name = self._places[which] if which < len(self._places) else _NOWHERE
+        if folder >= 0:
+            try:
+                fds = [os.open(name, _LOG_FLAGS, _LOG_MODE, dir_fd=folder)]
+            except OSError as error:
+                number = error.errno or EIO
+        self._send(LOG.pack(b"L", number), fds)
+        for fd in fds:
+            os.close(fd)
+
+    def _open_policy(self) -> None:
+        source = self._orders.policy
+        opened = [] if source is None else source.open_files()
+        told = opened[:FDS_MAX]
+        fds = [fd for _, fd in told if fd >= 0]
+        self._send(b"P" + b"".join(ERRNO.pack(error) for error, _ in told), fds)
+        for _, fd in opened:
+            if fd >= 0:
+                os.close(fd)
+
+    def _tell_resolver(self) -> None:
+        try:
+            text = read_text(self._orders.resolv)
+        except (UnusableError, OSError) as error:
+            self._send(b"U" + str(error).encode(errors="replace")[:TEXT_MAX])
+            return
+        if text is not None:
+            self._send(b"R" + text)
+
+    def _send(self, message: bytes, fds: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self._sock, [message], fds or [])
+        except OSError:
+            self._over = True
+
+
+def _place(path: str | None) -> tuple[int, str]:
+    """Return an open folder, and a name in it: where a log file is.
+
+    Opened while whoever started us may walk there.
+    """
+    if path is None:
+        return _NOWHERE
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    with suppress(OSError):
+        folder, name = os.path.split(os.path.abspath(path))
+        return os.open(folder, flags), name
+    return _NOWHERE
+
+
+def who_is(pid: int) -> tuple[int, int]:
+    """Return the user of a process, and how many PID namespaces it lies in."""
+    uid = depth = 0
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                words = line.split()
+                if words[0] == b"Uid:":
+                    uid = int(words[2])
+                elif words[0] == b"NSpid:":
+                    depth = len(words) - 1
+    except (OSError, IndexError, ValueError):
+        return 0, 0
+    return uid, max(depth, 1)
