@@ -3,8 +3,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,30 +15,30 @@ SECONDS = int(os.environ.get("PASSTPY_FUZZ_SECONDS", "30"))
 ROOM = 300_000  # bytes of all inputs in the tree
 ALL = {target.name: target for target in targets()}
 ABLE = [target for target in ALL.values() if target.why_not() is None]
-# The first test waits for its target, the last one for all of them
+# All of them run before the first test, which is charged with it
 PATIENCE = (len(ALL) + 2) * (SECONDS + 60)
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[dict[str, Future[Outcome]]]:
+def outcomes() -> dict[str, Outcome]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
+        running = {
             target.name: pool.submit(
                 run, target, SECONDS, corpus.found(target), corpus.unpack(target)
             )
             for target in ABLE
         }
-        pool.shutdown(cancel_futures=True)
+    return {name: future.result() for name, future in running.items()}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(PATIENCE)
 @pytest.mark.parametrize("name", ALL)
-def test_nothing_is_found(name: str, runs: dict[str, Future[Outcome]]) -> None:
+def test_nothing_is_found(name: str, outcomes: dict[str, Outcome]) -> None:
     if why := ALL[name].why_not():
         assert not (os.environ.get("CI") and ALL[name].is_c), why
         pytest.skip(why)
-    outcome = runs[name].result()
+    outcome = outcomes[name]
     assert outcome.finding is None, outcome.text
 
 
