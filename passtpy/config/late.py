@@ -73,9 +73,10 @@ class _Reader:
 
     def _has_rules(self, option: str) -> bool:
         each = PORT_OPTIONS[option]
-        rules = self._tables[each.side].rules
-        wanted = self._wanted if each.side is Side.HOST else []
-        return any(it.proto == each.proto for it in (*rules, *wanted))
+        protos = [rule.proto for rule in self._tables[each.side].rules]
+        if each.side is Side.HOST:
+            protos += [wanted.proto for wanted in self._wanted]
+        return each.proto in protos
 
     def _add_ports(self, option: str, text: str) -> None:
         each, get = PORT_OPTIONS[option], self._fields.get
