@@ -43,6 +43,9 @@ _F_SETFL: Final = 4
 _F_DUPFD_CLOEXEC: Final = 1030
 _F_GET_SEALS: Final = 1034
 _TUNSETPERSIST: Final = 0x400454CB
+_TUNATTACHFILTER: Final = 0x401054D5
+_TUNDETACHFILTER: Final = 0x401054D6
+_TUN: Final = (_TUNSETPERSIST, _TUNATTACHFILTER, _TUNDETACHFILTER)
 _NETLINK_ROUTE: Final = 0
 _NETLINK_SOCK_DIAG: Final = 4
 
@@ -147,9 +150,10 @@ TABLE: Final = (
     Call(
         "ioctl",
         P.DAEMON,
-        "bytes not sent yet; non-blocking; the tap stays with its namespace; "
-        "the terminal goes back to the shell; which number an interface has",
-        (Check(1, (_FIONBIO, _SIOCOUTQ, _TUNSETPERSIST, _TIOCSPGRP, _SIOCGIFINDEX)),),
+        "bytes not sent yet; non-blocking; the tap stays with its namespace, "
+        "and drops what floods us; the terminal goes back to the shell; which number "
+        "an interface has",
+        (Check(1, (_FIONBIO, _SIOCOUTQ, _TIOCSPGRP, _SIOCGIFINDEX, *_TUN)),),
         ERRNO | errno.ENOTTY,
     ),
     # Memory and threads
