@@ -443,15 +443,15 @@ def _splice_tcp(world: World) -> None:
 
 def _reset_while_blocked(world: World, server: socket.socket) -> None:
     """The client goes, and what it sent is still in our socket: nobody reads."""
-    client, _ = world.pair(server)
+    client, conn = world.pair(server)
     client.setblocking(False)
     with suppress(BlockingIOError):
         for _ in range(200):
             client.send(b"b" * (1 << 16))
             world.guest.turn()
-    reset(client)
-    world.guest.turn()
-    world.guest.advance(1)
+    for leave in (partial(reset, client), conn.close):
+        leave()
+        world.guest.advance(1)
 
 
 def splice_waiting(stage: Stage) -> None:

@@ -101,9 +101,11 @@ def failed() -> int:
     return sum(site[5] for site in _native.fault_sites())
 
 
-def trial(part: Part, tap: str, failures: list[Failure]) -> None:
+def trial(
+    part: Part, tap: str, failures: list[Failure], *, patient: bool = False
+) -> None:
     """Run a part while calls fail, and check what is left of it."""
-    stage = Stage(tap, HURRIED_S if failures else PATIENT_S)
+    stage = Stage(tap, HURRIED_S if failures and not patient else PATIENT_S)
     before = failed()
     with none_left():
         try:
