@@ -37,7 +37,7 @@ TOLD = [
     *("--dhcp-search", "--search", " ".join(SEARCH)),
     *("--hostname", "guest", "--fqdn", "guest.example.com"),
 ]
-PATIENCE = 20.0
+PATIENCE = 60.0
 INFINITE = str(0xFFFFFFFF)
 
 # Applies what the client was told, whatever the client calls it, and notes it.
