@@ -23,7 +23,8 @@ from passtpy.egress.pins import Pins
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_TCP, FlowWhy, MissLike, Verdict
 from passtpy.net.host.proxied import Proxied, conversation
-from passtpy.net.kernel.connecting import Connecting, Leaving, WriterLoop
+from passtpy.net.kernel.connecting import Connecting, WriterLoop
+from passtpy.net.kernel.leaving import Leaving
 from passtpy.net.kernel.loop import Timer
 from passtpy.wire.client_hello import is_tls, read_client_hello
 from passtpy.wire.http_head import is_http, read_host
@@ -256,7 +257,7 @@ class _Inspected:
         if self._over:
             return
         port = self._verdict.eport
-        leaving = Leaving(self._verdict.oaddr, self._all.interfaces)
+        leaving = Leaving((self._verdict.oaddr,), self._all.interfaces)
         targets = [(address, port) for address in addresses]
         loop = self._all.loop
         self._connecting = Connecting(loop, targets, leaving, self._connected)
@@ -264,7 +265,7 @@ class _Inspected:
     def _connect_through(self, via: Via, name: str) -> None:
         talk = conversation_with(via, name, self._verdict.eport)
         loop, place = self._all.loop, (via.address, via.port)
-        leaving = Leaving(self._verdict.oaddr, self._all.interfaces)
+        leaving = Leaving((self._verdict.oaddr,), self._all.interfaces)
         self._connecting = Proxied(loop, place, talk, leaving, self._connected)
 
     def _connected(self, there: socket.socket | int | str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from passtpy.addr import from_inany
 from passtpy.inspecting import conversation_with
 from passtpy.net.host.proxied import Proxied
-from passtpy.net.kernel.connecting import Leaving, WriterLoop
+from passtpy.net.kernel.connecting import WriterLoop
+from passtpy.net.kernel.leaving import Leaving
 
 if TYPE_CHECKING:
     from passtpy.egress.model import Via
@@ -52,7 +53,7 @@ class Proxying:
         verdict, config = waiting.verdict, self._engine.view.config
         names = waiting.ruling.names
         host = names[0] if names else from_inany(verdict.eaddr)
-        leaving = Leaving(verdict.oaddr, (config.outbound_if4, config.outbound_if6))
+        leaving = Leaving((verdict.oaddr,), (config.outbound_if4, config.outbound_if6))
         talk = conversation_with(via, host, verdict.eport)
 
         def done(there: socket.socket | str) -> None:

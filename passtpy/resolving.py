@@ -19,8 +19,9 @@ from passtpy.config.zones import ZoneEntry
 from passtpy.egress.names import NameFault, normalise
 from passtpy.egress.naming import NamePolicy
 from passtpy.net.host.dns_stream import DnsStreams
-from passtpy.net.host.nameservers import Nameservers, Outbound
+from passtpy.net.host.nameservers import Nameservers
 from passtpy.net.kernel.connecting import WriterLoop
+from passtpy.net.kernel.leaving import Leaving
 from passtpy.services.dns.resolver import Everything, Filter, Resolver, Server
 from passtpy.services.dns.service import DnsService
 from passtpy.services.dns.zones import Zones
@@ -53,15 +54,16 @@ class Resolving:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         config = view.config
-        outbound = Outbound(
-            (config.outbound4, config.outbound6),
+        said = (config.outbound4, config.outbound6)
+        leaving = Leaving(
+            tuple(inany(addr) for addr in said if addr is not None),
             (config.outbound_if4, config.outbound_if6),
         )
         names: Filter = Everything()
         if policy is not None:
             names = _Names(policy, clock)
         self._names = names
-        self._exchange = Nameservers(loop, outbound)
+        self._exchange = Nameservers(loop, leaving)
         self._resolver = Resolver(names, self._exchange, clock, secrets.randbelow)
         self._streams = DnsStreams(loop, self._resolver.question)
         self.service = DnsService(facts_from_view(view), self._resolver, send)

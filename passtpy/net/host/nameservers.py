@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Asks the host's resolvers, each question from a socket (a port) of its own."""
 
-import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from passtpy.addr import Address
 from passtpy.errors import WireError
 from passtpy.net.kernel.connecting import WriterLoop
+from passtpy.net.kernel.leaving import Leaving, begin_to_connect
 from passtpy.net.kernel.loop import Timer
-from passtpy.record import record
 from passtpy.services.dns.message import MAX_SIZE
 from passtpy.services.dns.resolver import Server
 from passtpy.services.dns.stream import Messages, framed
@@ -22,27 +20,19 @@ PATIENCE_S: Final = 3.0  # of a client that asks again after 5 s
 Done = Callable[[bytes | None], None]
 
 
-@record
-class Outbound:
-    """From where the host's resolvers are asked, as everything else of the guest is."""
-
-    addresses: tuple[Address | None, Address | None] = (None, None)  # IPv4, IPv6
-    interfaces: tuple[str | None, str | None] = (None, None)
-
-
 class Nameservers:
     """Carries questions to servers, and the first answer that comes back."""
 
-    def __init__(self, loop: WriterLoop, outbound: Outbound) -> None:
+    def __init__(self, loop: WriterLoop, leaving: Leaving) -> None:
         self._loop = loop
-        self._outbound = outbound
+        self._leaving = leaving
         self._open: set[_Asked] = set()
 
     def ask(self, server: Server, query: bytes, tcp: bool, done: Done) -> None:
         """Ask once; `done` is called later, with None if no answer came."""
         kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
         try:
-            sock = self._socket(server, kind)
+            sock = begin_to_connect(kind, server.address, server.port, self._leaving)
         except OSError:
             self._loop.call_soon(lambda: done(None))
             return
@@ -59,32 +49,6 @@ class Nameservers:
         for asked in self._open:
             asked.close()
         self._open.clear()
-
-    def _socket(self, server: Server, kind: int) -> socket.socket:
-        v6 = server.address.version == 6
-        family = socket.AF_INET6 if v6 else socket.AF_INET
-        flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        sock = socket.socket(family, kind | flags)
-        try:
-            self._bind(sock, server.address, v6)
-            error = sock.connect_ex((str(server.address), server.port))
-            if error not in (0, errno.EINPROGRESS):
-                raise OSError(error, "connect")
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _bind(self, sock: socket.socket, server: Address, v6: bool) -> None:
-        if server.is_loopback:  # no other address or interface leads there
-            return
-        ifname = self._outbound.interfaces[v6]
-        if ifname is not None:
-            device = ifname.encode() + b"\0"
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
-        source = self._outbound.addresses[v6]
-        if source is not None:
-            sock.bind((str(source), 0))
 
 
 class _Asked:

@@ -9,7 +9,8 @@ from typing import Final
 
 from passtpy.addr import Address, inany
 from passtpy.errors import WireError
-from passtpy.net.kernel.connecting import Connecting, Leaving, WriterLoop
+from passtpy.net.kernel.connecting import Connecting, WriterLoop
+from passtpy.net.kernel.leaving import Leaving
 from passtpy.net.kernel.loop import Timer
 from passtpy.wire.proxy import (
     Conversation,

@@ -2,14 +2,13 @@
 """Connects a TCP socket, one address after the other, without waiting."""
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from passtpy.addr import UNSPECIFIED, from_inany, is_v4
+from passtpy.addr import from_inany
+from passtpy.net.kernel.leaving import Leaving, begin_to_connect
 from passtpy.net.kernel.loop import Loop, Timer
-from passtpy.record import record
 
 PATIENCE_S: Final = 10.0  # for each address
 MOST_ADDRESSES: Final = 4
@@ -21,14 +20,6 @@ class WriterLoop(Loop, Protocol):
     def add_writer(self, fd: int, callback: Callable[[], None], /) -> object: ...
 
     def remove_writer(self, fd: int, /) -> object: ...
-
-
-@record
-class Leaving:
-    """From where a connection leaves the host, as the guest's others do."""
-
-    source: bytes = UNSPECIFIED  # inany; it counts for its own family only
-    interfaces: tuple[str | None, str | None] = (None, None)  # IPv4's, IPv6's
 
 
 class Connecting:
@@ -74,7 +65,9 @@ class Connecting:
             return
         address, port = self._targets.pop(0)
         try:
-            self._sock = self._begin(address, port)
+            self._sock = begin_to_connect(
+                socket.SOCK_STREAM, from_inany(address), port, self._leaving
+            )
         except OSError as error:
             self._failed(error.errno or errno.EIO)
             return
@@ -82,27 +75,6 @@ class Connecting:
             PATIENCE_S, lambda: self._failed(errno.ETIMEDOUT)
         )
         self._loop.add_writer(self._sock.fileno(), self._ready)
-
-    def _begin(self, address: bytes, port: int) -> socket.socket:
-        v4, target = is_v4(address), from_inany(address)
-        family = socket.AF_INET if v4 else socket.AF_INET6
-        flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        sock = socket.socket(family, socket.SOCK_STREAM | flags)
-        try:
-            ifname, source = self._leaving.interfaces[not v4], self._leaving.source
-            if not target.is_loopback:  # no other address or interface leads there
-                if ifname is not None:
-                    device = os.fsencode(ifname) + b"\0"
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
-                if source != UNSPECIFIED and is_v4(source) == v4:
-                    sock.bind((str(from_inany(source)), 0))
-            error = sock.connect_ex((str(target), port))
-            if error not in (0, errno.EINPROGRESS):
-                raise OSError(error, os.strerror(error))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def _ready(self) -> None:
         assert self._sock is not None

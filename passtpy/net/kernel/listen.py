@@ -5,7 +5,6 @@ A `Place` says everything about a listening socket but its port. What is the sam
 all ports is worked out once per place: there may be 65 000 ports to open at start.
 """
 
-import os
 import socket
 from collections.abc import Callable
 from errno import EAFNOSUPPORT, EPERM
@@ -16,6 +15,7 @@ from typing import Final
 from passtpy.addr import Address
 from passtpy.flow import IPPROTO_TCP
 from passtpy.net.kernel.interfaces import index_of
+from passtpy.net.kernel.leaving import bind_to_device
 from passtpy.record import record
 
 BACKLOG: Final = 4096  # what the kernel allows by default; fewer lose bursts of SYNs
@@ -139,9 +139,8 @@ def udp_options(v6: bool) -> list[Option]:
 
 
 def _bind_to_device(sock: socket.socket, ifname: str) -> None:
-    device = os.fsencode(ifname) + b"\0"
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        bind_to_device(sock, ifname)
     except PermissionError as error:
         text = "device binding unsupported (requires kernel 5.7+)"
         raise OSError(EPERM, text) from error

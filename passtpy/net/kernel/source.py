@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, inany
+from passtpy.net.kernel.leaving import bind_to_device
 
 _FLAGS: Final = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
 _DISCARD: Final = 9  # nothing is sent to it
@@ -35,8 +36,7 @@ class SourceLookup:
 def _source(family: int, text: str, ifname: str | None) -> str:
     with socket.socket(family, _FLAGS) as sock:
         if ifname is not None:
-            device = ifname.encode() + b"\0"
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+            bind_to_device(sock, ifname)
         sock.connect((text, _DISCARD))
         name: str = sock.getsockname()[0]
         return name

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from passtpy.net.host.proxied import Proxied, conversation
-from passtpy.net.kernel.connecting import Leaving
+from passtpy.net.kernel.leaving import Leaving
 
 HERE = IPv4Address("127.0.0.1")
 BOUND = b"\5\0\0\1\x7f\0\0\1\0\x50"

@@ -7,7 +7,8 @@ import socket
 from ipaddress import IPv4Address, IPv6Address
 
 from passtpy.addr import inany
-from passtpy.net.kernel.connecting import Connecting, Leaving
+from passtpy.net.kernel.connecting import Connecting
+from passtpy.net.kernel.leaving import Leaving
 
 LOCAL4, LOCAL6 = inany(IPv4Address("127.0.0.1")), inany(IPv6Address("::1"))
 
@@ -46,7 +47,7 @@ def test_nobody_answers() -> None:
 def test_an_address_of_the_other_family_is_not_bound_to() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
-        got = connect([(LOCAL6, port)], Leaving(source=LOCAL4))
+        got = connect([(LOCAL6, port)], Leaving((LOCAL4,)))
         assert isinstance(got, socket.socket)
         got.close()
 
