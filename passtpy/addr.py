@@ -7,7 +7,7 @@ is 6 bytes. Both stay plain `bytes`, because the hot path compares and copies th
 """
 
 import re
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from passtpy.errors import PasstpyError
 
@@ -19,6 +19,16 @@ V4_PREFIX = bytes(10) + b"\xff\xff"
 NO_MAC = bytes(6)
 BROADCAST_MAC = b"\xff" * 6
 MAC_TEXT = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+
+
+def parse_address(text: str) -> Address | None:
+    """Read an address of either family; None when it is neither."""
+    for family in (IPv4Address, IPv6Address):
+        try:
+            return family(text)
+        except AddressValueError:
+            continue
+    return None
 
 
 def inany(addr: Address) -> bytes:

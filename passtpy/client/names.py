@@ -7,9 +7,9 @@ name is looked up as any program here would.
 
 import socket
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any
 
+from passtpy.addr import parse_address
 from passtpy.client.connect import ClientError
 
 Lookup = Callable[..., list[tuple[Any, ...]]]
@@ -17,13 +17,8 @@ Lookup = Callable[..., list[tuple[Any, ...]]]
 
 def _version(host: str) -> int:
     """Return 4 or 6 for an address, 0 for a name."""
-    for version, family in ((4, IPv4Address), (6, IPv6Address)):
-        try:
-            family(host.strip("[]"))
-        except AddressValueError:
-            continue
-        return version
-    return 0
+    addr = parse_address(host.strip("[]"))
+    return 0 if addr is None else addr.version
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -5,10 +5,9 @@
 values. Whatever cannot be understood is skipped, as the C library does.
 """
 
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
-from passtpy.addr import Address
+from passtpy.addr import Address, parse_address
 from passtpy.record import record
 from passtpy.wire.dnsname import is_valid
 
@@ -56,13 +55,10 @@ def read_domain(text: str) -> str | None:
 
 def _parse_nameserver(text: str) -> Address | None:
     """Read an address; one with a scope (fe80::1%eth0) keeps it."""
-    for family in (IPv4Address, IPv6Address):
-        try:
-            addr = family(text)
-        except AddressValueError:
-            continue
-        return None if addr.is_unspecified or addr.is_multicast else addr
-    return None
+    addr = parse_address(text)
+    if addr is None or addr.is_unspecified or addr.is_multicast:
+        return None
+    return addr
 
 
 def _domains(names: list[str]) -> tuple[str, ...]:

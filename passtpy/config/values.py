@@ -5,7 +5,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
-from passtpy.addr import Address, Mac, parse_mac
+from passtpy.addr import Address, Mac, parse_address, parse_mac
 from passtpy.config.model import RelayGroup, RunAs, Seccomp, UdpFilter
 from passtpy.config.resolver import read_domain
 from passtpy.errors import ConfigError
@@ -57,16 +57,6 @@ def name_len(name: str) -> int:
     return len(name.encode(errors="surrogateescape"))
 
 
-def parse_any_address(text: str) -> Address | None:
-    """Read an address of either family; None when it is neither."""
-    for family in (IPv4Address, IPv6Address):
-        try:
-            return family(text)
-        except AddressValueError:
-            continue
-    return None
-
-
 def _is_mapped(addr: Address) -> bool:
     return isinstance(addr, IPv6Address) and addr.ipv4_mapped is not None
 
@@ -101,7 +91,7 @@ def read_address(text: str) -> tuple[Address, int | None]:
     plain, slash, length_text = text.partition("/")
     if plain.startswith("[") and plain.endswith("]"):
         plain = plain[1:-1]
-    written = parse_any_address(plain)
+    written = parse_address(plain)
     addr = written
     if isinstance(written, IPv6Address) and written.ipv4_mapped is not None:
         addr = written.ipv4_mapped
@@ -151,7 +141,7 @@ def read_netmask(text: str) -> int:
 
 def read_gateway(text: str) -> Address:
     """Read -g."""
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     if addr is None or addr.is_unspecified or addr.is_loopback or addr == _BROADCAST4:
         raise ConfigError(f"Invalid gateway address: {text}")
     return addr
@@ -164,7 +154,7 @@ def read_groups(text: str) -> tuple[RelayGroup, ...]:
 
 def _read_group(text: str) -> RelayGroup:
     plain, slash, port_text = text.partition("/")
-    addr = parse_any_address(plain)
+    addr = parse_address(plain)
     port = parse_decimal(port_text, 65535) if slash else None
     if addr is None or not (addr.is_multicast or addr == _BROADCAST4):
         raise ConfigError(f"Invalid multicast group: {text}")
@@ -175,7 +165,7 @@ def _read_group(text: str) -> RelayGroup:
 
 def read_outbound(text: str) -> Address:
     """Read -o."""
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     unfit = (
         addr is None
         or addr.is_unspecified
@@ -193,7 +183,7 @@ def read_remap(text: str) -> Address | None:
     """Read --map-host-loopback, --map-guest-addr; None for `none`."""
     if text == "none":
         return None
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     unfit = addr is None or addr.is_unspecified or addr.is_loopback or addr.is_multicast
     if unfit or addr is None:
         raise ConfigError(f"Invalid address to remap to host: {text}")
@@ -202,7 +192,7 @@ def read_remap(text: str) -> Address | None:
 
 def read_dns_forward(text: str) -> Address:
     """Read --dns-forward."""
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     if addr is None or addr.is_unspecified or addr.is_loopback or addr == _BROADCAST4:
         raise ConfigError(f"Invalid DNS forwarding address: {text}")
     return addr
@@ -210,7 +200,7 @@ def read_dns_forward(text: str) -> Address:
 
 def read_dns_host(text: str) -> Address:
     """Read --dns-host; unlike above, the host's loopback is a good place."""
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     if addr is None or addr.is_unspecified or addr == _BROADCAST4:
         raise ConfigError(f"Invalid host nameserver address: {text}")
     return addr
@@ -218,7 +208,7 @@ def read_dns_host(text: str) -> Address:
 
 def read_resolver(text: str) -> Address:
     """Read -D, when it is not `none`."""
-    addr = parse_any_address(text)
+    addr = parse_address(text)
     unfit = (
         addr is None
         or addr.is_unspecified

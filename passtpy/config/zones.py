@@ -2,10 +2,9 @@
 """Names that we answer ourselves: exact, below a suffix, or by a regular expression."""
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
 
-from passtpy.addr import Address
+from passtpy.addr import Address, parse_address
 from passtpy.errors import ConfigError
 from passtpy.record import record
 from passtpy.wire.dnsname import is_valid
@@ -33,7 +32,7 @@ def read_entry(text: str) -> ZoneEntry:
         raise ConfigError(f"{text!r} is not PATTERN=ADDRESS or PATTERN=NAME")
     _check_pattern(pattern)
     parts = value.split(",")
-    addresses = [_address(part) for part in parts]
+    addresses = [parse_address(part) for part in parts]
     if all(addr is not None for addr in addresses):
         return ZoneEntry(_fold(pattern), tuple(a for a in addresses if a is not None))
     if len(parts) == 1 and is_valid(value.rstrip(".")):
@@ -55,12 +54,3 @@ def _check_pattern(pattern: str) -> None:
             raise ConfigError(f"{pattern!r}: {error}") from None
     elif not is_valid(pattern.removeprefix("*.").rstrip(".")):
         raise ConfigError(f"{pattern!r} is no name")
-
-
-def _address(text: str) -> Address | None:
-    for family in (IPv4Address, IPv6Address):
-        try:
-            return family(text)
-        except AddressValueError:
-            continue
-    return None

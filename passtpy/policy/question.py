@@ -2,10 +2,10 @@
 """A question about a flow, in people's words, becomes the miss that it would be."""
 
 from collections.abc import Sequence
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
-from passtpy.addr import UNSPECIFIED, Address, from_inany, inany
+from passtpy.addr import UNSPECIFIED, Address, from_inany, inany, parse_address
 from passtpy.config.forwards import Forward
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.view import View
@@ -62,12 +62,10 @@ def _is_port(text: str) -> bool:
 
 
 def _address(text: str, field: str) -> Address:
-    for family in (IPv4Address, IPv6Address):
-        try:
-            return family(text)
-        except AddressValueError:
-            continue
-    raise QuestionError(field, f"{text!r} is no address")
+    addr = parse_address(text)
+    if addr is None:
+        raise QuestionError(field, f"{text!r} is no address")
+    return addr
 
 
 def read_question(
