@@ -5,13 +5,9 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from ipaddress import ip_address
 from typing import Final
 
-import dns.message
 import dns.rcode
-import dns.rdtypes.IN.A
-import dns.rdtypes.IN.AAAA
 
 from passtpy.addr import Address, from_inany, inany
 from passtpy.config.view import View
@@ -29,7 +25,6 @@ from passtpy.services.facts import facts_from_view
 
 HOST: Final = "host.internal"  # where the guest finds the host's loopback
 _KINDS: Final = {4: "A", 6: "AAAA"}
-_ADDRESSES: Final = (dns.rdtypes.IN.A.A, dns.rdtypes.IN.AAAA.AAAA)
 _REFUSALS: Final = {
     "nxdomain": dns.rcode.NXDOMAIN,
     "refused": dns.rcode.REFUSED,
@@ -96,27 +91,18 @@ class Resolving:
         It is looked up as the guest would have to: by the policy, which learns of the
         addresses.
         """
-        kinds = [_KINDS[version], _KINDS[10 - version]]
+        first, other = _KINDS[version], _KINDS[10 - version]
 
-        def ask() -> None:
-            kind = kinds.pop(0)
-            query = dns.message.make_query(name, kind).to_wire()
-            self._resolver.question(query, answered)
-
-        def answered(data: bytes) -> None:
-            message = dns.message.from_wire(data)
-            found = [
-                inany(ip_address(rdata.address))
-                for rrset in message.answer
-                for rdata in rrset
-                if isinstance(rdata, _ADDRESSES)
-            ]
-            if found or not kinds:
-                done(found)
+        def found(addresses: tuple[Address, ...]) -> None:
+            if addresses:
+                finish(addresses)
             else:
-                ask()
+                self._resolver.look_up(name, other, finish)
 
-        ask()
+        def finish(addresses: tuple[Address, ...]) -> None:
+            done([inany(addr) for addr in addresses])
+
+        self._resolver.look_up(name, first, found)
 
     def close(self) -> None:
         """Answer no more."""

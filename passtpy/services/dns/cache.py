@@ -9,7 +9,7 @@ Time is an argument (monotonic, ns).
 from collections import OrderedDict
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from passtpy.services.dns.message import MAX_TTL, Found
+from passtpy.services.dns.message import MAX_TTL, Found, Key
 
 MAX_FOUND: Final = 4096
 MAX_MESSAGES: Final = 2048
@@ -19,7 +19,6 @@ NEGATIVE_TTL: Final = 60  # of what does not say it
 _NS: Final = 1_000_000_000
 _TTL_OFFSET: Final = 4  # in a record, behind its name: type, class
 
-Key = tuple[str, int, bool, bool]
 K = TypeVar("K")
 V = TypeVar("V")
 

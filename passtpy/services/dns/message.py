@@ -45,6 +45,8 @@ _ADDRESSES: Final = (dns.rdtypes.IN.A.A, dns.rdtypes.IN.AAAA.AAAA)
 _KEYS = dns.rdtypes.svcbbase.ParamKey
 _HINTS: Final = (_KEYS.IPV4HINT, _KEYS.IPV6HINT)
 
+# Name, type, DO, CD
+Key = tuple[str, int, bool, bool]
 # Takes all addresses of an answer and its TTL; returns those that may be told
 Admits = Callable[[Sequence[Address], int], Container[Address]]
 
@@ -61,6 +63,11 @@ class Question:
     unchecked: bool  # CD (RFC 4035 3.2.2)
     message: dns.message.Message
 
+    @property
+    def key(self) -> Key:
+        """Return what two questions share that have the same answer."""
+        return self.name, self.type, self.wants_signatures, self.unchecked
+
 
 @record
 class Found:
@@ -70,6 +77,7 @@ class Found:
     answer: tuple[dns.rrset.RRset, ...] = ()
     authority: tuple[dns.rrset.RRset, ...] = ()
     authentic: bool = False  # AD (RFC 4035 3.2.3)
+    addresses: tuple[Address, ...] = ()  # all that it tells, hints included
 
     def ttl(self) -> int | None:
         """Return for how many seconds it holds; None if it does not say."""
@@ -182,6 +190,7 @@ def read_answer(question: Question, data: bytes, admits: Admits) -> Found:
     asked = question.message.question[0]
     names, chain = _aliases(message, asked.name, question.type)
     answer: list[dns.rrset.RRset] = list(chain)
+    addresses: list[Address] = []
     changed = False
     for rrset in message.answer:
         if rrset.rdclass != dns.rdataclass.IN:
@@ -189,7 +198,9 @@ def read_answer(question: Question, data: bytes, admits: Admits) -> Found:
         rrset.ttl = min(rrset.ttl, MAX_TTL)
         if rrset.rdtype == question.type and rrset.name == names[-1]:
             told = [addr for rdata in list(rrset)[:MAX_RECORDS] for addr in _in(rdata)]
-            kept = _cleared(rrset, admits(told, rrset.ttl) if told else ())
+            admitted = admits(told, rrset.ttl) if told else ()
+            addresses += (addr for addr in told if addr in admitted)
+            kept = _cleared(rrset, admitted)
             changed |= len(kept) != len(rrset) or any(r not in kept for r in rrset)
             if len(kept):
                 answer.append(kept)
@@ -203,7 +214,7 @@ def read_answer(question: Question, data: bytes, admits: Admits) -> Found:
         if rrset.rdtype == SOA and names[-1].is_subdomain(rrset.name)
     )
     authentic = bool(message.flags & dns.flags.AD) and not changed
-    return Found(rcode, tuple(answer), authority, authentic)
+    return Found(rcode, tuple(answer), authority, authentic, tuple(addresses))
 
 
 def _aliases(
@@ -277,11 +288,6 @@ def _in(rdata: dns.rdata.Rdata) -> Iterator[Address]:
                 yield _address(text)
 
 
-def addresses_of(found: Found) -> tuple[Address, ...]:
-    """Return every address that an answer tells."""
-    return tuple(addr for rrset in found.answer for rd in rrset for addr in _in(rd))
-
-
 def other_names(question: Question, found: Found) -> Iterator[tuple[str, int]]:
     """Yield the names to which an answer leads on (aliases, services), and TTLs."""
     for rrset in found.answer:
@@ -298,11 +304,11 @@ def addressed(
     """Return the answer that a name has these addresses, of the family asked for."""
     kind = dns.rdatatype.RdataType.make(question.type)
     version = {A: 4, AAAA: 6}.get(kind)
-    texts = [str(addr) for addr in addresses if addr.version == version]
-    if not texts:
+    told = tuple(addr for addr in addresses if addr.version == version)
+    if not told:
         return Found(dns.rcode.NOERROR)
-    rrset = dns.rrset.from_text(f"{name}.", ttl, "IN", kind, *texts)
-    return Found(dns.rcode.NOERROR, (rrset,))
+    rrset = dns.rrset.from_text(f"{name}.", ttl, "IN", kind, *map(str, told))
+    return Found(dns.rcode.NOERROR, (rrset,), addresses=told)
 
 
 def aliased(name: str, alias: str, ttl: int) -> dns.rrset.RRset:

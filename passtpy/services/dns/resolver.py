@@ -9,22 +9,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Final, Protocol
 
+import dns.message
 import dns.rcode
 import dns.rrset
 
 from passtpy.addr import Address
 from passtpy.errors import WireError
 from passtpy.record import record, replace
-from passtpy.services.dns.cache import Cache, Key
+from passtpy.services.dns.cache import Cache
 from passtpy.services.dns.message import (
     CNAME,
     MAX_CHAIN,
     MAX_SIZE,
     Found,
+    Key,
     Question,
     RefusedError,
     addressed,
-    addresses_of,
     aliased,
     ask,
     belongs,
@@ -44,6 +45,7 @@ SICK_NS: Final = 30_000_000_000  # a server that did not answer comes last for s
 _NS: Final = 1_000_000_000
 
 Reply = Callable[[bytes], None]
+Tell = Callable[[Found], None]
 
 
 @record
@@ -105,7 +107,7 @@ class _Pending:
     name: str  # whose rule it is
     query: bytes
     servers: list[Server]
-    waiting: list[tuple[Question, int, Reply]]
+    waiting: list[Tell]
     tcp: bool = False
 
 
@@ -176,11 +178,20 @@ class Resolver:
             return
         room = MAX_SIZE if size is None else min(size, question.size)
 
-        def answered(message: bytes) -> None:
-            self._cache.keep_message(data, message, _key(question), self._now())
+        def tell(found: Found) -> None:
+            message = build(question, found, room)
+            if size is not None:
+                self._cache.keep_message(data, message, question.key, self._now())
             reply(message)
 
-        self._answer(question, room, reply if size is None else answered)
+        self._answer(question, tell)
+
+    def look_up(
+        self, name: str, kind: str, done: Callable[[tuple[Address, ...]], None]
+    ) -> None:
+        """Find the addresses of a name as the guest would have to: A or AAAA."""
+        question = read_question(dns.message.make_query(name, kind).to_wire())
+        self._answer(question, lambda found: done(found.addresses))
 
     def _known(self, data: bytes) -> bytes | None:
         """Return the answer to a message that was asked before."""
@@ -198,29 +209,29 @@ class Resolver:
 
     def _admit_again(self, owner: str, found: Found, age: int) -> None:
         """Tell the filter that the guest is told once more what it was told."""
-        addresses, ttl = addresses_of(found), found.ttl()
-        if addresses and ttl is not None:
-            self._filter.admit(owner, addresses, max(ttl - age, 0))
+        ttl = found.ttl()
+        if found.addresses and ttl is not None:
+            self._filter.admit(owner, found.addresses, max(ttl - age, 0))
 
-    def _answer(self, question: Question, room: int, reply: Reply) -> None:
+    def _answer(self, question: Question, tell: Tell) -> None:
         found = self._local(question)
         if found is not None:
             self.counters["dns_local"] += 1
-            reply(build(question, found, room))
+            tell(found)
             return
         now = self._now()
         owner = self._owner(question.name, now)
         if isinstance(owner, dns.rcode.Rcode):
             self.counters["dns_refused"] += 1
-            reply(build(question, Found(owner), room))
+            tell(Found(owner))
             return
-        known = self._cache.find(_key(question), now)
+        known = self._cache.find(question.key, now)
         if known is not None:
             self.counters["dns_cached"] += 1
             self._admit_again(owner, *known)
-            reply(build(question, _aged(*known), room))
+            tell(_aged(*known))
             return
-        self._ask(question, owner, room, reply)
+        self._ask(question, owner, tell)
 
     def _local(self, question: Question) -> Found | None:
         """Return what our own zones say, aliases followed among them."""
@@ -258,22 +269,22 @@ class Resolver:
         refusal = self._filter.refusal(name)
         return name if refusal is None else refusal
 
-    def _ask(self, question: Question, owner: str, room: int, reply: Reply) -> None:
-        key = _key(question)
+    def _ask(self, question: Question, owner: str, tell: Tell) -> None:
+        key = question.key
         pending = self._pending.get(key)
         if pending is not None and len(pending.waiting) < MAX_WAITING:
-            pending.waiting.append((question, room, reply))
+            pending.waiting.append(tell)
             return
         if pending is not None or len(self._pending) >= MAX_PENDING:
             self.counters["dns_full"] += 1
-            reply(build(question, Found(dns.rcode.SERVFAIL), room))
+            tell(Found(dns.rcode.SERVFAIL))
             return
         pending = _Pending(
             question,
             owner,
             ask(question, self._random(1 << 16)),
             self._in_order(self._now()),
-            [(question, room, reply)],
+            [tell],
         )
         self._pending[key] = pending
         self._ask_next(key, pending)
@@ -347,17 +358,8 @@ class Resolver:
 
     def _finish(self, key: Key, pending: _Pending, found: Found) -> None:
         del self._pending[key]
-        for question, room, reply in pending.waiting:
-            reply(build(question, found, room))
-
-
-def _key(question: Question) -> Key:
-    return (
-        question.name,
-        question.type,
-        question.wants_signatures,
-        question.unchecked,
-    )
+        for tell in pending.waiting:
+            tell(found)
 
 
 def _aged(found: Found, age: int) -> Found:
