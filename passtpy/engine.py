@@ -70,7 +70,7 @@ _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 Watcher = Callable[[str, Event], None]  # name of the event, and the event
 Parked = Miss  # for those who hold one, and do not look into it
-Ask = Callable[[Parked, "Waiting"], None]  # who has a flow waits for an answer
+Hold = Callable[[Parked, "Waiting"], None]  # who has flows that wait
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -131,7 +131,7 @@ class Engine:
         self._watcher: Watcher | None = None
         self._first_rules: tuple[Rule, ...] = ()  # before those of the view
         self._resolving: Resolving | None = None
-        self._ask: Ask | None = None
+        self._hold: Hold | None = None
         self.set_log_level()
 
     def start(
@@ -242,12 +242,12 @@ class Engine:
             self.datapath.lift_dns = answers
         self.recheck()
 
-    def ask_by(self, ask: Ask) -> None:
-        """Have flows about which somebody is to be asked wait there.
+    def hold_by(self, hold: Hold) -> None:
+        """Have flows wait there for which something is to be done first.
 
-        What is told of them later comes to carry_out().
+        What becomes of them comes to carry_out(), or to decide() once more.
         """
-        self._ask = ask
+        self._hold = hold
 
     def go_on(self) -> None:
         """Run a turn soon: something was opened, or refused, between two."""
@@ -375,8 +375,8 @@ class Engine:
             verdict = DROP
         if isinstance(verdict, Verdict):
             self.carry_out(miss, verdict)
-        elif self._ask is not None:
-            self._ask(miss, verdict)
+        elif self._hold is not None:
+            self._hold(miss, verdict)
         else:
             self.carry_out(miss, _refused(verdict.verdict))
 

@@ -73,7 +73,7 @@ class Policed:
         if learn_fd >= 0:
             self.egress.watchers.append(self._learner.take)
         decider.guard(self.egress)
-        engine.ask_by(self._take_waiting)
+        engine.hold_by(self._take_waiting)
         self._inspecting: Inspecting | None = None
         self._proxying: Proxying | None = None
 

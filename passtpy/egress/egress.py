@@ -39,6 +39,11 @@ class Ruling(NamedTuple):
     by_name: bool = False  # and not by the address, or by nothing
     via: Via | None = None  # the proxy through which it leaves
 
+    @property
+    def refuses(self) -> bool:
+        """Tell whether the flow is not to be."""
+        return self.effect in REFUSING
+
 
 class Refused(NamedTuple):
     """A flow, or a question for a name, that the guest was refused."""
@@ -189,14 +194,16 @@ class Egress:
 
     def has_to_name(self, ruling: Ruling, proto: int, port: int) -> bool:
         """Tell whether a flow passes only if its client names the server itself."""
-        if ruling.effect in REFUSING or self.policy.mode is not Mode.ENFORCE:
+        if ruling.refuses or self.policy.mode is not Mode.ENFORCE:
             return False
         return ruling.by_name and proto == IPPROTO_TCP and port in NAMING_PORTS
 
     def waits(self, ruling: Ruling, proto: int, port: int) -> bool:
         """Tell whether there is something to be done before a flow passes."""
-        through = ruling.via is not None and ruling.effect is Effect.ALLOW
-        return through or self.has_to_name(ruling, proto, port)
+        if ruling.refuses:
+            return False
+        asks = ruling.effect is Effect.ASK
+        return asks or ruling.via is not None or self.has_to_name(ruling, proto, port)
 
     def decide(self, miss: MissLike, target: bytes, port: int) -> Ruling:
         """Return what becomes of a new flow; who watches is told of refusals."""

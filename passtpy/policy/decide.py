@@ -417,7 +417,7 @@ class Decider:
         ruling = self.egress.decide(miss, verdict.eaddr, verdict.eport)
         under = self._under(verdict, ruling)
         waits = self.egress.waits(ruling, miss.proto, verdict.eport)
-        return Waiting(under, ruling) if waits and isinstance(under, Verdict) else under
+        return Waiting(under, ruling) if waits else under
 
     def by_rules(self, miss: MissLike) -> Verdict:
         """Return the verdict of the first matching rule, and remember the guest."""
@@ -439,14 +439,13 @@ class Decider:
         """Return what decide() would, without counting or remembering anything.
 
         `at_ns`: when a flow began that is open; `names`: those that its target has.
-        What somebody is to be asked about passes.
+        What would wait passes.
         """
         verdict = self.where(miss)
         ruling = self.ruling(miss.proto, verdict, at_ns, names)
         if self.egress is None or ruling is None:
             return verdict
-        judged = self._under(verdict, self.egress.enforced(ruling))
-        return judged.verdict if isinstance(judged, Waiting) else judged
+        return self._under(verdict, self.egress.enforced(ruling))
 
     def where(self, miss: MissLike) -> Verdict:
         """Return where a flow goes, if it may, without counting it."""
@@ -471,15 +470,11 @@ class Decider:
         by = Origin(ruling.rule, self.generation)
         return _refusal(by)._replace(action=action)
 
-    def _under(self, verdict: Verdict, ruling: Ruling) -> Verdict | Waiting:
+    def _under(self, verdict: Verdict, ruling: Ruling) -> Verdict:
         """Return what a ruling makes of the verdict that there would be without."""
-        allowed = verdict._replace(rule=ruling.rule or verdict.rule)
-        match ruling.effect:
-            case "allow":
-                return allowed
-            case "ask":
-                return Waiting(allowed, ruling)
-        return self.refuse(ruling)
+        if ruling.refuses:
+            return self.refuse(ruling)
+        return verdict._replace(rule=ruling.rule or verdict.rule)
 
     def find(self, miss: MissLike) -> Listed | None:
         """Return the rule that `miss` would hit, without counting it."""
