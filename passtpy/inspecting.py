@@ -16,10 +16,9 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from passtpy.addr import Address, from_inany
-from passtpy.egress.egress import Ruling
+from passtpy.egress.egress import Egress, Ruling
 from passtpy.egress.model import Effect, Via
 from passtpy.egress.names import NameFault, normalise
-from passtpy.egress.pins import Pins
 from passtpy.errors import WireError
 from passtpy.flow import IPPROTO_TCP, FlowWhy, MissLike, Verdict
 from passtpy.net.host.proxied import Proxied, conversation
@@ -49,31 +48,6 @@ def conversation_with(via: Via, host: str | Address, port: int) -> Conversation:
     return conversation(via.scheme.value, host, port, who)
 
 
-class Policy(Protocol):
-    """What decides about names."""
-
-    pins: Pins
-
-    def judge(
-        self,
-        target: bytes | None,
-        port: int,
-        proto: int,
-        at_ns: int | None = None,
-        names: tuple[str, ...] | None = None,
-    ) -> Ruling: ...
-
-    def refused(
-        self,
-        miss: MissLike,
-        target: bytes,
-        port: int,
-        ruling: Ruling,
-        observed: bool = False,
-        why: str | None = None,
-    ) -> None: ...
-
-
 class Flows(Protocol):
     """The verbs of a datapath that are needed here."""
 
@@ -95,7 +69,7 @@ class Inspecting:
         self,
         loop: WriterLoop,
         flows: Flows,
-        policy: Policy,
+        policy: Egress,
         find: Callable[[str, int, Found], None],
         go_on: Callable[[], None],
         interfaces: tuple[str | None, str | None],

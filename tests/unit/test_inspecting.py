@@ -14,11 +14,13 @@ import pytest
 
 from passtpy import inspecting
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.egress.egress import Ruling
+from passtpy.egress.document import with_words
+from passtpy.egress.egress import Egress, Refused, Ruling
 from passtpy.egress.model import Effect
-from passtpy.egress.pins import Pins
-from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, MissLike, Pif, Verdict
+from passtpy.egress.zones import Surroundings
+from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, Pif, Verdict
 from passtpy.inspecting import Found, Inspecting
+from passtpy.policy.listing import RuleIds
 
 DIALLED, REAL = (inany(IPv4Address(a)) for a in ("192.0.2.1", "127.0.0.1"))
 GUEST = inany(IPv4Address("198.51.100.2"))
@@ -58,41 +60,21 @@ class Datapath:
                     sock.close()
 
 
-class Names:
-    """A policy that knows one name."""
-
-    def __init__(self) -> None:
-        self.pins = Pins()
-        self.told: list[Ruling] = []
-
-    def judge(
-        self,
-        target: bytes | None,
-        port: int,
-        proto: int,
-        at_ns: int | None = None,
-        names: tuple[str, ...] | None = None,
-    ) -> Ruling:
-        good = names == ("good.example",)
-        return NAMED._replace(effect=Effect.ALLOW if good else Effect.REJECT)
-
-    def refused(
-        self,
-        miss: MissLike,
-        target: bytes,
-        port: int,
-        ruling: Ruling,
-        observed: bool = False,
-        why: str | None = None,
-    ) -> None:
-        self.told.append(ruling)
+def _policy() -> Egress:
+    """One name is allowed, and the addresses at which the test's server is."""
+    policy = with_words(
+        None, [("allow", w) for w in ("good.example", "127.0.0.0/8")], None
+    )
+    return Egress(policy, Surroundings(), RuleIds().give, lambda: 0)
 
 
 class Scene:
     """One connection that begins, and a server that waits for it."""
 
     def __init__(self) -> None:
-        self.datapath, self.policy = Datapath(), Names()
+        self.datapath, self.policy = Datapath(), _policy()
+        self.told: list[Refused] = []
+        self.policy.watchers.append(self.told.append)
         self.found: list[tuple[str, int, Found]] = []
         self.server = socket.create_server(("127.0.0.1", 0))
         self.server.settimeout(5)
@@ -240,7 +222,7 @@ def test_any_other_name_is_refused_in_its_own_words(
         await until(lambda: not inspecting.open)
         assert scene.datapath.guest is not None
         assert scene.datapath.guest.recv(4096).startswith(answer)
-        assert len(scene.policy.told) == 1
+        assert len(scene.told) == 1
         scene.server.setblocking(False)
         with pytest.raises(BlockingIOError):
             scene.server.accept()
@@ -261,7 +243,7 @@ def test_what_names_nobody_is_reset(first: bytes) -> None:
 
     scene = played(play)
     assert scene.datapath.adopted is None
-    assert len(scene.policy.told) == 1
+    assert len(scene.told) == 1
 
 
 def test_a_guest_that_says_nothing_does_not_wait_for_ever(
@@ -272,7 +254,7 @@ def test_a_guest_that_says_nothing_does_not_wait_for_ever(
     async def play(scene: Scene) -> None:
         scene.begin()
         scene.say(hello("good.example")[:-1])
-        await until(lambda: scene.policy.told)
+        await until(lambda: scene.told)
         scene.datapath.end()
 
     played(play)
