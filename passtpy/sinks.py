@@ -296,6 +296,17 @@ class AppendOutlet:
         os.close(self._fd)
 
 
+def _connected(path: str) -> socket.socket:
+    """Return a socket whose datagrams go to whoever is at the path."""
+    sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class SyslogOutlet:
     """Lines to the system log (RFC 3164), for a daemon that has no other place.
 
@@ -308,12 +319,7 @@ class SyslogOutlet:
     def __init__(self, ident: str, path: str = PATH) -> None:
         """Connect now: the path is out of reach later. OSError: nobody is there."""
         self._who = f"{ident}[{os.getpid()}]"
-        self._sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
-        try:
-            self._sock.connect(path)
-        except OSError:
-            self._sock.close()
-            raise
+        self._sock = _connected(path)
         time.localtime()  # reads which zone this is
 
     def write(self, records: Sequence[Record]) -> None:
@@ -339,12 +345,7 @@ class JournalOutlet:
 
     def __init__(self, path: str = PATH) -> None:
         """Connect now: the path is out of reach later. OSError: nobody is there."""
-        self._sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
-        try:
-            self._sock.connect(path)
-        except OSError:
-            self._sock.close()
-            raise
+        self._sock = _connected(path)
 
     def write(self, records: Sequence[Record]) -> None:
         """Send them one by one."""

@@ -34,11 +34,12 @@ def read_host(data: bytes) -> str | None:
     WireError for what is no request, or could be read in two ways.
     """
     data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
-    first_line, one_line, _ = data.partition(b"\r\n")
-    if one_line and not _LINE.fullmatch(first_line):
-        raise WireError("http: no request")
     head, end, _ = data.partition(b"\r\n\r\n")
-    if not end:
+    first, whole, rest = head.partition(b"\r\n")
+    line = _LINE.fullmatch(first)
+    if line is None and (whole or end):
+        raise WireError("http: no request")
+    if line is None or not end:
         if data and not is_http(data):
             raise WireError("http: no request")
         if len(data) >= MAX_HEAD:
@@ -46,9 +47,7 @@ def read_host(data: bytes) -> str | None:
         return None
     if len(head) > MAX_HEAD:
         raise WireError("http: too long")
-    first, *fields = head.split(b"\r\n")
-    line = _LINE.fullmatch(first)
-    assert line is not None
+    fields = rest.split(b"\r\n") if whole else []
     hosts = [value for name, value in map(_field, fields) if name == b"host"]
     if len(hosts) > 1:
         raise WireError("http: two hosts")
