@@ -2,14 +2,15 @@
 """The commands about what a guest may reach: policy, pins, approve."""
 
 import json
-import tomllib
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from passtpy.client.connect import Client, ClientError, WrongUse, choose
 from passtpy.client.show import count, duration, out, table, width
+from passtpy.egress.document import parse_policy
 from passtpy.egress.egress import Egress
 from passtpy.egress.model import Policy
 from passtpy.egress.show import show_ruling
@@ -105,29 +106,26 @@ def show_verdict(told: dict[str, Any]) -> Iterator[str]:
 
 
 def sent(path: str) -> dict[str, Any]:
-    """Return a policy file and the files that it includes, to be sent."""
-    file = Path(path)
-    try:
-        text = file.read_text()
-        included = _included(text)
-        files = {name: (file.parent / name).read_text() for name in included}
-    except UnicodeDecodeError as error:
-        raise ClientError(f"{path}: {error}") from None
+    """Return a policy file and the files that it names, to be sent."""
+    file, files = Path(path), dict[str, str]()
+
+    def read(name: str) -> str:
+        files[name] = _text_of(file.parent / name)
+        return files[name]
+
+    text = _text_of(file)
+    with suppress(PolicyError):  # what is wrong with it the daemon will say
+        parse_policy(text, path, read)
     return {"text": text, "files": files}
 
 
-def _included(text: str) -> list[str]:
-    """Return the names of files in a policy; what is wrong with it others will say."""
+def _text_of(file: Path) -> str:
     try:
-        sets = tomllib.loads(text).get("sets", {})
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return []
-    found: list[str] = []
-    for each in sets.values() if isinstance(sets, dict) else ():
-        names = each.get("include", []) if isinstance(each, dict) else []
-        names = names if isinstance(names, list) else [names]
-        found += [name for name in names if isinstance(name, str)]
-    return found
+        return file.read_text()
+    except OSError as error:
+        raise ClientError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ClientError(f"{file}: {error}") from None
 
 
 def _reload(args: Namespace, path: str | None) -> int:

@@ -92,6 +92,20 @@ def test_connections_leave_through_the_proxy(lab: Lab, scheme: str) -> None:
         )  # tells successes
 
 
+@pytest.mark.parametrize("words", [("reload",), ("policy", "reload")])
+def test_a_reload_reads_the_password_again(lab: Lab, words: tuple[str, ...]) -> None:
+    with (
+        tcp_echo(lab.remote, REMOTE4, 7001),
+        proxy(lab, "socks5"),
+        policed(lab, "--policy", str(rule(lab, "socks5", "me:wrong"))) as it,
+    ):
+        with pytest.raises(OSError, match=r"refused|route"):
+            it.guest.connect(REMOTE4, 7001)
+        path = rule(lab, "socks5")
+        it.say(*words, *([] if words == ("reload",) else [str(path)]))
+        it.guest.connect(REMOTE4, 7001).close()
+
+
 @pytest.mark.parametrize("scheme", PORTS)
 def test_a_wrong_password_is_refused_and_told(lab: Lab, scheme: str) -> None:
     with (
