@@ -81,8 +81,8 @@ class Policed:
         """Have time pass, from now on."""
         self._loop = loop
 
-    def inspect_with(self, loop: WriterLoop, find: Find) -> None:
-        """Have clients name their servers from now on; `find` looks names up."""
+    def connect_by(self, loop: WriterLoop, find: Find) -> None:
+        """Let clients name their servers, and proxies connect; `find` looks up names."""
         config, engine = self._engine.view.config, self._engine
         self._inspecting = Inspecting(
             loop,

@@ -264,7 +264,7 @@ class Session:
             resolving = Resolving(engine.view, self.loop, engine.send, egress)
             engine.answer_dns(resolving)
             if self._policed is not None:
-                self._policed.inspect_with(self.loop, resolving.find)
+                self._policed.connect_by(self.loop, resolving.find)
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
