@@ -82,7 +82,10 @@ class Policed:
         self._loop = loop
 
     def connect_by(self, loop: WriterLoop, find: Find) -> None:
-        """Let clients name their servers, and proxies connect; `find` looks up names."""
+        """Let clients name their servers, and proxies connect.
+
+        `find` looks names up.
+        """
         config, engine = self._engine.view.config, self._engine
         self._inspecting = Inspecting(
             loop,
