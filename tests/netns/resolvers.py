@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
-from tests.lab import Namespace
+from tests.lab import TRANSLATORS, Attached, Attachment, Lab, Namespace
 from tests.lab.namespace import family_of
 
 PORTS = (53, 853)
@@ -84,3 +84,20 @@ def with_etc(place: Path, argv: Sequence[str], prepare: str = ":") -> list[str]:
     """The words that run `argv` where that is /etc; `prepare` is a shell line."""
     script = f'mount --bind "$0" /etc && {prepare} && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, str(place / "etc"), *argv]
+
+
+@contextmanager
+def serving(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Attached]:
+    """A guest, with these options, of a host with these resolvers."""
+    place = lab.dir / "host"
+    place.mkdir(exist_ok=True)
+    etc(place, *resolv)
+    guest = lab.guest()
+    options = Attachment(extra=extra)
+    argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
+    attached = Attached(lab, guest, lab.start(lab.host, *argv))
+    try:
+        attached.wait_ready(options)
+        yield attached
+    finally:
+        attached.close()

@@ -3,7 +3,6 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -14,14 +13,12 @@ from tests.lab import (
     HOST6,
     REMOTE4,
     REMOTE6,
-    TRANSLATORS,
     Attached,
-    Attachment,
     Lab,
     exchange,
     tcp_echo,
 )
-from tests.netns.resolvers import PORTS, ask, etc, resolver, with_etc
+from tests.netns.resolvers import PORTS, ask, resolver, serving
 
 FORWARD4, FORWARD6 = "169.254.1.1", "2001:db8:9::53"
 MAPPED4, MAPPED6 = "169.254.1.2", "2001:db8:9::2"
@@ -32,23 +29,6 @@ OTHER4, OTHER6 = "198.51.100.77", "2001:db8:2::77"
 def lab() -> Iterator[Lab]:
     with Lab() as made:
         yield made
-
-
-@contextmanager
-def serving(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Attached]:
-    """A guest of a host with these resolvers."""
-    place = lab.dir / "host"
-    place.mkdir(exist_ok=True)
-    etc(place, *resolv)
-    guest = lab.guest()
-    options = Attachment(extra=extra)
-    argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
-    attached = Attached(lab, guest, lab.start(lab.host, *argv))
-    try:
-        attached.wait_ready(options)
-        yield attached
-    finally:
-        attached.close()
 
 
 @pytest.mark.parametrize("kind", ["udp", "tcp"])

@@ -19,9 +19,7 @@ from tests.lab import (
     GATEWAY6,
     REMOTE4,
     REMOTE6,
-    TRANSLATORS,
     Attached,
-    Attachment,
     Lab,
     Namespace,
     UdpEcho,
@@ -31,7 +29,7 @@ from tests.lab import (
 )
 from tests.lab.namespace import family_of
 from tests.netns.nameserver import NameServer, ask, told
-from tests.netns.resolvers import etc, with_etc
+from tests.netns.resolvers import serving
 
 PROGRAM = Path(sys.executable).with_name("passtpy")
 SOON = 5.0
@@ -104,23 +102,13 @@ class Policed:
 @contextmanager
 def policed(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Policed]:
     """A guest with these options, on a host with these resolvers."""
-    place = lab.dir / "host"
-    place.mkdir(exist_ok=True)
-    etc(place, *resolv)
     control, log, audit = (lab.dir / name for name in ("control", "log", "audit"))
     for old in (control, log, audit):
         old.unlink(missing_ok=True)
-    guest = lab.guest()
     words = ("--control", str(control), "-l", str(log), "--audit", str(audit))
-    options = Attachment(extra=(*NONE, *words, *extra))
-    argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
-    attached = Attached(lab, guest, lab.start(lab.host, *argv))
-    try:
-        attached.wait_ready(options)
+    with serving(lab, *NONE, *words, *extra, resolv=resolv) as attached:
         wait_until(control.exists, SOON, "control socket")
         yield Policed(lab, attached, control, log, audit)
-    finally:
-        attached.close()
 
 
 def _policy(lab: Lab, text: str) -> Path:

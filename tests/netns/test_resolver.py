@@ -3,7 +3,6 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import dns.flags
 import dns.message
@@ -11,16 +10,9 @@ import dns.rcode
 import pytest
 
 from passtpy.services.dns.stream import Messages
-from tests.lab import (
-    REMOTE4,
-    REMOTE6,
-    TRANSLATORS,
-    Attached,
-    Attachment,
-    Lab,
-)
+from tests.lab import REMOTE4, REMOTE6, Lab
 from tests.netns.nameserver import NameServer, ask, told
-from tests.netns.resolvers import etc, with_etc
+from tests.netns.resolvers import serving
 
 # Nobody is there: whom the guest asks does not matter
 ANYBODY4, ANYBODY6 = "203.0.113.99", "2001:db8:99::53"
@@ -36,23 +28,6 @@ ZONE = (
 def lab() -> Iterator[Lab]:
     with Lab() as made:
         yield made
-
-
-@contextmanager
-def serving(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Attached]:
-    """A guest of a host with these resolvers."""
-    place = lab.dir / "host"
-    place.mkdir(exist_ok=True)
-    etc(place, *resolv)
-    guest = lab.guest()
-    options = Attachment(extra=extra)
-    argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
-    attached = Attached(lab, guest, lab.start(lab.host, *argv))
-    try:
-        attached.wait_ready(options)
-        yield attached
-    finally:
-        attached.close()
 
 
 @pytest.mark.parametrize("server", [REMOTE4, REMOTE6])
