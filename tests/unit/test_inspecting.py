@@ -5,7 +5,6 @@ import asyncio
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address
@@ -21,6 +20,7 @@ from passtpy.egress.zones import Surroundings
 from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, Pif, Verdict
 from passtpy.inspecting import Found, Inspecting
 from passtpy.policy.listing import RuleIds
+from tests.unit.openssl import hello
 
 DIALLED, REAL = (inany(IPv4Address(a)) for a in ("192.0.2.1", "127.0.0.1"))
 GUEST = inany(IPv4Address("198.51.100.2"))
@@ -118,17 +118,6 @@ def played(play: Callable[[Scene], Awaitable[None]]) -> Scene:
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(0.001)
-
-
-def hello(name: str | None) -> bytes:
-    context = ssl.create_default_context()
-    context.check_hostname = name is not None
-    if name is None:
-        context.verify_mode = ssl.CERT_NONE
-    out = ssl.MemoryBIO()
-    with suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
-    return out.read()
 
 
 @pytest.mark.parametrize("piece", [1, 7, 10000])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The name in a ClientHello: of a real client, cut anywhere, forged, and of anybody."""
 
-import ssl
 from contextlib import suppress
 
 import pytest
@@ -10,21 +9,10 @@ from hypothesis import strategies as st
 
 from passtpy.errors import WireError
 from passtpy.wire.client_hello import MAX_HELLO, ClientHello, is_tls, read_client_hello
+from tests.unit import openssl
 
 PADDING, SUPPORTED_GROUPS = 21, 10
 ENCRYPTED = 0xFE0D
-
-
-def real_hello(name: str | None) -> bytes:
-    """What OpenSSL says first."""
-    context = ssl.create_default_context()
-    context.check_hostname = name is not None
-    if name is None:
-        context.verify_mode = ssl.CERT_NONE
-    out = ssl.MemoryBIO()
-    with suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
-    return out.read()
 
 
 def vector(data: bytes, size: int) -> bytes:
@@ -51,7 +39,7 @@ def records(message: bytes, piece: int = 1 << 14) -> bytes:
 
 @pytest.mark.parametrize("name", ["example.com", "a.b.c.d.example", None])
 def test_of_a_real_client(name: str | None) -> None:
-    data = real_hello(name)
+    data = openssl.hello(name)
     assert read_client_hello(data) == ClientHello(name, False)
     for end in range(len(data)):
         assert is_tls(data[: end + 1])
