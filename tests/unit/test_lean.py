@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Libraries come without what nobody uses of them, and with it where they insist."""
 
-import subprocess
-import sys
+from tests.unit.fresh import said
 
 LOGGER = """\
 from passtpy.structured import BoundLogger
@@ -26,17 +25,9 @@ print(structlog.dev.__file__ is not None, structlog.BoundLogger is BoundLogger)
 """
 
 
-def _said(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_the_logger_comes_alone_and_the_rest_can_be_had_afterwards() -> None:
-    assert _said(LOGGER) == "[]\nTrue b'\\x80'\n"
+    assert said(LOGGER) == "[]\nTrue b'\\x80'\n"
 
 
 def test_a_library_that_insists_gets_the_real_ones() -> None:
-    assert _said(INSISTS) == "True True\n"
+    assert said(INSISTS) == "True True\n"

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from passtpy.log import (
 )
 from passtpy.sinks import QUEUE_LEN
 from passtpy.traces import FRAMES_MAX, trace
+from tests.unit.fresh import said
 from tests.unit.lines import Lines
 
 
@@ -178,8 +177,7 @@ def test_structlog_is_loaded_with_the_first_record_only() -> None:
         "log.warning('said')\n"
         "assert 'structlog' in sys.modules\n"
     )
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+    assert said(code) == ""
 
 
 def raise_deep(depth: int) -> None:

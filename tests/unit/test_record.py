@@ -3,8 +3,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
@@ -12,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 
 from passtpy.record import field, is_record, names_of, record, replace
+from tests.unit.fresh import said
 
 T = TypeVar("T")
 
@@ -173,5 +172,4 @@ def test_the_start_imports_neither_dataclasses_nor_inspect() -> None:
         "import sys, passtpy.__main__, passtpy.daemon;"
         "print([m for m in ('dataclasses', 'inspect') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
+    assert said(code) == "[]\n"

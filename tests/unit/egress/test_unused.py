@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Without a policy nothing of it is loaded."""
 
-import subprocess
-import sys
+from tests.unit.fresh import said
 
 SCRIPT = """
 import passtpy.controlled, passtpy.daemon, passtpy.datapath, passtpy.lifecycle
@@ -17,6 +16,4 @@ for name in sys.modules:
 
 
 def test_a_daemon_without_a_policy_loads_nothing_of_it() -> None:
-    argv = [sys.executable, "-c", SCRIPT]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert done.stdout == ""
+    assert said(SCRIPT) == ""

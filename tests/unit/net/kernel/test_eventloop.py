@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The event loop comes without OpenSSL, and leaves `ssl` to whoever else wants it."""
 
-import subprocess
-import sys
+from tests.unit.fresh import said
 
 WITHOUT = """\
 from passtpy.net.kernel.eventloop import new_event_loop
@@ -58,29 +57,21 @@ print(new_event_loop() is not None, ssl.OPENSSL_VERSION_NUMBER > 0)
 """
 
 
-def _said(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_openssl_is_not_loaded_with_the_loop() -> None:
-    assert _said(WITHOUT) == "[]\nFalse\n"
+    assert said(WITHOUT) == "[]\nFalse\n"
 
 
 def test_nothing_that_serves_loads_openssl() -> None:
-    assert _said(SERVING) == "False\n"
+    assert said(SERVING) == "False\n"
 
 
 def test_the_loop_works_and_the_real_ssl_can_be_had_afterwards() -> None:
-    assert _said(WORKS) == "b'hello'\nCERT_REQUIRED\n"
+    assert said(WORKS) == "b'hello'\nCERT_REQUIRED\n"
 
 
 def test_an_ssl_that_is_there_already_is_used() -> None:
-    assert _said(OLD) == "True True\n"
+    assert said(OLD) == "True True\n"
 
 
 def test_a_loop_that_wants_more_of_ssl_than_names_gets_the_real_one() -> None:
-    assert _said(WANTS_MORE) == "True True\n"
+    assert said(WANTS_MORE) == "True True\n"
