@@ -17,6 +17,7 @@ from tests.datapath.guest import WAIT_S, Connection, Decide, Frame, Guest, forwa
 from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6
 
 LISTENER = 5
+WITH_SACK = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]  # of a guest
 
 
 def closed_port() -> int:

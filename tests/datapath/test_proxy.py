@@ -17,6 +17,7 @@ from tests.datapath.guest import Connection, Guest, forward_to
 from tests.datapath.packets import syn
 from tests.datapath.splice import World
 from tests.datapath.tcp_peer import (
+    WITH_SACK,
     in_flight,
     inbound,
     later_on,
@@ -26,7 +27,6 @@ from tests.datapath.tcp_peer import (
 )
 
 VERSIONS = pytest.mark.parametrize("version", [1, 2])
-OPTIONS = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]
 
 
 def header(version: int, client: socket.socket) -> bytes:
@@ -81,7 +81,7 @@ def test_what_the_client_said_and_its_end_come_behind(
     told, stream = header(version, client), random.Random(1).randbytes(100_000)
     client.sendall(stream)
     client.shutdown(socket.SHUT_WR)
-    conn = Connection.answer(guest, options=OPTIONS)
+    conn = Connection.answer(guest, options=WITH_SACK)
     got = b""
     while len(got) < len(told) + len(stream):
         frame = guest.recv()
@@ -101,7 +101,7 @@ def test_lost_header_is_sent_again(guest: Guest, server: Server, version: int) -
     client, _ = inbound(guest, server, Tells(version))
     told = header(version, client)
     client.sendall(b"and more")
-    conn = Connection.answer(guest, options=OPTIONS)
+    conn = Connection.answer(guest, options=WITH_SACK)
     in_flight(guest, conn, len(told) + 8)
     guest.advance(0.2)
     in_flight(guest, conn, len(told) + 8)

@@ -17,6 +17,7 @@ from tests.datapath.given import Ends, given, is_watched, pair
 from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to
 from tests.datapath.packets import GUEST4, syn, udp
 from tests.datapath.tcp_peer import (
+    WITH_SACK,
     arrived,
     established,
     full_server,
@@ -26,8 +27,6 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     until_fin,
 )
-
-WITH_SACK = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]
 
 
 @dataclass

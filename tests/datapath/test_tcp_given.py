@@ -16,6 +16,7 @@ from tests.datapath.given import Ends, given, is_watched, opened_with, pair, to_
 from tests.datapath.guest import Connection, Guest, later
 from tests.datapath.packets import syn, udp
 from tests.datapath.tcp_peer import (
+    WITH_SACK,
     arrived,
     in_flight,
     inbound,
@@ -23,8 +24,6 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     until_fin,
 )
-
-WITH_SACK = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]
 
 
 @pytest.fixture

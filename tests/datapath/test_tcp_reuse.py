@@ -3,6 +3,7 @@
 
 import errno
 import socket
+from typing import Any
 
 import pytest
 
@@ -140,14 +141,22 @@ def client_of_published(guest: Guest, server: Server) -> tuple[socket.socket, in
     return client, client.getsockname()[1]
 
 
+def ended_by_the_guest(
+    guest: Guest, server: Server, **fields: Any
+) -> tuple[socket.socket, int, Connection]:
+    """A client, its own port, and a connection of it that the guest ended first."""
+    client, port = client_of_published(guest, server)
+    conn = Connection.accept(guest, **fields)
+    conn.say("FA", **fields)
+    guest.expect("A", ack=conn.seq)
+    assert client.recv(1) == b""
+    return client, port, conn
+
+
 def test_client_of_a_published_port_whose_server_closed_first(
     guest: Guest, server: Server
 ) -> None:
-    client, port = client_of_published(guest, server)
-    conn = Connection.accept(guest)
-    conn.fin()
-    guest.expect("A", ack=conn.seq)
-    assert client.recv(1) == b""
+    client, port, conn = ended_by_the_guest(guest, server)
     client.close()
     guest.expect("FA", seq=conn.ack)  # which it does not acknowledge yet
     assert len(guest.flows()) == 1
@@ -164,11 +173,7 @@ def test_client_that_is_back_loses_no_byte_that_the_tap_lost(
     guest: Guest, server: Server
 ) -> None:
     """All was sent to the guest, but not all of it came there."""
-    client, port = client_of_published(guest, server)
-    conn = Connection.accept(guest)
-    conn.fin()
-    guest.expect("A", ack=conn.seq)
-    assert client.recv(1) == b""
+    client, port, conn = ended_by_the_guest(guest, server)
     client.sendall(b"last words")
     client.close()
     lost = guest.drain()
@@ -193,11 +198,7 @@ def reconnected(
     guest: Guest, server: Server, data: bytes, window: int
 ) -> tuple[Connection, socket.socket]:
     """A client sends, and connects again before the guest has room for all of it."""
-    client, port = client_of_published(guest, server)
-    conn = Connection.accept(guest, window=window)
-    conn.say("FA", window=window)
-    guest.expect("A", ack=conn.seq)
-    assert client.recv(1) == b""
+    client, port, conn = ended_by_the_guest(guest, server, window=window)
     client.sendall(data)
     client.close()
     client = connect_from(server, port)
