@@ -375,19 +375,26 @@ def test_a_packet_for_ipv4_in_the_clothes_of_ipv6_is_ipv4(lab: Lab) -> None:
 # Changes
 
 
-LISTEN = '[[rule]]\nto = "{}"\naction = "{}"\n'
+RULE = '[[rule]]\nto = "{}"\naction = "{}"\n'
 
 
-@pytest.mark.parametrize("way", ["signal", "reload", "policy reload"])
-def test_a_new_policy_closes_what_it_refuses(lab: Lab, way: str) -> None:
-    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
+@contextmanager
+def connected(lab: Lab) -> Iterator[tuple[Policed, socket.socket]]:
+    """A guest under a policy of one rule, and the connection that it allows."""
+    path = _policy(lab, RULE.format(REMOTE4, "allow"))
     with (
         policed(lab, "--policy", str(path)) as it,
         tcp_echo(lab.remote, REMOTE4, 7001),
         it.guest.connect(REMOTE4, 7001) as sock,
     ):
         assert _say(sock) == b"a"
-        _policy(lab, LISTEN.format(REMOTE6, "allow"))
+        yield it, sock
+
+
+@pytest.mark.parametrize("way", ["signal", "reload", "policy reload"])
+def test_a_new_policy_closes_what_it_refuses(lab: Lab, way: str) -> None:
+    with connected(lab) as (it, sock):
+        _policy(lab, RULE.format(REMOTE6, "allow"))
         _order(it, way)
         with pytest.raises(ConnectionResetError):
             wait_until(lambda: not _say(sock), SOON, "the end")
@@ -409,22 +416,16 @@ def _order(it: Policed, way: str) -> None:
 
 
 def test_a_flow_that_the_new_policy_allows_goes_on(lab: Lab) -> None:
-    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
-    with (
-        policed(lab, "--policy", str(path)) as it,
-        tcp_echo(lab.remote, REMOTE4, 7001),
-        it.guest.connect(REMOTE4, 7001) as sock,
-    ):
-        assert _say(sock) == b"a"
-        _policy(lab, LISTEN.format("198.51.100.0/24", "allow"))
+    with connected(lab) as (it, sock):
+        _policy(lab, RULE.format("198.51.100.0/24", "allow"))
         it.say("reload")
         assert _say(sock) == b"a"
 
 
 def test_a_wrong_policy_is_told_and_the_old_one_stays(lab: Lab) -> None:
-    path = _policy(lab, LISTEN.format(REMOTE4, "allow"))
+    path = _policy(lab, RULE.format(REMOTE4, "allow"))
     with policed(lab, "--policy", str(path)) as it:
-        _policy(lab, LISTEN.format(REMOTE4, "permit"))
+        _policy(lab, RULE.format(REMOTE4, "permit"))
         done = it.run("reload")
         assert done.returncode == 1
         place = f"{path}:4:10: expected one of allow, reject, drop, ask"
