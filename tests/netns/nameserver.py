@@ -2,10 +2,8 @@
 """A real name server of a test's remote host, and questions that a guest asks."""
 
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from selectors import EVENT_READ, DefaultSelector
+from contextlib import contextmanager
 
 import dns.flags
 import dns.message
@@ -15,6 +13,7 @@ import dns.rrset
 
 from tests.lab import Namespace
 from tests.lab.namespace import family_of
+from tests.netns.resolvers import answering
 
 PATIENCE_S = 5.0
 
@@ -52,33 +51,19 @@ class NameServer:
     @contextmanager
     def serving(self, where: Namespace, address: str) -> Iterator["NameServer"]:
         """Answer at an address, over both transports."""
-        with ExitStack() as stack:
-            selector = stack.enter_context(DefaultSelector())
-            for sock in (where.listen(address, 53), where.udp(address, 53)):
-                sock.setblocking(False)
-                selector.register(stack.enter_context(sock), EVENT_READ)
-            stop = threading.Event()
-            thread = threading.Thread(target=self._serve, args=(selector, stop))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(stop.set)
+        with answering(where, address, (53,), self._answer):
             yield self
 
-    def _serve(self, selector: DefaultSelector, stop: threading.Event) -> None:
-        while not stop.is_set():
-            for key, _ in selector.select(0.05):
-                sock = key.fileobj
-                assert isinstance(sock, socket.socket)
-                with suppress(OSError, EOFError):
-                    if sock.type == socket.SOCK_DGRAM:
-                        data, peer = sock.recvfrom(4096)
-                        sock.sendto(self.answer(data, False), peer)
-                    else:
-                        with sock.accept()[0] as peer_sock:
-                            peer_sock.settimeout(PATIENCE_S)
-                            query, _ = dns.query.receive_tcp(peer_sock)
-                            wire = self.answer(query.to_wire(), True)
-                            peer_sock.sendall(len(wire).to_bytes(2, "big") + wire)
+    def _answer(self, sock: socket.socket) -> None:
+        if sock.type == socket.SOCK_DGRAM:
+            data, peer = sock.recvfrom(4096)
+            sock.sendto(self.answer(data, False), peer)
+            return
+        with sock.accept()[0] as peer_sock:
+            peer_sock.settimeout(PATIENCE_S)
+            query, _ = dns.query.receive_tcp(peer_sock)
+            wire = self.answer(query.to_wire(), True)
+            peer_sock.sendall(len(wire).to_bytes(2, "big") + wire)
 
 
 def _record(text: str) -> dns.rrset.RRset:

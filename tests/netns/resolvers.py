@@ -4,7 +4,7 @@
 import shutil
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
@@ -20,31 +20,50 @@ NEEDED = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "hosts")
 @contextmanager
 def resolver(where: Namespace, address: str, name: str) -> Iterator[None]:
     """Answer everything on the ports of DNS, TCP and UDP, with `name`."""
+
+    def answer(sock: socket.socket) -> None:
+        if sock.type == socket.SOCK_STREAM:
+            with sock.accept()[0] as peer:
+                peer.sendall(name.encode())
+        else:
+            sock.sendto(name.encode(), sock.recvfrom(2048)[1])
+
+    with answering(where, address, PORTS, answer):
+        yield
+
+
+@contextmanager
+def answering(
+    where: Namespace,
+    address: str,
+    ports: Iterable[int],
+    answer: Callable[[socket.socket], None],
+) -> Iterator[None]:
+    """Call `answer` for whatever comes to these ports, TCP and UDP, with its socket."""
     with ExitStack() as stack:
         selector = stack.enter_context(DefaultSelector())
-        for port in PORTS:
+        for port in ports:
             for sock in (where.listen(address, port), where.udp(address, port)):
                 sock.setblocking(False)
                 selector.register(stack.enter_context(sock), EVENT_READ)
         stop = threading.Event()
-        thread = threading.Thread(target=_serve, args=(selector, name.encode(), stop))
+        thread = threading.Thread(target=_serve, args=(selector, answer, stop))
         thread.start()
         stack.callback(thread.join)
         stack.callback(stop.set)
         yield
 
 
-def _serve(selector: DefaultSelector, name: bytes, stop: threading.Event) -> None:
+def _serve(
+    selector: DefaultSelector,
+    answer: Callable[[socket.socket], None],
+    stop: threading.Event,
+) -> None:
     while not stop.is_set():
         for key, _ in selector.select(0.05):
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
-            with suppress(OSError):
-                if sock.type == socket.SOCK_STREAM:
-                    with sock.accept()[0] as peer:
-                        peer.sendall(name)
-                else:
-                    sock.sendto(name, sock.recvfrom(2048)[1])
+            assert isinstance(key.fileobj, socket.socket)
+            with suppress(OSError, EOFError):
+                answer(key.fileobj)
 
 
 def ask(
