@@ -21,16 +21,18 @@ void flood_refused(struct datapath *dp, unsigned kind)
 	f->refused[kind]++;
 }
 
-/* drop() - Have these kinds dropped from now on, and no others */
-static void drop(struct datapath *dp, uint32_t kinds)
+/* drop() - Have these kinds dropped from now on, and no others
+ * Return: false if that cannot be: they are read and refused, as before */
+static bool drop(struct datapath *dp, uint32_t kinds)
 {
 	struct flood *f = &dp->flood;
 
 	if (tap_sieve(&dp->ctx.tap, kinds))
-		return; /* they are read and refused, as before */
+		return false;
 	if (kinds & ~f->dropped)
 		count(&dp->ctx.cnt, CNT_FLOODS_DROPPED);
 	f->dropped = kinds;
+	return true;
 }
 
 /* end_window() - Let everything through again, and see whether it is still so */
@@ -39,7 +41,7 @@ static void end_window(struct datapath *dp)
 	struct flood *f = &dp->flood;
 
 	if (f->dropped)
-		drop(dp, 0);
+		(void)drop(dp, 0);
 	memset(f->refused, 0, sizeof(f->refused));
 	/* What could not be undone is tried again */
 	f->end = f->dropped ? dp->ctx.now + FLOOD_WINDOW : UINT64_MAX;
@@ -63,8 +65,6 @@ void flood_look(struct datapath *dp)
 	if (f->refused[SIEVE_SYN] >= FLOOD_REFUSED ||
 	    f->refused[FLOOD_OTHER] >= FLOOD_REFUSED)
 		admit_flooded(&c->admit, c->now);
-	if (kinds & ~f->dropped) {
-		drop(dp, kinds | f->dropped);
+	if (kinds & ~f->dropped && drop(dp, kinds | f->dropped))
 		f->end = c->now + FLOOD_WINDOW;
-	}
 }

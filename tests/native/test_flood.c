@@ -121,6 +121,12 @@ static size_t uso_alone(uint8_t *frame, unsigned i, struct vnet_hdr *vh)
 	return make_udp(frame, 1, 64, 1, vh);
 }
 
+static size_t known_flow(uint8_t *frame, unsigned i, struct vnet_hdr *vh)
+{
+	(void)i;
+	return make_udp(frame, 1, 1, 0, vh);
+}
+
 static size_t arp(uint8_t *frame, unsigned i, struct vnet_hdr *vh)
 {
 	uint8_t *p = guest_eth(frame, 0x0806);
@@ -273,6 +279,39 @@ static void a_flood_of_new_flows_gets_fewer(void)
 	guest_teardown(&g);
 }
 
+/* busy() - Open flows go on, round after round, for as long as a flood is
+ * remembered */
+static void busy(void)
+{
+	make = known_flow;
+	for (uint64_t t = 0; t < FLOODED_FOR + 2 * FLOOD_WINDOW;
+	     t += FLOOD_WINDOW / 4) {
+		g.now += FLOOD_WINDOW / 4;
+		guest_turn(&g);
+	}
+}
+
+static void a_flood_ends_while_others_go_on(void)
+{
+	static const int errors[] = { 0, ENOTTY }; /* of the sieve */
+	uint16_t port;
+	int peer = listen_loopback(SOCK_DGRAM, &port);
+
+	for (unsigned i = 0; i < ARRAY_SIZE(errors); i++) {
+		setup();
+		sieve_error = errors[i];
+		open_udp(1, port);
+		begin(new_connections);
+		(void)admitted();
+		CHECK(admit_is_flooded(&g.dp->ctx.admit, g.now));
+		busy();
+		CHECK(!admit_is_flooded(&g.dp->ctx.admit, g.now));
+		CHECK_EQ(sieved, 0);
+		guest_teardown(&g);
+	}
+	close(peer);
+}
+
 static void a_flood_of_connections_is_dropped_unread(void)
 {
 	setup();
@@ -289,6 +328,7 @@ int main(void)
 	RUN(what_is_refused_too_often_is_dropped_unread);
 	RUN(what_cannot_be_dropped_unread_is_refused);
 	RUN(a_flood_of_new_flows_gets_fewer);
+	RUN(a_flood_ends_while_others_go_on);
 	RUN(a_flood_of_connections_is_dropped_unread);
 	return 0;
 }
