@@ -16,9 +16,9 @@
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
 
-#include "base/checksum.h"
 #include "base/sys.h"
 #include "link/frame.h"
+#include "link/ip_header.h"
 
 #define QUOTE_TTL 64 /* of quoted headers: the true one is not known */
 
@@ -61,54 +61,23 @@ const union inany *icmp_error_reporter(const struct ctx *c, int err,
 	return refused && !inany_is_any(us) ? us : &key->oaddr;
 }
 
-/* quote_ip() - IP header of a packet from the guest; returns its length */
-static uint32_t quote_ip(uint8_t *p, const struct flowside *key,
-			 uint8_t ipproto, uint32_t payload)
-{
-	if (inany_is_v4(&key->eaddr)) {
-		struct ip4_hdr ih = {
-			.ver_ihl = 0x45,
-			.tot_len = htons((uint16_t)MIN(sizeof(ih) + payload,
-						       UINT16_MAX)),
-			.frag_off = htons(IP4_DF),
-			.ttl = QUOTE_TTL,
-			.protocol = ipproto,
-			.saddr = key->eaddr.v4.a4.s_addr,
-			.daddr = key->oaddr.v4.a4.s_addr,
-		};
-
-		ih.check = (uint16_t)~csum_fold(csum_add(&ih, sizeof(ih), 0));
-		memcpy(p, &ih, sizeof(ih));
-		return sizeof(ih);
-	} else {
-		struct ip6_hdr_ ih = {
-			.vtc_flow = htonl(6U << 28),
-			.payload_len =
-				htons((uint16_t)MIN(payload, UINT16_MAX)),
-			.nexthdr = ipproto,
-			.hop_limit = QUOTE_TTL,
-		};
-
-		memcpy(ih.saddr, &key->eaddr, sizeof(ih.saddr));
-		memcpy(ih.daddr, &key->oaddr, sizeof(ih.daddr));
-		memcpy(p, &ih, sizeof(ih));
-		return sizeof(ih);
-	}
-}
-
 int icmp_error_quote(struct ctx *c, const union inany *src,
 		     const struct flowside *key, uint8_t ipproto, uint8_t type,
 		     uint8_t code, uint32_t info, const void *l4,
 		     uint32_t l4_len, uint32_t ip_payload)
 {
 	uint8_t quote[sizeof(struct ip6_hdr_) + ICMP_QUOTE_MAX];
+	uint32_t most = UINT16_MAX; /* that the header can tell */
 	uint32_t hlen, len = MIN(l4_len, ICMP_QUOTE_MAX);
 	int rc;
 
 	if (!inany_is_unicast(&key->oaddr))
 		return -EINVAL;
 
-	hlen = quote_ip(quote, key, ipproto, ip_payload);
+	if (inany_is_v4(&key->eaddr))
+		most -= (uint32_t)sizeof(struct ip4_hdr);
+	hlen = ip_header(quote, &key->eaddr, &key->oaddr, ipproto,
+			 MIN(ip_payload, most), QUOTE_TTL);
 	memcpy(quote + hlen, l4, len);
 	rc = frame_icmp_error(&c->tap, src ? src : &key->oaddr, &key->eaddr,
 			      type, code, info, quote, hlen + len);
