@@ -101,6 +101,15 @@ struct icmp_hdr {
 	uint16_t seq; /* echo: sequence; errors: MTU low */
 } WIRE_PACKED;
 
+/* What tells a frame for a service */
+enum {
+	PORT_DNS = 53,		  /* RFC 1035 4.2.1 */
+	PORT_DHCP_SERVER = 67,	  /* RFC 2131 4.1 */
+	PORT_DHCPV6_SERVER = 547, /* RFC 8415 7.2 */
+	ICMP6_ND_FIRST = 133,	  /* RFC 4861: router solicitation */
+	ICMP6_ND_LAST = 137,	  /* redirect */
+};
+
 /** struct vnet_hdr - virtio-net header of the tun driver, host order
  * @flags:	VNET_F_*
  * @gso_type:	VNET_GSO_*

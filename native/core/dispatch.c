@@ -14,7 +14,6 @@
 
 #include "core/handlers.h"
 
-#define PORT_DNS 53
 /* Reads of the tap in a row that did not empty it: frames stand in line there */
 #define UNDRAINED 8
 /* Reads since there were frames of two flows in one: more than the longest line of

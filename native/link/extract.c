@@ -14,14 +14,9 @@
 
 #include "base/checksum.h"
 
-#define PORT_DHCP_SERVER   67  /* RFC 2131 4.1 */
-#define PORT_DHCPV6_SERVER 547 /* RFC 8415 7.2 */
-
 enum {
 	ICMP4_ECHO = 8,	       /* RFC 792 */
 	ICMP6_ECHO = 128,      /* RFC 4443 4.1 */
-	ICMP6_ND_FIRST = 133,  /* RFC 4861: router solicitation */
-	ICMP6_ND_LAST = 137,   /* redirect */
 	ICMP6_MLD_FIRST = 130, /* RFC 2710: query, report, done */
 	ICMP6_MLD_LAST = 132,
 	ICMP6_MLD2_REPORT = 143, /* RFC 3810 */

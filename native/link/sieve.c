@@ -10,7 +10,6 @@
 #include "link/sieve.h"
 
 #include <assert.h>
-#include <linux/if_ether.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 
@@ -19,8 +18,7 @@
 
 #define CONDITIONS 4
 #define ALL_BITS   UINT32_MAX
-#define SYN_ACK	   0x12 /* bits of TCP's flags */
-#define SYN	   0x02
+#define SYN_ACK	   (TCP_FLAG_SYN | TCP_FLAG_ACK)
 
 /** struct condition - A field of a frame is within bounds
  * @size:	BPF_B or BPF_H
@@ -45,9 +43,9 @@ struct condition {
 	{                                                    \
 		BPF_##size, true, offset, mask, value, value \
 	}
-#define ETHERTYPE(type)	 IS(H, 12, type)
+#define ETHERTYPE(name)	 IS(H, 12, ETHERTYPE_##name##_)
 #define IP4_PROTO(proto) IS(B, 23, proto)
-#define IP4_FIRST	 FIELD(H, 20, 0x1fff, 0, 0) /* fragment, or whole */
+#define IP4_FIRST	 FIELD(H, 20, IP4_OFF, 0, 0) /* fragment, or whole */
 #define IP6_PROTO(proto) IS(B, 20, proto)
 #define BEHIND_IP6(n)	 (54 + (n))
 
@@ -56,25 +54,25 @@ static const struct row {
 	struct condition all[CONDITIONS];
 } rows[] = {
 	{ SIEVE_SYN,
-	  { ETHERTYPE(ETH_P_IP), IP4_PROTO(IPPROTO_TCP), IP4_FIRST,
-	    BEHIND_IP4(B, 13, SYN_ACK, SYN) } },
+	  { ETHERTYPE(IPV4), IP4_PROTO(IPPROTO_TCP), IP4_FIRST,
+	    BEHIND_IP4(B, 13, SYN_ACK, TCP_FLAG_SYN) } },
 	{ SIEVE_SYN,
-	  { ETHERTYPE(ETH_P_IPV6), IP6_PROTO(IPPROTO_TCP),
-	    FIELD(B, BEHIND_IP6(13), SYN_ACK, SYN, SYN) } },
-	{ SIEVE_ARP, { ETHERTYPE(ETH_P_ARP) } },
+	  { ETHERTYPE(IPV6), IP6_PROTO(IPPROTO_TCP),
+	    FIELD(B, BEHIND_IP6(13), SYN_ACK, TCP_FLAG_SYN, TCP_FLAG_SYN) } },
+	{ SIEVE_ARP, { ETHERTYPE(ARP) } },
 	{ SIEVE_ND,
-	  { ETHERTYPE(ETH_P_IPV6), IP6_PROTO(IPPROTO_ICMPV6),
-	    FIELD(B, BEHIND_IP6(0), ALL_BITS, 133, 137) } },
+	  { ETHERTYPE(IPV6), IP6_PROTO(IPPROTO_ICMPV6),
+	    FIELD(B, BEHIND_IP6(0), ALL_BITS, ICMP6_ND_FIRST, ICMP6_ND_LAST) } },
 	{ SIEVE_DHCP4,
-	  { ETHERTYPE(ETH_P_IP), IP4_PROTO(IPPROTO_UDP), IP4_FIRST,
-	    BEHIND_IP4(H, 2, ALL_BITS, 67) } },
+	  { ETHERTYPE(IPV4), IP4_PROTO(IPPROTO_UDP), IP4_FIRST,
+	    BEHIND_IP4(H, 2, ALL_BITS, PORT_DHCP_SERVER) } },
 	{ SIEVE_DHCP6,
-	  { ETHERTYPE(ETH_P_IPV6), IP6_PROTO(IPPROTO_UDP),
-	    IS(H, BEHIND_IP6(2), 547) } },
-	{ SIEVE_MEMBERSHIP, { ETHERTYPE(ETH_P_IP), IP4_PROTO(IPPROTO_IGMP) } },
+	  { ETHERTYPE(IPV6), IP6_PROTO(IPPROTO_UDP),
+	    IS(H, BEHIND_IP6(2), PORT_DHCPV6_SERVER) } },
+	{ SIEVE_MEMBERSHIP, { ETHERTYPE(IPV4), IP4_PROTO(IPPROTO_IGMP) } },
 	/* MLD has a hop-by-hop header, and nothing else that we serve has */
 	{ SIEVE_MEMBERSHIP,
-	  { ETHERTYPE(ETH_P_IPV6), IP6_PROTO(IPPROTO_HOPOPTS),
+	  { ETHERTYPE(IPV6), IP6_PROTO(IPPROTO_HOPOPTS),
 	    IS(B, BEHIND_IP6(0), IPPROTO_ICMPV6) } },
 };
 
