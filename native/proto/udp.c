@@ -184,7 +184,6 @@ static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 		     -EADDRINUSE;
 	if (fd < 0) {
 		udp_flow_of(flow)->listener = m->listener;
-		idle_set_sharing(&c->ft, flow, true);
 	} else {
 		udp_flow_of(flow)->shares = m->listener;
 		l->sharers++;

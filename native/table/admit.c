@@ -96,16 +96,16 @@ static void make_room(const struct admit *a, struct flow_table *ft,
 		      uint64_t now)
 {
 	bool no_sockets = ft->sockets >= NEAR(a->sockets);
-	struct flow *alone, *sharing;
+	struct flow *flow, *sharing;
 
 	if (!no_sockets && ft->active < NEAR(a->flows))
 		return;
-	alone = idle_oldest(ft, IDLE_GUEST, FLOW_TYPE_NONE, now);
+	flow = idle_oldest(ft, IDLE_GUEST, FLOW_TYPE_NONE, now);
 	sharing = idle_oldest(ft, IDLE_SHARING, FLOW_TYPE_NONE, now);
-	if (!alone ||
-	    (sharing && !no_sockets && sharing->f.last_use < alone->f.last_use))
-		alone = sharing;
-	(void)evict(ft, alone, now);
+	if (!flow ||
+	    (sharing && !no_sockets && sharing->f.last_use < flow->f.last_use))
+		flow = sharing;
+	(void)evict(ft, flow, now);
 }
 
 bool admit_guest(struct admit *a, struct flow_table *ft, uint64_t now)

@@ -95,7 +95,8 @@ struct flowside {
  * @why:	enum flow_why, for the last log line
  * @events:	What its handler has seen happen to it, bits of the handler's
  * @hashed:	The side can be found by flow_lookup()
- * @sharing:	Others need its socket as well: its end gives none back
+ * @sharing:	Others need its socket as well: its end gives none back. Asked of
+ *		flows that the guest began
  * @tcp_flags:	Union of TCP flags seen, per direction
  * @ready:	Sides that wait in the ready list, a bit each; the list's own
  * @side:	Addresses

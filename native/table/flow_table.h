@@ -23,6 +23,14 @@ struct ready_list {
 	uint32_t count;
 };
 
+/** enum idle_kind - Lists that a datagram flow may be in: see idle.h */
+enum idle_kind {
+	IDLE_GUEST,   /* the guest's, that would give a descriptor back */
+	IDLE_SHARING, /* the guest's, that would not */
+	IDLE_OUTSIDE, /* that began outside */
+	IDLE_NUM
+};
+
 /** struct idle_list - Ends of a list of datagram flows: index + 1, or 0 */
 struct idle_list {
 	uint32_t head;
@@ -78,7 +86,7 @@ struct flow_table {
 	struct flow_log *log;
 	struct counters *cnt;
 	struct ready_list ready;
-	struct idle_list idle[3];
+	struct idle_list idle[IDLE_NUM];
 	uint32_t outside;
 	uint32_t sockets;
 	struct timers *timers;

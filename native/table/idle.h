@@ -15,13 +15,6 @@
 
 #define IDLE_MIN (2 * NSEC_PER_SEC) /* who was used since is not idle */
 
-/** enum idle_kind - Lists that a datagram flow may be in */
-enum idle_kind {
-	IDLE_GUEST,   /* the guest's, that would give a descriptor back */
-	IDLE_SHARING, /* the guest's, that would not */
-	IDLE_OUTSIDE, /* that began outside */
-};
-
 /* idle_add(), idle_remove() - A flow becomes active, is closed; TCP is ignored */
 void idle_add(struct flow_table *ft, struct flow *flow);
 void idle_remove(struct flow_table *ft, struct flow *flow);
@@ -37,7 +30,7 @@ void idle_remove(struct flow_table *ft, struct flow *flow);
 struct flow *idle_oldest(struct flow_table *ft, enum idle_kind kind,
 			 enum flow_type type, uint64_t now);
 
-/* idle_set_sharing() - Do others need the flow's socket as well? */
+/* idle_set_sharing() - Do others need the socket of the guest's flow as well? */
 void idle_set_sharing(struct flow_table *ft, struct flow *flow, bool sharing);
 
 #endif /* PASSTPY_TABLE_IDLE_H */
