@@ -1,8 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
-/* confine.c - System calls by which a process gives up what it could do
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* confine.c - A process gives up system calls that it could make
  *
- * Each is as thin as the kernel allows: what is forbidden, and why, stays in
- * Python (isolation/).
+ * As thin as the kernel allows: what is forbidden, and why, stays in Python
+ * (isolation/).
  */
 
 #include "py/confine.h"
@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

@@ -447,6 +447,17 @@ static int set_log_level(struct py_datapath *self, PyObject *value,
 	return 0;
 }
 
+/* set_bool() - 0; -1 and an exception if @value has no truth, or is to go */
+static int set_bool(bool *to, PyObject *value)
+{
+	int on = no_delete(value) ? PyObject_IsTrue(value) : -1;
+
+	if (on < 0)
+		return -1;
+	*to = on;
+	return 0;
+}
+
 static PyObject *get_watched(struct py_datapath *self, void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
@@ -458,16 +469,9 @@ static PyObject *get_watched(struct py_datapath *self, void *unused)
 static int set_watched(struct py_datapath *self, PyObject *value, void *unused)
 {
 	struct datapath *dp = py_datapath_get(self);
-	int watched;
 
 	(void)unused;
-	if (!dp || !no_delete(value))
-		return -1;
-	watched = PyObject_IsTrue(value);
-	if (watched < 0)
-		return -1;
-	dp->ctx.log.watched = watched;
-	return 0;
+	return dp ? set_bool(&dp->ctx.log.watched, value) : -1;
 }
 
 static PyObject *get_scope_id(struct py_datapath *self, void *unused)
@@ -497,17 +501,6 @@ static PyObject *get_lift_groups(struct py_datapath *self, void *unused)
 
 	(void)unused;
 	return dp ? PyBool_FromLong(dp->lift_groups) : NULL;
-}
-
-/* set_bool() - 0; -1 and an exception if @value has no truth, or is to go */
-static int set_bool(bool *to, PyObject *value)
-{
-	int on = no_delete(value) ? PyObject_IsTrue(value) : -1;
-
-	if (on < 0)
-		return -1;
-	*to = on;
-	return 0;
 }
 
 static int set_lift_groups(struct py_datapath *self, PyObject *value,

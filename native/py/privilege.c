@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+/* SPDX-License-Identifier: GPL-2.0-or-later */
 /* privilege.c - System calls that CPython 3.11 lacks
  *
  * Namespaces, capabilities, prctl(), mount(), signalfd() and inotify, each as
