@@ -131,12 +131,12 @@ static bool overlap(uint64_t a, uint64_t a_len, uint64_t b, uint64_t b_len)
 	return a <= b ? b - a < a_len : a - b < b_len;
 }
 
-/* region_check() - Is a region sound, and apart from those mapped before? */
+/* region_check() - Is a region sound, and apart from those mapped before?
+ * @ret_st:	Filled with what its file is */
 static int region_check(const struct guest_region *r,
-			const struct guest_map *maps, unsigned n)
+			const struct guest_map *maps, unsigned n,
+			struct stat *ret_st)
 {
-	struct stat st;
-
 	if (!r->size || wraps(r->guest, r->size) || wraps(r->user, r->size) ||
 	    wraps(r->offset, r->size))
 		return -EINVAL;
@@ -145,12 +145,12 @@ static int region_check(const struct guest_region *r,
 		    overlap(maps[i].user, maps[i].size, r->user, r->size))
 			return -EINVAL;
 	}
-	if (sys_fstat(r->fd, &st))
+	if (sys_fstat(r->fd, ret_st))
 		return -errno;
-	if (!S_ISREG(st.st_mode))
+	if (!S_ISREG(ret_st->st_mode))
 		return -EBADF;
-	if (r->size > (uint64_t)st.st_size ||
-	    r->offset > (uint64_t)st.st_size - r->size)
+	if (r->size > (uint64_t)ret_st->st_size ||
+	    r->offset > (uint64_t)ret_st->st_size - r->size)
 		return -ENXIO;
 	return 0;
 }
@@ -160,14 +160,12 @@ static int region_check(const struct guest_region *r,
  * A file of huge pages says so by the size of its blocks. Another's blocks may
  * be larger than its pages, which is no harm.
  */
-static uint64_t page_of(int fd)
+static uint64_t page_of(const struct stat *st)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	struct stat st;
 
-	if (!sys_fstat(fd, &st) && st.st_blksize > 0 &&
-	    (uint64_t)st.st_blksize % page == 0)
-		page = (uint64_t)st.st_blksize;
+	if (st->st_blksize > 0 && (uint64_t)st->st_blksize % page == 0)
+		page = (uint64_t)st->st_blksize;
 	return page;
 }
 
@@ -175,9 +173,10 @@ static uint64_t page_of(int fd)
  *
  * They may begin before it: a region need not start where a (huge) page does.
  */
-static int region_map(const struct guest_region *r, struct guest_map *map)
+static int region_map(const struct guest_region *r, uint64_t page,
+		      struct guest_map *map)
 {
-	uint64_t page = page_of(r->fd), before, len;
+	uint64_t before, len;
 	uint8_t *p;
 
 	before = r->offset % page;
@@ -216,10 +215,12 @@ int guest_mem_set(struct guest_mem *m, const struct guest_region *regions,
 		return -E2BIG;
 	for (done = 0; done < n; done++) {
 		int seals = sys_fcntl(regions[done].fd, F_GET_SEALS);
+		struct stat st;
 
-		err = region_check(&regions[done], maps, done);
+		err = region_check(&regions[done], maps, done, &st);
 		if (!err)
-			err = region_map(&regions[done], &maps[done]);
+			err = region_map(&regions[done], page_of(&st),
+					 &maps[done]);
 		if (err) {
 			unmap(maps, done);
 			return err;
