@@ -37,16 +37,12 @@ static bool parked_syn(struct ctx *c, struct miss *m, struct frame *f)
 static int bind_outbound(const struct ctx *c, int fd,
 			 const struct flowside *side, bool v4)
 {
-	const char *dev = c->outbound_if[!v4];
+	int on = 1, rc = dgram_outbound(c, fd, v4);
 	union sockaddr_inany sa;
 	socklen_t len;
-	int on = 1;
 
-	if (*dev && sys_setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, dev,
-				   (socklen_t)strlen(dev) + 1))
-		return -errno;
-	if (inany_is_any(&side->oaddr))
-		return 0;
+	if (rc || inany_is_any(&side->oaddr))
+		return rc;
 	if (!side->oport)
 		(void)sys_setsockopt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, &on,
 				     sizeof(on));
