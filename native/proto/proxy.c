@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/macros.h"
-
 #define V2_PROXY 0x21 /* version 2, for somebody else */
 #define V2_TCP4	 0x11
 #define V2_TCP6	 0x21
@@ -26,16 +24,20 @@ struct proxy_v2 {
 	uint16_t len;
 } __attribute__((packed));
 
+/* bytes_of() - An address as its own family writes it */
+static const void *bytes_of(const union inany *addr, bool v4)
+{
+	return v4 ? (const void *)&addr->v4.a4 : &addr->a6;
+}
+
 /* Version 1: "PROXY TCP4 192.0.2.1 192.0.2.2 40000 80", CR, LF */
 static uint32_t header_v1(uint8_t *buf, const struct flowside *client, bool v4)
 {
 	char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
-	unsigned skip = v4 ? 12 : 0;
 	int af = v4 ? AF_INET : AF_INET6;
 
-	inet_ntop(af, (const uint8_t *)&client->eaddr + skip, from,
-		  sizeof(from));
-	inet_ntop(af, (const uint8_t *)&client->oaddr + skip, to, sizeof(to));
+	inet_ntop(af, bytes_of(&client->eaddr, v4), from, sizeof(from));
+	inet_ntop(af, bytes_of(&client->oaddr, v4), to, sizeof(to));
 	return (uint32_t)snprintf((char *)buf, PROXY_HEADER_MAX,
 				  "PROXY TCP%c %s %s %u %u\r\n", v4 ? '4' : '6',
 				  from, to, client->eport, client->oport);
@@ -43,7 +45,7 @@ static uint32_t header_v1(uint8_t *buf, const struct flowside *client, bool v4)
 
 static uint32_t header_v2(uint8_t *buf, const struct flowside *client, bool v4)
 {
-	unsigned skip = v4 ? 12 : 0, size = sizeof(client->eaddr) - skip;
+	size_t size = v4 ? sizeof(struct in_addr) : sizeof(struct in6_addr);
 	uint16_t ports[] = { htons(client->eport), htons(client->oport) };
 	struct proxy_v2 head = {
 		.magic = { '\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I',
@@ -56,8 +58,8 @@ static uint32_t header_v2(uint8_t *buf, const struct flowside *client, bool v4)
 
 	memcpy(to, &head, sizeof(head));
 	to += sizeof(head);
-	memcpy(to, (const uint8_t *)&client->eaddr + skip, size);
-	memcpy(to + size, (const uint8_t *)&client->oaddr + skip, size);
+	memcpy(to, bytes_of(&client->eaddr, v4), size);
+	memcpy(to + size, bytes_of(&client->oaddr, v4), size);
 	to += 2 * size;
 	memcpy(to, ports, sizeof(ports));
 	return (uint32_t)(to + sizeof(ports) - buf);
