@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* reset.h - A TCP connection ends by a reset: no end is made up for its peer */
+/* reset.h - Has close() reset a TCP connection, where its peer would else take
+ * what it got so far for everything that was to come
+ */
 #ifndef PASSTPY_BASE_RESET_H
 #define PASSTPY_BASE_RESET_H
 
@@ -7,8 +9,8 @@
 
 #include "base/sys.h"
 
-/* reset_on_close() - close() is to send a RST, and no FIN; what is no TCP socket
- * takes no notice */
+/* reset_on_close() - close() is to send a RST, and no FIN; for a socket that is
+ * no TCP one nothing changes */
 static inline void reset_on_close(int fd)
 {
 	struct linger l = { .l_onoff = 1, .l_linger = 0 };

@@ -77,7 +77,8 @@ struct events {
  * @flush_more:	Handlers have more to send that they had put off
  * @flood:	What the guest is refused
  * @undrained:	Reads of the tap in a row that left something there
- * @mixed:	Reads of the tap for which frames of several flows are to be expected
+ * @mixed:	Reads of the tap for which frames of several flows are to be
+ *		expected
  * @punts:	Frames for services, of this turn
  * @lift_groups: Datagrams for groups, and what the guest says of its membership,
  *		go to Python, which relays them

@@ -17,8 +17,8 @@
  * @splices:	For flows of VERDICT_SPLICE: from socket to socket
  * @repeats:	Until it is answered the guest sends the first frame of a flow
  *		again, or another in its place: the last one is parked
- * @lossy:	What the guest sends beyond its share may be dropped when other flows
- *		stand in line behind it
+ * @lossy:	What the guest sends beyond its share may be dropped when other
+ *		flows stand in line behind it
  * @init:	Make what flows of this type share, in c->shared[]; may be NULL.
  *		@secret: random, for what must not be guessed
  * @fini:	Free it, also if @init failed halfway
@@ -27,11 +27,12 @@
  * @open:	Open a flow's sockets; the flow is TYPED. @m still holds what
  *		was parked: an accepted socket in m->fd (take it by setting -1),
  *		datagrams of a listening socket. m->given_fd, if there is one,
- *		is the flow's if this succeeds, and its caller's if not. Frames of the guest are
- *		replayed through @from_tap by core/ after @open. Return 0 or
- *		-errno: core/ cancels the flow then
+ *		is the flow's if this succeeds, and its caller's if not. Frames
+ *		of the guest are replayed through @from_tap by core/ after @open.
+ *		Return 0 or -errno: core/ cancels the flow then
  * @reject:	Verdict was "reject", or @open failed with @err: tell the
- *		initiator as a host would (RST, ICMP); may be NULL
+ *		initiator as a host would (RST, ICMP); may be NULL. An accepted
+ *		socket is reset when its miss is released
  * @interest:	What the socket of a side waits for in the flow's state; see
  *		flow_interest_fn
  * @from_tap:	Frames of this flow from the guest; may leave some for the next

@@ -165,7 +165,7 @@ enum tcp_event {
  * @sock_ready:	The socket may have more than we peeked at
  * @sock_rdhup:	The peer sent its FIN; data may still be queued before it
  * @peeks_short: A peek may end before the data does: the peer sent urgent data,
- *		or the socket is a UNIX one
+ *		the socket is a UNIX one, or a header comes before its first byte
  * @sock_unix:	The socket is a UNIX one
  * @peek_off:	The socket has SO_PEEK_OFF
  * @proxy:	Version of the PROXY protocol whose header is before the peer's

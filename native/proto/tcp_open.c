@@ -2,13 +2,13 @@
 /* tcp_open.c - How connections begin: by the guest, by the peer, or not at all
  *
  * The guest opens: a socket connects, and only when the peer has accepted is
- * the guest's SYN answered; at once if Python gives one that is connected. The peer opens: it is accepted already, and a SYN
- * goes to the guest. What fails is told as the network would tell it.
+ * the guest's SYN answered; at once if Python gives a socket that is connected.
+ * The peer opens: it is accepted already, and a SYN goes to the guest. What
+ * fails is told as the network would tell it.
  */
 
 #include <errno.h>
 #include <netinet/ip.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 

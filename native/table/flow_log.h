@@ -50,8 +50,8 @@ struct log_record {
  * @lost:	Found no room since there was last some
  * @lost_at:	When the last of these was, ns
  * @level:	0 off, 1 life of flows, 2 events, 3 packets
- * @watched:	Somebody sees flows begin and end, whatever the level: FLOW_OPENED and
- *		FLOW_CLOSED, and not each step between
+ * @watched:	Somebody sees flows begin and end, whatever the level:
+ *		FLOW_OPENED and FLOW_CLOSED, and not each step between
  * @cnt:	LOG_LOST is counted here
  * @base:	First entry of the flow table, to tell indexes
  */
