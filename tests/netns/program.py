@@ -15,6 +15,7 @@ from tests.lab.process import identify, kill_all, process_tree
 from tests.lab.translators import Passtpy
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(sys.executable).with_name("passtpy")
 USER = 47811  # nobody has it, and so no right to anything
 PATIENCE = 20.0
 Who = str  # "root" or "user"

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import HOST4, TRANSLATORS, Lab, exchange, tcp_echo
+from tests.lab import HOST4, Lab, Passtpy, exchange, tcp_echo
 from tests.netns.program import wait_for
-
-PROGRAM = getattr(TRANSLATORS["passtpy"], "program")  # noqa: B009 (of a protocol)
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def activated(
     names = ":".join(name.rstrip("_") for name in socks)
     line = (
         f"exec {moves} {closed}; export LISTEN_PID=$$ LISTEN_FDS={len(fds)}"
-        f" LISTEN_FDNAMES={names}; exec {shlex.join([PROGRAM, *words])}"
+        f" LISTEN_FDNAMES={names}; exec {shlex.join([Passtpy().program, *words])}"
     )
     return subprocess.Popen(
         lab.host.command(["bash", "-c", line]),

@@ -12,7 +12,8 @@ import pytest
 from passtpy.client.approve import QUESTIONS
 from passtpy.client.connect import Client
 from tests.lab import REMOTE4, Lab, UdpEcho, tcp_echo, wait_until
-from tests.netns.test_policy import PROGRAM, Policed, _policy, _tcp, policed
+from tests.netns.policed import Policed, policed, policy, tcp_to
+from tests.netns.program import PROGRAM
 
 SOON = 10.0
 ASKS = f"""\
@@ -67,7 +68,7 @@ def _question(it: Policed) -> str:
     ("answer", "becomes"), [("allow", "open"), ("deny", "ConnectionRefusedError")]
 )
 def test_a_flow_waits_for_its_answer(lab: Lab, answer: str, becomes: str) -> None:
-    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+    with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
         connection = _patient(it)
         number = _question(it)
         assert not connection.done()
@@ -79,18 +80,18 @@ def test_a_flow_waits_for_its_answer(lab: Lab, answer: str, becomes: str) -> Non
 
 
 def test_an_answer_for_the_session_is_not_asked_again(lab: Lab) -> None:
-    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+    with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
         connection = _patient(it)
         it.say("approve", _question(it), "allow", "--for", "session")
         assert connection.result(SOON) == "open"
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
         it.say("reload")  # the rule is still there, and so is the answer
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
-        assert _tcp(it.guest, REMOTE4, 7002) == "silence"  # another port: it waits
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE4, 7002) == "silence"  # another port: it waits
 
 
 def test_what_is_approved_for_ever_is_in_the_file(lab: Lab) -> None:
-    path = _policy(lab, ASKS)
+    path = policy(lab, ASKS)
     with policed(lab, "--policy", str(path)) as it:
         connection = _patient(it)
         it.say("approve", _question(it), "allow", "--for", "always")
@@ -102,12 +103,12 @@ def test_what_is_approved_for_ever_is_in_the_file(lab: Lab) -> None:
     text = f"version = 1\n{ASKS}".replace(asks, f"[[rule]]\n{rule}\n{asks}")
     assert path.read_text() == text
     with policed(lab, "--policy", str(path)) as it:
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
 
 
 def test_a_datagram_that_is_sent_once_waits_as_well(lab: Lab) -> None:
     with (
-        policed(lab, "--policy", str(_policy(lab, ASKS))) as it,
+        policed(lab, "--policy", str(policy(lab, ASKS))) as it,
         UdpEcho(lab.remote, REMOTE4, 7001),
         it.guest.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
     ):
@@ -125,23 +126,23 @@ def test_a_datagram_that_is_sent_once_waits_as_well(lab: Lab) -> None:
 
 
 def test_nobody_answers_and_the_default_does(lab: Lab) -> None:
-    path = _policy(lab, ASKS.replace("30", "1"))
+    path = policy(lab, ASKS.replace("30", "1"))
     with policed(lab, "--policy", str(path)) as it:
         assert _patient(it).result(SOON) == "ConnectionRefusedError"
 
 
 def test_a_new_policy_decides_about_what_waits(lab: Lab) -> None:
-    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+    with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
         connection = _patient(it)
         _question(it)
-        _policy(lab, ASKS.replace('"ask"', '"allow"'))
+        policy(lab, ASKS.replace('"ask"', '"allow"'))
         it.say("reload")
         assert connection.result(SOON) == "open"
         assert it.say("approve", "--list").count("\n") == 1
 
 
 def test_a_prompt_asks_and_obeys(lab: Lab) -> None:
-    with policed(lab, "--policy", str(_policy(lab, ASKS))) as it:
+    with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
         words = [str(PROGRAM), "approve", "-i", str(it.control)]
         with subprocess.Popen(
             lab.host.command(words),

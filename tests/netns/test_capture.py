@@ -16,7 +16,8 @@ import pytest
 
 from tests.lab import REMOTE4, tcp_echo, wait_until
 from tests.lab.pcapng import INTERFACE, SECTION, STATISTICS, blocks, packets
-from tests.netns.test_control import PROGRAM, Daemon, box, daemon, ping
+from tests.netns.program import PROGRAM
+from tests.netns.test_control import Daemon, box, daemon, ping
 
 __all__ = ["box"]
 

@@ -28,9 +28,9 @@ from tests.lab import (
     tcp_echo,
     wait_until,
 )
+from tests.netns.program import PROGRAM
 
 PASSTPY = TRANSLATORS["passtpy"]
-PROGRAM = Path(sys.executable).with_name("passtpy")
 EPHEMERAL = (32768, 60999)
 SOON = 5.0
 OTHER_USER = 12345  # neither root nor the one that the daemon becomes

@@ -11,8 +11,9 @@ import pytest
 
 from tests.lab import wait_until
 from tests.lab.pcapng import packets
+from tests.netns.program import PROGRAM
 from tests.netns.test_capture import capture, running
-from tests.netns.test_control import PROGRAM, SOON, Daemon, box, daemon
+from tests.netns.test_control import SOON, Daemon, box, daemon
 
 __all__ = ["box"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.lab import REMOTE4, Lab, Namespace, wait_until
 from tests.netns.nameserver import NameServer, ask
-from tests.netns.test_policy import ANYBODY, SOON, Policed, policed
+from tests.netns.policed import ANYBODY, SOON, Policed, policed
 
 SECOND4 = "198.51.100.7"
 ZONE = (

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.namespace import Namespace
-from tests.netns.program import PATIENCE, Running, pasta, run, wait_for
-from tests.netns.test_control import PROGRAM
+from tests.netns.program import PATIENCE, PROGRAM, Running, pasta, run, wait_for
 
 
 @pytest.fixture

@@ -4,12 +4,8 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import dns.rcode
 import pytest
@@ -19,7 +15,6 @@ from tests.lab import (
     GATEWAY6,
     REMOTE4,
     REMOTE6,
-    Attached,
     Lab,
     Namespace,
     UdpEcho,
@@ -27,15 +22,10 @@ from tests.lab import (
     tcp_echo,
     wait_until,
 )
-from tests.lab.namespace import family_of
 from tests.netns.nameserver import NameServer, ask, told
-from tests.netns.resolvers import serving
+from tests.netns.policed import ANYBODY, SOON, Policed, policed, policy, tcp_to, udp_to
+from tests.netns.program import PROGRAM
 
-PROGRAM = Path(sys.executable).with_name("passtpy")
-SOON = 5.0
-SILENCE = 1.5  # a refusal that says nothing is waited for so long
-ANYBODY = "203.0.113.99"
-NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 ZONE = (
     f"allowed.example. 300 A {REMOTE4}",
     f"allowed.example. 300 AAAA {REMOTE6}",
@@ -51,98 +41,6 @@ ZONE = (
 def lab() -> Iterator[Lab]:
     with Lab() as made:
         yield made
-
-
-@dataclass
-class Policed:
-    """A guest under a policy, and who asks its daemon."""
-
-    lab: Lab
-    it: Attached
-    control: Path
-    log: Path
-    audit: Path
-
-    @property
-    def guest(self) -> Namespace:
-        return self.it.guest
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        first, *rest = words
-        argv = [str(PROGRAM), first, "-i", str(self.control), *rest]
-        return self.lab.host.run(*argv, check=False)
-
-    def say(self, *words: str) -> str:
-        done = self.run(*words)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
-
-    def counters(self) -> dict[str, int]:
-        counters = json.loads(self.say("stats", "--json"))
-        assert isinstance(counters, dict)
-        return counters
-
-    def wait_log(self, text: str) -> None:
-        wait_until(lambda: text in self.log.read_text(), SOON, text)
-
-    def wait_refused(self, reason: str, **fields: object) -> None:
-        """Wait for an audit line that gives this reason, and says these fields."""
-
-        def found() -> bool:
-            told = map(json.loads, self.audit.read_text().splitlines())
-            return any(
-                each.get("reason") == reason
-                and all(each.get(name) == value for name, value in fields.items())
-                for each in told
-            )
-
-        wait_until(found, SOON, f"a refusal: {reason} {fields}")
-
-
-@contextmanager
-def policed(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Policed]:
-    """A guest with these options, on a host with these resolvers."""
-    control, log, audit = (lab.dir / name for name in ("control", "log", "audit"))
-    for old in (control, log, audit):
-        old.unlink(missing_ok=True)
-    words = ("--control", str(control), "-l", str(log), "--audit", str(audit))
-    with serving(lab, *NONE, *words, *extra, resolv=resolv) as attached:
-        wait_until(control.exists, SOON, "control socket")
-        yield Policed(lab, attached, control, log, audit)
-
-
-def _policy(lab: Lab, text: str) -> Path:
-    path = lab.dir / "policy.toml"
-    path.write_text(f"version = 1\n{text}")
-    return path
-
-
-def _tcp(guest: Namespace, address: str, port: int) -> str:
-    """What becomes of a connection: "open", or how it is refused."""
-    with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
-        sock.settimeout(SILENCE)
-        try:
-            sock.connect((address, port))
-        except TimeoutError:
-            return "silence"
-        except OSError as error:
-            return type(error).__name__
-        return "open"
-
-
-def _udp(guest: Namespace, address: str, port: int) -> str:
-    """What becomes of a datagram: "open" if it is answered."""
-    with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SILENCE)
-        try:
-            sock.connect((address, port))
-            sock.send(b"x")
-            sock.recv(10)
-        except TimeoutError:
-            return "silence"
-        except OSError as error:
-            return type(error).__name__
-        return "open"
 
 
 def _ping(guest: Namespace, address: str) -> bool:
@@ -161,9 +59,9 @@ def test_what_is_allowed_passes_and_the_rest_is_refused(lab: Lab, remote: str) -
     ):
         with it.guest.connect(remote, 7001) as sock:
             assert exchange(sock, b"hello") == b"hello"
-        assert _udp(it.guest, remote, 7001) == "open"
-        assert _tcp(it.guest, remote, 7002) == "ConnectionRefusedError"
-        assert _udp(it.guest, remote, 7002) == "ConnectionRefusedError"
+        assert udp_to(it.guest, remote, 7001) == "open"
+        assert tcp_to(it.guest, remote, 7002) == "ConnectionRefusedError"
+        assert udp_to(it.guest, remote, 7002) == "ConnectionRefusedError"
         assert not _ping(it.guest, remote)
         counters = it.counters()
         assert counters["policy_allowed"] == 2
@@ -174,40 +72,41 @@ def test_what_is_allowed_passes_and_the_rest_is_refused(lab: Lab, remote: str) -
 def test_pings_are_flows_as_others(lab: Lab, remote: str) -> None:
     with policed(lab, "--allow", f"{remote}/icmp") as it:
         assert _ping(it.guest, remote)
-        assert _tcp(it.guest, remote, 7001) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, remote, 7001) == "ConnectionRefusedError"
 
 
 def test_what_is_dropped_is_not_answered(lab: Lab) -> None:
-    path = _policy(lab, 'default = "drop"\n')
+    path = policy(lab, 'default = "drop"\n')
     with policed(lab, "--policy", str(path)) as it:
-        assert _tcp(it.guest, REMOTE4, 7001) == "silence"
-        assert _udp(it.guest, REMOTE4, 7001) == "silence"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "silence"
+        assert udp_to(it.guest, REMOTE4, 7001) == "silence"
 
 
 def test_the_loopback_of_the_host_is_closed_unless_it_is_named(lab: Lab) -> None:
     """The gateway's address stands for it."""
     with tcp_echo(lab.host, "127.0.0.1", 7003), tcp_echo(lab.host, "::1", 7003):
         with policed(lab, "--allow", "0.0.0.0/0", "--allow", "@internet") as it:
-            assert _tcp(it.guest, GATEWAY4, 7003) == "ConnectionRefusedError"
-            assert _tcp(it.guest, GATEWAY6, 7003) == "ConnectionRefusedError"
+            assert tcp_to(it.guest, GATEWAY4, 7003) == "ConnectionRefusedError"
+            assert tcp_to(it.guest, GATEWAY6, 7003) == "ConnectionRefusedError"
         with policed(lab, "--allow", "@host:7003") as it:
-            assert _tcp(it.guest, GATEWAY4, 7003) == "open"
-            assert _tcp(it.guest, GATEWAY6, 7003) == "open"
-            assert _tcp(it.guest, GATEWAY4, 7004) == "ConnectionRefusedError"
+            assert tcp_to(it.guest, GATEWAY4, 7003) == "open"
+            assert tcp_to(it.guest, GATEWAY6, 7003) == "open"
+            assert tcp_to(it.guest, GATEWAY4, 7004) == "ConnectionRefusedError"
 
 
 def test_other_addresses_of_the_host_are_the_host(lab: Lab) -> None:
     """They are no loopback, and no address of the guest's own."""
-    lab.host.ip("address", "add", "203.0.113.77/32", "dev", "lo")
+    other = "203.0.113.77"
+    lab.host.ip("address", "add", f"{other}/32", "dev", "lo")
     try:
-        with tcp_echo(lab.host, "203.0.113.77", 7003):
+        with tcp_echo(lab.host, other, 7003):
             with policed(lab, "--allow", "@internet") as it:
-                assert _tcp(it.guest, "203.0.113.77", 7003) == "ConnectionRefusedError"
+                assert tcp_to(it.guest, other, 7003) == "ConnectionRefusedError"
                 it.wait_refused("no rule names @host")
             with policed(lab, "--allow", "@host") as it:
-                assert _tcp(it.guest, "203.0.113.77", 7003) == "open"
+                assert tcp_to(it.guest, other, 7003) == "open"
     finally:
-        lab.host.ip("address", "del", "203.0.113.77/32", "dev", "lo")
+        lab.host.ip("address", "del", f"{other}/32", "dev", "lo")
 
 
 def test_an_address_that_the_host_gets_later_is_the_host(lab: Lab) -> None:
@@ -217,7 +116,7 @@ def test_an_address_that_the_host_gets_later_is_the_host(lab: Lab) -> None:
     ):
         lab.host.ip("address", "add", "203.0.113.78/32", "dev", "lo")
         try:
-            refused = lambda: _tcp(it.guest, "203.0.113.78", 7003) != "open"  # noqa: E731
+            refused = lambda: tcp_to(it.guest, "203.0.113.78", 7003) != "open"  # noqa: E731
             wait_until(refused, SOON, "a closed door")
             it.wait_refused("no rule names @host")
         finally:
@@ -231,7 +130,7 @@ def test_forwarded_ports_lead_to_the_guest_under_any_policy(lab: Lab) -> None:
         lab.remote.connect("198.51.100.2", 7005) as sock,
     ):
         assert exchange(sock, b"hello") == b"hello"
-        assert _tcp(it.guest, REMOTE4, 7005) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE4, 7005) == "ConnectionRefusedError"
 
 
 def test_ports_forwarded_to_the_loopback_of_the_host_need_a_rule(lab: Lab) -> None:
@@ -255,7 +154,7 @@ def test_observing_lets_pass_and_tells(lab: Lab) -> None:
     words = ("--policy-mode", "observe")
     with policed(lab, *words) as it, tcp_echo(lab.remote, REMOTE4, 7001):
         for _ in range(3):
-            assert _tcp(it.guest, REMOTE4, 7001) == "open"
+            assert tcp_to(it.guest, REMOTE4, 7001) == "open"
         assert it.counters()["policy_observed"] == 3
     first, last = map(json.loads, it.audit.read_text().splitlines())
     assert (first["address"], first["port"], first["observed"]) == (REMOTE4, 7001, True)
@@ -284,13 +183,13 @@ def _told(it: Policed, name: str, kind: str = "A") -> set[str]:
 
 def test_a_name_opens_the_addresses_that_it_was_told_for(lab: Lab) -> None:
     with named(lab, "--allow", "allowed.example:7001") as it:
-        assert _tcp(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
         assert _told(it, "Allowed.EXAMPLE.") == {REMOTE4}
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
-        assert _tcp(it.guest, GATEWAY4, 7001) == "ConnectionRefusedError"
-        assert _tcp(it.guest, REMOTE6, 7001) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, GATEWAY4, 7001) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE6, 7001) == "ConnectionRefusedError"
         assert _told(it, "allowed.example", "AAAA") == {REMOTE6}
-        assert _tcp(it.guest, REMOTE6, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE6, 7001) == "open"
         assert f"{REMOTE4} allowed.example" in " ".join(it.say("pins").split())
 
 
@@ -306,7 +205,7 @@ def test_a_name_that_is_not_allowed_cannot_be_asked_for(lab: Lab) -> None:
 def test_an_alias_belongs_to_the_name_that_was_asked(lab: Lab) -> None:
     with named(lab, "--allow", "alias.example") as it:
         assert REMOTE4 in _told(it, "alias.example")
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
 
 
 def test_a_public_name_does_not_lead_into_the_host(lab: Lab) -> None:
@@ -317,7 +216,7 @@ def test_a_public_name_does_not_lead_into_the_host(lab: Lab) -> None:
 def test_a_ttl_of_zero_is_long_enough_to_connect(lab: Lab) -> None:
     with named(lab, "--allow", "short.example") as it:
         assert _told(it, "short.example") == {REMOTE4}
-        assert _tcp(it.guest, REMOTE4, 7001) == "open"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
 
 
 def test_questions_over_tcp_are_the_resolvers_too(lab: Lab) -> None:
@@ -326,7 +225,7 @@ def test_questions_over_tcp_are_the_resolvers_too(lab: Lab) -> None:
         assert told(answer) == {REMOTE4}
         refused = ask(it.guest, ANYBODY, "other.example", tcp=True)
         assert refused.rcode() == dns.rcode.NXDOMAIN
-        assert _tcp(it.guest, REMOTE4, 853) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE4, 853) == "ConnectionRefusedError"
 
 
 def test_quic_is_refused_so_that_tcp_is_used(lab: Lab) -> None:
@@ -336,9 +235,9 @@ def test_quic_is_refused_so_that_tcp_is_used(lab: Lab) -> None:
         UdpEcho(lab.remote, REMOTE4, 444),
     ):
         _told(it, "allowed.example")
-        assert _udp(it.guest, REMOTE4, 443) == "ConnectionRefusedError"
-        assert _udp(it.guest, REMOTE4, 444) == "open"
-    path = _policy(
+        assert udp_to(it.guest, REMOTE4, 443) == "ConnectionRefusedError"
+        assert udp_to(it.guest, REMOTE4, 444) == "open"
+    path = policy(
         lab, '[[rule]]\nto = "allowed.example"\nquic = "pin"\naction = "allow"\n'
     )
     with (
@@ -346,7 +245,7 @@ def test_quic_is_refused_so_that_tcp_is_used(lab: Lab) -> None:
         UdpEcho(lab.remote, REMOTE4, 443),
     ):
         _told(it, "allowed.example")
-        assert _udp(it.guest, REMOTE4, 443) == "open"
+        assert udp_to(it.guest, REMOTE4, 443) == "open"
 
 
 # Tricks
@@ -368,7 +267,7 @@ def test_a_packet_for_ipv4_in_the_clothes_of_ipv6_is_ipv4(lab: Lab) -> None:
         tcp_echo(lab.host, "127.0.0.1", 7003),
     ):
         for trick in ("::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::1"):
-            assert _tcp(it.guest, trick, 7003) != "open"
+            assert tcp_to(it.guest, trick, 7003) != "open"
             it.wait_refused("no rule names @host")
 
 
@@ -381,7 +280,7 @@ RULE = '[[rule]]\nto = "{}"\naction = "{}"\n'
 @contextmanager
 def connected(lab: Lab) -> Iterator[tuple[Policed, socket.socket]]:
     """A guest under a policy of one rule, and the connection that it allows."""
-    path = _policy(lab, RULE.format(REMOTE4, "allow"))
+    path = policy(lab, RULE.format(REMOTE4, "allow"))
     with (
         policed(lab, "--policy", str(path)) as it,
         tcp_echo(lab.remote, REMOTE4, 7001),
@@ -394,11 +293,11 @@ def connected(lab: Lab) -> Iterator[tuple[Policed, socket.socket]]:
 @pytest.mark.parametrize("way", ["signal", "reload", "policy reload"])
 def test_a_new_policy_closes_what_it_refuses(lab: Lab, way: str) -> None:
     with connected(lab) as (it, sock):
-        _policy(lab, RULE.format(REMOTE6, "allow"))
+        policy(lab, RULE.format(REMOTE6, "allow"))
         _order(it, way)
         with pytest.raises(ConnectionResetError):
             wait_until(lambda: not _say(sock), SOON, "the end")
-        assert _tcp(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+        assert tcp_to(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
         assert it.counters()["closed_by_policy"] == 1
 
 
@@ -417,26 +316,26 @@ def _order(it: Policed, way: str) -> None:
 
 def test_a_flow_that_the_new_policy_allows_goes_on(lab: Lab) -> None:
     with connected(lab) as (it, sock):
-        _policy(lab, RULE.format("198.51.100.0/24", "allow"))
+        policy(lab, RULE.format("198.51.100.0/24", "allow"))
         it.say("reload")
         assert _say(sock) == b"a"
 
 
 def test_a_wrong_policy_is_told_and_the_old_one_stays(lab: Lab) -> None:
-    path = _policy(lab, RULE.format(REMOTE4, "allow"))
+    path = policy(lab, RULE.format(REMOTE4, "allow"))
     with policed(lab, "--policy", str(path)) as it:
-        _policy(lab, RULE.format(REMOTE4, "permit"))
+        policy(lab, RULE.format(REMOTE4, "permit"))
         done = it.run("reload")
         assert done.returncode == 1
         place = f"{path}:4:10: expected one of allow, reject, drop, ask"
         assert place in done.stderr
         it.wait_log(place)
         with tcp_echo(lab.remote, REMOTE4, 7001):
-            assert _tcp(it.guest, REMOTE4, 7001) == "open"
+            assert tcp_to(it.guest, REMOTE4, 7001) == "open"
 
 
 def test_a_wrong_policy_is_no_start(lab: Lab) -> None:
-    path = _policy(lab, "colour = 1\n")
+    path = policy(lab, "colour = 1\n")
     done = lab.host.run(
         str(PROGRAM), "pasta", "--policy", str(path), "true", check=False
     )

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from tests.lab import (
     tcp_echo,
     wait_until,
 )
+from tests.netns.program import PROGRAM
 
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
-PROGRAM = Path(sys.executable).with_name("passtpy")
 METRICS = "127.0.0.1:9100"
 API = "http://127.0.0.1:9090/api/v1"
 READY = "http://127.0.0.1:9090/-/ready"

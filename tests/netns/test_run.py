@@ -4,16 +4,14 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.lab import GATEWAY4, REMOTE4, REMOTE6, Lab, tcp_echo
 from tests.netns.nameserver import NameServer
-from tests.netns.program import Who, command_line
+from tests.netns.program import PROGRAM, Who, command_line
 from tests.netns.resolvers import etc, with_etc
 
-PROGRAM = Path(sys.executable).with_name("passtpy")
 ZONE = (
     f"allowed.example. 300 A {REMOTE4}",
     f"allowed.example. 300 AAAA {REMOTE6}",

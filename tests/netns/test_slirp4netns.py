@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import HOST4, REMOTE4, Lab, Namespace, exchange, tcp_echo
-from tests.netns.program import run
+from tests.netns.program import PROGRAM, run
 from tests.netns.resolvers import ask, resolver
 
 HOST, DNS, GUEST = "10.0.2.2", "10.0.2.3", "10.0.2.100"
@@ -206,7 +206,7 @@ def test_what_cannot_be_is_one_line(words: str, said: str) -> None:
 
 def test_a_link_of_its_name_is_enough(tmp_path: Path) -> None:
     link = tmp_path / "slirp4netns"
-    link.symlink_to(Path(sys.executable).with_name("passtpy"))
+    link.symlink_to(PROGRAM)
     done = run([str(link), "--version"])
     assert done.stdout.startswith("slirp4netns version ")
     assert done.returncode == 0

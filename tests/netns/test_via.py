@@ -12,8 +12,8 @@ import pytest
 
 from tests.lab import REMOTE4, Lab, UdpEcho, tcp_echo
 from tests.netns.nameserver import NameServer, ask
+from tests.netns.policed import ANYBODY, policed, policy
 from tests.netns.resolvers import etc, with_etc
-from tests.netns.test_policy import ANYBODY, _policy, policed
 
 PORTS = {"socks5": 1080, "http": 3128}
 PROGRAMS = ("tinyproxy", "microsocks")
@@ -64,7 +64,7 @@ def proxy(lab: Lab, scheme: str) -> Iterator[Path]:
 
 def rule(lab: Lab, scheme: str, credentials: str = "me:pw") -> Path:
     (lab.dir / "credentials").write_text(credentials + "\n")
-    return _policy(
+    return policy(
         lab,
         '[[rule]]\nto = ["echo.example", "198.51.100.0/24"]\naction = "allow"\n'
         f'via = "{scheme}://127.0.0.1:{PORTS[scheme]}"\n'

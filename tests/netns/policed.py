@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest under an egress policy, and what becomes of what it tries."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import Attached, Lab, Namespace, wait_until
+from tests.lab.namespace import family_of
+from tests.netns.program import PROGRAM
+from tests.netns.resolvers import serving
+
+SOON = 5.0
+SILENCE = 1.5  # a refusal that says nothing is waited for so long
+ANYBODY = "203.0.113.99"  # nobody: whom the guest asks for names does not matter
+NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
+
+
+@dataclass
+class Policed:
+    """A guest under a policy, and who asks its daemon."""
+
+    lab: Lab
+    it: Attached
+    control: Path
+    log: Path
+    audit: Path
+
+    @property
+    def guest(self) -> Namespace:
+        return self.it.guest
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        first, *rest = words
+        argv = [str(PROGRAM), first, "-i", str(self.control), *rest]
+        return self.lab.host.run(*argv, check=False)
+
+    def say(self, *words: str) -> str:
+        done = self.run(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def counters(self) -> dict[str, int]:
+        counters = json.loads(self.say("stats", "--json"))
+        assert isinstance(counters, dict)
+        return counters
+
+    def wait_log(self, text: str) -> None:
+        wait_until(lambda: text in self.log.read_text(), SOON, text)
+
+    def wait_refused(self, reason: str, **fields: object) -> None:
+        """Wait for an audit line that gives this reason, and says these fields."""
+
+        def found() -> bool:
+            told = map(json.loads, self.audit.read_text().splitlines())
+            return any(
+                each.get("reason") == reason
+                and all(each.get(name) == value for name, value in fields.items())
+                for each in told
+            )
+
+        wait_until(found, SOON, f"a refusal: {reason} {fields}")
+
+
+@contextmanager
+def policed(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Policed]:
+    """A guest with these options, on a host with these resolvers."""
+    control, log, audit = (lab.dir / name for name in ("control", "log", "audit"))
+    for old in (control, log, audit):
+        old.unlink(missing_ok=True)
+    words = ("--control", str(control), "-l", str(log), "--audit", str(audit))
+    with serving(lab, *NONE, *words, *extra, resolv=resolv) as attached:
+        wait_until(control.exists, SOON, "control socket")
+        yield Policed(lab, attached, control, log, audit)
+
+
+def policy(lab: Lab, text: str) -> Path:
+    """Write a policy, over the one before; its file."""
+    path = lab.dir / "policy.toml"
+    path.write_text(f"version = 1\n{text}")
+    return path
+
+
+def tcp_to(guest: Namespace, address: str, port: int) -> str:
+    """What becomes of a connection: "open", or how it is refused."""
+    with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
+        sock.settimeout(SILENCE)
+        try:
+            sock.connect((address, port))
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return type(error).__name__
+        return "open"
+
+
+def udp_to(guest: Namespace, address: str, port: int) -> str:
+    """What becomes of a datagram: "open" if it is answered."""
+    with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SILENCE)
+        try:
+            sock.connect((address, port))
+            sock.send(b"x")
+            sock.recv(10)
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return type(error).__name__
+        return "open"
