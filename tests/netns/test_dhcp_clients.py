@@ -86,12 +86,6 @@ lease {{
 """
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 class Client:
     """A guest with a link and nothing else, and a place for what its clients note."""
 

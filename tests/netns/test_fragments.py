@@ -24,13 +24,6 @@ MAX4, MAX6 = 65507, 65527
 BOTH = pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """The lab, as it is."""
-    with Lab() as made:
-        yield made
-
-
 @pytest.fixture(scope="module", params=[1280, 1500])
 def attached(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Attached]:
     """A guest whose kernel has to fragment what it sends."""

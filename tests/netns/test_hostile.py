@@ -44,13 +44,6 @@ ETH_P_ALL = 3
 PORT = 7080
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """The lab."""
-    with Lab() as made:
-        yield made
-
-
 @pytest.fixture(scope="module", params=["product", "checked"])
 def attached(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Attached]:
     """A guest; once with the build that checks its invariants after each step."""

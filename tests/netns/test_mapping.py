@@ -25,12 +25,6 @@ MAPPED4, MAPPED6 = "169.254.1.2", "2001:db8:9::2"
 OTHER4, OTHER6 = "198.51.100.77", "2001:db8:2::77"
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 @pytest.mark.parametrize("kind", ["udp", "tcp"])
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize(

@@ -26,13 +26,6 @@ BOTH = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """The lab, as it is."""
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def attached(lab: Lab) -> Iterator[Attached]:
     """A guest whose discovery is relayed."""
     options = Attachment(extra=("--multicast-relay",))

@@ -35,12 +35,6 @@ DNS4, GUEST4 = "169.254.1.1", "169.254.1.2"
 PORT = 18080
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 def on_host(lab: Lab, argv: Sequence[str]) -> list[str]:
     """The words that run `argv` in the lab's host."""
     return ["nsenter", f"--net={lab.host.path}", "--", *argv]

@@ -18,12 +18,6 @@ WAIT = (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def user(lab: Lab) -> Iterator[RootlessUser]:
     with rootless_user(lab) as made:
         done = made.do("$P import image.tar t")

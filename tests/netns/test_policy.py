@@ -37,12 +37,6 @@ ZONE = (
 )
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 def _ping(guest: Namespace, address: str) -> bool:
     return guest.run("ping", "-c", "1", "-W", "3", address, check=False).returncode == 0
 

@@ -2,7 +2,6 @@
 """Our own resolver (--dns-server), as a guest sees it."""
 
 import socket
-from collections.abc import Iterator
 
 import dns.flags
 import dns.message
@@ -22,12 +21,6 @@ ZONE = (
     "alias.example. 300 CNAME www.example.",
     "svc.example. 300 HTTPS 1 . alpn=h2 ipv4hint=198.51.100.1",
 )
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
 
 
 @pytest.mark.parametrize("server", [REMOTE4, REMOTE6])

@@ -21,12 +21,6 @@ PORT = 18090
 PATIENCE = 20.0
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 class Slirp:
     """The program, and the descriptors by which a caller knows and ends it."""
 

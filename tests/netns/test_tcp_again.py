@@ -27,12 +27,6 @@ TOTAL_RETRANS = 100  # offset of tcpi_total_retrans in struct tcp_info
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def attached(lab: Lab) -> Iterator[Attached]:
     """A guest, with one port forwarded to it."""
     with lab.attach(PASSTPY, Attachment(tcp_ports=(FORWARDED,))) as made:

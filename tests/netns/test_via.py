@@ -24,12 +24,6 @@ pytestmark = pytest.mark.skipif(
 ZONE = (f"echo.example. 300 A {REMOTE4}",)
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 @contextmanager
 def proxy(lab: Lab, scheme: str) -> Iterator[Path]:
     """A real proxy on the host's loopback that wants a password; its log.

@@ -35,12 +35,6 @@ OWN_MAC = "52:54:00:12:34:56"
 NOBODY = 65534
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """A short path for everybody; sockets take no long ones."""

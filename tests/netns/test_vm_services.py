@@ -46,12 +46,6 @@ GROUP_MAC = "33:33:00:00:00:02"
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def daemon(lab: Lab) -> Iterator[Daemon]:
     told = [
         "-D",

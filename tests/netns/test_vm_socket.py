@@ -19,12 +19,6 @@ LONGEST = 65535
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def daemon(lab: Lab) -> Iterator[Daemon]:
     with passt(lab) as made:
         yield made

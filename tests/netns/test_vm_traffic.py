@@ -40,12 +40,6 @@ ip route add default via "$router"
 """
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
 @pytest.fixture(scope="module", params=[[], ["--vhost-user"]], ids=["stream", "rings"])
 def mode(request: pytest.FixtureRequest) -> list[str]:
     """The way in which frames reach passt."""

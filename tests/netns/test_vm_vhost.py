@@ -32,12 +32,6 @@ from tests.netns.machine import (
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def daemon(lab: Lab) -> Iterator[Daemon]:
     with passt(lab, "--vhost-user") as made:
         yield made
