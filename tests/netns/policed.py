@@ -3,15 +3,13 @@
 
 import json
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import Attached, Lab, Namespace, wait_until
 from tests.lab.namespace import family_of
-from tests.netns.program import PROGRAM
+from tests.netns.program import Commands
 from tests.netns.resolvers import serving
 
 SOON = 5.0
@@ -20,29 +18,13 @@ ANYBODY = "203.0.113.99"  # nobody: whom the guest asks for names does not matte
 NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
-@dataclass
-class Policed:
+class Policed(Commands):
     """A guest under a policy, and who asks its daemon."""
 
-    lab: Lab
-    it: Attached
-    control: Path
-    log: Path
-    audit: Path
-
-    @property
-    def guest(self) -> Namespace:
-        return self.it.guest
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        first, *rest = words
-        argv = [str(PROGRAM), first, "-i", str(self.control), *rest]
-        return self.lab.host.run(*argv, check=False)
-
-    def say(self, *words: str) -> str:
-        done = self.run(*words)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
+    def __init__(self, it: Attached, control: Path, log: Path, audit: Path) -> None:
+        super().__init__(it.lab, control)
+        self.it, self.guest = it, it.guest
+        self.log, self.audit = log, audit
 
     def counters(self) -> dict[str, int]:
         counters = json.loads(self.say("stats", "--json"))
@@ -75,7 +57,7 @@ def policed(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Pol
     words = ("--control", str(control), "-l", str(log), "--audit", str(audit))
     with serving(lab, *NONE, *words, *extra, resolv=resolv) as attached:
         wait_until(control.exists, SOON, "control socket")
-        yield Policed(lab, attached, control, log, audit)
+        yield Policed(attached, control, log, audit)
 
 
 def policy(lab: Lab, text: str) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.lab import Lab
 from tests.lab.process import identify, kill_all, process_tree
 from tests.lab.translators import Passtpy
 
@@ -154,3 +155,20 @@ def terminate(pid: int) -> None:
     """Send SIGTERM to a daemon and wait for its end."""
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: ended(pid), f"process {pid} ends")
+
+
+class Commands:
+    """Asks a daemon on the host of a lab, as people do: by commands."""
+
+    def __init__(self, lab: Lab, control: Path) -> None:
+        self.lab, self.control = lab, str(control)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        first, *rest = words
+        argv = [str(PROGRAM), first, "-i", self.control, *rest]
+        return self.lab.host.run(*argv, check=False)
+
+    def say(self, *words: str) -> str:
+        done = self.run(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout

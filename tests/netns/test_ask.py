@@ -115,7 +115,7 @@ def test_a_datagram_that_is_sent_once_waits_as_well(lab: Lab) -> None:
         sock.settimeout(SOON)
         sock.connect((REMOTE4, 7001))
         sock.send(b"once")
-        client = Client(str(it.control))  # a datagram is parked for two seconds only
+        client = Client(it.control)  # a datagram is parked for two seconds only
         questions: list[Any] = []
         with lab.host.entered():
             while not questions:
@@ -143,7 +143,7 @@ def test_a_new_policy_decides_about_what_waits(lab: Lab) -> None:
 
 def test_a_prompt_asks_and_obeys(lab: Lab) -> None:
     with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
-        words = [str(PROGRAM), "approve", "-i", str(it.control)]
+        words = [str(PROGRAM), "approve", "-i", it.control]
         with subprocess.Popen(
             lab.host.command(words),
             stdin=subprocess.PIPE,

@@ -28,7 +28,7 @@ from tests.lab import (
     tcp_echo,
     wait_until,
 )
-from tests.netns.program import PROGRAM
+from tests.netns.program import PROGRAM, Commands
 
 PASSTPY = TRANSLATORS["passtpy"]
 EPHEMERAL = (32768, 60999)
@@ -36,13 +36,13 @@ SOON = 5.0
 OTHER_USER = 12345  # neither root nor the one that the daemon becomes
 
 
-class Daemon:
+class Daemon(Commands):
     """A daemon with every control socket, and those who ask it."""
 
     def __init__(self, lab: Lab, it: Attached) -> None:
-        self.lab, self.guest = lab, it.guest
+        super().__init__(lab, lab.dir / "control")
+        self.guest = it.guest
         self.process = it.process
-        self.control = str(lab.dir / "control")
         self.conf = str(lab.dir / "conf")
         self.slirp = str(lab.dir / "slirp")
         self.gvproxy = str(lab.dir / "gv")
@@ -52,16 +52,6 @@ class Daemon:
         if body is not None:
             argv += ["-d", json.dumps(body)]
         return json.loads(self.lab.host.run(*argv, f"http://localhost{path}").stdout)
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        first, *rest = words
-        argv = [str(PROGRAM), first, "-i", self.control, *rest]
-        return self.lab.host.run(*argv, check=False)
-
-    def say(self, *words: str) -> str:
-        done = self.run(*words)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
 
 
 @contextmanager
