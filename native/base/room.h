@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* room.h - How many of something fit where address space is limited
+/* room.h - Reserves address space, and says how many of something fit there
  *
  * Tables and pools reserve addresses for the most that they may hold, and touch
  * pages on demand. A limit of the process (ulimit -v) counts what is reserved:
@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 
 #include "base/macros.h"
+#include "base/sys.h"
 
 #define ROOM_SHARE 10 /* what one may take: this part of the limit */
 
@@ -33,5 +34,11 @@ static inline uint32_t room_max(size_t size, uint32_t max)
 	n = limit.rlim_cur / ROOM_SHARE / size;
 	return n ? (uint32_t)MIN(n, (rlim_t)max) : 1;
 }
+
+/* room_reserve() - Address space of @len bytes, or MAP_FAILED. A macro: each use
+ * is a place of its own that a test can have fail (sys.h) */
+#define room_reserve(len)                           \
+	sys_mmap(NULL, len, PROT_READ | PROT_WRITE, \
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
 
 #endif /* PASSTPY_BASE_ROOM_H */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/iov.h"
 #include "base/macros.h"
+#include "base/room.h"
 #include "base/sys.h"
 #include "link/capture_packet.h"
 
@@ -318,9 +319,7 @@ static void capture_free(struct capture *cap)
 /* reserve() - Address space that is touched as it is needed, or NULL */
 static void *reserve(size_t size)
 {
-	void *area = sys_mmap(NULL, size, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			      0);
+	void *area = room_reserve(size);
 
 	return area == MAP_FAILED ? NULL : area;
 }

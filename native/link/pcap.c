@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "base/room.h"
 #include "base/sys.h"
 
 #define PCAP_CHUNK    (256U * 1024) /* of one write, and before a wake-up */
@@ -256,8 +257,7 @@ int pcap_start(struct pcap *p, int fd)
 	p->untold = 0;
 	p->failed = 0;
 	p->stop = false;
-	p->ring = sys_mmap(NULL, PCAP_RING, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	p->ring = room_reserve(PCAP_RING);
 	if (p->ring == MAP_FAILED) {
 		p->ring = NULL;
 		p->error = ENOMEM;

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/room.h"
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
 
@@ -121,9 +122,7 @@ static int tcp_init(struct ctx *c, const uint8_t secret[16])
 	s->peek_off[0] = has_peek_off(AF_INET);
 	s->peek_off[1] = has_peek_off(AF_INET6);
 	s->spare_fd = tcp_spare_take(c);
-	s->ack_list = sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			       0);
+	s->ack_list = room_reserve(len);
 	if (s->ack_list == MAP_FAILED) {
 		s->ack_list = NULL;
 		return -ENOMEM;

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
+#include "base/room.h"
 #include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/udp_flow.h"
@@ -30,8 +31,7 @@ struct remote_key {
 
 static void *reserve(size_t bytes)
 {
-	void *p = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = room_reserve(bytes);
 
 	return p == MAP_FAILED ? NULL : p;
 }

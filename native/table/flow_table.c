@@ -21,7 +21,6 @@
 
 #include "base/macros.h"
 #include "base/room.h"
-#include "base/sys.h"
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
 #include "table/idle.h"
@@ -49,8 +48,7 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 	map = round_up((max / MAP_BITS + 1) * sizeof(uint64_t));
 	hash = round_up(flow_hash_area(max));
 	all = flows + hash + 2 * map;
-	base = sys_mmap(NULL, all, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	base = room_reserve(all);
 	if (base == MAP_FAILED)
 		return -ENOMEM;
 

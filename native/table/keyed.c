@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
-#include "base/sys.h"
+#include "base/room.h"
 
 #define CHAINS_MIN 64
 
@@ -25,8 +25,7 @@ int keyed_init(struct keyed *k, uint32_t max)
 	while (chains < max)
 		chains *= 2;
 	*k = (struct keyed){ .mask = chains - 1, .max = max };
-	area = sys_mmap(NULL, bytes_of(k), PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	area = room_reserve(bytes_of(k));
 	if (area == MAP_FAILED)
 		return -ENOMEM;
 	k->head = area;

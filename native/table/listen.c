@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/room.h"
 #include "base/sys.h"
 
 #define PORTS (1U << 16)
@@ -30,9 +31,7 @@
  */
 int listeners_init(struct listeners *ls)
 {
-	void *slot = sys_mmap(NULL, LISTEN_BYTES, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-			      0);
+	void *slot = room_reserve(LISTEN_BYTES);
 
 	if (slot == MAP_FAILED)
 		return -ENOMEM;

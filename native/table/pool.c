@@ -20,12 +20,6 @@
 #define POOL_WARM_BYTES (4U << 20) /* pages kept for the next burst */
 #define POOL_WARM_MIN	8	   /* buffers kept at least */
 
-static void *reserve(size_t len)
-{
-	return sys_mmap(NULL, len, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-}
-
 /**
  * pool_init() - Reserve the buffers
  * @p:		Filled
@@ -41,10 +35,10 @@ int pool_init(struct pool *p, size_t size, uint32_t max)
 	assert(size && max && max < POOL_NONE);
 
 	max = room_max(size, max);
-	base = reserve(size * max);
+	base = room_reserve(size * max);
 	if (base == MAP_FAILED)
 		return -ENOMEM;
-	next = reserve(sizeof(*p->next) * max);
+	next = room_reserve(sizeof(*p->next) * max);
 	if (next == MAP_FAILED) {
 		munmap(base, size * max);
 		return -ENOMEM;
