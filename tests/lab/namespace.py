@@ -7,6 +7,7 @@ remote, host and guest side by side in one process: enter, create, leave.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -25,7 +26,8 @@ CLONE_NEWNET = 0x40000000
 NETNS_DIR = Path("/run/netns")
 TCP_LISTEN = "0A"
 IFA_TENTATIVE = 0x40
-SOCKET_TIMEOUT = 15.0
+SOCKET_TIMEOUT = 30.0
+BIND_PATIENCE = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -191,23 +193,40 @@ class Namespace:
 
     def listen(self, address: str, port: int = 0, backlog: int = 1024) -> socket.socket:
         """A listening TCP socket here; port 0 lets the kernel choose."""
-        made = self._bound(socket.SOCK_STREAM, address, port)
-        made.listen(backlog)
-        return made
+        return self._bound(socket.SOCK_STREAM, address, port, backlog)
 
     def udp(self, address: str, port: int = 0) -> socket.socket:
         """A bound UDP socket here; port 0 lets the kernel choose."""
         return self._bound(socket.SOCK_DGRAM, address, port)
 
-    def _bound(self, kind: int, address: str, port: int) -> socket.socket:
-        made = self.new_socket(family_of(address), kind)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((address, port))
-        except BaseException:
-            made.close()
-            raise
-        return made
+    def _bound(
+        self, kind: int, address: str, port: int, backlog: int | None = None
+    ) -> socket.socket:
+        """A socket that has this port, once whoever has it now has given it up."""
+        deadline = time.monotonic() + BIND_PATIENCE
+        while True:
+            made = self.new_socket(family_of(address), kind)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                made.bind((address, port))
+                if backlog is not None:
+                    made.listen(backlog)
+            except BaseException as error:
+                made.close()
+                if not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                    raise
+                if time.monotonic() > deadline:
+                    raise LabError(self._in_use(address, port)) from error
+            else:
+                return made
+            time.sleep(0.01)
+
+    def _in_use(self, address: str, port: int) -> str:
+        """A complaint that names all who have anything to do with a port."""
+        rows = self.run("ss", "-tuanpeH").stdout.splitlines()
+        about = [row for row in rows if f":{port} " in row] or ["nobody, says ss"]
+        head = f"{address} port {port} in {self.name} stays in use:"
+        return "\n  ".join([head, *about])
 
     # Kernel state
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab itself: what it promises to the tests that use it."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.lab import (
     closing_all,
     exchange,
     in_parallel,
+    namespace,
     tcp_echo,
     tcp_pair,
     transfer,
@@ -99,3 +101,17 @@ def test_a_command_that_hangs_ends_with_its_children() -> None:
         with pytest.raises(LabError, match="not finished"):
             lab.host.run("sh", "-c", "sleep 1000 & wait", timeout=0.3)
         assert lab.remote.run("ip", "netns", "pids", lab.host.name).stdout == ""
+
+
+def test_a_port_is_had_once_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Lab() as lab:
+        take = lab.remote.listen
+        with take(REMOTE6, 53) as held:
+            monkeypatch.setattr(namespace, "BIND_PATIENCE", 0.05)
+            with pytest.raises(LabError, match=r"port 53 in .*:\n.*\(\(\"python"):
+                take(REMOTE6, 53)
+            monkeypatch.setattr(namespace, "BIND_PATIENCE", 30.0)
+            monkeypatch.setattr(time, "sleep", lambda seconds: held.close())
+            with take(REMOTE6, 53) as made:
+                assert made.getsockname()[1] == 53
+            assert held.fileno() == -1

@@ -223,7 +223,7 @@ def test_a_ping_keeps_its_source(lab: Lab) -> None:
             heard = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
         with heard:
             heard.settimeout(PATIENCE)
-            at.guest.run("ping", "-c", "1", "-W", "5", "-I", OTHER4, REMOTE4)
+            at.guest.run("ping", "-c", "1", "-W", "25", "-I", OTHER4, REMOTE4)
             data, _ = heard.recvfrom(2048)
             assert socket.inet_ntoa(data[12:16]) == OTHER4
 

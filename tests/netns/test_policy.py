@@ -38,7 +38,9 @@ ZONE = (
 
 
 def _ping(guest: Namespace, address: str) -> bool:
-    return guest.run("ping", "-c", "1", "-W", "3", address, check=False).returncode == 0
+    return (
+        guest.run("ping", "-c", "1", "-W", "25", address, check=False).returncode == 0
+    )
 
 
 @pytest.mark.parametrize("remote", [REMOTE4, REMOTE6])

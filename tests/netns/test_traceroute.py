@@ -101,8 +101,8 @@ def lab() -> Iterator[Chain]:
             where.ip("route", "add", "default", "via", via4)
             where.ip("route", "add", "::/0", "via", via6)
         made.middle, made.target = middle, target
-        wait_until(lambda: reachable(made.host, TARGET4), 15, TARGET4)
-        wait_until(lambda: reachable(made.host, TARGET6), 15, TARGET6)
+        wait_until(lambda: reachable(made.host, TARGET4), 60, TARGET4)
+        wait_until(lambda: reachable(made.host, TARGET6), 60, TARGET6)
         yield made
 
 
@@ -127,11 +127,12 @@ def traceroute(attached: Attached, *words: str) -> list[tuple[str, str]]:
         "-N",
         "1",
         "-w",
-        "2",
+        "20",
         "-m",
         "5",
         *words,
         check=False,
+        timeout=100,
     )
     hops = re.findall(r"^ *\d+  (\S+) *(.*)$", done.stdout, re.MULTILINE)
     assert hops, done.stdout + done.stderr
@@ -248,7 +249,7 @@ def test_small_mtu_on_the_way_is_told_by_its_router(
 def test_large_ping_passes_the_small_mtu(attached: Attached, v6: bool) -> None:
     target = TARGET6 if v6 else TARGET4
     for size in ("1300", "20000", "60000"):
-        words = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "3", "-s", size, target]
+        words = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "25", "-s", size, target]
         said = attached.guest.run(*words, check=False).stdout
         assert "bytes from" in said, said
 

@@ -44,8 +44,8 @@ def test_dhclient_6_takes_a_lease(guest: Machine) -> None:
 
 
 def test_gateway_answers_pings(guest: Machine) -> None:
-    guest.run(f"ping -c 3 -i 0.1 -w 10 {GATEWAY4}")
-    guest.run(f"ping -c 3 -i 0.1 -w 10 {GATEWAY6}")
+    guest.run(f"ping -c 3 -i 0.1 -w 30 {GATEWAY4}")
+    guest.run(f"ping -c 3 -i 0.1 -w 30 {GATEWAY6}")
 
 
 def test_names_are_resolved_by_the_host(leased: Machine) -> None:

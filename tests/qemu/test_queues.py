@@ -34,7 +34,7 @@ def paired(lab: Lab, image: Image, program: list[str]) -> Iterator[Machine]:
 def test_guest_uses_the_pair_that_is_served(paired: Machine) -> None:
     assert paired.told("bound")["ip"] == HOST4
     assert paired.run("ls /sys/class/net/eth0/queues").split() == ["rx-0", "tx-0"]
-    paired.run(f"ping -c 3 -i 0.1 -w 10 {GATEWAY4}")
+    paired.run(f"ping -c 3 -i 0.1 -w 30 {GATEWAY4}")
 
 
 def test_bytes_are_exact_both_ways(lab: Lab, paired: Machine) -> None:
@@ -51,4 +51,4 @@ def test_bytes_are_exact_both_ways(lab: Lab, paired: Machine) -> None:
 def test_guest_reboots_and_works_again(paired: Machine) -> None:
     paired.reboot()
     paired.take_lease()
-    paired.run(f"ping -c 3 -i 0.1 -w 10 {GATEWAY4}")
+    paired.run(f"ping -c 3 -i 0.1 -w 30 {GATEWAY4}")
