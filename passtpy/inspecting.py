@@ -13,9 +13,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from passtpy.addr import Address, from_inany
+from passtpy.egress.answers import Asked
 from passtpy.egress.egress import Egress, Ruling
 from passtpy.egress.model import Effect, Via
 from passtpy.egress.names import NameFault, normalise
@@ -40,6 +42,7 @@ _PAGE: Final = (
 )
 
 Found = Callable[[Sequence[bytes]], None]
+Again = Callable[[], None]  # decides once more
 
 
 def conversation_with(via: Via, host: str | Address, port: int) -> Conversation:
@@ -61,8 +64,9 @@ class Flows(Protocol):
 class Inspecting:
     """All connections whose server is not known yet.
 
-    `find` looks up the addresses of a name, those of a version of IP first; `go_on`
-    has what was said to the datapath take effect.
+    `find` looks up the addresses of a name, those of a version of IP first; `ask` has
+    somebody say whether a connection may be, or returns False; `go_on` has what was
+    said to the datapath take effect.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Inspecting:
         flows: Flows,
         policy: Egress,
         find: Callable[[str, int, Found], None],
+        ask: Callable[[Asked, Again], bool],
         go_on: Callable[[], None],
         interfaces: tuple[str | None, str | None],
         clock: Callable[[], int],
@@ -79,6 +84,7 @@ class Inspecting:
         self.flows = flows
         self.policy = policy
         self.find = find
+        self.ask = ask
         self.go_on = go_on
         self.interfaces = interfaces
         self.clock = clock
@@ -178,6 +184,8 @@ class _Inspected:
             self._refuse(f"no name that could be checked: {error}")
             return
         if name is not None:
+            self._timer.cancel()
+            self._all.loop.remove_reader(self._ours.fileno())
             self._decide(name)
         elif self._ended:
             self._reset()
@@ -204,32 +212,64 @@ class _Inspected:
 
     def _decide(self, name: str) -> None:
         """Let the policy decide again, about the name."""
-        self._timer.cancel()
-        self._all.loop.remove_reader(self._ours.fileno())
-        verdict, policy = self._verdict, self._all.policy
-        ruling = policy.judge(
-            verdict.eaddr, verdict.eport, IPPROTO_TCP, None, names=(name,)
-        )
-        self._ruling = ruling
-        if ruling.effect is not Effect.ALLOW:
-            self._refuse(f"{name} is not allowed")
-            return
-        if ruling.via is not None:
-            self._connect_through(ruling.via, name)
-            return
-        now = self._all.clock()
-        if name in policy.pins.names_of(verdict.eaddr, now):
-            self._connect((verdict.eaddr,))
-            return
-        known = policy.pins.addresses_of(name, now)
-        if known:
-            self._connect(known)
-            return
-        self._all.find(name, from_inany(verdict.eaddr).version, self._connect)
-
-    def _connect(self, addresses: Sequence[bytes]) -> None:
         if self._over:
             return
+        verdict, policy = self._verdict, self._all.policy
+        ruling = policy.judge_named(verdict.eaddr, verdict.eport, name)
+        asked = self._ruling.effect is Effect.ASK
+        self._ruling = ruling
+        if ruling.effect is Effect.ASK:
+            self._ask(name)
+        elif ruling.effect is not Effect.ALLOW:
+            self._refuse(f"{name} is not allowed")
+        else:
+            if asked:
+                policy.passed(ruling)
+            self._go_to(name)
+
+    def _ask(self, name: str) -> None:
+        verdict, all_ = self._verdict, self._all
+        ends = IPPROTO_TCP, verdict.eaddr, verdict.eport
+        question = all_.policy.question(self._ruling, *ends)
+        if not all_.ask(question, lambda: self._decide(name)):
+            self._refuse(f"nobody can be asked about {name}")
+
+    def _go_to(self, name: str) -> None:
+        """Connect to where the name is, or where the rule is about the address."""
+        dialled, policy, now = (
+            self._verdict.eaddr,
+            self._all.policy,
+            self._all.clock(),
+        )
+        if self._ruling.via is not None:
+            self._connect_through(self._ruling.via, name)
+        elif not self._ruling.by_name or name in policy.pins.names_of(dialled, now):
+            self._connect((dialled,))
+        elif known := policy.pins.addresses_of(name, now):
+            self._connect_allowed(name, known)
+        else:
+            found = partial(self._connect_allowed, name)
+            self._all.find(name, from_inany(dialled).version, found)
+
+    def _connect_allowed(self, name: str, addresses: Sequence[bytes]) -> None:
+        """Connect to those addresses that the policy lets the name lead to."""
+        if self._over:
+            return
+        port, judge = self._verdict.eport, self._all.policy.judge_named
+        rulings = [(each, judge(each, port, name)) for each in addresses]
+        allowed = [
+            address
+            for address, ruling in rulings
+            if ruling.effect is Effect.ALLOW and ruling.via is None
+        ]
+        if rulings and not allowed:
+            address, self._ruling = rulings[0]
+            self._verdict = self._verdict._replace(eaddr=address)
+            self._refuse(f"{name} leads to {from_inany(address)}, which is not allowed")
+        else:
+            self._connect(allowed)
+
+    def _connect(self, addresses: Sequence[bytes]) -> None:
         port = self._verdict.eport
         leaving = Leaving((self._verdict.oaddr,), self._all.interfaces)
         targets = [(address, port) for address in addresses]

@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from passtpy.addr import from_inany
-from passtpy.egress.answers import Open
+from passtpy.egress.answers import Asked, Open
 from passtpy.egress.audit import WINDOW_NS, Audit, Fields
 from passtpy.egress.egress import Egress, Refused
 from passtpy.egress.learn import Learner
@@ -24,7 +25,7 @@ from passtpy.egress.source import Opened, PolicySource
 from passtpy.egress.zones import surroundings_from_view
 from passtpy.errors import PolicyError
 from passtpy.flow import PROTO_NAMES
-from passtpy.inspecting import Found, Inspecting
+from passtpy.inspecting import Again, Found, Inspecting
 from passtpy.net.kernel.connecting import WriterLoop
 from passtpy.proxying import Proxying
 
@@ -66,7 +67,7 @@ class Policed:
         around = surroundings_from_view(engine.view)
         self.egress = Egress(policy, around, decider.ids_besides().give, clock)
         self._audit = Audit(self._tell)
-        self._waiting: dict[int, list[Parked]] = {}  # by question
+        self._waiting: dict[int, list[Again]] = {}  # by question
         self.egress.watchers.append(self._refused)
         self._learn_fd = learn_fd
         self._learner = Learner()
@@ -92,6 +93,7 @@ class Policed:
             engine.datapath,
             self.egress,
             find,
+            self._ask,
             engine.go_on,
             (config.outbound_if4, config.outbound_if6),
             self._clock,
@@ -137,8 +139,8 @@ class Policed:
         self._engine.obey_policy()
         for question in self.egress.answers.open():
             self.egress.answers.take(question.number)
-            for miss in self._waiting.pop(question.number, ()):
-                self._engine.decide(miss)
+            for again in self._waiting.pop(question.number, ()):
+                again()
         self._engine.go_on()
         count, generation = len(policy.rules), self._decider.generation
         self._log.info("policy.loaded", rules=count, generation=generation)
@@ -158,10 +160,21 @@ class Policed:
     # Flows that may pass later
 
     def _take_waiting(self, miss: Parked, waiting: Waiting) -> None:
-        if waiting.ruling.effect is Effect.ALLOW:
-            self._allow(miss, waiting)
-        else:
-            self._ask(miss, waiting)
+        """Let a flow pass, once it has done what it has to, or somebody has said so."""
+        ruling, verdict = waiting.ruling, waiting.verdict
+        ends = miss.proto, verdict.eaddr, verdict.eport
+        if self.egress.has_to_name(ruling, miss.proto, verdict.eport):
+            self._inspect(miss, waiting)
+        elif ruling.effect is Effect.ASK:
+            question = self.egress.question(ruling, *ends)
+            if not self._ask(question, partial(self._engine.decide, miss)):
+                self._refuse(miss, waiting, self._unanswered)
+        elif ruling.via is None:
+            self._engine.carry_out(miss, verdict)
+        elif self._proxying is None or not self._proxying.take(
+            miss, waiting, ruling.via
+        ):
+            self._refuse(miss, waiting, Effect.REJECT)
 
     def _inspect(self, miss: Parked, waiting: Waiting) -> None:
         """Have a client name its server; where that cannot be, it is refused."""
@@ -178,38 +191,27 @@ class Policed:
         self.egress.refused(miss, *end, ruling)
         self._engine.carry_out(miss, self._decider.refuse(ruling))
 
-    def _allow(self, miss: Parked, waiting: Waiting) -> None:
-        """Let a flow pass, once it has done what it has to."""
-        ruling, port = waiting.ruling, waiting.verdict.eport
-        if self.egress.has_to_name(ruling, miss.proto, port):
-            self._inspect(miss, waiting)
-        elif ruling.via is None:
-            self._engine.carry_out(miss, waiting.verdict)
-        elif self._proxying is None or not self._proxying.take(
-            miss, waiting, ruling.via
-        ):
-            self._refuse(miss, waiting, Effect.REJECT)
-
     # Questions
 
-    def _ask(self, miss: Parked, waiting: Waiting) -> None:
-        """Have a flow wait, and ask about it unless somebody has been asked."""
-        target, port = waiting.verdict.eaddr, waiting.verdict.eport
-        asked = self.egress.question(miss, target, port)
+    def _ask(self, asked: Asked, again: Again) -> bool:
+        """Have a flow wait, and ask about it unless somebody has been asked.
+
+        `again` decides about it once more, when there is an answer. False: too many
+        flows wait, or too many questions.
+        """
         seconds = self.egress.policy.ask_s
-        until = self._clock() + seconds * _NS
-        question = self.egress.answers.ask(asked, until)
-        flows = (
-            [] if question is None else self._waiting.setdefault(question.number, [])
-        )
-        if question is None or len(flows) >= _MOST_WAITING:
-            self._refuse(miss, waiting, self._unanswered)
-            return
+        question = self.egress.answers.ask(asked, self._clock() + seconds * _NS)
+        if question is None:
+            return False
+        flows = self._waiting.setdefault(question.number, [])
+        if len(flows) >= _MOST_WAITING:
+            return False
         if not flows:
             self._log.warning("policy.asked", **describe(question))
             if self._loop is not None:
                 self._loop.call_later(seconds, self._expire)
-        flows.append(miss)
+        flows.append(again)
+        return True
 
     @property
     def _unanswered(self) -> Effect:
@@ -260,8 +262,8 @@ class Policed:
         answers.remember(question.asked, effect)
         if not remember and self._loop is not None:
             self._loop.call_later(wait_s, answers.forget, question.asked)
-        for miss in self._waiting.pop(question.number, ()):
-            self._engine.decide(miss)  # by the policy of now, which has the answer
+        for again in self._waiting.pop(question.number, ()):
+            again()  # by the policy of now, which has the answer
         self._engine.go_on()
 
     def _expire(self) -> None:

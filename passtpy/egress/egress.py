@@ -36,7 +36,7 @@ class Ruling(NamedTuple):
     names: tuple[str, ...]  # that the address has
     zone: Zone
     quic: bool = False  # refused so that the client takes TCP
-    by_name: bool = False  # and not by the address, or by nothing
+    by_name: bool = False  # not by the address; or a name is what would be asked about
     via: Via | None = None  # the proxy through which it leaves
 
     @property
@@ -178,7 +178,8 @@ class Egress:
             effect = self.policy.default
             if zone is not None and effect is not Effect.DROP:
                 effect = Effect.REJECT
-            return Ruling(effect, NO_RULE, DEFAULT, names, zone)
+            by_name = effect is Effect.ASK and bool(names)
+            return Ruling(effect, NO_RULE, DEFAULT, names, zone, by_name=by_name)
         return self._ruling(line, port, proto, names, zone)
 
     def _ruling(
@@ -190,7 +191,8 @@ class Egress:
         via = self.policy.rules[number].via
         if via is not None and proto != IPPROTO_TCP:
             return Ruling(Effect.REJECT, rule, number, names, zone, via=via)
-        return Ruling(effect, rule, number, names, zone, by_name=line.by_name, via=via)
+        by_name = line.by_name or (effect is Effect.ASK and bool(names))
+        return Ruling(effect, rule, number, names, zone, by_name=by_name, via=via)
 
     def has_to_name(self, ruling: Ruling, proto: int, port: int) -> bool:
         """Tell whether a flow passes only if its client names the server itself."""
@@ -208,12 +210,10 @@ class Egress:
     def decide(self, miss: MissLike, target: bytes, port: int) -> Ruling:
         """Return what becomes of a new flow; who watches is told of refusals."""
         ruling = self.judge(target, port, miss.proto)
-        if ruling.effect is Effect.ASK:
-            known = self.answers.known(self._question(ruling, miss.proto, target, port))
-            if known is not None:
-                ruling = ruling._replace(effect=known)
+        if not self.has_to_name(ruling, miss.proto, port):
+            ruling = self._answered(ruling, miss.proto, target, port)
         if ruling.effect is Effect.ASK and self.policy.mode is Mode.ENFORCE:
-            return ruling  # it comes again, with the answer
+            return ruling  # it comes again, with the answer or with a name
         self._hits[ruling.rule] += not miss.again
         if ruling.effect is Effect.ALLOW:
             self._counts["policy_allowed"] += 1
@@ -221,6 +221,27 @@ class Egress:
         enforced = self.enforced(ruling)
         self.refused(miss, target, port, ruling, enforced is not ruling)
         return enforced
+
+    def judge_named(self, target: bytes, port: int, name: str) -> Ruling:
+        """Return what becomes of a connection whose client has named its server.
+
+        Any address that it could go on to is judged by this, not only the one that the
+        guest dialled: who answers for a name could say any address.
+        """
+        ruling = self.judge(target, port, IPPROTO_TCP, names=(name,))
+        return self._answered(ruling, IPPROTO_TCP, target, port)
+
+    def _answered(self, ruling: Ruling, proto: int, target: bytes, port: int) -> Ruling:
+        """Put an answer that holds in the place of its question."""
+        if ruling.effect is not Effect.ASK:
+            return ruling
+        known = self.answers.known(self.question(ruling, proto, target, port))
+        return ruling if known is None else ruling._replace(effect=known)
+
+    def passed(self, ruling: Ruling) -> None:
+        """Count a flow about which somebody had to be asked after it began."""
+        self._hits[ruling.rule] += 1
+        self._counts["policy_allowed"] += 1
 
     def enforced(self, ruling: Ruling) -> Ruling:
         """Return what is done about a ruling: where we only observe, it passes."""
@@ -256,12 +277,8 @@ class Egress:
             )
             self._tell(told)
 
-    def question(self, miss: MissLike, target: bytes, port: int) -> Asked:
+    def question(self, ruling: Ruling, proto: int, target: bytes, port: int) -> Asked:
         """Return what somebody has to be asked about a flow that waits."""
-        ruling = self.judge(target, port, miss.proto)
-        return self._question(ruling, miss.proto, target, port)
-
-    def _question(self, ruling: Ruling, proto: int, target: bytes, port: int) -> Asked:
         return Asked(ruling.rule, proto, port, target, ruling.names)
 
     # For the resolver: see naming.py

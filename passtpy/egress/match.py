@@ -28,6 +28,7 @@ from passtpy.egress.zones import (
     EVERYTHING6,
     ZONES,
     Surroundings,
+    disguised,
     spans_of,
     zone_spans,
 )
@@ -106,6 +107,9 @@ class Matcher:
         for span in targets.spans:
             zones = EVERYWHERE if refuses else self._named_by(span)
             yield span, _Claim(plain, zones)
+        if refuses:  # a network's translator leads there as well
+            for span in disguised(targets.spans):
+                yield span, _Claim(plain, EVERYWHERE)
         for each in sorted(targets.sets):
             yield from self._add_set(each, plain, line)
         if targets.names:

@@ -36,8 +36,16 @@ _SPANS: Final[dict[Sets, tuple[str, ...]]] = {
     ),
     # 0.0.0.0 is the host as well, to connect(); ::/96 is what came before ::ffff:0:0/96
     Sets.HOST: ("127.0.0.0/8", "0.0.0.0/8", "::/96"),
-    Sets.LINK_LOCAL: ("169.254.0.0/16", "fe80::/10"),
-    # RFC 1918, RFC 6598, RFC 4193, RFC 3879, RFC 8215 (the network's own translator)
+    # What is for everybody reaches the networks that the host is in, and hardly others
+    Sets.LINK_LOCAL: (
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "255.255.255.255",
+        "fe80::/10",
+        "ff00::/8",
+    ),
+    # RFC 1918, RFC 6598, RFC 4193, RFC 3879, RFC 8215 (the network's own translator),
+    # RFC 4380: what is at the other end of a Teredo tunnel cannot be told
     Sets.PRIVATE: (
         "10.0.0.0/8",
         "172.16.0.0/12",
@@ -46,11 +54,13 @@ _SPANS: Final[dict[Sets, tuple[str, ...]]] = {
         "fc00::/7",
         "fec0::/10",
         "64:ff9b:1::/48",
+        "2001::/32",
     ),
 }
 EVERYTHING4: Final = Span(V4_PREFIX + bytes(4), V4_PREFIX + b"\xff" * 4)
 EVERYTHING6: Final = Span(UNSPECIFIED, b"\xff" * 16)
 _NAT64: Final = bytes.fromhex("0064ff9b") + bytes(8)  # RFC 6052 2.1
+_SIIT: Final = bytes(8) + bytes.fromhex("ffff0000")  # RFC 2765 2.1
 _6TO4: Final = bytes.fromhex("2002")  # RFC 3056 2
 
 
@@ -78,7 +88,7 @@ def zone_spans(around: Surroundings) -> dict[Sets, tuple[Span, ...]]:
     """Return what is in each zone, whichever of them is the innermost."""
     found = {zone: [read_span(text) for text in _SPANS[zone]] for zone in ZONES}
     found[Sets.HOST] += spans_of(around.hosts)
-    return {zone: (*spans, *_disguised(spans)) for zone, spans in found.items()}
+    return {zone: (*spans, *disguised(spans)) for zone, spans in found.items()}
 
 
 def spans_of(addresses: Iterable[Address]) -> list[Span]:
@@ -87,9 +97,11 @@ def spans_of(addresses: Iterable[Address]) -> list[Span]:
     return [Span(each, each) for each in packed]
 
 
-def _disguised(spans: Iterable[Span]) -> Iterable[Span]:
+def disguised(spans: Iterable[Span]) -> Iterable[Span]:
     """Yield the IPv6 addresses that translators and relays take for these of IPv4."""
     for first, last in spans:
         if first.startswith(V4_PREFIX):
-            yield Span(_NAT64 + first[12:], _NAT64 + last[12:])
-            yield Span(_6TO4 + first[12:] + bytes(10), _6TO4 + last[12:] + b"\xff" * 10)
+            head, tail = first[12:], last[12:]
+            yield Span(_NAT64 + head, _NAT64 + tail)
+            yield Span(_SIIT + head, _SIIT + tail)
+            yield Span(_6TO4 + head + bytes(10), _6TO4 + tail + b"\xff" * 10)

@@ -12,7 +12,8 @@ import pytest
 from passtpy.client.approve import QUESTIONS
 from passtpy.client.connect import Client
 from tests.lab import REMOTE4, Lab, UdpEcho, tcp_echo, wait_until
-from tests.netns.policed import Policed, policed, policy, tcp_to
+from tests.netns.nameserver import NameServer, ask
+from tests.netns.policed import ANYBODY, Policed, policed, policy, tcp_to
 from tests.netns.program import PROGRAM
 
 SOON = 10.0
@@ -161,3 +162,35 @@ def test_a_prompt_asks_and_obeys(lab: Lab) -> None:
     assert said.count("[o]nce, [s]ession") == 2
     assert "answer with one letter" in said
     assert said.endswith(f"tcp {REMOTE4}:7001: allow\n")
+
+
+NAMED = """\
+[[rule]]
+to = "asked.example"
+action = "ask"
+"""
+NAMES = f"asked.example. 300 A {REMOTE4}", f"other.example. 300 A {REMOTE4}"
+
+
+def test_on_the_ports_of_the_web_it_is_asked_about_the_name_that_is_said(
+    lab: Lab,
+) -> None:
+    get, page = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n", b"HTTP/1.1 403 Forbidden"
+    with (
+        NameServer(*NAMES).serving(lab.remote, REMOTE4),
+        tcp_echo(lab.remote, REMOTE4, 80),
+        policed(lab, "--policy", str(policy(lab, NAMED)), resolv=(REMOTE4,)) as it,
+    ):
+        assert ask(it.guest, ANYBODY, "asked.example").answer
+        with it.guest.connect(REMOTE4, 80) as sock:
+            sock.settimeout(SOON)
+            sock.sendall(get % b"asked.example")
+            assert "tcp asked.example:80 " in it.say(
+                "approve", _question(it), "allow", "--for", "session"
+            )
+            assert sock.recv(1 << 10) == get % b"asked.example"
+        for name, answer in ((b"asked.example", b"GET"), (b"other.example", page)):
+            with it.guest.connect(REMOTE4, 80) as sock:
+                sock.settimeout(SOON)
+                sock.sendall(get % name)
+                assert sock.recv(1 << 10).startswith(answer)

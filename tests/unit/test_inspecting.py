@@ -13,12 +13,13 @@ import pytest
 
 from passtpy import inspecting
 from passtpy.addr import UNSPECIFIED, inany
-from passtpy.egress.document import with_words
+from passtpy.egress.answers import Asked
+from passtpy.egress.document import parse_policy
 from passtpy.egress.egress import Egress, Refused, Ruling
 from passtpy.egress.model import Effect
 from passtpy.egress.zones import Surroundings
 from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, Pif, Verdict
-from passtpy.inspecting import Found, Inspecting
+from passtpy.inspecting import Again, Found, Inspecting
 from passtpy.policy.listing import RuleIds
 from tests.unit.openssl import hello
 
@@ -60,22 +61,24 @@ class Datapath:
                     sock.close()
 
 
-def _policy() -> Egress:
-    """One name is allowed, and the addresses at which the test's server is."""
-    policy = with_words(
-        None, [("allow", w) for w in ("good.example", "127.0.0.0/8")], None
-    )
+SERVER = '[[rule]]\nto = "127.0.0.0/8"\naction = "allow"\n'  # where the test's is
+NAME = '[[rule]]\nto = "good.example"\naction = "allow"\n'
+
+
+def _policy(rules: str) -> Egress:
+    policy = parse_policy(f"version = 1\n{rules}", "policy", lambda _: "")
     return Egress(policy, Surroundings(), RuleIds().give, lambda: 0)
 
 
 class Scene:
     """One connection that begins, and a server that waits for it."""
 
-    def __init__(self) -> None:
-        self.datapath, self.policy = Datapath(), _policy()
+    def __init__(self, rules: str = NAME + SERVER) -> None:
+        self.datapath, self.policy = Datapath(), _policy(rules)
         self.told: list[Refused] = []
         self.policy.watchers.append(self.told.append)
         self.found: list[tuple[str, int, Found]] = []
+        self.asked: list[tuple[Asked, Again]] = []
         self.server = socket.create_server(("127.0.0.1", 0))
         self.server.settimeout(5)
         self.port: int = self.server.getsockname()[1]
@@ -86,8 +89,12 @@ class Scene:
         def find(name: str, version: int, found: Found) -> None:
             self.found.append((name, version, found))
 
+        def ask(asked: Asked, again: Again) -> bool:
+            self.asked.append((asked, again))
+            return True
+
         inspecting = Inspecting(
-            *(loop, self.datapath, self.policy, find),
+            *(loop, self.datapath, self.policy, find, ask),
             *(lambda: None, (None, None), lambda: 0),
         )
         verdict = Verdict(
@@ -101,9 +108,11 @@ class Scene:
         self.datapath.guest.sendall(data)
 
 
-def played(play: Callable[[Scene], Awaitable[None]]) -> Scene:
+def played(
+    play: Callable[[Scene], Awaitable[None]], rules: str = NAME + SERVER
+) -> Scene:
     """Run a scene in a loop of its own."""
-    scene = Scene()
+    scene = Scene(rules)
 
     async def run() -> None:
         await asyncio.wait_for(play(scene), 10)
@@ -297,3 +306,82 @@ def test_addresses_that_come_too_late_find_nobody() -> None:
         scene.datapath.end()
 
     assert played(play).datapath.adopted is None
+
+
+CLOSED = '[[rule]]\nto = "127.0.0.0/8"\naction = "reject"\n'
+ELSEWHERE = '[[rule]]\nto = "127.0.0.0/8"\nports = 22\naction = "allow"\n'
+BEHIND = (
+    '[[rule]]\nto = "127.0.0.0/8"\nvia = "http://203.0.113.1:1"\naction = "allow"\n'
+)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["pinned", "looked up"])
+@pytest.mark.parametrize(
+    "rules", [CLOSED + NAME, ELSEWHERE + NAME, NAME, BEHIND + NAME]
+)
+def test_a_name_does_not_lead_to_what_its_address_is_refused_for(
+    rules: str, known: bool
+) -> None:
+    """Dialled is an address that may be reached; the name's own may not."""
+
+    async def play(scene: Scene) -> None:
+        if known:
+            scene.policy.pins.pin("good.example", [REAL], 60, 0)
+        inspecting = scene.begin()
+        scene.say(hello("good.example"))
+        if not known:
+            await until(lambda: scene.found)
+            scene.found[0][2]([REAL])
+        await until(lambda: not inspecting.open)
+        scene.datapath.end()
+
+    scene = played(play, rules)
+    assert scene.datapath.adopted is None
+    assert [each.target for each in scene.told] == [REAL]
+
+
+def test_an_address_that_is_allowed_by_itself_is_reached_under_any_name() -> None:
+    async def play(scene: Scene) -> None:
+        scene.policy.pins.pin("good.example", [REAL], 60, 0)
+        inspecting = scene.begin()
+        (each,) = inspecting.open
+        each._verdict = each._verdict._replace(eaddr=REAL)
+        scene.say(hello("any.example"))
+        await until(lambda: scene.datapath.adopted)
+        scene.datapath.end()
+
+    assert played(play).found == []
+
+
+ASK = NAME.replace("allow", "ask") + SERVER
+
+
+@pytest.mark.parametrize("allow", [True, False])
+def test_somebody_is_asked_about_the_name_that_the_client_says(allow: bool) -> None:
+    async def play(scene: Scene) -> None:
+        scene.policy.pins.pin("good.example", [REAL], 60, 0)
+        inspecting = scene.begin()
+        scene.say(hello("good.example"))
+        await until(lambda: scene.asked)
+        asked, again = scene.asked[0]
+        assert asked.names == ("good.example",)
+        scene.policy.answers.remember(asked, Effect.ALLOW if allow else Effect.REJECT)
+        again()
+        await until(lambda: not inspecting.open)
+        scene.datapath.end()
+
+    scene = played(play, ASK)
+    assert (scene.datapath.adopted is not None) == allow
+    assert len(scene.asked) == 1
+
+
+def test_an_answer_that_comes_when_the_guest_has_left_is_for_nobody() -> None:
+    async def play(scene: Scene) -> None:
+        inspecting = scene.begin()
+        scene.say(hello("good.example"))
+        await until(lambda: scene.asked)
+        inspecting.close()
+        scene.asked[0][1]()
+        scene.datapath.end()
+
+    assert played(play, ASK).datapath.adopted is None

@@ -8,6 +8,7 @@ import pytest
 
 from passtpy.addr import inany
 from passtpy.config.guest_addresses import GuestAddresses
+from passtpy.egress.answers import Asked
 from passtpy.egress.audit import MOST, WINDOW_NS, Audit
 from passtpy.egress.document import parse_policy, with_words
 from passtpy.egress.egress import Egress, Refused, Ruling
@@ -235,6 +236,10 @@ def test_a_flow_outlives_the_pin_that_let_it_in(began_s: int, action: int) -> No
     assert verdict.action == action
 
 
+def _question(egress: Egress, to: bytes = PUBLIC, port: int = 443) -> Asked:
+    return egress.question(egress.judge(to, port, IPPROTO_TCP), IPPROTO_TCP, to, port)
+
+
 def test_a_rule_that_asks_has_the_flow_wait() -> None:
     decider = _decider(_file('[[rule]]\nto = "203.0.113.9"\naction = "ask"\n'))
     waiting = decider.decide(_miss())
@@ -243,13 +248,32 @@ def test_a_rule_that_asks_has_the_flow_wait() -> None:
     assert decider.judge(_miss()).action == Action.FORWARD
     egress = decider.egress
     assert egress is not None
-    asked = egress.question(_miss(), PUBLIC, 443)
+    asked = _question(egress)
     egress.answers.remember(asked, Effect.ALLOW)
     assert _decided(decider, _miss()).action == Action.FORWARD
     egress.answers.remember(asked, Effect.REJECT)
     assert _decided(decider, _miss()).action == Action.REJECT
     egress.answers.forget(asked)
     assert isinstance(decider.decide(_miss()), Waiting)
+
+
+@pytest.mark.parametrize(
+    "text", ['[[rule]]\nto = "a.b"\naction = "ask"\n', 'default = "ask"\n']
+)
+def test_an_answer_about_one_name_of_an_address_is_none_about_another(
+    text: str,
+) -> None:
+    """Which name is meant is known once the client has said it."""
+    decider = _decider(_file(text))
+    egress = decider.egress
+    assert egress is not None
+    egress.may_answer("a.b", [PUBLIC], 30, 0)
+    egress.answers.remember(_question(egress), Effect.ALLOW)
+    waiting = decider.decide(_miss())
+    assert isinstance(waiting, Waiting)
+    assert egress.has_to_name(waiting.ruling, IPPROTO_TCP, 443)
+    assert egress.judge_named(PUBLIC, 443, "a.b").effect is Effect.ALLOW
+    assert egress.judge_named(PUBLIC, 443, "other.b").effect is not Effect.ALLOW
 
 
 def test_what_only_observes_asks_nobody() -> None:
@@ -262,8 +286,7 @@ def test_questions_about_one_name_are_one() -> None:
     assert egress is not None
     egress.may_answer("a.b", [PUBLIC, OTHER], 30, 0)
     first, second = (
-        egress.answers.ask(egress.question(_miss(to), to, 443), 30 * S)
-        for to in (PUBLIC, OTHER)
+        egress.answers.ask(_question(egress, to), 30 * S) for to in (PUBLIC, OTHER)
     )
     assert first is not None
     assert first == second
@@ -276,10 +299,7 @@ def test_questions_about_one_name_are_one() -> None:
 def test_open_questions_are_bounded() -> None:
     egress = _decider(_file('default = "ask"\n')).egress
     assert egress is not None
-    asked = [
-        egress.answers.ask(egress.question(_miss(port=n), PUBLIC, n), S)
-        for n in range(1, 100)
-    ]
+    asked = [egress.answers.ask(_question(egress, port=n), S) for n in range(1, 100)]
     assert asked.count(None) == 99 - 64
 
 

@@ -107,6 +107,14 @@ GUARDED = [
     ("fd00::7", "@private"),
     ("169.254.1.1", "@link-local"),
     ("fe80::1", "@link-local"),
+    ("224.0.0.251", "@link-local"),
+    ("239.255.255.250", "@link-local"),
+    ("255.255.255.255", "@link-local"),
+    ("ff02::fb", "@link-local"),
+    ("2001:0:cb00:7101::f5ff:fffe", "@private"),
+    ("::ffff:0:10.0.0.1", "@private"),
+    ("::ffff:0:127.0.0.1", "@host"),
+    ("::10.0.0.1", "@host"),
     ("169.254.169.254", "@metadata"),
     ("100.100.100.200", "@metadata"),
     ("168.63.129.16", "@metadata"),
@@ -250,6 +258,16 @@ def test_random_policies_find_what_a_plain_search_finds() -> None:
 def test_addresses_that_are_ipv4_in_disguise_are_judged_as_ipv4() -> None:
     mapped = IPv6Address("::ffff:10.0.0.1")
     assert Matcher([], AROUND).piece(mapped.packed).zone is Sets.PRIVATE
+
+
+@pytest.mark.parametrize(
+    "to", ["64:ff9b::cb00:7109", "2002:cb00:7109::1", "::ffff:0:203.0.113.9"]
+)
+def test_a_network_that_is_refused_is_not_reached_through_a_translator(
+    to: str,
+) -> None:
+    assert _found(["-203.0.113.0/24", "+::/0"], to) == 0
+    assert _found(["-203.0.112.0/24", "+::/0"], to) != 0
 
 
 def test_a_large_file_is_one_policy() -> None:
