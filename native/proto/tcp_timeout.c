@@ -40,6 +40,9 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 	struct tcp_conn *conn = tcp_conn(flow);
 
 	if (c->tap.blocked) {
+		if (!tcp_has(flow, TCP_EV_ESTABLISHED) &&
+		    c->now >= tcp_timer_idle(flow, conn))
+			return false;
 		tcp_timer_stalled(c, flow);
 		return true;
 	}
@@ -71,11 +74,14 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 	return true;
 }
 
-/* A segment just before the window: the guest answers with its ACK */
+/* A segment just before the window: the guest answers with its ACK. A handshake
+ * has none, and a guest that went away amid one does not finish it */
 static bool keepalive(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
+	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
+		return false;
 	if (c->tap.blocked) { /* nobody could answer: begin anew */
 		conn->heard = c->now;
 		return true;
@@ -83,11 +89,8 @@ static bool keepalive(struct ctx *c, struct flow *flow)
 	if (conn->probes >= KEEPALIVE_PROBES)
 		return false;
 	conn->probes++;
-	if (tcp_has(flow, TCP_EV_ESTABLISHED)) {
-		count(&c->cnt, CNT_TCP_PROBES);
-		(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_una - 1, NULL,
-			       0);
-	}
+	count(&c->cnt, CNT_TCP_PROBES);
+	(void)tcp_send(c, flow, TCP_FLAG_ACK, conn->snd_una - 1, NULL, 0);
 	return true;
 }
 

@@ -12,6 +12,7 @@
  *	nothing that is in flight is sent again. Or consuming was put off.
  *   keepalive (@heard): nothing heard of the guest for KEEPALIVE_IDLE, then
  *	some probes; RFC 9293 section 3.8.4. Much sooner after the guest's FIN.
+ *	Before the connection stands: how long the handshake is waited for.
  *
  * The rest of TCP tells what happened; only this file arms. What is done then
  * stands in tcp_timeout.c.
@@ -29,6 +30,8 @@
 #define PERSIST_MIN	 (200 * NSEC_PER_MSEC)
 #define KEEPALIVE_IDLE	 (7200 * NSEC_PER_SEC)
 #define HALF_CLOSED_IDLE (30 * NSEC_PER_SEC)
+/* Above the longest pause of a SYN that goes out again: 64 s in Linux */
+#define HANDSHAKE_IDLE	 (120 * NSEC_PER_SEC)
 #define KEEPALIVE_INTVL	 (75 * NSEC_PER_SEC)
 #define TAP_RETRY	 (2 * NSEC_PER_MSEC)
 #define PUT_OFF		 (5 * NSEC_PER_MSEC)
@@ -53,7 +56,8 @@ uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
 	return MIN(t << MIN(conn->backoff, 16), max);
 }
 
-/* tcp_timer_idle() - When the guest is to be probed for being there, ns
+/* tcp_timer_idle() - When a silent guest is to be probed for being there, or its
+ * handshake given up, ns
  *
  * A guest that has sent its FIN may forget the connection, which it does after
  * a minute if its program is gone (Linux' tcp_fin_timeout); we would wait for
@@ -64,6 +68,8 @@ uint64_t tcp_timer_idle(const struct flow *flow, const struct tcp_conn *conn)
 	uint64_t idle = tcp_has(flow, TCP_EV_GUEST_FIN) ? HALF_CLOSED_IDLE :
 							  KEEPALIVE_IDLE;
 
+	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
+		return conn->heard + HANDSHAKE_IDLE;
 	return conn->heard + idle + conn->probes * KEEPALIVE_INTVL;
 }
 

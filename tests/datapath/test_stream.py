@@ -15,8 +15,14 @@ from passtpy import _native
 from tests.datapath.conftest import Server
 from tests.datapath.guest import QUIET_S, Guest, forward_to
 from tests.datapath.link import StreamLink
-from tests.datapath.packets import tcp, udp
-from tests.datapath.tcp_peer import arrived, established, inbound, read_exactly
+from tests.datapath.packets import syn, tcp, udp
+from tests.datapath.tcp_peer import (
+    arrived,
+    established,
+    full_server,
+    inbound,
+    read_exactly,
+)
 from tests.lab.ready import readable
 
 MakeGuest = Callable[..., Guest]
@@ -209,6 +215,28 @@ def test_guest_that_was_started_anew_resets_old_flows(
     with pytest.raises(ConnectionResetError):
         peer.recv(1)
     assert conn.guest is vm
+
+
+def test_guest_that_leaves_amid_handshakes_is_not_awaited(
+    vm: Guest, server: Server
+) -> None:
+    """Nobody would come back to finish them; what stands is kept for that."""
+    established(vm, server)
+    inbound(vm, server)
+    vm.expect("S")
+    with full_server() as port:
+        for sport, to in ((50001, server.port), (50002, port)):
+            vm.decide = forward_to(to)
+            vm.send(syn(sport=sport))
+        vm.expect("SA", dport=50001)
+        leave(vm)
+        assert len(vm.flows()) == 4
+        for _ in range(30):
+            vm.advance(5)
+        assert len(vm.flows()) == 1
+        for _ in range(30):
+            vm.advance(300)
+        assert len(vm.flows()) == 1
 
 
 def test_inbound_connection_waits_for_a_guest(vm: Guest, server: Server) -> None:
