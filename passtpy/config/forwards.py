@@ -3,7 +3,8 @@
 
 A listener number is all that a miss tells about the socket it came from. A forward owns
 a range of numbers, so that one rule of the policy is about all of its sockets, and a
-port's number follows from the port. Numbers cost nothing until they are used.
+port's number follows from the port. Numbers cost nothing until they are used, and then
+for good.
 
 A forward keeps its id and its numbers for as long as its line stands in the tables,
 whatever comes and goes around it.
@@ -19,6 +20,9 @@ from passtpy.record import record
 
 MAX_ASKERS: Final = 64  # sockets that wait for answers to requests to a group
 MAX_NUMBERS: Final = 1 << 21  # the datapath's LISTEN_MAX
+# Numbers that are free before those given back come round again: each that was ever
+# used has memory in the datapath.
+SPARE_NUMBERS: Final = 4096
 # Without the right to bind to a device, a port of the namespace needs two sockets.
 SOCKETS_PER_PORT: Final = {Pif.HOST: 1, Pif.SPLICE: 2}
 
@@ -93,7 +97,9 @@ class ForwardBook:
         Those given back last are used again last: a UDP flow may outlive its listener.
         """
         ordered = sorted(used, key=lambda numbers: numbers.start)
-        for start in (self._next_number, self._first):
+        end = self._first + sum(map(len, used)) + 2 * count + SPARE_NUMBERS
+        circle = (self._next_number, min(end, MAX_NUMBERS))
+        for start, end in (circle, (self._first, MAX_NUMBERS)):
             at = start
             for numbers in ordered:
                 if numbers.stop <= at:
@@ -101,7 +107,7 @@ class ForwardBook:
                 if numbers.start >= at + count:
                     break
                 at = numbers.stop
-            if at + count <= MAX_NUMBERS:
+            if at + count <= end:
                 self._next_number = at + count
                 return range(at, at + count)
         raise NumbersExhausted

@@ -10,7 +10,7 @@ import pytest
 from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.config.cli import parse_passt, parse_pasta
 from passtpy.config.forwards import (
-    MAX_NUMBERS,
+    SPARE_NUMBERS,
     Forward,
     ForwardBook,
     NumbersExhausted,
@@ -103,25 +103,30 @@ def test_a_forward_keeps_id_and_numbers_whatever_comes_and_goes() -> None:
     assert (again[0].id, again[0].numbers) == (5, range(5, 6))
 
 
-def test_numbers_come_round_again() -> None:
+@pytest.mark.parametrize("ports", [1, 20_001])
+def test_numbers_come_round_again(ports: int) -> None:
+    words = ["-t", "50000", "-u", "none", "-T", "none", "-U", "none"]
+    kept = parse_pasta(words).host_ports
     book = ForwardBook(first_number=100)
-    seen = set()
-    kept = parse_pasta(
-        ["-t", "5000", "-u", "none", "-T", "none", "-U", "none"]
-    ).host_ports
     book.keep(book.plan(kept, ()))
-    for port in range(1, 200):
-        rule = PortRule(TCP, None, None, port, port + 20_000)
+    used = []
+    for first in range(1, 10_000):
+        rule = PortRule(TCP, None, None, first, first + ports - 1)
         planned = book.plan((*kept, rule), ())
         assert planned[0].numbers == range(100, 101)
         assert planned[1].numbers.start > 100
-        assert planned[1].numbers.stop <= MAX_NUMBERS
-        seen.add(planned[1].numbers.start)
+        used.append(planned[1].numbers)
         book.keep(planned)
-    assert len(seen) > 90
+    assert max(numbers.stop for numbers in used) <= 101 + 3 * ports + SPARE_NUMBERS
+    recent = 1 + SPARE_NUMBERS // ports  # all different
+    assert len({numbers.start for numbers in used[-recent:]}) == recent
+    assert used[-1].start != used[-2].start
+
+
+def test_numbers_end() -> None:
     wide = tuple(PortRule(TCP, None, f"if{n}", 1, 65535) for n in range(40))
     with pytest.raises(NumbersExhausted):
-        book.plan(wide, ())
+        ForwardBook().plan(wide, ())
 
 
 def test_a_port_of_the_namespace_may_have_two_sockets() -> None:
