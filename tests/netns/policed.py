@@ -67,10 +67,10 @@ def policy(lab: Lab, text: str) -> Path:
     return path
 
 
-def tcp_to(guest: Namespace, address: str, port: int) -> str:
+def tcp_to(guest: Namespace, address: str, port: int, patience: float = SILENCE) -> str:
     """What becomes of a connection: "open", or how it is refused."""
     with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
-        sock.settimeout(SILENCE)
+        sock.settimeout(patience)
         try:
             sock.connect((address, port))
         except TimeoutError:
@@ -80,10 +80,10 @@ def tcp_to(guest: Namespace, address: str, port: int) -> str:
         return "open"
 
 
-def udp_to(guest: Namespace, address: str, port: int) -> str:
+def udp_to(guest: Namespace, address: str, port: int, patience: float = SILENCE) -> str:
     """What becomes of a datagram: "open" if it is answered."""
     with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(SILENCE)
+        sock.settimeout(patience)
         try:
             sock.connect((address, port))
             sock.send(b"x")
