@@ -31,12 +31,12 @@
 #define KEEPALIVE_IDLE	 (7200 * NSEC_PER_SEC)
 #define HALF_CLOSED_IDLE (30 * NSEC_PER_SEC)
 /* Above the longest pause of a SYN that goes out again: 64 s in Linux */
-#define HANDSHAKE_IDLE	 (120 * NSEC_PER_SEC)
-#define KEEPALIVE_INTVL	 (75 * NSEC_PER_SEC)
-#define TAP_RETRY	 (2 * NSEC_PER_MSEC)
-#define PUT_OFF		 (5 * NSEC_PER_MSEC)
-#define STALLED_RETRY	 NSEC_PER_SEC
-#define RESUME_BATCH	 64 /* flows that send again in one millisecond */
+#define HANDSHAKE_IDLE	(120 * NSEC_PER_SEC)
+#define KEEPALIVE_INTVL (75 * NSEC_PER_SEC)
+#define TAP_RETRY	(2 * NSEC_PER_MSEC)
+#define PUT_OFF		(5 * NSEC_PER_MSEC)
+#define STALLED_RETRY	NSEC_PER_SEC
+#define RESUME_BATCH	64 /* flows that send again in one millisecond */
 
 /* tcp_timer_rto() - How long to wait for an acknowledgement, ns */
 uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
