@@ -29,7 +29,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         socket.socket(family, socket.SOCK_DGRAM) as receiver,
     ):
         receiver.bind((host, 0))
-        receiver.settimeout(2)
+        receiver.settimeout(30)
         sender.bind((host, 0))
         sender.connect(receiver.getsockname())
         yield sender, receiver
@@ -137,7 +137,7 @@ def test_udp_segment_refuses_what_needs_fragments(
         socket.socket(family, socket.SOCK_DGRAM) as receiver,
     ):
         receiver.bind((host, 0))
-        receiver.settimeout(2)
+        receiver.settimeout(30)
         sender.connect(receiver.getsockname())
         with pytest.raises(OSError, match=r"Message too long|Invalid argument"):
             send_segments(sender, bytes(6000), 3000)
@@ -197,7 +197,7 @@ def test_connected_socket_takes_its_peer_from_a_wildcard_socket(wildcard: str) -
         with pytest.raises(OSError, match="in use"):
             thief.bind(ours)
         for sock in (flow, listener):
-            sock.settimeout(2)
+            sock.settimeout(30)
         peer.sendto(b"peer", ours)
         assert flow.recv(9) == b"peer"
         other.sendto(b"other", ours)
@@ -213,7 +213,7 @@ def test_socket_keeps_what_came_before_it_was_connected() -> None:
     ):
         for sock in (flow, peer, stranger):
             sock.bind(("127.0.0.1", 0))
-        flow.settimeout(2)
+        flow.settimeout(30)
         stranger.sendto(b"early", flow.getsockname())
         flow.connect(peer.getsockname())
         stranger.sendto(b"late", flow.getsockname())
@@ -246,7 +246,7 @@ def test_a_new_namespace_allows_no_ping_socket(namespace: Namespace) -> None:
 def test_ping_socket_writes_its_identifier(namespace: Namespace) -> None:
     namespace.sysctl("net.ipv4.ping_group_range", "0 2147483647")
     with ping_socket() as sock:
-        sock.settimeout(2)
+        sock.settimeout(30)
         sock.bind(("0.0.0.0", 4321))  # the port is the identifier
         sock.connect(("127.0.0.1", 0))
         sock.send(struct.pack("!BBHHH", 8, 0, 0xDEAD, 7, 1) + b"data")
@@ -277,7 +277,7 @@ def test_ping_socket_is_deaf_to_nobody(namespace: Namespace) -> None:
         ping_socket() as sock,
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw,
     ):
-        sock.settimeout(2)
+        sock.settimeout(30)
         sock.bind(("127.0.0.1", 55))
         sock.connect(("127.0.0.1", 0))
         raw.bind(("127.0.0.9", 0))

@@ -37,7 +37,7 @@ def bound(family: str, port: int = 0, host: str = "") -> socket.socket:
     except OSError:
         sock.close()
         raise
-    sock.settimeout(2)
+    sock.settimeout(30)
     return sock
 
 

@@ -33,10 +33,10 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         listener.bind((host, 0))
         listener.listen()
         near = socket.socket(family, socket.SOCK_STREAM)
-        near.settimeout(2)
+        near.settimeout(30)
         near.connect(listener.getsockname())
         far, _ = listener.accept()
-        far.settimeout(2)
+        far.settimeout(30)
     with near, far:
         yield near, far
 
@@ -57,7 +57,7 @@ def peek(sock: socket.socket, size: int) -> bytes:
     try:
         return sock.recv(size, socket.MSG_PEEK)
     finally:
-        sock.settimeout(2)
+        sock.settimeout(30)
 
 
 def discard(sock: socket.socket, size: int) -> int:
@@ -67,7 +67,7 @@ def discard(sock: socket.socket, size: int) -> int:
 
 def arrived(sock: socket.socket, size: int) -> None:
     """Wait until so many bytes are queued, without touching the peek offset."""
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 30
     while queued(sock) < size:
         assert time.monotonic() < deadline
         time.sleep(0.001)

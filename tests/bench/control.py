@@ -29,7 +29,7 @@ from tests.lab import HOST4, Attached, LabError, tcp_echo, wait_until
 from tests.lab.translators import Attachment
 
 SETTLE = 1.5  # until what is imported in the background is there
-PATIENCE = 10.0
+PATIENCE = 30.0
 MEBIBYTE = 1024 * 1024
 FLOWS = 100_000  # of one socket of the guest, so that they need one of the host
 ANYWHERE = "192.0.2.0/24"  # all of it the remote's, for flows to many targets

@@ -14,7 +14,7 @@ from tests.lab.translators import ROOT
 SOURCES = Path(__file__).parent / "load"
 PROGRAM = ROOT / "build" / "loadgen" / "load"
 FLAGS = ("-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread")
-END_PATIENCE = 4.0
+END_PATIENCE = 30.0
 
 Answer = Mapping[str, Any]
 

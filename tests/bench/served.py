@@ -21,7 +21,7 @@ from tests.lab.translators import (
 
 OURS = "passtpy"
 VHOST = "vhost-user"
-READY_TIMEOUT = 15.0
+READY_TIMEOUT = 60.0
 _OURS = os.environ.get("PASSTPY_PASST", str(ROOT / ".venv" / "bin" / "passtpy-passt"))
 
 

@@ -28,7 +28,7 @@ pytestmark = [
 ]
 FEW = 1000 if "PASSTPY_FAULT_ALL" in os.environ else 3
 PAIRS = int(os.environ.get("PASSTPY_FAULT_PAIRS", "60")) // 3
-PATIENCE = 20.0
+PATIENCE = 60.0
 NEVER = re.compile("Traceback|internal error|unhandled|failed error=", re.IGNORECASE)
 # What comes before the last line: which port; what a process says that cannot report
 # to its parent; what uvloop says of a loop that could not be made

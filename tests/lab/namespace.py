@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from tests.lab.process import Process, identify, kill_all, process_tree
 
@@ -27,7 +27,9 @@ NETNS_DIR = Path("/run/netns")
 TCP_LISTEN = "0A"
 IFA_TENTATIVE = 0x40
 SOCKET_TIMEOUT = 30.0
-BIND_PATIENCE = 10.0
+BIND_PATIENCE = 40.0
+
+T = TypeVar("T", bound=socket.socket)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,11 +56,24 @@ def wait_until(condition: Callable[[], object], timeout: float, what: str) -> No
 def ip(*words: str, batch: str | None = None) -> str:
     """Run iproute2, with a batch of commands on its input if given."""
     done = subprocess.run(
-        ["ip", *words], input=batch, capture_output=True, text=True, timeout=20
+        ["ip", *words], input=batch, capture_output=True, text=True, timeout=60
     )
     if done.returncode != 0:
         raise LabError(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
+
+
+class Listener(socket.socket):
+    """A socket that stops listening when it is closed, whoever else has its file.
+
+    A thread in accept() has, and a child that has not come to its exec: their kernel
+    would go on listening for them, and the next one could not have the port.
+    """
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+        super().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +139,7 @@ class Namespace:
     def run(
         self,
         *argv: str,
-        timeout: float = 30,
+        timeout: float = 60,
         stdin: str | None = None,
         check: bool = True,
         user: int | None = None,
@@ -173,8 +188,11 @@ class Namespace:
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM
     ) -> socket.socket:
         """A new socket that lives in this namespace."""
+        return self._new(socket.socket, family, kind)
+
+    def _new(self, type_: type[T], family: int, kind: int) -> T:
         with self.entered():
-            made = socket.socket(family, kind)
+            made = type_(family, kind)
         made.settimeout(SOCKET_TIMEOUT)
         return made
 
@@ -203,9 +221,10 @@ class Namespace:
         self, kind: int, address: str, port: int, backlog: int | None = None
     ) -> socket.socket:
         """A socket that has this port, once whoever has it now has given it up."""
+        type_ = socket.socket if backlog is None else Listener
         deadline = time.monotonic() + BIND_PATIENCE
         while True:
-            made = self.new_socket(family_of(address), kind)
+            made = self._new(type_, family_of(address), kind)
             try:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 made.bind((address, port))
@@ -266,7 +285,7 @@ class Namespace:
                     return True
         return False
 
-    def wait_bound(self, kind: str, port: int, timeout: float = 5) -> None:
+    def wait_bound(self, kind: str, port: int, timeout: float = 30) -> None:
         """Wait until somebody listens on (``tcp``) or binds (``udp``) a port."""
         what = f"{kind} port {port} in {self.name}"
         wait_until(lambda: self.is_bound(kind, port), timeout, what)

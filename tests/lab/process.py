@@ -16,7 +16,7 @@ from tempfile import mkstemp
 from typing import Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
-STOP_PATIENCE = 5.0
+STOP_PATIENCE = 20.0
 TAIL = 400
 
 # Positions in /proc/PID/stat after the command name, see proc(5).
@@ -122,7 +122,7 @@ class Process:
         """The list of mapped files, to see which library was really loaded."""
         return Path(f"/proc/{self.pid}/maps").read_text()
 
-    def wait_output(self, text: str, timeout: float = 10) -> None:
+    def wait_output(self, text: str, timeout: float = 60) -> None:
         """Wait until ``text`` stands in the output or the error output."""
         deadline = time.monotonic() + timeout
         while text not in self.stdout() and text not in self.stderr():

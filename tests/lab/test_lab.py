@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lab itself: what it promises to the tests that use it."""
 
+import os
 import time
 from pathlib import Path
 
@@ -77,14 +78,14 @@ def test_a_lab_leaves_nothing_behind() -> None:
 def test_a_dead_lab_is_reaped_with_its_processes() -> None:
     with Lab() as lab:
         child = lab.start(lab.host, "true")
-        child.wait(5)
+        child.wait(30)
         stale = Path("/run/netns", f"{PREFIX}-{child.pid}-0-guest")
         lab.host.run("ip", "netns", "add", stale.name)
         held = lab.start(lab.host, "ip", "netns", "exec", stale.name, "sleep", "1000")
-        wait_until(lambda: "sleep" in _name_of(held.pid), 5, "sleep runs")
+        wait_until(lambda: "sleep" in _name_of(held.pid), 30, "sleep runs")
         reap_dead_labs()
         assert not stale.exists()
-        assert held.wait(5) != 0
+        assert held.wait(30) != 0
 
 
 def _name_of(pid: int) -> str:
@@ -115,3 +116,15 @@ def test_a_port_is_had_once_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             with take(REMOTE6, 53) as made:
                 assert made.getsockname()[1] == 53
             assert held.fileno() == -1
+
+
+def test_a_listener_ends_although_somebody_else_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(namespace, "BIND_PATIENCE", 0.0)
+    with Lab() as lab:
+        listener = lab.remote.listen(REMOTE6, 53)
+        other = os.dup(listener.fileno())
+        listener.close()
+        lab.remote.listen(REMOTE6, 53).close()
+        os.close(other)

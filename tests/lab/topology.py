@@ -25,7 +25,7 @@ REMOTE4, REMOTE6 = "198.51.100.1", "2001:db8:2::1"
 HOST4, HOST6 = "198.51.100.2", "2001:db8:2::2"
 GATEWAY4, GATEWAY6 = "198.51.100.254", "2001:db8:2::fe"
 WIRE_MTU = 65520
-READY_TIMEOUT = 15.0
+READY_TIMEOUT = 60.0
 PREFIX = "passtpylab"
 
 # Enough for the connections/s rows: each connection leaves a TIME_WAIT behind.

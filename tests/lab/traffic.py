@@ -117,7 +117,7 @@ class _Server:
 
     def __exit__(self, *exc: object) -> None:
         self._closing.set()
-        self._thread.join(5)
+        self._thread.join(30)
         self._sock.close()
 
     def _serve(self) -> None:

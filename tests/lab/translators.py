@@ -69,7 +69,7 @@ class Translator(Protocol):
 
 
 def _first_line(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     return (done.stdout or done.stderr).partition("\n")[0]
 
 
@@ -78,7 +78,7 @@ def _debian_version(package: str) -> str:
         ["dpkg-query", "-W", "-f", "${Version}", package],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     return done.stdout
 

@@ -59,7 +59,7 @@ REPLY_ACK: Final = 1 << 3
 PAGE: Final = 4096
 RING_REGION: Final = 64 * 1024
 RX, TX = 0, 1
-WAIT_S: Final = 5.0
+WAIT_S: Final = 30.0
 
 NEXT: Final = 1
 WRITE: Final = 2

@@ -35,7 +35,7 @@ IFNAME = "eth9"
 GUEST_MAC = "02:00:00:00:00:02"
 BROADCAST_MAC = "ff:ff:ff:ff:ff:ff"
 OUR_MAC = "9a:55:9a:55:9a:55"
-PATIENCE = 15.0
+PATIENCE = 30.0
 READY = "machine.awaited"
 
 _PREFIX = struct.Struct("!I")

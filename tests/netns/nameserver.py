@@ -15,7 +15,7 @@ from tests.lab import Namespace
 from tests.lab.namespace import family_of
 from tests.netns.resolvers import answering
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 class NameServer:
@@ -72,13 +72,18 @@ def _record(text: str) -> dns.rrset.RRset:
 
 
 def ask(
-    guest: Namespace, address: str, name: str, kind: str = "A", tcp: bool = False
+    guest: Namespace,
+    address: str,
+    name: str,
+    kind: str = "A",
+    tcp: bool = False,
+    patience: float = PATIENCE_S,
 ) -> dns.message.Message:
     """Let the guest ask a server; the answer."""
     query = dns.message.make_query(name, kind, use_edns=0, payload=1232)
     type_ = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with guest.new_socket(family_of(address), type_) as sock:
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(patience)
         sock.connect((address, 53))
         if tcp:
             dns.query.send_tcp(sock, query)

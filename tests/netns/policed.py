@@ -12,8 +12,8 @@ from tests.lab.namespace import family_of
 from tests.netns.program import Commands
 from tests.netns.resolvers import serving
 
-SOON = 5.0
-SILENCE = 1.5  # a refusal that says nothing is waited for so long
+SOON = 30.0
+SILENCE = 1.5  # how long to listen to what should say nothing
 ANYBODY = "203.0.113.99"  # nobody: whom the guest asks for names does not matter
 NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
@@ -67,7 +67,7 @@ def policy(lab: Lab, text: str) -> Path:
     return path
 
 
-def tcp_to(guest: Namespace, address: str, port: int, patience: float = SILENCE) -> str:
+def tcp_to(guest: Namespace, address: str, port: int, patience: float = SOON) -> str:
     """What becomes of a connection: "open", or how it is refused."""
     with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
         sock.settimeout(patience)
@@ -80,7 +80,7 @@ def tcp_to(guest: Namespace, address: str, port: int, patience: float = SILENCE)
         return "open"
 
 
-def udp_to(guest: Namespace, address: str, port: int, patience: float = SILENCE) -> str:
+def udp_to(guest: Namespace, address: str, port: int, patience: float = SOON) -> str:
     """What becomes of a datagram: "open" if it is answered."""
     with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
         sock.settimeout(patience)

@@ -18,7 +18,7 @@ from tests.lab.translators import Passtpy
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("passtpy")
 USER = 47811  # nobody has it, and so no right to anything
-PATIENCE = 20.0
+PATIENCE = 60.0
 Who = str  # "root" or "user"
 
 

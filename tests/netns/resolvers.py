@@ -13,7 +13,7 @@ from tests.lab import TRANSLATORS, Attached, Attachment, Lab, Namespace
 from tests.lab.namespace import family_of
 
 PORTS = (53, 853)
-PATIENCE = 3.0
+PATIENCE = 30.0
 NEEDED = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "hosts")
 
 
@@ -67,7 +67,11 @@ def _serve(
 
 
 def ask(
-    guest: Namespace, address: str, kind: str = "udp", port: int = 53
+    guest: Namespace,
+    address: str,
+    kind: str = "udp",
+    port: int = 53,
+    patience: float = PATIENCE,
 ) -> str | None:
     """The name of who answers the guest at this address; None: nobody."""
     tcp = kind == "tcp"
@@ -75,7 +79,7 @@ def ask(
         family_of(address), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     )
     with sock, suppress(OSError):
-        sock.settimeout(PATIENCE)
+        sock.settimeout(patience)
         sock.connect((address, port))
         if not tcp:
             sock.send(b"who?")

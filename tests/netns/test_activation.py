@@ -79,7 +79,7 @@ def test_a_passed_socket_is_forwarded(lab: Lab) -> None:
                     assert client.recvfrom(99) == (b"answer", (HOST4, names_port))
             finally:
                 running.terminate()
-                running.communicate(timeout=20)
+                running.communicate(timeout=60)
         assert running.returncode == 0
 
 
@@ -88,7 +88,7 @@ def test_a_command_inherits_neither_sockets_nor_their_names(lab: Lab) -> None:
         words = ["-q", "-t", "fd:web", "--", "sh", "-c"]
         words += ["ls /proc/self/fd; env | grep LISTEN"]
         done = activated(lab, words, web=web, other=other)
-        out, err = done.communicate(timeout=20)
+        out, err = done.communicate(timeout=60)
     assert err == ""
     assert out.split() == ["0", "1", "2", "3"]  # the last one is ls's own
 
@@ -104,7 +104,7 @@ def test_a_command_inherits_neither_sockets_nor_their_names(lab: Lab) -> None:
 def test_what_was_not_passed_is_told(lab: Lab, words: list[str], line: str) -> None:
     with listener(lab) as web:
         done = activated(lab, ["-q", *words, "--", "true"], web=web)
-        _, err = done.communicate(timeout=20)
+        _, err = done.communicate(timeout=60)
     assert done.returncode == 1
     assert err.startswith(f"pasta: {line}")
 
@@ -116,7 +116,7 @@ def test_in_the_background_the_sockets_stay_open(lab: Lab) -> None:
         port = web.getsockname()[1]
         words = ["-q", "--config-net", "--netns", str(guest.path), "-P", str(pid_file)]
         starter = activated(lab, [*words, "-t", "fd:web:80"], web=web)
-    assert starter.communicate(timeout=20) == ("", "")
+    assert starter.communicate(timeout=60) == ("", "")
     try:
         with tcp_echo(guest, "0.0.0.0", 80), lab.remote.connect(HOST4, port) as sock:
             assert exchange(sock, b"hello") == b"hello"

@@ -87,7 +87,7 @@ def test_the_prefix_of_a_machine_is_not_withdrawn(lab: Lab) -> None:
             )
             return [line for line in shown.splitlines() if prefix in line]
 
-        wait_until(own, 15, "an address from the prefix")
+        wait_until(own, 60, "an address from the prefix")
         lab.host.ip("addr", "add", "2001:db8:9::1/64", "dev", "eth0", "nodad")
         daemon.wait_log("host.changed")
         shown = " ".join(daemon.log().split())
@@ -142,11 +142,11 @@ def test_a_namespace_that_configures_itself_is_reached(
     guest = lab.guest()
     words = ["-f", "-d", "--netns", str(guest.path), "-I", "eth0", "-t", str(PORT)]
     process = lab.start(lab.host, Passtpy().program, *words, *keep)
-    wait_until(lambda: "eth0" in guest.ip("link"), 15, "a link")
+    wait_until(lambda: "eth0" in guest.ip("link"), 60, "a link")
     guest.ip("link", "set", "eth0", "up")
     prefix = HOST6.removesuffix(":2")
-    wait_until(lambda: prefix in guest.ip("-6", "addr"), 15, "an address")
-    wait_until(guest.has_route6, 15, "a route")
+    wait_until(lambda: prefix in guest.ip("-6", "addr"), 60, "an address")
+    wait_until(guest.has_route6, 60, "a route")
     with tcp_echo(guest, "::", PORT):
         for _ in range(3):
             with lab.host.connect(client, PORT) as sock:
@@ -159,7 +159,7 @@ def test_a_namespace_is_reached_at_its_new_address(lab: Lab) -> None:
     guest = lab.guest()
     words = ["-f", "-d", "--netns", str(guest.path), "-4", "-I", "eth0"]
     process = lab.start(lab.host, Passtpy().program, *words, "-t", str(PORT))
-    wait_until(lambda: lab.host.is_bound("tcp", PORT), 15, "the port")
+    wait_until(lambda: lab.host.is_bound("tcp", PORT), 60, "the port")
     guest.ip("link", "set", "eth0", "up")
     for address in ("192.0.2.7", "192.0.2.8"):
         guest.ip("addr", "flush", "dev", "eth0")
@@ -282,7 +282,7 @@ def test_nobody_misses_an_ipv6_that_is_nowhere(lab: Lab) -> None:
         guest.sysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
     words = ["--config-net", "-f", "--netns", str(guest.path), "-t", "none"]
     process = lab.start(lab.host, Passtpy().program, *words)
-    wait_until(guest.has_route4, 15, "an IPv4 route")
+    wait_until(guest.has_route4, 60, "an IPv4 route")
     process.wait_output("namespace.ready")
     assert " warning " not in process.stderr()
     process.stop()
@@ -298,7 +298,7 @@ def test_a_container_of_an_ipv6_host_resolves_and_reaches_it(lab: Lab) -> None:
     words += ["--netns", str(guest.path), "--map-guest-addr", "169.254.1.2"]
     argv = with_etc(lab.dir, [Passtpy().program, *words])
     process = lab.start(lab.host, *argv)
-    wait_until(guest.has_route4, 15, "an IPv4 route")
+    wait_until(guest.has_route4, 60, "an IPv4 route")
     with (
         resolver(lab.remote, REMOTE6, "the host's"),
         tcp_echo(lab.host, HOST6) as server,

@@ -21,7 +21,7 @@ from tests.netns.test_control import Daemon, box, daemon, ping
 
 __all__ = ["box"]
 
-SOON = 10.0
+SOON = 30.0
 IFRECV, IFDROP = 4, 5
 STATISTICS_LEN = 76
 MIB = 1 << 20

@@ -32,7 +32,7 @@ from tests.netns.program import PROGRAM, Commands
 
 PASSTPY = TRANSLATORS["passtpy"]
 EPHEMERAL = (32768, 60999)
-SOON = 5.0
+SOON = 30.0
 OTHER_USER = 12345  # neither root nor the one that the daemon becomes
 
 
@@ -158,6 +158,7 @@ def test_a_port_that_stays_is_never_closed(box: Daemon) -> None:
                 pesto(["-D", "-t", spec, box.conf], EPHEMERAL)
             pesto(["-t", "8081:81", box.conf], EPHEMERAL)  # leads elsewhere now
             pesto(["-t", "8081:80", box.conf], EPHEMERAL)
+            wait_until(lambda: refused or made[0] > 10, SOON, "connections")
         finally:
             stop.set()
             thread.join()
@@ -247,7 +248,7 @@ for user in map(int, sys.argv[2:]):
 with socket.socket(socket.AF_UNIX) as sock:
     try:
         sock.connect(sys.argv[1])
-        sock.settimeout(5)
+        sock.settimeout(30)
         try:
             sock.sendall(b"GET /v1/instance HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n")
             print(sock.recv(100).split(b"\\r")[0].decode() or "hung up")
@@ -301,7 +302,7 @@ for data in (b"GET / HT", b"GET /v1/flows HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n", b"
     for _ in range(100):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(control)
-        sock.settimeout(5)
+        sock.settimeout(30)
         sock.sendall(data)
         socks.append(sock)
 for _ in range(20):  # half an update, and no more

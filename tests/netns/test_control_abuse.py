@@ -22,7 +22,7 @@ import json, socket, sys
 
 def say(data, whole=True):
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.connect(sys.argv[1])
     try:
         sock.sendall(data)

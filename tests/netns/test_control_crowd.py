@@ -29,7 +29,7 @@ over, done, lock = threading.Event(), {}, threading.Lock()
 
 def connect(path):
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(10)
+    sock.settimeout(60)
     sock.connect(path)
     return sock
 

@@ -122,6 +122,11 @@ class Client:
         lines = path.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
+    def wait_kept(self) -> None:
+        """Wait until dhclient has written its lease, after the script was told."""
+        kept = lambda: self.lease.read_text().endswith("}\n")  # noqa: E731
+        wait_until(kept, PATIENCE, "a lease in its file")
+
     def wait_link_local(self) -> None:
         def usable() -> bool:
             shown = self.guest.ip("-6", "addr", "show", "dev", IFNAME, "scope", "link")
@@ -191,6 +196,7 @@ def test_dhclient_releases_and_asks_again(lab: Lab, tmp_path: Path) -> None:
     with serving(lab, tmp_path) as client:
         first = client.dhclient("-4", "-1")
         client.told("BOUND")
+        client.wait_kept()
         first.stop()
         client.dhclient("-4", "-r").wait(PATIENCE)
         client.told("RELEASE")
@@ -203,6 +209,7 @@ def test_dhclient_reboots_into_its_lease(lab: Lab, tmp_path: Path) -> None:
     with serving(lab, tmp_path) as client:
         first = client.dhclient("-4", "-1")
         client.told("BOUND")
+        client.wait_kept()
         first.stop()
         client.dhclient("-4", "-1")
         assert client.told("REBOOT")["new_ip_address"] == HOST4
@@ -295,6 +302,7 @@ def test_dhclient_6_confirms_and_releases(lab: Lab, tmp_path: Path) -> None:
         client.wait_link_local()
         first = client.dhclient("-6", "-1")
         client.told("BOUND6")
+        client.wait_kept()
         first.stop()
         (tmp_path / "BOUND6").unlink()
         second = client.dhclient("-6", "-1", "-v")

@@ -64,7 +64,7 @@ class Made:
     def end(self) -> None:
         if not self.client.gone:
             self.client.close()
-        self._thread.join(5)
+        self._thread.join(30)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_sockets_are_of_the_namespace(made: Made, guest: Namespace) -> None:
             with socket.socket(fileno=fd) as sock:
                 assert not os.get_blocking(fd)
                 assert not os.get_inheritable(fd)
-                sock.settimeout(5)
+                sock.settimeout(30)
                 sock.connect(waiting.getsockname())
 
 

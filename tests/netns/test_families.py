@@ -36,7 +36,7 @@ def server(where: Namespace, address: str, port: int) -> socket.socket:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     made.bind((address, port))
     made.listen()
-    made.settimeout(15)
+    made.settimeout(60)
     return made
 
 
@@ -62,7 +62,7 @@ def test_who_has_one_family_serves_both(
     with server(place, at[10 - asked], served) as waiting:
         near = client.connect(to[asked], port)
         far, _ = waiting.accept()
-        far.settimeout(15)
+        far.settimeout(60)
         with closing_all([near, far]):
             transfer_both_ways(near, far, SIZE)
 

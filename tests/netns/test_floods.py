@@ -34,7 +34,7 @@ def control_socket(attached: Attached) -> Path | None:
 
 
 def counters(attached: Attached) -> dict[str, int]:
-    wait_until(lambda: control_socket(attached) is not None, 10, "a control socket")
+    wait_until(lambda: control_socket(attached) is not None, 30, "a control socket")
     path = str(control_socket(attached))
     with attached.lab.host.entered():
         told: dict[str, int] = Client(path).ask("GET", "/v1/stats")["counters"]
@@ -71,7 +71,7 @@ def test_after_a_flood_everything_is_heard_again(attached: Attached) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with sock:
         sock.sendto(b"x", (gateway, 9))
-    for _ in range(50):
+    for _ in range(300):
         if "lladdr" in attached.guest.ip("neigh", "show", gateway):
             return
         time.sleep(0.1)

@@ -74,7 +74,7 @@ from scapy.all import (BOOTP, DHCP, DHCP6_Solicit, DHCP6OptClientId, DHCP6OptIA_
                        DUID_LL, Ether, IP, IPv6, UDP)
 sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 sock.bind(("eth0", 3))
-sock.settimeout(10)
+sock.settimeout(60)
 mac = sock.getsockname()[4]
 src = ":".join(f"{b:02x}" for b in mac)
 def ask(frame, port):

@@ -89,7 +89,7 @@ def test_who_joins_a_namespace_cannot_be_caught(who: Who, tmp_path: Path) -> Non
         with Running(pasta(who, *words)) as running:
             wait_for(lambda: _has_tap(attacker.pid), "a tap")
             assert running.popen.poll() is None
-            said, _ = attacker.communicate("\n", timeout=20)
+            said, _ = attacker.communicate("\n", timeout=60)
             running.popen.terminate()
         assert said == ""
 

@@ -31,7 +31,7 @@ BRIDGE4, CONTAINER4 = "10.89.0.1", "10.89.0.5"
 BRIDGE6, CONTAINER6 = "fd57:89::1", "fd57:89::5"
 OWN6, ROUTER6 = "fd57:2::100", "fd57:2::1"  # what podman gives the namespace
 PORT = 18080
-SOON = 5.0
+SOON = 30.0
 
 # One network with one container, as netavark makes them
 NETWORK = f"""\

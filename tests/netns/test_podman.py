@@ -195,7 +195,7 @@ def test_a_range_is_published_and_shifted(
                 UdpEcho(container.guest, HOST4, 90 + shift),
                 source.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
             ):
-                sock.settimeout(5)
+                sock.settimeout(30)
                 sock.sendto(b"hello", (address, PORT + shift))
                 assert sock.recv(99) == b"hello"
 

@@ -23,7 +23,16 @@ from tests.lab import (
     wait_until,
 )
 from tests.netns.nameserver import NameServer, ask, told
-from tests.netns.policed import ANYBODY, SOON, Policed, policed, policy, tcp_to, udp_to
+from tests.netns.policed import (
+    ANYBODY,
+    SILENCE,
+    SOON,
+    Policed,
+    policed,
+    policy,
+    tcp_to,
+    udp_to,
+)
 from tests.netns.program import PROGRAM
 
 ZONE = (
@@ -74,8 +83,8 @@ def test_pings_are_flows_as_others(lab: Lab, remote: str) -> None:
 def test_what_is_dropped_is_not_answered(lab: Lab) -> None:
     path = policy(lab, 'default = "drop"\n')
     with policed(lab, "--policy", str(path)) as it:
-        assert tcp_to(it.guest, REMOTE4, 7001) == "silence"
-        assert udp_to(it.guest, REMOTE4, 7001) == "silence"
+        assert tcp_to(it.guest, REMOTE4, 7001, SILENCE) == "silence"
+        assert udp_to(it.guest, REMOTE4, 7001, SILENCE) == "silence"
 
 
 def test_the_loopback_of_the_host_is_closed_unless_it_is_named(lab: Lab) -> None:

@@ -21,7 +21,7 @@ FORWARDS = [
     for (server, version), port in PORTS.items()
     for word in ("-t", f"{port}:{SERVERS[server]},proxy=v{version}")
 ]
-SOON = 10.0
+SOON = 30.0
 
 NGINX = """
 daemon off;

@@ -18,7 +18,7 @@ from tests.netns.resolvers import ask, resolver
 
 HOST, DNS, GUEST = "10.0.2.2", "10.0.2.3", "10.0.2.100"
 PORT = 18090
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Slirp:

@@ -39,7 +39,7 @@ def attached(lab: Lab) -> Iterator[Attached]:
 def from_port(where: Namespace, port: int, address: str, to: int) -> socket.socket:
     """Connect from that source port."""
     client = where.new_socket(socket.AF_INET, socket.SOCK_STREAM)
-    client.settimeout(10)
+    client.settimeout(60)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     client.bind(("0.0.0.0", port))
     client.connect((address, to))

@@ -7,6 +7,8 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,8 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ |= {"PS1": "ready> ", "TERM": "dumb"}
+            # A shell in the background lets its commands, and so us, ignore it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvp(argv[0], argv)
         self.said = ""
 
@@ -40,6 +44,17 @@ class Terminal:
                 self.said += os.read(self._fd, 4096).decode()
         head, _, self.said = self.said.partition(text)
         return head + text
+
+    def wait_foreground(self, name: str) -> None:
+        """Wait until a job that is called so has the terminal."""
+
+        def named() -> bool:
+            with suppress(OSError):
+                path = Path(f"/proc/{os.tcgetpgrp(self._fd)}/comm")
+                return path.read_text().strip() == name
+            return False
+
+        wait_for(named, f"{name} has the terminal")
 
     def status(self) -> int:
         """Wait for the end; return the exit status."""
@@ -78,7 +93,7 @@ def test_the_shell_ends_with_its_own_status(shell: Terminal) -> None:
 def test_ctrl_c_goes_to_the_shells_job_only(shell: Terminal) -> None:
     shell.type("echo go; sleep 1000; echo status $?\n")
     shell.expect("go\r\n")
-    time.sleep(0.3)  # until sleep has the terminal
+    shell.wait_foreground("sleep")
     shell.type(CTRL_C)
     shell.expect("ready> ")
     shell.type("echo alive\n")
@@ -89,7 +104,7 @@ def test_ctrl_c_goes_to_the_shells_job_only(shell: Terminal) -> None:
 
 def test_job_control_works(shell: Terminal) -> None:
     shell.type("sleep 1000\n")
-    time.sleep(0.3)
+    shell.wait_foreground("sleep")
     shell.type(CTRL_Z)
     shell.expect("Stopped")
     shell.expect("ready> ")
@@ -126,7 +141,7 @@ def test_ctrl_z_stops_us_with_the_command() -> None:
         terminal.expect("ready> ")
         terminal.type("fg\n")
         terminal.expect("cat'\r\n")
-        time.sleep(0.3)  # until cat has the terminal
+        terminal.wait_foreground("passtpy-pasta")
         terminal.type("echoed?\n")
         terminal.expect("echoed?\r\nechoed?\r\n")
         terminal.type(CTRL_C)

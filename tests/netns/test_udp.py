@@ -80,7 +80,7 @@ def client(
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
         elif errors:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-        sock.settimeout(8)
+        sock.settimeout(30)
         sock.bind((source, 0))
         sock.connect((address, port))
         yield sock
@@ -102,7 +102,7 @@ def next_error(sock: socket.socket) -> tuple[int, int, int, int, bytes]:
 def unconnected(where: Namespace, remote: str) -> Iterator[socket.socket]:
     """A UDP socket that speaks to whom it likes, as a STUN client's does."""
     with where.new_socket(family_of(remote), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(8)
+        sock.settimeout(30)
         sock.bind(("", 0))
         yield sock
 

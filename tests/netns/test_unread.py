@@ -24,7 +24,7 @@ FLOWS = 300  # each with dozens of trace lines: more than any pipe holds
 CLIENT = """\
 import socket, sys
 for number in range(int(sys.argv[2])):
-    with socket.create_connection(("192.0.2.1", int(sys.argv[1])), timeout=10) as s:
+    with socket.create_connection(("192.0.2.1", int(sys.argv[1])), timeout=60) as s:
         s.sendall(b"hello")
         assert s.recv(5) == b"hello"
 print("all there")
@@ -64,9 +64,11 @@ def echo() -> Iterator[int]:
                 with peer:
                     peer.sendall(peer.recv(5))
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve)
+        thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from tests.qemu.image import QEMU, ROOT, Image
 
 MAC = "52:54:00:12:34:56"
 MEMORY = "256M"
-READY_TIMEOUT = 15.0
-POLL_TIMEOUT = 20.0
-COMMAND_TIMEOUT = 40.0
+READY_TIMEOUT = 60.0
+POLL_TIMEOUT = 60.0
+COMMAND_TIMEOUT = 60.0
 COUNTERS = "/sys/class/net/eth0/statistics/rx_dropped"
 COUNTERS += " /sys/class/net/eth0/statistics/rx_errors"
 COMPLAINTS = "csum|bad gso|WARNING|BUG|unexpected"

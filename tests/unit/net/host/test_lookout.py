@@ -17,7 +17,7 @@ from passtpy.errors import PolicyError
 from passtpy.net.host.lookout import Lookout, Opened
 from passtpy.net.host.lookout_process import Name, Orders, name_of, start
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 REASON = "it is no regular file"
 POLICY = """\
 version = 1
