@@ -15,11 +15,16 @@
 #include "base/macros.h"
 #include "base/room.h"
 #include "base/sys.h"
+#include "base/wire.h"
 #include "link/capture_packet.h"
 
 /* How long a packet waits to be some flow's: sockets of a namespace are asked
  * for, and come a few milliseconds later */
 #define PATIENCE (50 * NSEC_PER_MSEC)
+
+/* How much one direction sends before the other acknowledges it, without any
+ * bytes of its own that would: readers of captures wonder, otherwise */
+#define ACK_EVERY (1U << 20)
 
 /** struct record - What stands before a packet in the ring
  * @settled:	Its flow is known, and wanted
@@ -181,9 +186,8 @@ static void name_side(struct flowside *side, int fd)
 		(void)inany_from_sa(&side->oaddr, &side->oport, &sa);
 }
 
-/* place_of() - What is known of a flow, since it was first seen */
-static struct capture_place *place_of(struct captures *set,
-				      const struct flow *flow)
+struct capture_place *capture_place_of(struct captures *set,
+				       const struct flow *flow)
 {
 	struct capture_place *place = &set->place[flow_index(set->ft, flow)];
 
@@ -191,18 +195,20 @@ static struct capture_place *place_of(struct captures *set,
 	if (place->generation == flow->f.generation && place->seq[0])
 		return place;
 	place->generation = flow->f.generation;
+	place->ended = 0;
 	for (unsigned i = 0; i < SIDES; i++) {
 		place->seq[i] = 1;
+		place->unacked[i] = 0;
 		place->side[i] = flow->f.side[i];
 		name_side(&place->side[i], flow->f.fd[i]);
 	}
 	return place;
 }
 
-/* moved_at() - Payload was given to a socket, or taken from it */
-static void moved_at(struct captures *set, const struct flow *flow,
-		     const struct flowside *side, bool out,
-		     struct packet_data data)
+/* show() - Payload was given to a socket, or taken from it; of a segment that
+ * is made up, none */
+static void show(struct captures *set, const struct flow *flow,
+		 const struct flowside *side, bool out, struct packet_data data)
 {
 	struct packet p = { .flow = flow, .is_ip = true };
 	struct iovec iov[1 + CAPTURE_IOV], rest;
@@ -212,7 +218,8 @@ static void moved_at(struct captures *set, const struct flow *flow,
 	len = packet_header(hdr, side, flow_type_proto[flow->f.type], out,
 			    &data, &rest);
 	iov[0] = (struct iovec){ hdr, len };
-	memcpy(iov + 1, data.iov, data.n * sizeof(*iov));
+	if (data.n)
+		memcpy(iov + 1, data.iov, data.n * sizeof(*iov));
 	p.iov = iov;
 	p.n = 1 + data.n;
 	p.record.about = (struct packet_about){
@@ -224,10 +231,46 @@ static void moved_at(struct captures *set, const struct flow *flow,
 	offer(set, &p);
 }
 
+void capture_segment(struct captures *set, const struct flow *flow,
+		     unsigned sidei, const struct capture_segment *s)
+{
+	struct packet_data data = {
+		.seq = s->seq,
+		.ack = s->ack,
+		.flags = s->flags,
+	};
+
+	show(set, flow, &capture_place_of(set, flow)->side[sidei], s->out,
+	     data);
+}
+
+/* moved_at() - Payload passed the socket of a side; it may be much by now */
+static void moved_at(struct captures *set, const struct flow *flow,
+		     unsigned sidei, bool out, struct packet_data data)
+{
+	struct capture_place *place = capture_place_of(set, flow);
+	unsigned from = out ? !sidei : sidei;
+	bool ended = place->ended & CAPTURE_ENDED(sidei, !from);
+
+	if (flow->f.pif[sidei] == PIF_TAP)
+		return;
+	data.ack += ended;
+	show(set, flow, &place->side[sidei], out, data);
+	if (flow_type_proto[flow->f.type] == IPPROTO_TCP &&
+	    place->unacked[from] + data.len >= ACK_EVERY)
+		capture_segment(set, flow, sidei,
+				&(struct capture_segment){
+					.out = !out,
+					.flags = TCP_FLAG_ACK,
+					.seq = data.ack,
+					.ack = data.seq + data.len,
+				});
+}
+
 void capture_moved(struct captures *set, const struct flow *flow, unsigned to,
 		   const struct iovec *iov, uint32_t len, uint32_t size)
 {
-	struct capture_place *place = place_of(set, flow);
+	struct capture_place *place = capture_place_of(set, flow);
 	uint32_t most = size ? size : PACKET_DATA_MAX;
 	struct iovec pieces[CAPTURE_IOV];
 	unsigned dir = !to, pos = 0;
@@ -239,15 +282,18 @@ void capture_moved(struct captures *set, const struct flow *flow, unsigned to,
 			.len = MIN(len, most),
 			.seq = place->seq[dir],
 			.ack = place->seq[!dir],
+			.flags = TCP_FLAG_ACK | TCP_FLAG_PSH,
 		};
 
 		data.n = iov_take(pieces, iov, &pos, &off, data.len);
 		assert(data.n <= CAPTURE_IOV);
-		if (flow->f.pif[!to] != PIF_TAP)
-			moved_at(set, flow, &place->side[!to], false, data);
-		if (flow->f.pif[to] != PIF_TAP)
-			moved_at(set, flow, &place->side[to], true, data);
+		moved_at(set, flow, !to, false, data);
+		moved_at(set, flow, to, true, data);
 		place->seq[dir] += data.len;
+		place->unacked[dir] += data.len;
+		if (place->unacked[dir] >= ACK_EVERY)
+			place->unacked[dir] = 0;
+		place->unacked[!dir] = 0; /* these bytes acknowledge them */
 		len -= data.len;
 	} while (len);
 }

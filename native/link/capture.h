@@ -52,14 +52,22 @@ struct capture {
 
 /** struct capture_place - What made up headers of a flow need
  * @generation:	Of the flow that this is about
- * @seq:	Sequence number of the next byte, per direction
+ * @seq:	Sequence number of the next byte, by the side that it comes from
+ * @unacked:	Bytes since this direction was last acknowledged, the same way
+ * @ended:	Bits of CAPTURE_ENDED(): FINs that were seen
  * @side:	Its sides, with the addresses that the kernel chose for sockets
  */
 struct capture_place {
 	uint32_t generation;
-	uint32_t seq[2];
+	uint32_t seq[SIDES];
+	uint32_t unacked[SIDES];
+	uint8_t ended;
 	struct flowside side[SIDES];
 };
+
+/* CAPTURE_ENDED() - The FIN of a direction at the socket of a side: a spliced
+ * connection's goes by both, at different times */
+#define CAPTURE_ENDED(sidei, from) (1U << (2 * (sidei) + (from)))
 
 /** struct captures - All that are on; there is none while all are off
  * @ft:		Flow table
@@ -114,6 +122,52 @@ void capture_frame(struct captures *set, bool from_guest,
  */
 void capture_moved(struct captures *set, const struct flow *flow, unsigned to,
 		   const struct iovec *iov, uint32_t len, uint32_t size);
+
+/** enum capture_said - What sockets of TCP say without a byte of payload
+ * @CAPTURE_CONNECTING:	Ours asks for a connection: SYN
+ * @CAPTURE_CONNECTED:	It was accepted
+ * @CAPTURE_REFUSED:	It was not
+ * @CAPTURE_ACCEPTED:	Ours accepted one: the three segments of it
+ * @CAPTURE_FIN_CAME:	The peer's bytes have ended
+ * @CAPTURE_FIN_WENT:	Ours have ended
+ * @CAPTURE_RST_CAME:	The peer resets
+ * @CAPTURE_RST_WENT:	We do
+ */
+enum capture_said {
+	CAPTURE_CONNECTING,
+	CAPTURE_CONNECTED,
+	CAPTURE_REFUSED,
+	CAPTURE_ACCEPTED,
+	CAPTURE_FIN_CAME,
+	CAPTURE_FIN_WENT,
+	CAPTURE_RST_CAME,
+	CAPTURE_RST_WENT,
+};
+
+/* capture_said() - The connection at the socket of a side begins or ends: make
+ * up the segments by which a TCP says so (capture_tcp.c) */
+void capture_said(struct captures *set, const struct flow *flow, unsigned sidei,
+		  enum capture_said what);
+
+/* capture_place_of() - What is known of a flow, since it was first seen */
+struct capture_place *capture_place_of(struct captures *set,
+				       const struct flow *flow);
+
+/** struct capture_segment - A segment at the socket of a side, made up
+ * @out:	The socket sends it
+ * @flags:	TCP_FLAG_*
+ * @seq:	Its number, and what it acknowledges
+ */
+struct capture_segment {
+	bool out;
+	uint8_t flags;
+	uint32_t seq;
+	uint32_t ack;
+};
+
+/* capture_segment() - Show one without payload */
+void capture_segment(struct captures *set, const struct flow *flow,
+		     unsigned sidei, const struct capture_segment *s);
 
 /** struct capture_take - What capture_take() may give, and has given
  * @out:	Where blocks go

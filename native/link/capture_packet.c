@@ -19,6 +19,9 @@
 #define EXT_MAX 8 /* IPv6 extension headers that are looked behind */
 #define WINDOW	65535
 
+/* Window scale and the end of options: a reader takes no window for full */
+static const uint8_t syn_options[] = { 3, 3, 14, 0 };
+
 #define BLOCK_PACKET 6
 #define OPT_END	     0
 #define OPT_COMMENT  1
@@ -166,22 +169,34 @@ static uint16_t finish_sum(const struct packet_data *data, uint64_t sum)
 	return (uint16_t)~csum_iov(data->iov, data->n, csum_fold(sum), false);
 }
 
+/* tcp_len() - Bytes of a TCP header: each SYN has options */
+static uint32_t tcp_len(const struct packet_data *data)
+{
+	uint32_t options = data->flags & TCP_FLAG_SYN ? sizeof(syn_options) : 0;
+
+	return (uint32_t)sizeof(struct tcp_hdr) + options;
+}
+
 static uint32_t put_tcp(uint8_t *hdr, uint16_t from, uint16_t to,
 			const struct packet_data *data, uint64_t sum)
 {
+	uint32_t len = tcp_len(data);
 	struct tcp_hdr th = {
 		.source = htons(from),
 		.dest = htons(to),
 		.seq = htonl(data->seq),
 		.ack_seq = htonl(data->ack),
-		.off_res = sizeof(th) / 4 << 4,
-		.flags = TCP_FLAG_ACK | TCP_FLAG_PSH,
+		.off_res = (uint8_t)(len / 4 << 4),
+		.flags = data->flags,
 		.window = htons(WINDOW),
 	};
 
-	th.check = finish_sum(data, csum_add(&th, sizeof(th), sum));
+	sum = csum_add(&th, sizeof(th), sum);
+	sum = csum_add(syn_options, len - sizeof(th), sum);
+	th.check = finish_sum(data, sum);
 	memcpy(hdr, &th, sizeof(th));
-	return sizeof(th);
+	memcpy(hdr + sizeof(th), syn_options, len - sizeof(th));
+	return len;
 }
 
 static uint32_t put_udp(uint8_t *hdr, uint16_t from, uint16_t to,
@@ -239,7 +254,7 @@ uint32_t packet_header(uint8_t *hdr, const struct flowside *s, uint8_t proto,
 	uint16_t to = out ? s->eport : s->oport;
 	bool tcp = proto == IPPROTO_TCP;
 	bool ping = proto != IPPROTO_UDP && !tcp;
-	uint32_t l4 = tcp ? sizeof(struct tcp_hdr) : sizeof(struct udp_hdr);
+	uint32_t l4 = tcp ? tcp_len(data) : sizeof(struct udp_hdr);
 	uint32_t len = ping ? data->len : l4 + data->len;
 	uint32_t at = ip_header(hdr, src, dst, proto, len, HDR_TTL);
 	uint64_t sum = 0;

@@ -10,7 +10,7 @@
 #include "table/filter.h"
 
 #define PACKET_LOOK	160 /* bytes at the start of a frame that say whose it is */
-#define PACKET_HDR_MAX	60 /* of what packet_header() makes */
+#define PACKET_HDR_MAX	64 /* of what packet_header() makes */
 #define PACKET_DATA_MAX 65000
 #define PACKET_BLOCK	160 /* bytes of a block besides its packet, at most */
 
@@ -33,6 +33,7 @@ void packet_subject(struct border_flow *r, const struct flowside *key,
 /** struct packet_data - Payload that a header is made up for
  * @seq:	TCP: place in the stream
  * @ack:	TCP: place in the stream of the other direction
+ * @flags:	TCP: TCP_FLAG_*
  */
 struct packet_data {
 	const struct iovec *iov;
@@ -40,6 +41,7 @@ struct packet_data {
 	uint32_t len;
 	uint32_t seq;
 	uint32_t ack;
+	uint8_t flags;
 };
 
 /**

@@ -101,4 +101,13 @@ static inline void ctx_moved(struct ctx *c, const struct flow *flow,
 		capture_moved(c->tap.captures, flow, to, iov, len, size);
 }
 
+/* ctx_said() - The same for what begins or ends a connection at the socket of a
+ * side, before that socket is closed; see capture_said() */
+static inline void ctx_said(struct ctx *c, const struct flow *flow,
+			    unsigned sidei, enum capture_said what)
+{
+	if (c->tap.captures)
+		capture_said(c->tap.captures, flow, sidei, what);
+}
+
 #endif /* PASSTPY_PROTO_CTX_H */

@@ -61,8 +61,12 @@ static void splice_close(struct ctx *c, struct flow *flow, enum flow_why why,
 static void splice_reset(struct ctx *c, struct flow *flow, enum flow_why why,
 			 int err)
 {
-	reset_on_close(flow->f.fd[INISIDE]);
-	reset_on_close(flow->f.fd[TGTSIDE]);
+	for (unsigned i = 0; i < SIDES; i++) {
+		reset_on_close(flow->f.fd[i]);
+		if (!splice_is(flow, SPLICE_EV_OVER, i) &&
+		    (i == INISIDE || !(flow->f.events & SPLICE_EV_CONNECTING)))
+			ctx_said(c, flow, i, CAPTURE_RST_WENT);
+	}
 	splice_close(c, flow, why, err);
 }
 
@@ -146,6 +150,7 @@ static void pass_on_ends(struct ctx *c, struct flow *flow)
 			continue;
 		(void)sys_shutdown(flow->f.fd[!i], SHUT_WR);
 		splice_event(c, flow, SPLICE_EV(SPLICE_EV_OUT_DONE, !i), 0);
+		ctx_said(c, flow, !i, CAPTURE_FIN_WENT);
 	}
 }
 
@@ -156,6 +161,9 @@ static void settle(struct ctx *c, struct flow *flow)
 
 	if (!conn->abort && is_delivered(flow, INISIDE) &&
 	    is_delivered(flow, TGTSIDE)) {
+		for (unsigned i = 0; i < SIDES; i++)
+			if (!splice_is(flow, SPLICE_EV_OUT_DONE, i))
+				ctx_said(c, flow, i, CAPTURE_FIN_WENT);
 		splice_close(c, flow, WHY_DONE, 0); /* says so to both */
 		return;
 	}
@@ -192,6 +200,8 @@ static bool connected(struct ctx *c, struct flow *flow)
 		err = errno;
 	if (err && err != ECONNRESET && err != EPIPE) {
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+		if (err == ECONNREFUSED)
+			ctx_said(c, flow, TGTSIDE, CAPTURE_REFUSED);
 		if (err == ECONNREFUSED && ask_again(c, flow))
 			return false;
 		splice_reset(c, flow,
@@ -202,6 +212,7 @@ static bool connected(struct ctx *c, struct flow *flow)
 		return false;
 	}
 	splice_event(c, flow, 0, SPLICE_EV_CONNECTING);
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTED);
 	if (err) /* it worked, and was reset since */
 		splice_over(c, flow, TGTSIDE, err);
 	return true;
@@ -345,6 +356,11 @@ static int splice_open(struct ctx *c, struct flow *flow,
 			    proxy_header(header, v->proxy,
 					 &flow->f.side[INISIDE]));
 	m->fd = -1;
+	if (!m->begun) /* a client is accepted once */
+		ctx_said(c, flow, INISIDE, CAPTURE_ACCEPTED);
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTING);
+	if (!(flow->f.events & SPLICE_EV_CONNECTING))
+		ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTED);
 	return 0;
 }
 

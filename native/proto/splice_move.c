@@ -91,10 +91,9 @@ static void splice_read_failed(struct ctx *c, struct flow *flow, unsigned from,
 		return;
 	/* After a reset that send() told us of, recv() knows of none, and
 	 * says 0. EPIPE means that the end had come before it, in order. */
-	if (!n && (!d->err || d->err == EPIPE))
-		d->eof = true;
-	else
-		conn->abort = true;
+	d->eof = !n && (!d->err || d->err == EPIPE);
+	conn->abort |= !d->eof;
+	ctx_said(c, flow, from, d->eof ? CAPTURE_FIN_CAME : CAPTURE_RST_CAME);
 	splice_event(c, flow, SPLICE_EV(SPLICE_EV_IN_DONE, from), 0);
 	if (n && !over)
 		splice_over(c, flow, from, err);
@@ -146,6 +145,8 @@ void splice_over(struct ctx *c, struct flow *flow, unsigned sidei, int err)
 
 	if (splice_is(flow, SPLICE_EV_OVER, sidei))
 		return;
+	if (err && splice_is(flow, SPLICE_EV_IN_DONE, sidei))
+		ctx_said(c, flow, sidei, CAPTURE_RST_CAME);
 	conn->dir[sidei].err = err;
 	if (err)
 		conn->err = err;

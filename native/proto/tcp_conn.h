@@ -305,7 +305,7 @@ void tcp_event(struct ctx *c, struct flow *flow, enum tcp_event event);
 /* tcp_end.c */
 void tcp_close(struct ctx *c, struct flow *flow, enum flow_why why, int err);
 void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err);
-void tcp_abort_sock(struct flow *flow);
+void tcp_abort_sock(struct ctx *c, struct flow *flow, int err);
 void tcp_finish_if_done(struct ctx *c, struct flow *flow);
 void tcp_finish(struct ctx *c, struct flow *flow);
 bool tcp_yield(struct ctx *c, struct flow *flow);

@@ -5,14 +5,23 @@
  * the end now and not at the next deferred scan.
  */
 
+#include <errno.h>
+
 #include "base/reset.h"
 #include "proto/tcp_conn.h"
 
-/* tcp_abort_sock() - The peer is to see a RST when the socket is closed */
-void tcp_abort_sock(struct flow *flow)
+/* tcp_abort_sock() - The peer is to see a RST when the socket is closed
+ * @err:	What the socket said of its peer, or 0 */
+void tcp_abort_sock(struct ctx *c, struct flow *flow, int err)
 {
-	if (tcp_fd(flow) >= 0)
-		reset_on_close(tcp_fd(flow));
+	bool came = err == ECONNRESET || err == EPIPE;
+
+	if (tcp_fd(flow) < 0)
+		return;
+	reset_on_close(tcp_fd(flow));
+	if (tcp_has(flow, TCP_EV_ACCEPTED))
+		ctx_said(c, flow, tcp_sockside(flow),
+			 came ? CAPTURE_RST_CAME : CAPTURE_RST_WENT);
 }
 
 /* tcp_release() - Give back what a connection holds; again does no harm */
@@ -49,7 +58,7 @@ void tcp_reset(struct ctx *c, struct flow *flow, enum flow_why why, int err)
 	if (conn->syn_rcvd || tcp_has(flow, TCP_EV_SYN_SENT))
 		tcp_send_rst(c, side, conn->snd_nxt, tcp_ack_no(flow),
 			     conn->syn_rcvd ? TCP_FLAG_ACK : 0);
-	tcp_abort_sock(flow);
+	tcp_abort_sock(c, flow, err);
 	tcp_close(c, flow, why, err);
 }
 

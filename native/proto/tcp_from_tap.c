@@ -83,7 +83,7 @@ static void rst_in(struct ctx *c, struct flow *flow, uint32_t off)
 		count(&c->cnt, CNT_TCP_DROP_RST);
 		return;
 	}
-	tcp_abort_sock(flow);
+	tcp_abort_sock(c, flow, 0);
 	tcp_close(c, flow, WHY_RST_GUEST, 0);
 }
 

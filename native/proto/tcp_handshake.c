@@ -111,7 +111,7 @@ static void reset_in(struct ctx *c, struct flow *flow, const struct frame *f)
 		return;
 	}
 	if (!ask_again(c, flow))
-		tcp_abort_sock(flow);
+		tcp_abort_sock(c, flow, 0);
 	tcp_close(c, flow, WHY_RST_GUEST, 0);
 }
 

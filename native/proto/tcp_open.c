@@ -85,8 +85,10 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	}
 	tcp_event(c, flow, TCP_EV_CONNECTING);
 	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
-	if (!rc)
+	if (!rc) {
+		ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTING);
 		return 0;
+	}
 err:
 	(void)close(fd);
 	return rc;
@@ -101,8 +103,12 @@ static int open_given(struct ctx *c, struct flow *flow, struct miss *m)
 	if (rc)
 		return rc;
 	tcp_event(c, flow, TCP_EV_ACCEPTED);
-	return flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, m->given_fd,
-			  c->now);
+	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, m->given_fd, c->now);
+	if (rc)
+		return rc;
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTING);
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTED);
+	return 0;
 }
 
 /* The peer opened: a SYN for the guest */
@@ -120,6 +126,8 @@ static int open_inbound(struct ctx *c, struct flow *flow,
 	if (rc)
 		return rc;
 	m->fd = -1;
+	if (!m->begun) /* a client is accepted once */
+		ctx_said(c, flow, INISIDE, CAPTURE_ACCEPTED);
 	(void)tcp_send_syn(c, flow); /* a lost one is sent again */
 	tcp_event(c, flow, TCP_EV_SYN_SENT);
 	return 0;
@@ -187,6 +195,7 @@ static void connected(struct ctx *c, struct flow *flow)
 	 * which is what the kernel does if nobody asks for errors */
 	icmp_error_keep(tcp_fd(flow), tcp_sock_is_v4(flow), false);
 	tcp_event(c, flow, TCP_EV_ACCEPTED);
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTED);
 	(void)tcp_send_syn(c, flow);
 	tcp_event(c, flow, TCP_EV_SYN_SENT);
 }
@@ -220,6 +229,8 @@ void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events)
 		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
 		if (!relay_icmp(c, flow))
 			refuse(c, key, tcp_conn(flow)->irs, err);
+		if (err == ECONNREFUSED)
+			ctx_said(c, flow, TGTSIDE, CAPTURE_REFUSED);
 		tcp_close(c, flow,
 			  err == ECONNREFUSED ? WHY_REFUSED :
 			  err == ETIMEDOUT    ? WHY_TIMEOUT :

@@ -48,6 +48,7 @@ static void sock_finish(struct ctx *c, struct flow *flow)
 	if (!tcp_has(flow, TCP_EV_FIN_ACKED))
 		(void)sys_shutdown(tcp_fd(flow), SHUT_WR);
 	tcp_event(c, flow, TCP_EV_FIN_PASSED);
+	ctx_said(c, flow, tcp_sockside(flow), CAPTURE_FIN_WENT);
 }
 
 /**

@@ -73,8 +73,10 @@ static void sock_ended(struct ctx *c, struct flow *flow)
 {
 	tcp_conn(flow)->sock_ready = false;
 	tcp_conn(flow)->sock_eof = true;
-	if (!tcp_has(flow, TCP_EV_PEER_FIN))
-		tcp_event(c, flow, TCP_EV_PEER_FIN);
+	if (tcp_has(flow, TCP_EV_PEER_FIN))
+		return;
+	tcp_event(c, flow, TCP_EV_PEER_FIN);
+	ctx_said(c, flow, tcp_sockside(flow), CAPTURE_FIN_CAME);
 }
 
 /* How much may be sent now, bytes; 0: wait for the guest */

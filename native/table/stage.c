@@ -197,7 +197,7 @@ bool stage_refused(struct stage *s, const struct flow *flow, int fd,
 		return false;
 	m = stage_add(s, IPPROTO_TCP, pif, key, flow->f.listener, fd, now);
 	if (m)
-		m->again = true;
+		m->again = m->begun = true;
 	return m;
 }
 

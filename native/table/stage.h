@@ -30,6 +30,7 @@
  * @used:	In use
  * @told:	Its record was returned to Python
  * @again:	Where the first verdict sent it, nobody listens
+ * @begun:	A flow has begun with its socket, before that was known
  * @generation:	For miss_id
  * @ipproto:	IPPROTO_*
  * @pif:	Where it came from
@@ -48,6 +49,7 @@ struct miss {
 	bool used;
 	bool told;
 	bool again;
+	bool begun;
 	uint32_t generation;
 	uint8_t ipproto;
 	uint8_t pif;

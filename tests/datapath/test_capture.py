@@ -7,64 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
-from scapy.packet import Packet as Scapy
 
-from passtpy.control.capture import PIECE, SNAPLEN
-from passtpy.control.filter import Context, compile_program
+from passtpy.control.capture import PIECE
 from passtpy.flow import Action, flows_in
+from tests.datapath.captured import ALL, BOTH, SOCKETS, TAP, Capture, headers, payloads
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import echo, syn, udp
 from tests.datapath.splice import World
 from tests.datapath.tcp_peer import established
 from tests.lab.namespace import Namespace
-from tests.lab.pcapng import Packet, packets
-
-TAP, SOCKETS = 0, 1
-BOTH = 3
-ALL = 2**63
-CONTEXT = Context({})
-
-
-class Capture:
-    """One capture of a guest's datapath."""
-
-    def __init__(
-        self, guest: Guest, text: str = "", sides: int = BOTH, snaplen: int = SNAPLEN
-    ) -> None:
-        self.dp = guest.dp
-        program = compile_program(text, CONTEXT)
-        self.number = self.dp.capture_start(program, sides, snaplen)
-
-    def take(self, last: bool = True) -> list[Packet]:
-        """Everything that is there."""
-        found: list[Packet] = []
-        while True:
-            raw, count, _ = self.dp.capture_take(self.number, PIECE, ALL, last)
-            got = packets(raw)
-            assert len(got) == count
-            if not got:
-                return found
-            found += got
-
-    def stop(self) -> None:
-        self.dp.capture_stop(self.number)
-
-
-def headers(packet: Packet) -> Scapy:
-    """What scapy reads in a packet, of whose headers every checksum is right."""
-    if packet.interface == TAP:
-        return Ether(packet.data)
-    kind = IP if packet.data[0] >> 4 == 4 else IPv6
-    made = kind(packet.data)
-    again = kind(packet.data)
-    for layer in (IP, TCP, UDP, ICMP):
-        if layer in again:
-            del again[layer].chksum
-    assert bytes(kind(bytes(again))) == packet.data
-    return made
+from tests.lab.pcapng import packets
 
 
 def comment(guest: Guest) -> str:
@@ -87,8 +40,8 @@ def test_both_sides_of_a_connection_with_its_flow(guest: Guest, server: Server) 
     flags = [(out, str(frame[TCP].flags)) for out, frame in tap]
     assert flags[:3] == [(False, "S"), (True, "SA"), (False, "A")]
     sockets = [(p.outbound, headers(p)) for p in found if p.interface == SOCKETS]
-    (_, asked), (_, told) = sockets
-    assert [out for out, _ in sockets] == [True, False]
+    *_, (went, asked), (came, told) = sockets
+    assert (went, came) == (True, False)
     assert bytes(asked[TCP].payload) == b"question"
     assert bytes(told[TCP].payload) == b"answer"
     name = peer.getpeername()
@@ -160,10 +113,7 @@ def test_spliced_bytes_are_seen_at_both_sockets(guest: Guest) -> None:
         assert world.work(lambda: server.recv(5)) == b"hello"
     finally:
         world.close()
-    came, went = (each for each in capture.take() if each.interface == SOCKETS)
-    assert (came.outbound, went.outbound) == (False, True)
-    assert bytes(headers(came)[TCP].payload) == b"hello"
-    assert bytes(headers(went)[TCP].payload) == b"hello"
+    assert payloads(capture) == [(False, b"hello"), (True, b"hello")]
 
 
 def test_a_first_packet_waits_for_its_flow(guest: Guest, server: Server) -> None:

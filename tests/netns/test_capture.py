@@ -99,6 +99,35 @@ def test_both_sides_are_read_by_tshark(box: Daemon, tmp_path: Path) -> None:
     assert expert.stdout == ""
 
 
+def test_a_connection_of_sockets_is_whole_for_tshark(
+    box: Daemon, tmp_path: Path
+) -> None:
+    """It knows who began, that both have ended, and what each has said."""
+    file = tmp_path / "sockets.pcapng"
+    popen = capture(box, "-w", str(file), "--side", "sockets", "tcp", "port", "7000")
+    with tcp_echo(box.lab.remote, REMOTE4, 7000):
+        with box.guest.connect(REMOTE4, 7000) as sock:
+            assert ping(sock) == b"hello"
+        # S SA A, twice PA, twice FA and A
+        wait_until(lambda: running(box)[0]["packets"] >= 9, SOON, "packets")
+    popen.send_signal(signal.SIGINT)
+    popen.communicate(timeout=SOON)
+    *_, seen = told(file, "-T", "fields", "-e", "tcp.completeness").split()
+    assert int(seen) == 0b11111  # SYN, SYN+ACK, ACK, data, FIN; and no RST
+    table = told(file, "-q", "-z", "conv,tcp").splitlines()
+    (line,) = (each for each in table if "<->" in each)
+    assert f"{REMOTE4}:7000" in line.split("<->")[1]
+    follow = told(file, "-q", "-z", "follow,tcp,ascii,0")
+    assert follow.count("hello") == 2
+    assert told(file, "-Y", "tcp.analysis.flags || _ws.malformed") == ""
+
+
+def told(file: Path, *words: str) -> str:
+    """What tshark says of a file."""
+    argv = ["tshark", "-r", str(file), *words]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
 def test_it_can_be_piped_into_tshark(box: Daemon) -> None:
     line = (
         f"{PROGRAM} capture -i {box.control} -w - -c 4 'udp port 5300'"
