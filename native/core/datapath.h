@@ -171,7 +171,8 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * datapath_open() - Carry out a verdict
  * @miss_id:	From the miss
  * @fd:		Socket of the namespace for a splice, neither bound nor
- *		connected; for a forward of a TCP connection of the guest, a
+ *		connected; for a splice to the host, a connected UNIX one, or
+ *		-1; for a forward of a TCP connection of the guest, a
  *		connected stream socket, TCP or UNIX, which is its peer; or -1.
  *		Taken over, unless this fails
  * @ret_flow_id: Filled with the flow's handle, or 0 where the verdict was to

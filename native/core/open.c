@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/sock.h"
 #include "core/datapath.h"
 #include "core/dispatch.h"
 #include "core/handlers.h"
 #include "core/turn.h"
+
+#define PORT_TRIES 64 /* ports of our own choice, until one is free */
 
 /* splice_check() - The same for a splice: between host and namespace only */
 static int splice_check(const struct miss *m, const struct verdict *v)
@@ -39,6 +42,22 @@ static bool is_same_client(const struct miss *m, const struct flow *flow)
 	       inany_equal(&old->oaddr, &m->key.oaddr);
 }
 
+/* other_port() - A client that came by a UNIX socket has a port of our choice:
+ * choose one that the guest's other flows have not */
+static bool other_port(struct ctx *c, const struct miss *m,
+		       struct flowside *side)
+{
+	if (m->fd < 0 || !sock_is_unix(m->fd))
+		return false;
+	for (unsigned i = 0; i < PORT_TRIES; i++) {
+		side->oport = listeners_next_client(&c->listeners);
+		if (flow_sidx_is_none(
+			    flow_lookup(&c->ft, m->ipproto, PIF_TAP, side)))
+			return true;
+	}
+	return false;
+}
+
 /**
  * side_free() - Make sure that no flow has these addresses at the guest
  *
@@ -46,12 +65,14 @@ static bool is_same_client(const struct miss *m, const struct flow *flow)
  *	   kernel has let its client connect again, so that one is over for the
  *	   client, but the guest has not all of its bytes
  */
-static int side_free(struct ctx *c, struct miss *m, const struct flowside *side)
+static int side_free(struct ctx *c, struct miss *m, struct flowside *side)
 {
 	flow_sidx_t sidx = flow_lookup(&c->ft, m->ipproto, PIF_TAP, side);
 	struct flow *flow;
 
 	if (flow_sidx_is_none(sidx))
+		return 0;
+	if (other_port(c, m, side))
 		return 0;
 	flow = flow_at(&c->ft, sidx);
 	if (handlers[flow->f.type]->yield &&
@@ -70,10 +91,10 @@ static bool may_be_told(const struct miss *m)
 	return m->ipproto == IPPROTO_TCP && m->fd >= 0;
 }
 
-/* verdict_check() - Can this flow go where the verdict says? */
-static int verdict_check(struct ctx *c, struct miss *m, const struct verdict *v)
+/* verdict_check() - Can this flow go where the verdict says, or next to it? */
+static int verdict_check(struct ctx *c, struct miss *m, struct verdict *v)
 {
-	const struct flowside *side = &v->side;
+	struct flowside *side = &v->side;
 
 	if (v->proxy && !may_be_told(m))
 		return -EINVAL;
@@ -108,13 +129,14 @@ static void flow_refuse(struct ctx *c, const struct handler *h, struct miss *m,
 
 /* flow_open() - Walk a flow from FREE to ACTIVE */
 static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
-		     const struct verdict *v, struct flow **ret_flow)
+		     const struct verdict *verdict, struct flow **ret_flow)
 {
 	const struct handler *h = handlers[type];
+	struct verdict v = *verdict;
 	struct flow *flow;
 	int err;
 
-	err = verdict_check(c, m, v);
+	err = verdict_check(c, m, &v);
 	if (err == -EINPROGRESS)
 		return err;
 	if (err) {
@@ -128,9 +150,9 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 	}
 	flow_initiate(&c->ft, flow, m->pif, &m->key, c->now);
 	flow_set_listener(flow, m->listener);
-	flow_target(&c->ft, flow, v, c->now);
+	flow_target(&c->ft, flow, &v, c->now);
 	flow_set_type(&c->ft, flow, type, c->now);
-	err = h->open(c, flow, v, m);
+	err = h->open(c, flow, &v, m);
 	if (err) {
 		flow_log(&c->log, c->now, FLOW_OPEN_FAILED, flow, -err, 0, 0,
 			 0);

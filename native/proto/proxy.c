@@ -8,12 +8,13 @@
 #include <string.h>
 
 #define V2_PROXY 0x21 /* version 2, for somebody else */
+#define V2_LOCAL 0x20 /* version 2, and there is nothing to tell */
 #define V2_TCP4	 0x11
 #define V2_TCP6	 0x21
 
 /** struct proxy_v2 - What every header of version 2 begins with
  * @magic:	What no other protocol begins with
- * @command:	V2_PROXY
+ * @command:	V2_PROXY or V2_LOCAL
  * @family:	Of the addresses, and the protocol
  * @len:	Bytes that follow, network order
  */
@@ -43,21 +44,29 @@ static uint32_t header_v1(uint8_t *buf, const struct flowside *client, bool v4)
 				  from, to, client->eport, client->oport);
 }
 
+/* put_head() - Begin a header of version 2; where it goes on */
+static uint8_t *put_head(uint8_t *buf, uint8_t command, uint8_t family,
+			 size_t len)
+{
+	struct proxy_v2 head = {
+		.magic = { '\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I',
+			   'T', '\n' },
+		.command = command,
+		.family = family,
+		.len = htons((uint16_t)len),
+	};
+
+	memcpy(buf, &head, sizeof(head));
+	return buf + sizeof(head);
+}
+
 static uint32_t header_v2(uint8_t *buf, const struct flowside *client, bool v4)
 {
 	size_t size = v4 ? sizeof(struct in_addr) : sizeof(struct in6_addr);
 	uint16_t ports[] = { htons(client->eport), htons(client->oport) };
-	struct proxy_v2 head = {
-		.magic = { '\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I',
-			   'T', '\n' },
-		.command = V2_PROXY,
-		.family = v4 ? V2_TCP4 : V2_TCP6,
-		.len = htons((uint16_t)(2 * size + sizeof(ports))),
-	};
-	uint8_t *to = buf;
+	uint8_t *to = put_head(buf, V2_PROXY, v4 ? V2_TCP4 : V2_TCP6,
+			       2 * size + sizeof(ports));
 
-	memcpy(to, &head, sizeof(head));
-	to += sizeof(head);
 	memcpy(to, bytes_of(&client->eaddr, v4), size);
 	memcpy(to + size, bytes_of(&client->oaddr, v4), size);
 	to += 2 * size;
@@ -65,10 +74,25 @@ static uint32_t header_v2(uint8_t *buf, const struct flowside *client, bool v4)
 	return (uint32_t)(to + sizeof(ports) - buf);
 }
 
+/* Of a client without addresses: "the receiver must use the real connection
+ * endpoints", in both versions */
+static uint32_t header_of_nobody(uint8_t *buf, uint8_t version)
+{
+	static const char v1[] = "PROXY UNKNOWN\r\n";
+
+	if (version != 1)
+		return (uint32_t)(put_head(buf, V2_LOCAL, 0, 0) - buf);
+	memcpy(buf, v1, sizeof(v1) - 1);
+	return sizeof(v1) - 1;
+}
+
 uint32_t proxy_header(uint8_t *buf, uint8_t version,
 		      const struct flowside *client)
 {
-	bool v4 = inany_is_v4(&client->eaddr);
+	bool v4 = client && inany_is_v4(&client->eaddr);
+
+	if (!client)
+		return header_of_nobody(buf, version);
 
 	return version == 1 ? header_v1(buf, client, v4) :
 			      header_v2(buf, client, v4);

@@ -17,7 +17,8 @@
  * proxy_header() - Make the header for a connection
  * @buf:	PROXY_HEADER_MAX bytes
  * @version:	1 or 2
- * @client:	The side that was accepted
+ * @client:	The side that was accepted; NULL: it came by a UNIX socket, which
+ *		has no addresses, and that is what the server is told
  *
  * Return: its length, bytes
  */

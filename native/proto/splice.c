@@ -13,6 +13,9 @@
  *     which is reset only after it has acknowledged all of it: a reset never
  *     overtakes data, and is never a mere end of data either
  *
+ * Either side may be a UNIX socket. Such a peer hears of no reset, only of an end; when
+ * it closes epoll tells EPOLLHUP, as of a TCP peer only after both have ended: LEFT.
+ *
  * There is no idle limit: both ends are kernels of this machine, and tell us.
  */
 
@@ -24,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/reset.h"
+#include "base/sock.h"
 #include "base/sys.h"
 #include "proto/proxy.h"
 #include "proto/splice.h"
@@ -44,6 +48,9 @@ static void release(struct ctx *c, struct flow *flow)
 		int fd;
 
 		splice_release(c, flow, sidei);
+		/* One that another process made is closed there a bit later */
+		if (splice_conn(flow)->local[sidei])
+			flow_epoll_del(&c->epoll, flow, sidei);
 		fd = flow_take_fd(&c->ft, flow, sidei);
 		if (fd >= 0)
 			(void)close(fd);
@@ -83,6 +90,7 @@ static uint32_t splice_interest(const struct flow *flow, unsigned sidei)
 		return sidei == TGTSIDE ? EPOLLOUT : 0;
 	/* Nothing more to come, and EPOLLHUP for ever */
 	if (splice_is(flow, SPLICE_EV_OVER, sidei) ||
+	    splice_is(flow, SPLICE_EV_LEFT, sidei) ||
 	    (in_done && splice_is(flow, SPLICE_EV_OUT_DONE, sidei)))
 		return 0;
 	if (!in_done && !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
@@ -124,7 +132,8 @@ static bool abort_wait(struct ctx *c, struct flow *flow)
 	for (unsigned i = 0; i < SIDES; i++) {
 		int bytes = 0;
 
-		if (splice_is(flow, SPLICE_EV_OVER, i) ||
+		/* What a UNIX socket took is its peer's, whatever follows */
+		if (splice_is(flow, SPLICE_EV_OVER, i) || conn->local[i] ||
 		    sys_ioctl(flow->f.fd[i], SIOCOUTQ, &bytes) || !bytes)
 			continue;
 		waits = true;
@@ -218,6 +227,18 @@ static bool connected(struct ctx *c, struct flow *flow)
 	return true;
 }
 
+/* left() - The peer of a UNIX socket has closed it, and had read everything: that is
+ * an end of what it sends, and whatever else it is given fails */
+static void left(struct ctx *c, struct flow *flow, unsigned sidei)
+{
+	splice_event(c, flow, SPLICE_EV(SPLICE_EV_LEFT, sidei),
+		     SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
+	if (!splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
+		splice_move(c, flow, sidei);
+	if (splice_conn(flow)->dir[!sidei].held)
+		splice_move(c, flow, !sidei);
+}
+
 static void splice_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			     uint32_t events)
 {
@@ -232,7 +253,10 @@ static void splice_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		splice_event(c, flow, 0, SPLICE_EV(SPLICE_EV_BLOCKED, sidei));
 		splice_move(c, flow, !sidei);
 	}
-	if (events & (EPOLLERR | EPOLLHUP))
+	if (events & EPOLLHUP && !(events & EPOLLERR) &&
+	    splice_conn(flow)->local[sidei])
+		left(c, flow, sidei);
+	else if (events & (EPOLLERR | EPOLLHUP))
 		splice_over(c, flow, sidei, 0);
 	else if (events & EPOLLIN &&
 		 !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
@@ -325,16 +349,22 @@ static int splice_open(struct ctx *c, struct flow *flow,
 {
 	struct splice_conn *conn = splice_conn(flow);
 	uint8_t header[PROXY_HEADER_MAX];
+	/* That of the namespace has still to be connected */
+	bool joined = m->given_fd >= 0 && v->pif == PIF_HOST;
 	int fd, rc;
 
 	if (m->fd < 0)
 		return -ENOTCONN;
+	if (joined && !sock_is_unix(m->given_fd))
+		return -EPROTOTYPE;
 	for (unsigned i = 0; i < SIDES; i++)
 		conn->dir[i] = (struct splice_dir){
 			.head = POOL_NONE,
 			.want = SPLICE_READ_MIN,
 		};
 	conn->again = m->again;
+	conn->local[INISIDE] = sock_is_unix(m->fd);
+	conn->local[TGTSIDE] = joined;
 	if (v->proxy && splice_room(c) < PROXY_HEADER_MAX)
 		return -ENOBUFS;
 	fd = target_socket(c, flow, m);
@@ -342,7 +372,7 @@ static int splice_open(struct ctx *c, struct flow *flow,
 		return fd;
 	splice_options(fd);
 	splice_options(m->fd);
-	rc = splice_connect(fd, &flow->f.side[TGTSIDE]);
+	rc = joined ? 0 : splice_connect(fd, &flow->f.side[TGTSIDE]);
 	/* A header is held, and goes out once the target is known to be there */
 	if (!rc || rc == -EINPROGRESS)
 		rc = splice_join(c, flow, m->fd, fd, rc || v->proxy);
@@ -354,7 +384,9 @@ static int splice_open(struct ctx *c, struct flow *flow,
 	if (v->proxy)
 		splice_hold(c, &conn->dir[INISIDE], header,
 			    proxy_header(header, v->proxy,
-					 &flow->f.side[INISIDE]));
+					 conn->local[INISIDE] ?
+						 NULL :
+						 &flow->f.side[INISIDE]));
 	m->fd = -1;
 	if (!m->begun) /* a client is accepted once */
 		ctx_said(c, flow, INISIDE, CAPTURE_ACCEPTED);

@@ -26,6 +26,8 @@
  * @SPLICE_EV_IN_DONE:	Nothing more is to be read from the side
  * @SPLICE_EV_OUT_DONE:	Nothing more is to be written to the side
  * @SPLICE_EV_OVER:	The side's connection is over
+ * @SPLICE_EV_LEFT:	The side's peer has closed a UNIX socket, in order; there is
+ *			nothing that epoll could tell of it any more
  */
 enum splice_event {
 	SPLICE_EV_CONNECTING = 1 << 0,
@@ -33,6 +35,7 @@ enum splice_event {
 	SPLICE_EV_IN_DONE = 1 << 3,
 	SPLICE_EV_OUT_DONE = 1 << 5,
 	SPLICE_EV_OVER = 1 << 7,
+	SPLICE_EV_LEFT = 1 << 9,
 };
 
 #define SPLICE_EV(event, sidei) ((uint32_t)(event) << (sidei))
@@ -59,6 +62,7 @@ struct splice_dir {
  * @dir:	Directions, by the side they come from
  * @err:	errno that ended it, for the log, or 0
  * @abort:	It does not end in order: both sides are to see a reset
+ * @local:	The side's socket is a UNIX one
  * @again:	Somewhere else it was refused already
  * @acked:	While aborting: bytes that survivors had acknowledged
  * @give_up:	While aborting: ns at which nobody waits for it any longer
@@ -68,6 +72,7 @@ struct splice_conn {
 	int err;
 	bool abort;
 	bool again;
+	bool local[SIDES];
 	uint64_t acked;
 	uint64_t give_up;
 };

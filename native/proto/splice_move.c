@@ -108,6 +108,21 @@ static void splice_adapt(struct splice_dir *d, uint32_t got, uint32_t took)
 		d->want = MIN(d->want * 2, (uint32_t)SPLICE_READ_MAX);
 }
 
+/* splice_take_out() - Bytes that were peeked at are with the other side: TCP only
+ * counts them, a UNIX socket copies them, and stops where descriptors came along */
+static void splice_take_out(struct ctx *c, struct flow *flow, unsigned from,
+			    uint32_t len)
+{
+	bool local = splice_conn(flow)->local[from];
+	ssize_t n;
+
+	do {
+		n = sys_recv(flow->f.fd[from], local ? c->bufs : NULL, len,
+			     MSG_DONTWAIT | (local ? 0 : MSG_TRUNC));
+		len -= (uint32_t)MAX(n, 0);
+	} while (n > 0 && len);
+}
+
 /* splice_pass() - One read, one write; true if there may be more at once */
 static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 {
@@ -132,7 +147,7 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	if (splice_is(flow, SPLICE_EV_OVER, !from))
 		return false;
 	if (peek && took)
-		(void)sys_recv(fd, NULL, took, MSG_DONTWAIT | MSG_TRUNC);
+		splice_take_out(c, flow, from, took);
 	else if (!peek && took < got)
 		splice_hold(c, d, c->bufs + took, got - took);
 	splice_adapt(d, got, took);
@@ -170,7 +185,8 @@ void splice_move(struct ctx *c, struct flow *flow, unsigned from)
 		if (splice_is(flow, SPLICE_EV_IN_DONE, from))
 			return;
 		if (!splice_pass(c, flow, from) ||
-		    !splice_is(flow, SPLICE_EV_OVER, from))
+		    !(splice_is(flow, SPLICE_EV_OVER, from) ||
+		      splice_is(flow, SPLICE_EV_LEFT, from)))
 			return;
 	} while (!budget_is_spent(&c->budget));
 	/* Its socket has left epoll, which will not tell of the rest */

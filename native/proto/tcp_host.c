@@ -12,29 +12,30 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "base/sock.h"
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
 
-/* sock_family() - AF_INET, AF_INET6 or AF_UNIX of a connected stream socket, or
+/* peer_family() - AF_INET, AF_INET6 or AF_UNIX of a connected stream socket, or
  * -errno: it is none that a connection could have */
-static int sock_family(int fd)
+static int peer_family(int fd)
 {
-	int type = 0, proto = 0, family = 0;
-	socklen_t len[] = { sizeof(type), sizeof(proto), sizeof(family),
+	int type = 0, proto = 0, family;
+	socklen_t len[] = { sizeof(type), sizeof(proto),
 			    sizeof(struct sockaddr_storage) };
 	struct sockaddr_storage peer;
 
 	if (sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len[0]) ||
-	    sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len[1]) ||
-	    sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len[2]))
+	    sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len[1]))
 		return -errno;
 	if (type != SOCK_STREAM)
 		return -EPROTOTYPE;
+	family = sock_family(fd);
 	if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
 		return -EAFNOSUPPORT;
 	if (family != AF_UNIX && proto != IPPROTO_TCP)
 		return -EPROTONOSUPPORT;
-	if (sys_getpeername(fd, (struct sockaddr *)&peer, &len[3]))
+	if (sys_getpeername(fd, (struct sockaddr *)&peer, &len[2]))
 		return -errno;
 	return family;
 }
@@ -65,7 +66,7 @@ void tcp_host_setup(struct ctx *c, struct flow *flow, int fd, int family)
  * -errno */
 int tcp_host_given(struct ctx *c, struct flow *flow, int fd)
 {
-	int family = sock_family(fd);
+	int family = peer_family(fd);
 
 	if (family < 0)
 		return family;
@@ -111,7 +112,7 @@ int tcp_adopt(struct ctx *c, struct flow *flow, int fd)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	unsigned sidei = tcp_sockside(flow);
-	int family = sock_family(fd), old, rc;
+	int family = peer_family(fd), old, rc;
 
 	if (!tcp_has(flow, TCP_EV_SYN_SENT))
 		return -EINPROGRESS;

@@ -14,17 +14,47 @@
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
 
+/* A client without a port is offered this many; so few of them are in use that
+ * the first is free */
+#define CLIENT_TRIES 64
+
+/* name_nameless() - A client of a UNIX socket comes from its name, and from a port
+ * that no other has; false: there is none */
+static bool name_nameless(struct ctx *c, const struct listener *l,
+			  struct flowside *key)
+{
+	key->eaddr = l->addr;
+	for (unsigned i = 0; i < CLIENT_TRIES; i++) {
+		key->eport = listeners_next_client(&c->listeners);
+		if (!stage_find(&c->stage, IPPROTO_TCP, l->pif, key) &&
+		    flow_sidx_is_none(
+			    flow_lookup(&c->ft, IPPROTO_TCP, l->pif, key)))
+			return true;
+	}
+	return false;
+}
+
+/* name_client() - Between which addresses was a connection accepted? */
+static bool name_client(struct ctx *c, const struct listener *l, int fd,
+			const union sockaddr_inany *peer, struct flowside *key)
+{
+	union sockaddr_inany sa;
+	socklen_t len = sizeof(sa);
+
+	if (l->nameless)
+		return name_nameless(c, l, key);
+	return !inany_from_sa(&key->eaddr, &key->eport, peer) &&
+	       (!inany_is_any(&l->addr) ||
+		(!sys_getsockname(fd, &sa.sa, &len) &&
+		 !inany_from_sa(&key->oaddr, &key->oport, &sa)));
+}
+
 static void accepted(struct ctx *c, struct listener *l, uint32_t number, int fd,
 		     const union sockaddr_inany *peer)
 {
 	struct flowside key = { .oaddr = l->addr, .oport = l->port };
-	union sockaddr_inany sa;
-	socklen_t len = sizeof(sa);
 
-	if (inany_from_sa(&key.eaddr, &key.eport, peer) ||
-	    (inany_is_any(&l->addr) &&
-	     (sys_getsockname(fd, &sa.sa, &len) ||
-	      inany_from_sa(&key.oaddr, &key.oport, &sa)))) {
+	if (!name_client(c, l, fd, peer, &key)) {
 		(void)close(fd);
 		return;
 	}
@@ -74,7 +104,7 @@ void tcp_listen(struct ctx *c, struct listener *l, uint32_t number)
 		return;
 	}
 	do {
-		union sockaddr_inany sa;
+		union sockaddr_inany sa; /* of a UNIX socket's peer: cut off */
 		socklen_t len = sizeof(sa);
 		int fd = sys_accept4(l->fd, &sa.sa, &len,
 				     SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/sock.h"
 #include "base/sys.h"
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
@@ -117,8 +118,7 @@ static int open_inbound(struct ctx *c, struct flow *flow,
 {
 	int rc;
 
-	tcp_host_setup(c, flow, m->fd,
-		       tcp_sock_is_v4(flow) ? AF_INET : AF_INET6);
+	tcp_host_setup(c, flow, m->fd, sock_family(m->fd));
 	if (v->proxy)
 		tcp_put_before(flow, v->proxy);
 	tcp_event(c, flow, TCP_EV_ACCEPTED);

@@ -49,6 +49,15 @@ static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
 	return ended ? 0 : -EAGAIN; /* nothing new; the end, or not yet */
 }
 
+/* header_before() - The header of the PROXY protocol that this flow has */
+static uint32_t header_before(struct flow *flow, uint8_t *header)
+{
+	const struct tcp_conn *conn = tcp_conn(flow);
+
+	return proxy_header(header, conn->proxy,
+			    conn->sock_unix ? NULL : &flow->f.side[INISIDE]);
+}
+
 /* tcp_put_before() - The peer's bytes begin with a header of the PROXY protocol,
  * of this version. It takes sequence numbers like any of them, but is in no
  * queue: it is made of the flow's addresses whenever it is wanted. */
@@ -58,7 +67,7 @@ void tcp_put_before(struct flow *flow, uint8_t proxy)
 	uint8_t header[PROXY_HEADER_MAX];
 
 	conn->proxy = proxy & 3;
-	conn->sock_una += proxy_header(header, proxy, &flow->f.side[INISIDE]);
+	conn->sock_una += header_before(flow, header);
 	conn->peek_at = conn->sock_una;
 	conn->sock_ready = true; /* it waits for no byte of the peer */
 	conn->peeks_short = true;
@@ -73,7 +82,7 @@ static ssize_t peek_header(struct flow *flow, uint32_t seq, void *buf,
 	uint32_t left = conn->sock_una - seq, all;
 
 	assert(conn->proxy);
-	all = proxy_header(header, conn->proxy, &flow->f.side[INISIDE]);
+	all = header_before(flow, header);
 	assert(left <= all);
 	len = MIN(len, left);
 	memcpy(buf, header + all - left, len);

@@ -365,6 +365,10 @@ static PyMethodDef methods[] = {
 	{ "listen", METHOD(py_listen), METH_KW,
 	  SIGNATURE(
 		  "listen($self, fd, proto, listener, pif=1)") "Take over a bound socket" },
+	{ "listen_nameless", METHOD(py_listen_nameless), METH_KW,
+	  SIGNATURE(
+		  "listen_nameless($self, fd, listener, addr, "
+		  "port)") "Take over a UNIX socket, whose clients get this name" },
 	{ "unlisten", METHOD(py_unlisten), METH_O,
 	  SIGNATURE("unlisten($self, listener, /)") "Close a listening socket" },
 	{ "renumber", METHOD(py_renumber), METH_VARARGS,

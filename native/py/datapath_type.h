@@ -18,13 +18,17 @@ struct py_datapath {
 /* py_datapath_get() - The open, idle datapath, or NULL with an exception */
 struct datapath *py_datapath_get(struct py_datapath *self);
 
+/* datapath_listen.c: listening sockets */
+PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_listen_nameless(struct py_datapath *self, PyObject *args,
+			     PyObject *kwargs);
+PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
+PyObject *py_renumber(struct py_datapath *self, PyObject *args);
+
 /* datapath_control.c: everything that is not on the road of a flow */
 extern PyGetSetDef py_datapath_getset[];
 PyObject *py_attach(struct py_datapath *self, PyObject *number);
 PyObject *py_detach(struct py_datapath *self, PyObject *unused);
-PyObject *py_listen(struct py_datapath *self, PyObject *args, PyObject *kwargs);
-PyObject *py_unlisten(struct py_datapath *self, PyObject *number);
-PyObject *py_renumber(struct py_datapath *self, PyObject *args);
 PyObject *py_inject(struct py_datapath *self, PyObject *frame);
 PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_close_flow(struct py_datapath *self, PyObject *args,

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/room.h"
+#include "base/sock.h"
 #include "base/sys.h"
 
 #define PORTS (1U << 16)
@@ -114,30 +115,55 @@ static int local_addr(struct listener *l, int fd)
 	return 0;
 }
 
-int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
-		 uint8_t ipproto, enum pif pif, uint32_t number)
+/* add() - Register a socket, and put it where its number and its port find it */
+static int add(struct listeners *ls, const struct epoll_set *es,
+	       const struct listener *l, uint32_t number)
 {
-	struct listener l = { .fd = fd,
-			      .ipproto = ipproto,
-			      .pif = (uint8_t)pif };
 	int rc;
 
 	if (number >= LISTEN_MAX)
 		return -ERANGE;
 	if (listener_get(ls, number))
 		return -EEXIST;
-	rc = local_addr(&l, fd);
+	rc = epoll_add_fixed(es, EPOLL_LISTEN, l->fd, number, EPOLLIN);
 	if (rc)
 		return rc;
-	rc = epoll_add_fixed(es, EPOLL_LISTEN, fd, number, EPOLLIN);
-	if (rc)
-		return rc;
-
 	if (ls->top <= number)
 		ls->top = number + 1;
-	ls->slot[number] = l;
+	ls->slot[number] = *l;
 	chain_add(ls, &ls->slot[number]);
 	return 0;
+}
+
+int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
+		 uint8_t ipproto, enum pif pif, uint32_t number)
+{
+	struct listener l = { .fd = fd,
+			      .ipproto = ipproto,
+			      .pif = (uint8_t)pif };
+	int rc = local_addr(&l, fd);
+
+	return rc ? rc : add(ls, es, &l, number);
+}
+
+int listener_add_nameless(struct listeners *ls, const struct epoll_set *es,
+			  int fd, uint32_t number, const union inany *name,
+			  uint16_t port)
+{
+	struct listener l = { .fd = fd,
+			      .ipproto = IPPROTO_TCP,
+			      .pif = PIF_HOST,
+			      .port = port,
+			      .nameless = true,
+			      .addr = *name };
+	int type = 0;
+	socklen_t len = sizeof(type);
+
+	if (sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+		return -errno;
+	if (type != SOCK_STREAM || !sock_is_unix(fd))
+		return -EPROTOTYPE;
+	return add(ls, es, &l, number);
 }
 
 /**
@@ -186,6 +212,14 @@ struct listener *listener_get(struct listeners *ls, uint32_t number)
 	if (number >= ls->top || !ls->slot[number].ipproto)
 		return NULL;
 	return &ls->slot[number];
+}
+
+uint16_t listeners_next_client(struct listeners *ls)
+{
+	if (ls->client_port < CLIENT_PORT_MIN ||
+	    ls->client_port >= CLIENT_PORT_MAX)
+		ls->client_port = CLIENT_PORT_MIN - 1;
+	return ++ls->client_port;
 }
 
 void listener_pause(struct listeners *ls, const struct epoll_set *es,

@@ -9,6 +9,11 @@
 #include "base/clock.h"
 #include "table/epoll.h"
 
+/* Ports of clients that have none: no system ports, which some servers trust, and
+ * below those that Linux gives to who has some */
+#define CLIENT_PORT_MIN 1024
+#define CLIENT_PORT_MAX 32767
+
 /* Numbers of listening sockets: what the port options can ask for, with room
  * for a second socket per port of the namespace */
 #define LISTEN_MAX (1 << 21)
@@ -22,6 +27,7 @@
  * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
  * @port:	Local port, host order
  * @sharers:	Sockets of flows that share its port
+ * @nameless:	A UNIX socket: its clients have no address
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
  *		0: none
  * @addr:	Local address; unspecified for a wildcard socket
@@ -33,6 +39,7 @@ struct listener {
 	uint8_t pif;
 	uint16_t port;
 	uint16_t sharers;
+	bool nameless;
 	uint32_t next;
 	union inany addr;
 	uint64_t paid;
@@ -44,6 +51,7 @@ struct listener {
  * @top:	Slots at and above were never used
  * @by_port:	Number + 1 of the first listener of each protocol, pif and port,
  *		behind @slot in the same range; 0: none
+ * @client_port:	The last one that a client without one was given
  * @paused:	Numbers of those that are not heard until @resume_at
  * @n_paused:	How many
  * @resume_at:	ns, or UINT64_MAX
@@ -52,6 +60,7 @@ struct listeners {
 	struct listener *slot;
 	uint32_t top;
 	uint32_t *by_port;
+	uint16_t client_port;
 	uint32_t paused[LISTEN_PAUSED_MAX];
 	unsigned n_paused;
 	uint64_t resume_at;
@@ -69,6 +78,16 @@ void listeners_free(struct listeners *ls); /* closes all */
  */
 int listener_add(struct listeners *ls, const struct epoll_set *es, int fd,
 		 uint8_t ipproto, enum pif pif, uint32_t number);
+/**
+ * listener_add_nameless() - The same for a UNIX stream socket, of the host
+ * @name:	What its clients appear to have asked for, and to come from: an
+ *		address
+ * @port:	And the port that they appear to have asked for
+ * Return: 0; -EPROTOTYPE it is no UNIX stream socket; else as listener_add()
+ */
+int listener_add_nameless(struct listeners *ls, const struct epoll_set *es,
+			  int fd, uint32_t number, const union inany *name,
+			  uint16_t port);
 int listener_del(struct listeners *ls, const struct epoll_set *es,
 		 uint32_t number);
 /**
@@ -81,6 +100,9 @@ int listener_del(struct listeners *ls, const struct epoll_set *es,
 int listener_renumber(struct listeners *ls, const struct epoll_set *es,
 		      uint32_t old, uint32_t number);
 struct listener *listener_get(struct listeners *ls, uint32_t number);
+
+/* listeners_next_client() - Another port for a client that has none */
+uint16_t listeners_next_client(struct listeners *ls);
 
 /* listener_pause() - Do not hear a listener for LISTEN_PAUSE: what comes waits
  * in its queue, or is dropped by the kernel, which costs us nothing */

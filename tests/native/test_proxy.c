@@ -21,6 +21,11 @@ static const uint8_t v2_tcp6[] = {
 	0,    0,    0,	  9,	0x9c, 0x40, 0x1f, 0x90,
 };
 
+static const uint8_t v2_nobody[] = {
+	'\r', '\n', '\r', '\n', 0,    '\r', '\n', 'Q',
+	'U',  'I',  'T',  '\n', 0x20, 0,    0,	  0,
+};
+
 static struct flowside client(const char *from, const char *to)
 {
 	struct flowside side = { .eport = 40000, .oport = 8080 };
@@ -54,11 +59,15 @@ int main(void)
 		"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
 		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe 65535 65535\r\n";
 
+	static const char text_nobody[] = "PROXY UNKNOWN\r\n";
+
 	is_header(1, &v4, text4, sizeof(text4) - 1);
 	is_header(1, &v6, text6, sizeof(text6) - 1);
 	longest.eport = longest.oport = 65535;
 	is_header(1, &longest, text_long, sizeof(text_long) - 1);
 	is_header(2, &v4, v2_tcp4, sizeof(v2_tcp4));
 	is_header(2, &v6, v2_tcp6, sizeof(v2_tcp6));
+	is_header(1, NULL, text_nobody, sizeof(text_nobody) - 1);
+	is_header(2, NULL, v2_nobody, sizeof(v2_nobody));
 	return 0;
 }

@@ -3,10 +3,13 @@
  *
  * Client and server are sockets on loopback, and so is the datapath between
  * them; the reader stops and goes, so that the relay is blocked most of the
- * time. Whatever the pool has, bytes arrive as they were sent.
+ * time. Whatever the pool has, bytes arrive as they were sent. So they do when the
+ * client's is a UNIX socket.
  */
 
 #include <netinet/in.h>
+#include <stddef.h>
+#include <sys/un.h>
 
 #include "guest.h"
 #include "proto/tcp.h"
@@ -16,6 +19,7 @@
 
 /** struct world - A spliced connection
  * @g:		The datapath
+ * @local:	The client is at a UNIX socket
  * @client:	Who opened
  * @server:	The other end
  * @sent:	Bytes that the client sent
@@ -23,6 +27,7 @@
  */
 struct world {
 	struct guest g;
+	bool local;
 	int client;
 	int server;
 	uint32_t sent;
@@ -60,27 +65,58 @@ static void turn(struct world *w)
 	CHECK_EQ(datapath_turn(w->g.dp, &limits), 0);
 }
 
-static void world_setup(struct world *w)
+/* connect_tcp() - A client that came by a port */
+static void connect_tcp(struct world *w)
+{
+	struct ctx *c = &w->g.dp->ctx;
+	struct sockaddr_in front;
+
+	CHECK_EQ(listener_add(&c->listeners, &c->epoll, tcp_listener(&front),
+			      IPPROTO_TCP, PIF_HOST, LISTENER),
+		 0);
+	w->client = tcp_socket();
+	(void)connect(w->client, (struct sockaddr *)&front, sizeof(front));
+}
+
+/* connect_unix() - A client that came by a UNIX socket; the kernel names it */
+static void connect_unix(struct world *w)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	struct sockaddr_un front = { .sun_family = AF_UNIX };
+	const union inany name = { .a6 = IN6ADDR_LOOPBACK_INIT };
+	struct ctx *c = &w->g.dp->ctx;
+	socklen_t len = offsetof(struct sockaddr_un, sun_path);
+
+	CHECK_EQ(bind(fd, (struct sockaddr *)&front, len), 0);
+	CHECK_EQ(listen(fd, 8), 0);
+	len = sizeof(front);
+	CHECK_EQ(getsockname(fd, (struct sockaddr *)&front, &len), 0);
+	CHECK_EQ(listener_add_nameless(&c->listeners, &c->epoll, fd, LISTENER,
+				       &name, 80),
+		 0);
+	w->client = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	CHECK_EQ(connect(w->client, (struct sockaddr *)&front, len), 0);
+}
+
+static void world_setup(struct world *w, bool local)
 {
 	struct verdict v = { .action = VERDICT_SPLICE, .pif = PIF_SPLICE };
-	struct sockaddr_in front, back;
+	struct sockaddr_in back;
 	struct stage *stage;
 	uint64_t flow_id;
 	struct miss *m;
 	int small = 64 * 1024, server;
 
-	*w = (struct world){ 0 };
+	*w = (struct world){ .local = local };
 	guest_setup(&w->g);
-	CHECK_EQ(listener_add(&w->g.dp->ctx.listeners, &w->g.dp->ctx.epoll,
-			      tcp_listener(&front), IPPROTO_TCP, PIF_HOST,
-			      LISTENER),
-		 0);
 	server = tcp_listener(&back);
 	CHECK_EQ(setsockopt(server, SOL_SOCKET, SO_RCVBUF, &small,
 			    sizeof(small)),
 		 0);
-	w->client = tcp_socket();
-	(void)connect(w->client, (struct sockaddr *)&front, sizeof(front));
+	if (local)
+		connect_unix(w);
+	else
+		connect_tcp(w);
 	turn(w);
 	stage = &w->g.dp->ctx.stage;
 	m = stage_take_untold(stage);
@@ -99,7 +135,8 @@ static void world_setup(struct world *w)
 
 static void world_free(struct world *w)
 {
-	close(w->client);
+	if (!w->local || w->sent < BYTES)
+		close(w->client);
 	close(w->server);
 	guest_teardown(&w->g);
 }
@@ -120,7 +157,9 @@ static void send_some(struct world *w)
 	n = send(w->client, buf, len, MSG_NOSIGNAL);
 	if (n > 0)
 		w->sent += (uint32_t)n;
-	if (n > 0 && w->sent == BYTES)
+	if (n > 0 && w->sent == BYTES && w->local)
+		CHECK_EQ(close(w->client), 0);
+	else if (n > 0 && w->sent == BYTES)
 		CHECK_EQ(shutdown(w->client, SHUT_WR), 0);
 }
 
@@ -151,33 +190,53 @@ static void transfer(struct world *w)
 	CHECK_EQ(w->got, BYTES);
 }
 
-static void test_blocked_bytes_wait_in_the_pool(void)
+static void blocked_bytes_wait_in_the_pool(bool local)
 {
 	struct world w;
 
-	world_setup(&w);
+	world_setup(&w, local);
 	transfer(&w);
 	CHECK(w.g.dp->ctx.cnt.n[CNT_SPLICE_BUFFERED] > 0);
 	CHECK_EQ(tcp_chunks(&w.g.dp->ctx)->used, 0);
 	world_free(&w);
 }
 
-static void test_without_a_pool_nothing_is_lost(void)
+static void test_blocked_bytes_wait_in_the_pool(void)
+{
+	blocked_bytes_wait_in_the_pool(false);
+}
+
+static void test_blocked_bytes_of_a_unix_socket_wait_too(void)
+{
+	blocked_bytes_wait_in_the_pool(true);
+}
+
+static void without_a_pool_nothing_is_lost(bool local)
 {
 	struct world w;
 
-	world_setup(&w);
+	world_setup(&w, local);
 	tcp_chunks(&w.g.dp->ctx)->max = tcp_chunks(&w.g.dp->ctx)->used;
 	transfer(&w);
 	CHECK_EQ(w.g.dp->ctx.cnt.n[CNT_SPLICE_BUFFERED], 0);
 	world_free(&w);
 }
 
+static void test_without_a_pool_nothing_is_lost(void)
+{
+	without_a_pool_nothing_is_lost(false);
+}
+
+static void test_without_a_pool_a_unix_socket_loses_nothing(void)
+{
+	without_a_pool_nothing_is_lost(true);
+}
+
 static void test_end_with_bytes_held_gives_them_back(void)
 {
 	struct world w;
 
-	world_setup(&w);
+	world_setup(&w, false);
 	while (!tcp_chunks(&w.g.dp->ctx)->used) {
 		send_some(&w);
 		turn(&w);
@@ -188,7 +247,9 @@ static void test_end_with_bytes_held_gives_them_back(void)
 int main(void)
 {
 	RUN(test_blocked_bytes_wait_in_the_pool);
+	RUN(test_blocked_bytes_of_a_unix_socket_wait_too);
 	RUN(test_without_a_pool_nothing_is_lost);
+	RUN(test_without_a_pool_a_unix_socket_loses_nothing);
 	RUN(test_end_with_bytes_held_gives_them_back);
 	return 0;
 }
