@@ -12,6 +12,7 @@ from passtpy.errors import SetupError
 from passtpy.log import Log, LogSetup, journal_entry, open_log
 from passtpy.sinks import (
     AppendOutlet,
+    HoldOnly,
     JournalOutlet,
     Outlet,
     StreamOutlet,
@@ -94,13 +95,13 @@ class Files:
         else:
             os.close(fd)
 
-    def start_writing(self) -> None:
+    def start_writing(self, hold_only: HoldOnly) -> None:
         """Write what was said until now, and everything from now on, by threads."""
-        self.log.start_writing()
+        self.log.start_writing(hold_only)
         if self._audit is not None:
-            self._audit.start()
+            self._audit.start(hold_only)
         if self._with_stats:
-            self.stats.start()
+            self.stats.start(hold_only)
 
     def close(self) -> None:
         """Put the capture on the disk, close the log."""

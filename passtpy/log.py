@@ -20,6 +20,7 @@ from passtpy.sinks import (
     PRIORITIES,
     PRIORITY_DEBUG,
     FileOutlet,
+    HoldOnly,
     JournalOutlet,
     Outlet,
     Sink,
@@ -352,10 +353,10 @@ class Log:
         """Write to this descriptor, until the process becomes a daemon."""
         self._terminal = self.add(StreamOutlet(fd))
 
-    def start_writing(self) -> None:
+    def start_writing(self, hold_only: HoldOnly | None = None) -> None:
         """Have a thread write for each sink: privileges are given up by now."""
         for sink in self._sinks:
-            sink.start()
+            sink.start(hold_only)
 
     def reopen(self, fd: int) -> None:
         """Write to this descriptor of the log file from now on."""

@@ -305,7 +305,7 @@ class Session:
         if self._user is not None:
             stages.become(self._user)
         stages.lock()
-        self._files.start_writing()
+        self._files.start_writing(stages.hold_in_thread)
         if self._datapath is not None:
             self._datapath.pcap_run()
 

@@ -6,7 +6,9 @@ terminal, a pipe nobody reads or a slow disk holds up nothing but the lines. Wha
 no room is counted, and told as soon as there is room again.
 
 The thread starts when the process has given up its privileges, because each thread has
-privileges of its own. Until then lines wait in the queue.
+privileges of its own. Until then lines wait in the queue. It may have a table of
+descriptors of its own, too: then the kernel need not count, at every call of the other
+thread, who uses what.
 """
 
 import os
@@ -17,7 +19,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final, Protocol
@@ -39,6 +41,8 @@ _FACILITY_DAEMON: Final = 3 << 3
 _FILE_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 
 Record = tuple[str, str]  # level, line without newline
+# Called by a thread: hold nothing but these; False if all are shared as before
+HoldOnly = Callable[[Collection[int]], bool]
 
 
 class Sink(Protocol):
@@ -47,7 +51,7 @@ class Sink(Protocol):
     @property
     def lost(self) -> int: ...
 
-    def start(self) -> None: ...
+    def start(self, hold_only: HoldOnly | None = None) -> None: ...
 
     def write(self, level: str, line: str, /) -> None: ...
 
@@ -56,6 +60,15 @@ class Sink(Protocol):
 
 class Outlet(Protocol):
     """Writes lines where they belong, however long it takes; OSError if it cannot."""
+
+    def descriptors(self) -> Collection[int]:
+        """Return all that are needed for it."""
+
+    def owned(self) -> Collection[int]:
+        """Return those among them that nobody else uses."""
+
+    def hang_up(self) -> None:
+        """Let go of what is not in the table of who writes; the last to be called."""
 
     def write(self, records: Sequence[Record], /) -> None: ...
 
@@ -86,6 +99,8 @@ class Writer:
         self._untold = 0
         self._lock = threading.Lock()  # of both numbers of lost lines
         self._thread: threading.Thread | None = None
+        self._settled = threading.Event()
+        self._alone = False  # the thread has a table of descriptors of its own
 
     def write(self, level: str, line: str, /) -> None:
         """Queue one line, or count it as lost."""
@@ -99,8 +114,8 @@ class Writer:
         self._put += size
         self._queue.put((level, line))
 
-    def start(self) -> None:
-        """Write from now on."""
+    def start(self, hold_only: HoldOnly | None = None) -> None:
+        """Write from now on, in a thread that may hold descriptors of its own."""
         if self._thread is not None:
             return
         before = threading.stack_size(_STACK_LEN)
@@ -108,17 +123,24 @@ class Writer:
         # terminal takes what the background writes, instead of stopping us.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(hold_only,), daemon=True
+            )
             self._thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             threading.stack_size(before)
+        self._settled.wait()  # we may be allowed less than that afterwards
+        if self._alone:
+            for fd in self._outlet.owned():
+                os.close(fd)
 
     def close(self) -> None:
         """Write the rest, as long as that makes any progress, and close the outlet."""
         if self._thread is None and self._queue.empty() and not self._untold:
             with suppress(OSError):
                 self._outlet.close()
+            self._outlet.hang_up()
             return  # nothing was ever said: no thread for it
         self.start()
         self._queue.put(None)
@@ -127,6 +149,7 @@ class Writer:
         while thread.is_alive() and done != self._done:
             done = self._done
             thread.join(self._patience)
+        self._outlet.hang_up()
 
     def _lose(self, count: int) -> None:
         with self._lock:
@@ -141,7 +164,17 @@ class Writer:
             count, self._untold = self._untold, 0
         return count
 
-    def _run(self) -> None:
+    def _settle(self, hold_only: HoldOnly | None) -> None:
+        """Part from the other thread's descriptors, and tell it that this is done."""
+        try:
+            self._alone = hold_only is not None and hold_only(
+                self._outlet.descriptors()
+            )
+        finally:
+            self._settled.set()
+
+    def _run(self, hold_only: HoldOnly | None) -> None:
+        self._settle(hold_only)
         ended = False
         while not ended:
             batch, size, ended = self._next()
@@ -176,11 +209,63 @@ class Writer:
             self._lose(len(batch))
 
 
+class Successors:
+    """Descriptors that take the place of an outlet's, from whichever thread.
+
+    They go through a pair of sockets, for each thread may have a table of its own.
+    """
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, _DATAGRAMS)
+        for each in (self._ours, self._theirs):
+            each.setblocking(False)
+
+    def descriptors(self) -> tuple[int]:
+        """Return what take() needs."""
+        return (self._theirs.fileno(),)
+
+    def put(self, fd: int) -> None:
+        """Hand a descriptor over."""
+        with suppress(OSError):  # so many in so short a time that the last is as good
+            socket.send_fds(self._ours, [b"\0"], [fd])
+        os.close(fd)
+
+    def take(self) -> int | None:
+        """Return the last that was handed over since this was last asked."""
+        last: int | None = None
+        with suppress(OSError):  # until there are no more
+            while True:
+                for fd in socket.recv_fds(self._theirs, 1, 1)[1]:
+                    if last is not None:
+                        os.close(last)
+                    last = fd
+        return last
+
+    def close(self) -> None:
+        """Take no more."""
+        self._theirs.close()
+
+    def hang_up(self) -> None:
+        """Hand no more over; not for the thread of take()."""
+        self._ours.close()
+
+
 class StreamOutlet:
     """Lines to an open file descriptor, normally stderr, which stays open."""
 
     def __init__(self, fd: int = 2) -> None:
         self._fd = fd
+
+    def descriptors(self) -> Collection[int]:
+        """Return where lines go."""
+        return (self._fd,)
+
+    def owned(self) -> Collection[int]:
+        """Return nothing: it belongs to others."""
+        return ()
+
+    def hang_up(self) -> None:
+        """Nothing else was open."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Write them, whatever mode others have set for the same terminal or pipe."""
@@ -197,32 +282,60 @@ class StreamOutlet:
         """Leave the descriptor to its owner."""
 
 
-class FileOutlet:
+class _OnFile:
+    """What outlets have in common whose file may become another one meanwhile."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._next = Successors()
+
+    def descriptors(self) -> Collection[int]:
+        """Return the file, and where those that follow it come from."""
+        return (self._fd, *self._next.descriptors())
+
+    def owned(self) -> Collection[int]:
+        """Return all of them."""
+        return self.descriptors()
+
+    def reopen(self, fd: int) -> None:
+        """Go on with this descriptor, the next line is written to it; any thread."""
+        self._next.put(fd)
+
+    def hang_up(self) -> None:
+        """There will be no other file."""
+        self._next.hang_up()
+
+    def _renew(self) -> bool:
+        """Go on with another file, if there is one."""
+        fd = self._next.take()
+        if fd is None:
+            return False
+        os.close(self._fd)
+        self._fd = fd
+        return True
+
+
+class FileOutlet(_OnFile):
     """Lines to a file of bounded size; when full, its oldest part is forgotten."""
 
     def __init__(self, path: str, size: int, header: str) -> None:
         try:
-            self._fd = os.open(path, _FILE_FLAGS | os.O_TRUNC, FILE_MODE)
+            fd = os.open(path, _FILE_FLAGS | os.O_TRUNC, FILE_MODE)
         except OSError as error:
             raise SetupError(
                 f"Couldn't open log file {path}: {error.strerror}"
             ) from error
+        super().__init__(fd)
         # A pipe or a device has no oldest part that could be forgotten.
         is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._limit = size if is_file else sys.maxsize
         self._header = header.encode(errors="replace") + b"\n"
         self._used = 0
         self._append(self._header)
-        self._next: SimpleQueue[int] = SimpleQueue()  # descriptors to go on with
-
-    def reopen(self, fd: int) -> None:
-        """Go on with this descriptor, the next line is written to it; any thread."""
-        self._next.put(fd)
 
     def write(self, records: Sequence[Record]) -> None:
         """Append lines, making room first when the limit is reached."""
-        while not self._next.empty():
-            self._go_on_with(self._next.get())
+        self._go_on()
         waiting: list[Record] = []
         size = 0
         for record in records:
@@ -242,11 +355,12 @@ class FileOutlet:
             os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
+        self._next.close()
 
-    def _go_on_with(self, fd: int) -> None:
-        os.close(self._fd)
-        self._fd = fd
-        self._used = os.fstat(fd).st_size
+    def _go_on(self) -> None:
+        if not self._renew():
+            return
+        self._used = os.fstat(self._fd).st_size
         if not self._used:
             self._append(self._header)
 
@@ -269,22 +383,15 @@ class FileOutlet:
         self._append(self._header + b"(older lines were discarded)\n" + tail)
 
 
-class AppendOutlet:
+class AppendOutlet(_OnFile):
     """Lines at the end of a file, all of which are kept."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, _FILE_FLAGS, FILE_MODE)
-        self._next: SimpleQueue[int] = SimpleQueue()  # descriptors to go on with
-
-    def reopen(self, fd: int) -> None:
-        """Go on with this descriptor, the next line is written to it; any thread."""
-        self._next.put(fd)
+        super().__init__(os.open(path, _FILE_FLAGS, FILE_MODE))
 
     def write(self, records: Sequence[Record]) -> None:
         """Append lines."""
-        while not self._next.empty():
-            os.close(self._fd)
-            self._fd = self._next.get()
+        self._renew()
         data = memoryview(_lines(records))
         while data:
             data = data[os.write(self._fd, data) :]
@@ -294,20 +401,37 @@ class AppendOutlet:
         with suppress(OSError):  # a pipe has no disk
             os.fsync(self._fd)
         os.close(self._fd)
+        self._next.close()
 
 
-def _connected(path: str) -> socket.socket:
-    """Return a socket whose datagrams go to whoever is at the path."""
-    sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
-    try:
-        sock.connect(path)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+class _OnSocket:
+    """What outlets have in common that are connected with a reader of datagrams."""
+
+    def __init__(self, path: str) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, _DATAGRAMS)
+        try:
+            self._sock.connect(path)
+        except OSError:
+            self._sock.close()
+            raise
+
+    def descriptors(self) -> Collection[int]:
+        """Return the socket."""
+        return (self._sock.fileno(),)
+
+    def owned(self) -> Collection[int]:
+        """Return it as well."""
+        return self.descriptors()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._sock.close()
+
+    def hang_up(self) -> None:
+        """Nothing else was open."""
 
 
-class SyslogOutlet:
+class SyslogOutlet(_OnSocket):
     """Lines to the system log (RFC 3164), for a daemon that has no other place.
 
     syslog(3) would ask for the process's number, and open sockets and files, at any
@@ -319,7 +443,7 @@ class SyslogOutlet:
     def __init__(self, ident: str, path: str = PATH) -> None:
         """Connect now: the path is out of reach later. OSError: nobody is there."""
         self._who = f"{ident}[{os.getpid()}]"
-        self._sock = _connected(path)
+        super().__init__(path)
         time.localtime()  # reads which zone this is
 
     def write(self, records: Sequence[Record]) -> None:
@@ -330,12 +454,8 @@ class SyslogOutlet:
             head = f"<{priority}>{stamp} {self._who}: "
             self._sock.send(f"{head}{line}".encode(errors="replace"))
 
-    def close(self) -> None:
-        """Disconnect."""
-        self._sock.close()
 
-
-class JournalOutlet:
+class JournalOutlet(_OnSocket):
     """Records to systemd's journal, in its native protocol: fields that stay fields.
 
     A record is a datagram of `NAME=value` lines, made by log.render_journal().
@@ -345,16 +465,12 @@ class JournalOutlet:
 
     def __init__(self, path: str = PATH) -> None:
         """Connect now: the path is out of reach later. OSError: nobody is there."""
-        self._sock = _connected(path)
+        super().__init__(path)
 
     def write(self, records: Sequence[Record]) -> None:
         """Send them one by one."""
         for _, record in records:
             self._sock.send(record.encode(errors="replace"))
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._sock.close()
 
 
 def is_journal(fd: int, journal_stream: str | None) -> bool:

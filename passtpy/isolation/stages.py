@@ -36,6 +36,7 @@ CAP_SETUID: Final = 1 << 7
 # For ports below 1024, addresses and routes, devices to bind to
 MAKES_SOCKETS: Final = CAP_NET_BIND_SERVICE | CAP_NET_ADMIN | CAP_NET_RAW
 _FIRST_FREE_FD: Final = 3
+_CLONE_FILES: Final = 0x400
 _INITIAL_USERNS_MAP: Final = ["0", "0", "4294967295"]
 # Whatever is first used while we serve: by then there may be no descriptor left to read
 # it with, or an upgrade has put another version in its place.
@@ -118,11 +119,30 @@ def hold_only(null: int, keep: Collection[int]) -> None:
     """Close everything else, and put `null` in the place of the standard ones."""
     for fd in range(_FIRST_FREE_FD):
         os.dup2(null, fd)
-    low = _FIRST_FREE_FD
+    _close_others((*range(_FIRST_FREE_FD), *keep))
+
+
+def _close_others(keep: Collection[int]) -> None:
+    low = 0
     for fd in sorted(keep):
-        os.closerange(low, fd)
+        if low < fd:  # CPython 3.11 takes an empty range at 0 for everything
+            os.closerange(low, fd)
         low = max(low, fd + 1)
     os.closerange(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def hold_in_thread(keep: Collection[int]) -> bool:
+    """Hold only these in this thread, in a table of its own; False: it has none.
+
+    A table that is shared has the kernel count, at every call of every thread, who uses
+    the descriptor: a fifth of what a short call takes.
+    """
+    try:
+        _native.unshare(_CLONE_FILES)
+    except OSError:
+        return False
+    _close_others(keep)
+    return True
 
 
 def _be_small(capabilities: int) -> None:

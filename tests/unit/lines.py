@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A sink of the log that remembers."""
 
+from passtpy.sinks import HoldOnly
+
 
 class Lines:
     """What was said, without the levels."""
@@ -11,7 +13,7 @@ class Lines:
         self.lines: list[str] = []
         self.closed = False
 
-    def start(self) -> None:
+    def start(self, hold_only: HoldOnly | None = None) -> None:
         pass
 
     def write(self, _level: str, line: str, /) -> None:

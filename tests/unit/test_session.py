@@ -27,7 +27,7 @@ def test_who_has_ended_waits_for_no_imports(monkeypatch: pytest.MonkeyPatch) -> 
     session._imports = imports()
     session._config = SimpleNamespace(icmp=False)
     session._datapath = None
-    session._files = SimpleNamespace(start_writing=lambda: None)
+    session._files = SimpleNamespace(start_writing=lambda _: None)
     ended = iter((False, True, True))
     session.isolate(SimpleNamespace(plan=None), lambda: next(ended))
     assert imported == ["one"]

@@ -5,11 +5,12 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
 
+from passtpy.isolation.stages import hold_in_thread
 from passtpy.log import Log, LogFormat, LogLevel
 from passtpy.sinks import (
     FileOutlet,
@@ -34,6 +35,15 @@ class Slow:
         self.entered = threading.Event()
         self.full = False
         self.closed = False
+
+    def descriptors(self) -> Collection[int]:
+        return ()
+
+    def owned(self) -> Collection[int]:
+        return ()
+
+    def hang_up(self) -> None:
+        pass
 
     def write(self, records: Sequence[Record], /) -> None:
         self.entered.set()
@@ -115,7 +125,7 @@ def test_the_end_does_not_wait_for_who_takes_nothing() -> None:
 def test_the_thread_takes_no_signals() -> None:
     blocked: list[int] = []
 
-    class Asks:
+    class Asks(Slow):
         def write(self, _records: Sequence[Record], /) -> None:
             text = Path("/proc/thread-self/status").read_text()
             mask = next(x for x in text.splitlines() if x.startswith("SigBlk"))
@@ -145,12 +155,74 @@ def test_a_pipe_that_others_made_non_blocking_loses_nothing() -> None:
     assert [int(line.split()[0]) for line in lines] == list(range(3000))
 
 
+class Told:
+    """The outlet of a file, whose thread tells what else it holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = FileOutlet(str(path), 1 << 20, "header")
+        self.held: list[int] = []
+
+    def descriptors(self) -> Collection[int]:
+        return self.file.descriptors()
+
+    def owned(self) -> Collection[int]:
+        return self.file.owned()
+
+    def hang_up(self) -> None:
+        self.file.hang_up()
+
+    def write(self, records: Sequence[Record], /) -> None:
+        self.file.write(records)
+        listed = map(int, os.listdir("/proc/thread-self/fd"))
+        self.held = sorted(filter(is_open, listed))  # without the list itself
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_the_thread_shares_no_descriptors(tmp_path: Path) -> None:
+    outlet = Told(tmp_path / "log")
+    needed = outlet.descriptors()
+    writer = Writer(outlet, notice)
+    writer.start(hold_in_thread)
+    assert not any(map(is_open, needed))  # or a file that was renamed would stay
+    with open(tmp_path / "next", "w") as following:
+        writer.write("info", "before")
+        while not outlet.held:
+            pass
+        assert outlet.held == sorted(needed)
+        outlet.file.reopen(os.dup(following.fileno()))
+    writer.write("info", "after")
+    writer.close()
+    assert (tmp_path / "log").read_text() == "header\nbefore\n"
+    assert (tmp_path / "next").read_text() == "header\nafter\n"
+
+
+def test_the_thread_shares_them_where_it_can_have_no_table(tmp_path: Path) -> None:
+    outlet = FileOutlet(str(tmp_path / "log"), 1 << 20, "header")
+    writer = Writer(outlet, notice)
+    writer.start(lambda _: False)
+    assert all(map(is_open, outlet.descriptors()))
+    writer.write("info", "line")
+    writer.close()
+    assert (tmp_path / "log").read_text() == "header\nline\n"
+
+
 def test_full_log_file_forgets_its_oldest_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
     outlet = FileOutlet(str(path), 4096, "header")
     for number in range(0, 1000, 8):
         outlet.write([("info", f"line {n}") for n in range(number, number + 8)])
     outlet.close()
+    outlet.hang_up()
     lines = path.read_text().splitlines()
     assert path.stat().st_size <= 4096
     assert lines[0] == "header"
@@ -164,6 +236,7 @@ def test_a_log_file_stays_bounded_whatever_comes_at_once(tmp_path: Path) -> None
     outlet = FileOutlet(str(path), 4096, "header")
     outlet.write([("info", f"line {n}") for n in range(1000)])
     outlet.close()
+    outlet.hang_up()
     assert path.stat().st_size <= 4096
     assert path.read_text().endswith("line 999\n")
 
@@ -177,6 +250,7 @@ def test_a_moved_file_is_left_for_the_one_that_the_name_means(tmp_path: Path) ->
     outlet.reopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND))
     outlet.write([("info", "after")])
     outlet.close()
+    outlet.hang_up()
     assert path.read_text() == "header\nafter\n"
     assert (tmp_path / "old").read_text().endswith("still the old one\n")
 
@@ -188,6 +262,7 @@ def test_the_system_log_gets_lines_of_its_own_form(tmp_path: Path) -> None:
         outlet = SyslogOutlet("pasta", path)
         outlet.write([("error", "first"), ("debug", "second")])
         outlet.close()
+        outlet.hang_up()
         first, second = system.recv(4096).decode(), system.recv(4096).decode()
     stamp = r"[A-Z][a-z]{2} [ 123]\d \d\d:\d\d:\d\d"
     who = rf"pasta\[{os.getpid()}\]"

@@ -14,6 +14,7 @@ import pytest
 from passtpy.log import Log, LogLevel
 from passtpy.net.machine.acceptor import Acceptor
 from passtpy.net.machine.unix_socket import MachineSocket
+from passtpy.sinks import HoldOnly
 
 
 class FakeLoop:
@@ -66,7 +67,7 @@ class Sink:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def start(self) -> None:
+    def start(self, hold_only: HoldOnly | None = None) -> None:
         pass
 
     def write(self, level: str, line: str) -> None:
