@@ -121,7 +121,7 @@ enum tcp_event {
  * @snd_wnd:	Guest's window, bytes from @snd_una
  * @snd_wl1:	Sequence of the segment that set @snd_wnd
  * @sock_una:	Sequence of the first byte in the socket's receive queue
- * @peek_at:	Sequence where the socket's peek offset stands
+ * @peek_at:	Sequence where the socket's peek offset stands, if @peek_on
  * @lost_end:	Bytes below that were not SACKed count as lost
  * @retx_nxt:	Lost bytes below were sent again
  * @retx_mark:	@snd_nxt when that pass began: SACKs above it tell that
@@ -167,7 +167,10 @@ enum tcp_event {
  * @peeks_short: A peek may end before the data does: the peer sent urgent data,
  *		the socket is a UNIX one, or a header comes before its first byte
  * @sock_unix:	The socket is a UNIX one
- * @peek_off:	The socket has SO_PEEK_OFF
+ * @peek_off:	The socket can have SO_PEEK_OFF
+ * @peek_on:	It has, since a peek that did not begin with its first byte
+ * @spoke:	The socket was given bytes, by us or by who gave it
+ * @nodelay:	It has TCP_NODELAY, or needs none
  * @proxy:	Version of the PROXY protocol whose header is before the peer's
  *		first byte, or 0: see tcp_peek.c
  * @given:	Python gave the socket, and may hold it in other places too
@@ -232,6 +235,9 @@ struct tcp_conn {
 	bool peeks_short : 1;
 	bool sock_unix	 : 1;
 	bool peek_off	 : 1;
+	bool peek_on	 : 1;
+	bool spoke	 : 1;
+	bool nodelay	 : 1;
 	bool given	 : 1;
 	uint8_t proxy	 : 2;
 	bool sock_eof	 : 1;

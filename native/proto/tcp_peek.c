@@ -5,8 +5,9 @@
  * acknowledges them: so they can be sent again, and the kernel's flow control
  * is ours. Where the kernel has SO_PEEK_OFF for TCP (6.9 and later) a peek
  * starts where the last one ended; older ones copy what was seen already into a
- * scratch buffer first. Only a header that we put before the peer's first byte is
- * in no queue.
+ * scratch buffer first, and so do we for the last bytes of a short connection,
+ * which has no other use for the option. Only a header that we put before the
+ * peer's first byte is in no queue.
  */
 
 #include <errno.h>
@@ -20,6 +21,17 @@
 #define CONSUME_SKIP  16	  /* or after so many ACKs */
 #define CONSUME_LAST  1024	  /* or when no more ACK is to come */
 #define SKIP_IOV      128	  /* scratch entries of an old kernel's peek */
+#define SKIP_LAST     4096	  /* bytes copied rather than SO_PEEK_OFF set */
+
+/* is_skipped() - Is what lies before a peek to be copied and thrown away? Where the
+ * kernel can do no better, or where that is cheaper: nothing comes after this */
+static bool is_skipped(const struct tcp_conn *conn, uint32_t skip)
+{
+	if (!conn->peek_off)
+		return true;
+	return !conn->peek_on && skip && skip <= SKIP_LAST &&
+	       conn->sock_rdhup && !conn->peeks_short;
+}
 
 /* Peek without SO_PEEK_OFF: what lies before @seq goes to scratch */
 static ssize_t peek_skipping(struct ctx *c, int fd, bool ended, uint32_t skip,
@@ -58,6 +70,27 @@ static uint32_t header_before(struct flow *flow, uint8_t *header)
 			    conn->sock_unix ? NULL : &flow->f.side[INISIDE]);
 }
 
+/* Peek from @seq on: at the socket's first byte, or where its peek offset is */
+static ssize_t peek_from(int fd, struct tcp_conn *conn, uint32_t seq, void *buf,
+			 size_t len)
+{
+	int off = (int)(seq - conn->sock_una);
+	ssize_t got;
+
+	if (conn->peek_on ? conn->peek_at != seq : off > 0) {
+		if (sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
+				   sizeof(off)))
+			return -errno;
+		conn->peek_on = true;
+		conn->peek_at = seq;
+	}
+	got = sys_recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
+	if (got < 0)
+		return -errno;
+	conn->peek_at += (uint32_t)got;
+	return got;
+}
+
 /* tcp_put_before() - The peer's bytes begin with a header of the PROXY protocol,
  * of this version. It takes sequence numbers like any of them, but is in no
  * queue: it is made of the flow's addresses whenever it is wanted. */
@@ -68,7 +101,6 @@ void tcp_put_before(struct flow *flow, uint8_t proxy)
 
 	conn->proxy = proxy & 3;
 	conn->sock_una += header_before(flow, header);
-	conn->peek_at = conn->sock_una;
 	conn->sock_ready = true; /* it waits for no byte of the peer */
 	conn->peeks_short = true;
 }
@@ -100,28 +132,15 @@ ssize_t tcp_peek(struct ctx *c, struct flow *flow, uint32_t seq, void *buf,
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	int fd = tcp_fd(flow);
+	uint32_t skip;
 	ssize_t got;
 
 	if (seq_lt(seq, conn->sock_una))
 		return peek_header(flow, seq, buf, len);
-	if (!conn->peek_off) {
-		got = peek_skipping(c, fd, conn->sock_rdhup,
-				    seq - conn->sock_una, buf, len);
-	} else {
-		if (conn->peek_at != seq) {
-			int off = (int)(seq - conn->sock_una);
-
-			if (sys_setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &off,
-					   sizeof(off)))
-				return -errno;
-			conn->peek_at = seq;
-		}
-		got = sys_recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
-		if (got < 0)
-			got = -errno;
-		else
-			conn->peek_at += (uint32_t)got;
-	}
+	skip = seq - conn->sock_una;
+	got = is_skipped(conn, skip) ?
+		      peek_skipping(c, fd, conn->sock_rdhup, skip, buf, len) :
+		      peek_from(fd, conn, seq, buf, len);
 	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(got, 0)));
 	flow_log(&c->log, c->now, TCP_SOCK_RECV, flow, len, MAX(got, 0),
 		 got < 0 ? -got : 0, 0);

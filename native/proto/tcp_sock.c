@@ -7,12 +7,30 @@
  */
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
 
 #define SOCK_IOV 16 /* entries of one sendmsg(): half a MiB at most */
+
+/* sock_hurry() - The kernel must not wait for company of small segments (Nagle),
+ * which it would do when some are unacknowledged: not with the first */
+static void sock_hurry(struct flow *flow, uint32_t len)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	bool first = !conn->spoke;
+	int on = 1;
+
+	conn->spoke = true;
+	if (first && len <= TCP_GUEST_MSS)
+		return;
+	conn->nodelay = true;
+	(void)sys_setsockopt(tcp_fd(flow), IPPROTO_TCP, TCP_NODELAY, &on,
+			     sizeof(on));
+}
 
 /* Return: bytes taken, 0 when the socket is full, or -errno */
 static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
@@ -21,6 +39,8 @@ static ssize_t sock_send(struct ctx *c, struct flow *flow, struct iovec *iov,
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = n };
 	ssize_t took;
 
+	if (!tcp_conn(flow)->nodelay)
+		sock_hurry(flow, len);
 	do {
 		took = sys_sendmsg(tcp_fd(flow), &mh,
 				   MSG_DONTWAIT | MSG_NOSIGNAL);
