@@ -25,6 +25,8 @@ CPPCHECK := --quiet --error-exitcode=1 --std=c11 -j2 --inline-suppr \
 	--suppress=missingIncludeSystem --suppress=ctuuninitvar \
 	-D_GNU_SOURCE -D__linux__ -I native --cppcheck-build-dir=build/cppcheck
 
+# Modules for one Python only, of earlier builds: found before ours for all of them
+OUTDATED := $(wildcard passtpy/_native.cpython-* build/debug/passtpy/_native.cpython-*)
 # Command for `make run`; empty opens a shell
 CMD ?=
 # Iterations of each fuzzer in `make asan`; seconds of each target in `make fuzz`
@@ -52,6 +54,7 @@ run: build ## Open a shell, or run CMD='…', in a namespace connected by passtp
 
 .PHONY: build
 build: build/release/build.ninja ## Compile what changed, into the tree
+	@rm -f $(OUTDATED)
 	@$(CMAKE_BUILD) build/release -- --quiet
 	@$(BIN)/python -m compileall -q passtpy
 
@@ -102,6 +105,23 @@ calls: .venv/.ready-test build ## Name every system call that our table allows a
 .PHONY: docs
 docs: .venv/.ready-unit ## Check that links, commands and names in the docs are real
 	@$(PYTEST) tests/house/test_docs.py $(ARGS)
+
+# Where to: DESTDIR, PREFIX, PYTHON (.packaging/install)
+.PHONY: install
+install: .venv/.ready-build ## Install below PREFIX (/usr/local), with the libraries it needs
+	@.packaging/install
+
+.PHONY: deb
+deb: .venv/.ready-package ## Build a Debian package into dist/
+	@.packaging/deb
+
+.PHONY: rpm
+rpm: .venv/.ready-package ## Build an RPM package into dist/
+	@.packaging/rpm
+
+.PHONY: wheels
+wheels: .venv/.ready-wheels ## Build wheels that need no compiler, and the sdist, into dist/
+	@.packaging/wheels
 
 .PHONY: clean
 clean: ## Remove what was built (the environment in .venv stays)
@@ -168,7 +188,7 @@ $(VARIANTS): native/CMakeLists.txt | .venv/.ready-build
 	@$(CMAKE) -B $(@D) $(OPTIONS) >/dev/null
 	@touch $@
 
-READY := $(addprefix .venv/.ready-,build unit test lint fuzz bench)
+READY := $(addprefix .venv/.ready-,build unit test lint fuzz bench package wheels)
 
 $(READY): .venv/.ready-%: pyproject.toml passtpy/__init__.py .ci/setup
 	@.ci/setup $*

@@ -21,7 +21,7 @@ static int names_add(PyObject *module, const char *attribute,
 			Py_DECREF(tuple);
 			return -1;
 		}
-		PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, name);
+		PyTuple_SetItem(tuple, (Py_ssize_t)i, name);
 	}
 	rc = PyModule_AddObjectRef(module, attribute, tuple);
 	Py_DECREF(tuple);
@@ -47,7 +47,7 @@ static PyObject *event_new(unsigned i)
 			Py_DECREF(names);
 			return NULL;
 		}
-		PyTuple_SET_ITEM(names, k, name);
+		PyTuple_SetItem(names, k, name);
 	}
 	event = Py_BuildValue("(siO)", log_event_names[i],
 			      (int)log_event_levels[i], names);
@@ -69,7 +69,7 @@ static int events_add(PyObject *module)
 			Py_DECREF(events);
 			return -1;
 		}
-		PyTuple_SET_ITEM(events, i, event);
+		PyTuple_SetItem(events, i, event);
 	}
 	rc = PyModule_AddObjectRef(module, "EVENTS", events);
 	Py_DECREF(events);
@@ -97,7 +97,7 @@ static int flow_record_add(PyObject *module)
 						(Py_ssize_t)fields[i].offset);
 
 		if (field)
-			PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, field);
+			PyTuple_SetItem(tuple, (Py_ssize_t)i, field);
 		else
 			Py_CLEAR(tuple);
 	}

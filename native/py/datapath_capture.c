@@ -18,8 +18,8 @@ static bool parse_program(PyObject *value, struct capture_wish *wish)
 		PyErr_SetString(PyExc_TypeError, "filter: bytes expected");
 		return false;
 	}
-	size = (size_t)PyBytes_GET_SIZE(value);
-	wish->steps = (const void *)PyBytes_AS_STRING(value);
+	size = (size_t)PyBytes_Size(value);
+	wish->steps = (const void *)PyBytes_AsString(value);
 	wish->n_steps = (unsigned)(size / sizeof(*wish->steps));
 	if (!(size % sizeof(*wish->steps)) &&
 	    size / sizeof(*wish->steps) <= FILTER_STEPS_MAX &&
@@ -79,6 +79,7 @@ PyObject *py_capture_take(struct py_datapath *self, PyObject *args,
 	struct capture_take take = { 0 };
 	PyObject *number, *max[2], *blocks;
 	uint64_t room;
+	void *scratch;
 	int last = 0;
 	unsigned n;
 
@@ -89,14 +90,16 @@ PyObject *py_capture_take(struct py_datapath *self, PyObject *args,
 	    !parse_uint(max[0], "room", TAKE_MAX, &room) ||
 	    !parse_uint(max[1], "packets", UINT64_MAX, &take.packets_max))
 		return NULL;
-	blocks = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
-	if (!blocks)
-		return NULL;
-	take.out = (void *)PyBytes_AS_STRING(blocks);
+	scratch = PyMem_Malloc(room);
+	if (!scratch)
+		return PyErr_NoMemory();
+	take.out = scratch;
 	take.room = (uint32_t)room;
 	take.last = last;
 	capture_take(dp->ctx.tap.captures, n, &take);
-	if (_PyBytes_Resize(&blocks, (Py_ssize_t)take.len))
+	blocks = PyBytes_FromStringAndSize(scratch, (Py_ssize_t)take.len);
+	PyMem_Free(scratch);
+	if (!blocks)
 		return NULL;
 	return Py_BuildValue("(NKN)", blocks, (unsigned long long)take.packets,
 			     PyBool_FromLong(take.full));

@@ -15,7 +15,7 @@
 
 static const struct module_state *state_of(const struct py_datapath *self)
 {
-	return PyType_GetModuleState(Py_TYPE(self));
+	return PyType_GetModuleState(Py_TYPE((PyObject *)self));
 }
 
 /* Guests */
@@ -167,6 +167,7 @@ PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 	PyObject *page;
 	int limit = 256;
 	uint32_t next;
+	void *scratch;
 
 	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "|Ii", names,
 						&cursor, &limit))
@@ -176,13 +177,14 @@ PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 			     LIST_MAX);
 		return NULL;
 	}
-	page = PyBytes_FromStringAndSize(NULL, limit * size);
-	if (!page)
-		return NULL;
+	scratch = PyMem_Malloc((size_t)(limit * size));
+	if (!scratch)
+		return PyErr_NoMemory();
 	next = cursor;
-	n = border_flow_page(&dp->ctx.ft, &next, PyBytes_AS_STRING(page),
-			     (unsigned)limit);
-	if (_PyBytes_Resize(&page, (Py_ssize_t)n * size))
+	n = border_flow_page(&dp->ctx.ft, &next, scratch, (unsigned)limit);
+	page = PyBytes_FromStringAndSize(scratch, (Py_ssize_t)n * size);
+	PyMem_Free(scratch);
+	if (!page)
 		return NULL;
 	return Py_BuildValue("(NI)", page, (unsigned)next);
 }
@@ -236,7 +238,7 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 			   &name[0], PyUnicode_FSConverter, &name[1]))
 		return NULL;
 	for (unsigned i = 0; i < 2; i++) {
-		if ((size_t)PyBytes_GET_SIZE(name[i]) >=
+		if ((size_t)PyBytes_Size(name[i]) >=
 		    sizeof(dp->ctx.outbound_if[i])) {
 			PyErr_SetString(PyExc_ValueError,
 					"interface name: too long");
@@ -244,7 +246,7 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 		}
 	}
 	for (unsigned i = 0; i < 2; i++)
-		strcpy(dp->ctx.outbound_if[i], PyBytes_AS_STRING(name[i]));
+		strcpy(dp->ctx.outbound_if[i], PyBytes_AsString(name[i]));
 	result = Py_NewRef(Py_None);
 out:
 	Py_DECREF(name[0]);

@@ -21,7 +21,7 @@
 
 static const struct module_state *state_of(const struct py_datapath *self)
 {
-	return PyType_GetModuleState(Py_TYPE(self));
+	return PyType_GetModuleState(Py_TYPE((PyObject *)self));
 }
 
 /* Creation */
@@ -113,7 +113,7 @@ static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
 
 	if (!config_parse(args, kwargs, &config))
 		return NULL;
-	self = (struct py_datapath *)type->tp_alloc(type, 0);
+	self = (struct py_datapath *)PyType_GenericAlloc(type, 0);
 	if (!self)
 		return NULL;
 	err = datapath_create(&self->dp, &config);
@@ -126,11 +126,12 @@ static PyObject *py_datapath_new(PyTypeObject *type, PyObject *args,
 
 static void py_datapath_dealloc(struct py_datapath *self)
 {
-	PyTypeObject *type = Py_TYPE(self);
+	PyTypeObject *type = Py_TYPE((PyObject *)self);
+	freefunc release = PyType_GetSlot(type, Py_tp_free);
 
 	if (self->dp)
 		datapath_destroy(self->dp);
-	type->tp_free(self);
+	release(self);
 	Py_DECREF(type);
 }
 
@@ -164,7 +165,7 @@ static const char *const turn_names[TURN_ARGS] = { "now", "slice_us",
 static bool turn_bind(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
 		      PyObject **bound)
 {
-	Py_ssize_t n_kw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+	Py_ssize_t n_kw = kwnames ? PyTuple_Size(kwnames) : 0;
 
 	if (n > TURN_ARGS) {
 		PyErr_SetString(PyExc_TypeError, "turn() takes 3 arguments");
@@ -173,7 +174,7 @@ static bool turn_bind(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
 	for (Py_ssize_t i = 0; i < n; i++)
 		bound[i] = args[i];
 	for (Py_ssize_t i = 0; i < n_kw; i++) {
-		PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+		PyObject *name = PyTuple_GetItem(kwnames, i);
 		int k = 0;
 
 		while (k < TURN_ARGS &&
@@ -299,12 +300,12 @@ static PyObject *py_turn(struct py_datapath *self, PyObject *const *args,
 static bool open_fd(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
 		    int *ret_fd)
 {
-	Py_ssize_t n_kw = kwnames ? PyTuple_GET_SIZE(kwnames) : 0;
+	Py_ssize_t n_kw = kwnames ? PyTuple_Size(kwnames) : 0;
 
 	*ret_fd = -1;
 	if (n < 2 || n + n_kw > 3 ||
 	    (n_kw && PyUnicode_CompareWithASCIIString(
-			     PyTuple_GET_ITEM(kwnames, 0), "fd"))) {
+			     PyTuple_GetItem(kwnames, 0), "fd"))) {
 		PyErr_SetString(PyExc_TypeError,
 				"open() takes miss_id, verdict, and fd");
 		return false;

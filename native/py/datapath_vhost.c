@@ -62,16 +62,16 @@ static bool parse_region(PyObject *item, struct guest_region *r)
 		      { "mmap_offset", &r->offset } };
 	const Py_ssize_t n = ARRAY_SIZE(field);
 
-	if (!PyTuple_Check(item) || PyTuple_GET_SIZE(item) != n + 1) {
+	if (!PyTuple_Check(item) || PyTuple_Size(item) != n + 1) {
 		PyErr_SetString(PyExc_TypeError,
 				"region: tuple of 5 items expected");
 		return false;
 	}
 	for (Py_ssize_t i = 0; i < n; i++)
-		if (!parse_uint(PyTuple_GET_ITEM(item, i), field[i].what,
+		if (!parse_uint(PyTuple_GetItem(item, i), field[i].what,
 				UINT64_MAX, field[i].value))
 			return false;
-	return parse_fd(PyTuple_GET_ITEM(item, n), "fd", &r->fd);
+	return parse_fd(PyTuple_GetItem(item, n), "fd", &r->fd);
 }
 
 PyObject *py_vhost_memory(struct py_datapath *self, PyObject *value)
@@ -83,17 +83,16 @@ PyObject *py_vhost_memory(struct py_datapath *self, PyObject *value)
 
 	if (!dp)
 		return NULL;
-	list = PySequence_Fast(value, "regions: list expected");
+	list = PySequence_Tuple(value);
 	if (!list)
 		return NULL;
-	n = PySequence_Fast_GET_SIZE(list);
+	n = PyTuple_Size(list);
 	if (n > GUEST_MEM_REGIONS) {
 		Py_DECREF(list);
 		return raise_errno(E2BIG);
 	}
 	for (Py_ssize_t i = 0; i < n; i++) {
-		if (!parse_region(PySequence_Fast_GET_ITEM(list, i),
-				  &regions[i])) {
+		if (!parse_region(PyTuple_GetItem(list, i), &regions[i])) {
 			Py_DECREF(list);
 			return NULL;
 		}

@@ -37,7 +37,7 @@ static PyObject *py_fault_sites(PyObject *module, PyObject *unused)
 					       (unsigned long long)s->failed);
 
 		if (item)
-			PyList_SET_ITEM(list, i, item);
+			PyList_SetItem(list, i, item);
 		else
 			Py_CLEAR(list);
 	}

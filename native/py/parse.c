@@ -26,14 +26,25 @@ PyObject *raise_errno(int err)
 	return PyErr_SetFromErrno(PyExc_OSError);
 }
 
+/* wrong_type() - Raise TypeError: @what is not an @expected */
+static void wrong_type(PyObject *value, const char *what, const char *expected)
+{
+	PyObject *name = PyType_GetName(Py_TYPE(value));
+
+	if (!name)
+		return;
+	PyErr_Format(PyExc_TypeError, "%s: %s expected, got %U", what, expected,
+		     name);
+	Py_DECREF(name);
+}
+
 bool parse_uint(PyObject *value, const char *what, uint64_t max,
 		uint64_t *ret_value)
 {
 	unsigned long long number;
 
 	if (!PyLong_Check(value)) {
-		PyErr_Format(PyExc_TypeError, "%s: int expected, got %s", what,
-			     Py_TYPE(value)->tp_name);
+		wrong_type(value, what, "int");
 		return false;
 	}
 	number = PyLong_AsUnsignedLongLong(value);
@@ -53,31 +64,30 @@ bool parse_uint(PyObject *value, const char *what, uint64_t max,
 bool parse_bytes(PyObject *value, const char *what, void *dst, size_t len)
 {
 	if (!PyBytes_Check(value)) {
-		PyErr_Format(PyExc_TypeError, "%s: bytes expected, got %s",
-			     what, Py_TYPE(value)->tp_name);
+		wrong_type(value, what, "bytes");
 		return false;
 	}
-	if ((size_t)PyBytes_GET_SIZE(value) != len) {
+	if ((size_t)PyBytes_Size(value) != len) {
 		PyErr_Format(PyExc_ValueError, "%s: %zu bytes expected", what,
 			     len);
 		return false;
 	}
-	memcpy(dst, PyBytes_AS_STRING(value), len);
+	memcpy(dst, PyBytes_AsString(value), len);
 	return true;
 }
 
 static bool parse_side(PyObject *tuple, struct flowside *side)
 {
-	PyObject *const eaddr = PyTuple_GET_ITEM(tuple, ITEM_EADDR);
-	PyObject *const oaddr = PyTuple_GET_ITEM(tuple, ITEM_OADDR);
+	PyObject *const eaddr = PyTuple_GetItem(tuple, ITEM_EADDR);
+	PyObject *const oaddr = PyTuple_GetItem(tuple, ITEM_OADDR);
 	uint64_t eport, oport;
 
 	if (!parse_bytes(eaddr, "eaddr", &side->eaddr, sizeof(side->eaddr)) ||
 	    !parse_bytes(oaddr, "oaddr", &side->oaddr, sizeof(side->oaddr)) ||
-	    !parse_uint(PyTuple_GET_ITEM(tuple, ITEM_EPORT), "eport",
-			UINT16_MAX, &eport) ||
-	    !parse_uint(PyTuple_GET_ITEM(tuple, ITEM_OPORT), "oport",
-			UINT16_MAX, &oport))
+	    !parse_uint(PyTuple_GetItem(tuple, ITEM_EPORT), "eport", UINT16_MAX,
+			&eport) ||
+	    !parse_uint(PyTuple_GetItem(tuple, ITEM_OPORT), "oport", UINT16_MAX,
+			&oport))
 		return false;
 	side->eport = (uint16_t)eport;
 	side->oport = (uint16_t)oport;
@@ -88,20 +98,20 @@ bool parse_verdict(PyObject *value, struct verdict *v)
 {
 	uint64_t action, pif, rule, generation, proxy;
 
-	if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != ITEMS) {
+	if (!PyTuple_Check(value) || PyTuple_Size(value) != ITEMS) {
 		PyErr_Format(PyExc_TypeError,
 			     "verdict: tuple of %d items expected", ITEMS);
 		return false;
 	}
-	if (!parse_uint(PyTuple_GET_ITEM(value, ITEM_ACTION), "action",
+	if (!parse_uint(PyTuple_GetItem(value, ITEM_ACTION), "action",
 			VERDICT_NUM - 1, &action) ||
-	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_PIF), "pif", PIF_NUM - 1,
+	    !parse_uint(PyTuple_GetItem(value, ITEM_PIF), "pif", PIF_NUM - 1,
 			&pif) ||
-	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_RULE), "rule", UINT32_MAX,
+	    !parse_uint(PyTuple_GetItem(value, ITEM_RULE), "rule", UINT32_MAX,
 			&rule) ||
-	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_GENERATION), "generation",
+	    !parse_uint(PyTuple_GetItem(value, ITEM_GENERATION), "generation",
 			UINT32_MAX, &generation) ||
-	    !parse_uint(PyTuple_GET_ITEM(value, ITEM_PROXY), "proxy",
+	    !parse_uint(PyTuple_GetItem(value, ITEM_PROXY), "proxy",
 			VERDICT_PROXY_MAX, &proxy))
 		return false;
 	v->proxy = (uint8_t)proxy;

@@ -207,7 +207,7 @@ static PyObject *priv_mount(PyObject *self, PyObject *args)
 
 static PyObject *priv_umount(PyObject *self, PyObject *arg)
 {
-	const char *target = PyUnicode_AsUTF8(arg);
+	const char *target = PyUnicode_AsUTF8AndSize(arg, NULL);
 
 	(void)self;
 	return target ? none_or_errno(umount2(target, MNT_DETACH)) : NULL;
@@ -225,9 +225,9 @@ static PyObject *priv_signalfd(PyObject *self, PyObject *args)
 		return NULL;
 
 	sigemptyset(&set);
-	n = PyTuple_GET_SIZE(signals);
+	n = PyTuple_Size(signals);
 	for (i = 0; i < n; i++) {
-		item = PyTuple_GET_ITEM(signals, i);
+		item = PyTuple_GetItem(signals, i);
 		sig = PyLong_AsLong(item);
 		if (sig == -1 && PyErr_Occurred())
 			return NULL;

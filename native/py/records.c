@@ -181,7 +181,7 @@ static PyObject *args_new(const struct log_record *event)
 		PyObject *arg = PyLong_FromLongLong(event->arg[i]);
 
 		if (arg)
-			PyTuple_SET_ITEM(args, i, arg);
+			PyTuple_SetItem(args, i, arg);
 		else
 			Py_CLEAR(args);
 	}
