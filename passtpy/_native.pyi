@@ -204,6 +204,24 @@ class Datapath:
     def close_flow(self, flow_id: int, why: int) -> None: ...
     # What may change of an open flow's verdict. OSError ESTALE: the flow is gone.
     def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
+    # Limits of the flows of a rule, all together; rule 0: of every flow. Rates are
+    # bytes a second, new_flows too is a second; 0: any. What was counted stays. Open
+    # flows come under it by verdict(). OSError ENOSPC: too many rules have limits.
+    def limit(
+        self,
+        rule: int,
+        *,
+        rate_in: int = 0,
+        rate_out: int = 0,
+        total_in: int = 0,
+        total_out: int = 0,
+        flows: int = 0,
+        new_flows: int = 0,
+    ) -> None: ...
+    def unlimit(self, rule: int, /) -> None: ...
+    # By rule: bytes in and out, datagrams dropped in and out, flows that are open, were
+    # refused, were closed, and whether a total is reached
+    def limits(self) -> dict[int, tuple[int, int, int, int, int, int, int, bool]]: ...
     # Another connected stream socket (TCP or UNIX) in place of the one that a TCP
     # connection over the tap has, which is closed; taken over, unless there is an
     # exception. OSError EAGAIN: bytes of the old one are on their way to the guest.

@@ -95,6 +95,7 @@ class FlowWhy(IntEnum):
     ASKED = 10  # somebody wanted it closed
     POLICY = 11  # the rules of today would not let it in
     EVICTED = 12
+    LIMIT = 13  # what it may move in all is used up
 
 
 class Verdict(NamedTuple):

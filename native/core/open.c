@@ -9,6 +9,7 @@
 #include "core/dispatch.h"
 #include "core/handlers.h"
 #include "core/turn.h"
+#include "table/meter.h"
 
 #define PORT_TRIES 64 /* ports of our own choice, until one is free */
 
@@ -195,6 +196,11 @@ static int miss_answer(struct ctx *c, struct miss *m, const struct verdict *v,
 		flow_refuse(c, handlers[type], m, ECONNREFUSED);
 		return 0;
 	default:
+		/* Asked once about a connection that has another chance */
+		if (!m->again && !meters_admit(&c->ft, v->rule, c->now)) {
+			flow_refuse(c, handlers[type], m, ECONNREFUSED);
+			return 0;
+		}
 		err = flow_open(c, type, m, v, &flow);
 		if (err)
 			return err;

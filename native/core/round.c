@@ -15,6 +15,7 @@
 #include "core/dispatch.h"
 #include "core/gate.h"
 #include "core/handlers.h"
+#include "core/limits.h"
 
 /* Deadlines served before others' turn, if each costs what it may */
 #define TIMERS_SHARED (WORK_ROUND / WORK_SHARE_MIN)
@@ -216,7 +217,7 @@ bool round_is_wanted(const struct datapath *dp)
 
 	return dp->events.next < dp->events.n || c->tap.more ||
 	       dispatch_has_rest(dp) || dp->flush_more || c->ft.ready.count ||
-	       c->timers.due != TIMER_NONE;
+	       limits_is_wanted(c) || c->timers.due != TIMER_NONE;
 }
 
 void round_run(struct datapath *dp)
@@ -225,6 +226,7 @@ void round_run(struct datapath *dp)
 
 	listeners_resume(&c->listeners, &c->epoll, c->now);
 	flood_look(dp);
+	limits_obey(c);
 	serve_tap(dp);
 	serve_ready(c);
 	serve_events(dp);

@@ -14,6 +14,7 @@
 #include "base/sys.h"
 #include "core/gate.h"
 #include "core/handlers.h"
+#include "core/limits.h"
 #include "core/round.h"
 #include "link/tap_faults.h"
 
@@ -210,6 +211,7 @@ static uint64_t wake_at(const struct datapath *dp)
 		at = MIN(at, c->stage.next_expiry);
 	at = MIN(at, dp->reassembly.next_expiry);
 	at = MIN(at, c->listeners.resume_at);
+	at = MIN(at, limits_next(c));
 	if (dp->flood.dropped)
 		at = MIN(at, dp->flood.end);
 	return at;

@@ -50,7 +50,7 @@ int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
 
 	if (!flow)
 		return -ESTALE;
-	flow_set_rule(flow, rule, generation);
+	flow_set_rule(&c->ft, flow, rule, generation);
 	if (handlers[flow->f.type]->ruled)
 		handlers[flow->f.type]->ruled(c, flow);
 	return 0;

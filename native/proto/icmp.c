@@ -24,6 +24,7 @@
 #include "proto/handler.h"
 #include "proto/icmp_error.h"
 #include "proto/ping_raw.h"
+#include "table/meter.h"
 
 #define ECHO_HLEN 8 /* type, code, sum, identifier, sequence */
 /* After the last request or answer: twice what conntrack gives, so that a ping
@@ -254,6 +255,16 @@ static void ping_lost(struct ctx *c, struct flow *flow, const struct frame *f,
 				 len);
 }
 
+/* is_allowed() - Do limits let a request or an answer pass? It counts as its
+ * payload, but one without any is not for nothing */
+static bool is_allowed(struct ctx *c, const struct flow *flow, unsigned from,
+		       uint32_t payload)
+{
+	payload = MAX(payload, 1U);
+	return !meter_has(flow) ||
+	       meter_datagrams(&c->ft, flow, from, payload, payload, c->now);
+}
+
 /* ping_frame() - One request of the guest */
 static void ping_frame(struct ctx *c, struct flow *flow, const struct frame *f)
 {
@@ -261,6 +272,8 @@ static void ping_frame(struct ctx *c, struct flow *flow, const struct frame *f)
 	struct icmp_hdr echo;
 	int err;
 
+	if (!is_allowed(c, flow, INISIDE, f->payload_len))
+		return;
 	if (f->ttl != p->ttl) {
 		p->ttl = f->ttl;
 		dgram_set_ttl(flow->f.fd[TGTSIDE], ping_is_v4(flow), f->ttl);
@@ -335,7 +348,8 @@ static void ping_to_tap(struct ctx *c, struct flow *flow, const uint8_t *msg,
 	struct iovec iov;
 
 	memcpy(&echo, msg, sizeof(echo));
-	if (echo.type != reply || echo.code)
+	if (echo.type != reply || echo.code ||
+	    !is_allowed(c, flow, TGTSIDE, payload))
 		return;
 	iov = (struct iovec){ (void *)msg, len };
 	ctx_moved(c, flow, INISIDE, &iov, len, len);

@@ -93,7 +93,8 @@ static uint32_t splice_interest(const struct flow *flow, unsigned sidei)
 	    splice_is(flow, SPLICE_EV_LEFT, sidei) ||
 	    (in_done && splice_is(flow, SPLICE_EV_OUT_DONE, sidei)))
 		return 0;
-	if (!in_done && !splice_is(flow, SPLICE_EV_BLOCKED, !sidei))
+	if (!in_done && !splice_is(flow, SPLICE_EV_BLOCKED, !sidei) &&
+	    !splice_is(flow, SPLICE_EV_WAITS, sidei))
 		events |= EPOLLIN;
 	if (splice_is(flow, SPLICE_EV_BLOCKED, sidei))
 		events |= EPOLLOUT;

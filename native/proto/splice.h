@@ -28,6 +28,7 @@
  * @SPLICE_EV_OVER:	The side's connection is over
  * @SPLICE_EV_LEFT:	The side's peer has closed a UNIX socket, in order; there is
  *			nothing that epoll could tell of it any more
+ * @SPLICE_EV_WAITS:	A limit does not let more pass from the side for now
  */
 enum splice_event {
 	SPLICE_EV_CONNECTING = 1 << 0,
@@ -36,6 +37,7 @@ enum splice_event {
 	SPLICE_EV_OUT_DONE = 1 << 5,
 	SPLICE_EV_OVER = 1 << 7,
 	SPLICE_EV_LEFT = 1 << 9,
+	SPLICE_EV_WAITS = 1 << 11,
 };
 
 #define SPLICE_EV(event, sidei) ((uint32_t)(event) << (sidei))

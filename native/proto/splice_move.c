@@ -17,6 +17,7 @@
 
 #include "base/sys.h"
 #include "proto/splice.h"
+#include "table/meter.h"
 
 #define SPLICE_IOV 64 /* chunks in one sendmsg(); a read is 33 at most */
 
@@ -123,15 +124,37 @@ static void splice_take_out(struct ctx *c, struct flow *flow, unsigned from,
 	} while (n > 0 && len);
 }
 
+/* splice_allowed() - How much of @want limits let pass; 0: wait until they do */
+static uint32_t splice_allowed(struct ctx *c, struct flow *flow, unsigned from,
+			       uint32_t want)
+{
+	want = (uint32_t)MIN(want, meter_left(&c->ft, flow, from));
+	want = meter_allow(&c->ft, flow, from, want, c->now);
+	if (want) {
+		splice_event(c, flow, 0, SPLICE_EV(SPLICE_EV_WAITS, from));
+	} else {
+		splice_event(c, flow, SPLICE_EV(SPLICE_EV_WAITS, from), 0);
+		meter_wait(&c->ft, flow, from, c->now);
+	}
+	return want;
+}
+
 /* splice_pass() - One read, one write; true if there may be more at once */
 static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 {
 	struct splice_dir *d = &splice_conn(flow)->dir[from];
-	bool peek = d->want > splice_room(c);
 	uint32_t got, took, want = d->want;
 	int fd = flow->f.fd[from];
 	struct iovec iov;
 	ssize_t n;
+	bool peek;
+
+	if (meter_has(flow)) {
+		want = splice_allowed(c, flow, from, want);
+		if (!want)
+			return false;
+	}
+	peek = want > splice_room(c);
 
 	n = sys_recv(fd, c->bufs, want, MSG_DONTWAIT | (peek ? MSG_PEEK : 0));
 	budget_spend(&c->budget, WORK_CALL + work_bytes((uint64_t)MAX(n, 0)));
@@ -142,6 +165,8 @@ static bool splice_pass(struct ctx *c, struct flow *flow, unsigned from)
 	got = (uint32_t)n;
 	iov = (struct iovec){ c->bufs, got };
 	took = splice_send(c, flow, !from, &iov, 1, got);
+	if (meter_has(flow))
+		meter_move(&c->ft, flow, from, peek ? took : got, c->now);
 	flow_touch(flow, from, 1, took, c->now);
 	count_n(&c->cnt, CNT_SPLICE_BYTES, took);
 	if (splice_is(flow, SPLICE_EV_OVER, !from))

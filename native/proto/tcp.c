@@ -36,12 +36,23 @@ static void sock_failed(struct ctx *c, struct flow *flow)
 		tcp_reset(c, flow, WHY_RST_PEER, err);
 }
 
+/* is_unfinished() - Will it be called for again, to go on with the socket? */
+static bool is_unfinished(const struct flow *flow)
+{
+	return flow->f.ready >> tcp_sockside(flow) & 1 ||
+	       flow->f.waits[tcp_sockside(flow)];
+}
+
 static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 			  uint32_t events)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
-	(void)sidei;
+	if (sidei == tcp_tapside(flow)) { /* it waited for a limit */
+		if (tcp_window_reopens(c, flow))
+			tcp_ack_at_flush(c, flow);
+		return;
+	}
 	if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) && !conn->sock_eof)
 		conn->sock_ready = true;
 	/* A reset hangs up too, but it is no end of the stream */
@@ -59,9 +70,12 @@ static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	if (events & EPOLLERR) {
 		if (tcp_has(flow, TCP_EV_ESTABLISHED))
 			tcp_to_tap(c, flow);
-		if (!flow->f.closed && !flow->f.ready)
+		if (!flow->f.closed && !is_unfinished(flow))
 			sock_failed(c, flow);
-		if (flow->f.closed || flow->f.ready)
+		/* Epoll does not tell of the error again: the socket does, when
+		 * it is asked for more than it has */
+		conn->peeks_short = true;
+		if (flow->f.closed || is_unfinished(flow))
 			return;
 	}
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED))

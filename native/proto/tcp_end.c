@@ -35,7 +35,7 @@ void tcp_release(struct ctx *c, struct flow *flow)
 		flow_epoll_del(&c->epoll, flow, tcp_sockside(flow));
 	fd = flow_take_fd(&c->ft, flow, tcp_sockside(flow));
 	tcp_rcvq_release(c, conn);
-	tcp_window_release(c, conn);
+	tcp_window_release(c, flow);
 	if (fd >= 0)
 		ctx_close_later(c, fd);
 }

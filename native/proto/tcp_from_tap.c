@@ -11,6 +11,7 @@
 
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
+#include "table/meter.h"
 
 #define OOW_ACK_GAP (5 * NSEC_PER_MSEC) /* RFC 5961 7: no ACK storms */
 
@@ -34,11 +35,26 @@ struct gather {
 	uint8_t flags;
 };
 
+/* gather_cut() - Forget what is beyond so many bytes */
+static void gather_cut(struct gather *g, uint64_t len)
+{
+	while (g->len > len) {
+		struct iovec *last = &g->iov[g->n - 1];
+		uint32_t n = (uint32_t)MIN(g->len - len, last->iov_len);
+
+		last->iov_len -= n;
+		g->len -= n;
+		g->n -= !last->iov_len;
+	}
+}
+
 /* Give what was gathered to the socket; false when the flow was reset */
 static bool deliver(struct ctx *c, struct flow *flow, struct gather *g)
 {
 	int rc;
 
+	if (meter_has(flow))
+		gather_cut(g, meter_left(&c->ft, flow, tcp_tapside(flow)));
 	if (!g->len)
 		return true;
 	rc = tcp_sock_take(c, flow, g->iov, g->n, g->len);
@@ -318,6 +334,9 @@ void tcp_from_tap(struct ctx *c, struct flow *flow, struct burst *b)
 		return;
 	tcp_resend(c, flow);
 	tcp_consume(c, flow, false);
+	if (meter_has(flow) && conn->rcv_adv == conn->rcv_nxt &&
+	    tcp_window_reopens(c, flow))
+		tcp_ack_at_flush(c, flow);
 	if (conn->sock_ready ||
 	    (conn->sock_eof && !tcp_has(flow, TCP_EV_FIN_SENT)))
 		tcp_to_tap(c, flow);

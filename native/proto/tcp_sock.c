@@ -139,7 +139,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 		tcp_shared(c)->held += len - (uint32_t)took;
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
 	}
-	tcp_window_join(c, conn, len);
+	tcp_window_join(c, flow, len);
 	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
 		tcp_sock_drain(c, flow); /* a gap was filled */
 	return 0;

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "proto/tcp_conn.h"
+#include "table/meter.h"
 
 #define PEEK_MIN     (64U << 10) /* of one recvmsg(), however small the share */
 #define PEEK_BYTES   (256U << 10) /* of one recvmsg() */
@@ -95,6 +96,18 @@ static uint32_t sendable(struct ctx *c, struct flow *flow)
 	return wnd;
 }
 
+/* allowed() - How much of @wnd limits let pass; 0: wait until they do */
+static uint32_t allowed(struct ctx *c, struct flow *flow, uint32_t wnd)
+{
+	unsigned from = tcp_sockside(flow);
+
+	wnd = (uint32_t)MIN(wnd, meter_left(&c->ft, flow, from));
+	wnd = meter_allow(&c->ft, flow, from, wnd, c->now);
+	if (!wnd)
+		meter_wait(&c->ft, flow, from, c->now);
+	return wnd;
+}
+
 /* The socket gave no data: at its end, for now, or for good
  * Return: false when the flow was reset */
 static bool sock_empty(struct ctx *c, struct flow *flow, ssize_t got)
@@ -129,6 +142,8 @@ static bool send_peeked(struct ctx *c, struct flow *flow, uint32_t got,
 	if (sent)
 		ctx_moved(c, flow, tcp_tapside(flow),
 			  &(struct iovec){ c->bufs, sent }, sent, 0);
+	if (meter_has(flow))
+		meter_move(&c->ft, flow, tcp_sockside(flow), sent, c->now);
 	if (sent == got && end) {
 		sock_ended(c, flow);
 		tcp_event(c, flow, TCP_EV_FIN_SENT);
@@ -183,6 +198,8 @@ void tcp_to_tap(struct ctx *c, struct flow *flow)
 					     tcp_sockside(flow), c->now);
 			break;
 		}
+		if (meter_has(flow) && !(wnd = allowed(c, flow, wnd)))
+			break;
 		want = peek_bytes(c, flow, wnd);
 		got = tcp_peek(c, flow, conn->snd_nxt, c->bufs, want);
 		if (got <= 0) {

@@ -4,6 +4,7 @@
 #include "proto/udp_from_tap.h"
 
 #include "proto/udp_tx.h"
+#include "table/meter.h"
 
 /* udp_add_frame() - Datagrams of a frame, whose headers lie before them */
 static void udp_add_frame(struct ctx *c, struct flow *flow, struct udp_tx *tx,
@@ -13,9 +14,18 @@ static void udp_add_frame(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	uint32_t size = f->gso_size ? MIN(f->gso_size, len) : len;
 	uint32_t segs = len ? (len + size - 1) / size : 1;
 	struct iovec iov = { f->eth + f->payload, len };
-	/* From that size on each is sent by itself */
-	bool each = size >= udp_flow_of(flow)->gso_limit;
+	bool each;
 
+	if (meter_has(flow) && len) {
+		len = meter_datagrams(&c->ft, flow, udp_tapside(flow), len,
+				      size, c->now);
+		if (!len)
+			return;
+		iov.iov_len = len;
+		segs = (len + size - 1) / size;
+	}
+	/* From that size on each is sent by itself */
+	each = size >= udp_flow_of(flow)->gso_limit;
 	budget_spend(&c->budget, segs * (each ? WORK_CALL : WORK_DATAGRAM) +
 					 work_bytes(len));
 	udp_tx_add(c, flow, tx, &iov, 1, len, size);

@@ -33,7 +33,8 @@ static void to_sock(struct ctx *c, struct flow *flow, unsigned from,
 	if (!tx_start(c, flow, &tx, !from, end - first))
 		return;
 	for (unsigned i = first; i < end; i++) {
-		if (!udp_rx_whole(c, rx, i, ret_large))
+		if (!udp_rx_whole(c, rx, i, ret_large) ||
+		    !udp_rx_allowed(c, flow, from, rx, i))
 			continue;
 		udp_tx_add(c, flow, &tx, iov, udp_rx_pieces(rx, i, iov),
 			   rx->mm[i].msg_len, udp_rx_size(rx, i));
@@ -61,6 +62,9 @@ void udp_pass_one(struct ctx *c, struct flow *flow, unsigned from, void *data,
 	struct udp_run run = { .iov = &iov, .n = 1 };
 	struct udp_tx tx;
 
+	if (meter_has(flow) && len &&
+	    !meter_datagrams(&c->ft, flow, from, len, len, c->now))
+		return;
 	if (flow->f.pif[!from] != PIF_TAP) {
 		if (!tx_start(c, flow, &tx, !from, 1))
 			return;

@@ -14,6 +14,7 @@
 #include <netinet/in.h>
 
 #include "proto/ctx.h"
+#include "table/meter.h"
 
 #define UDP_RX_SMALL	  88   /* small slots: two runs of 1472 bytes each */
 #define UDP_RX_SMALL_SIZE 2048 /* bytes of a small slot */
@@ -79,6 +80,20 @@ static inline uint32_t udp_rx_size(struct udp_rx *rx, unsigned i)
 	uint32_t len = rx->mm[i].msg_len, size = udp_rx_gro(rx, i);
 
 	return size ? MIN(size, len) : len;
+}
+
+/* udp_rx_allowed() - Do limits of the flow let message @i pass? Cut to the
+ * datagrams that may; the others are counted */
+static inline bool udp_rx_allowed(struct ctx *c, struct flow *flow,
+				  unsigned from, struct udp_rx *rx, unsigned i)
+{
+	uint32_t len = rx->mm[i].msg_len;
+
+	if (!meter_has(flow) || !len)
+		return true;
+	rx->mm[i].msg_len = meter_datagrams(&c->ft, flow, from, len,
+					    udp_rx_size(rx, i), c->now);
+	return rx->mm[i].msg_len;
 }
 
 /* udp_rx_pieces() - Where the payload of message @i lies

@@ -128,6 +128,8 @@ void udp_rx_to_tap(struct ctx *c, struct flow *flow, struct udp_rx *rx,
 			count(&c->cnt, CNT_UDP_TRUNCATED);
 			continue;
 		}
+		if (!udp_rx_allowed(c, flow, !tapside, rx, i))
+			continue;
 		if (udp_run_append(&run, rx, i, size, max))
 			continue;
 		udp_run_to_tap(c, flow, &run, b);

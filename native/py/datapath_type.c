@@ -353,6 +353,15 @@ static PyMethodDef methods[] = {
 	{ "verdict", METHOD(py_verdict), METH_KW,
 	  SIGNATURE(
 		  "verdict($self, flow_id, *, rule, generation)") "Put an open flow under another rule" },
+	{ "limit", METHOD(py_limit), METH_KW,
+	  SIGNATURE(
+		  "limit($self, rule, *, rate_in=0, rate_out=0, total_in=0, total_out=0, flows=0, new_flows=0)") "Limit the flows of a rule, together; of rule 0: all" },
+	{ "unlimit", METHOD(py_unlimit), METH_O,
+	  SIGNATURE(
+		  "unlimit($self, rule, /)") "Let a rule's flows go without limits" },
+	{ "limits", METHOD(py_limits), METH_NOARGS,
+	  SIGNATURE(
+		  "limits($self, /)") "What was counted, by the rules that have limits" },
 	{ "adopt", METHOD(py_adopt), METH_KW,
 	  SIGNATURE(
 		  "adopt($self, flow_id, fd)") "Go on with another connected socket" },

@@ -46,6 +46,11 @@ PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
 PyObject *py_pcap_run(struct py_datapath *self, PyObject *unused);
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
 
+/* datapath_limits.c: limits of rules */
+PyObject *py_limit(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_unlimit(struct py_datapath *self, PyObject *number);
+PyObject *py_limits(struct py_datapath *self, PyObject *unused);
+
 /* datapath_capture.c: captures that come and go */
 PyObject *py_capture_start(struct py_datapath *self, PyObject *args,
 			   PyObject *kwargs);

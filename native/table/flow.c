@@ -48,7 +48,7 @@ const char *const flow_why_names[] = {
 	[WHY_TIMEOUT] = "TIMEOUT",     [WHY_IDLE] = "IDLE",
 	[WHY_NO_BUFFER] = "NO_BUFFER", [WHY_SHUTDOWN] = "SHUTDOWN",
 	[WHY_ASKED] = "ASKED",	       [WHY_POLICY] = "POLICY",
-	[WHY_EVICTED] = "EVICTED",
+	[WHY_EVICTED] = "EVICTED",     [WHY_LIMIT] = "LIMIT",
 };
 ASSERT_ONE_EACH(flow_why_names, WHY_NUM);
 

@@ -53,6 +53,9 @@ extern const uint8_t flow_type_proto[FLOW_NUM_TYPES]; /* IPPROTO_* */
 
 enum { INISIDE, TGTSIDE, SIDES };
 
+/** enum flow_meter - The limits that a flow may be under at the same time */
+enum flow_meter { FLOW_METER_RULE, FLOW_METER_GUEST, FLOW_METERS };
+
 /** enum flow_why - Reason in the last log line of a flow */
 enum flow_why {
 	WHY_NONE,
@@ -68,6 +71,7 @@ enum flow_why {
 	WHY_ASKED,   /* somebody wanted it closed */
 	WHY_POLICY,  /* the rules of today would not let it in */
 	WHY_EVICTED, /* idle, and others needed the room */
+	WHY_LIMIT,   /* what it may move in all is used up */
 	WHY_NUM
 };
 
@@ -118,6 +122,10 @@ struct flowside {
  * @ready_prev:	The list's own
  * @idle_next:	Its list's own (idle.h)
  * @idle_prev:	Its list's own
+ * @meter:	What limits it, by enum flow_meter: numbers of meter.h, or 0
+ * @waits:	By the side whose bytes wait: the meter that lets it wait, or 0
+ * @wait_next:	The meter's own
+ * @wait_prev:	The meter's own
  */
 struct flow_common {
 	uint8_t state;
@@ -150,9 +158,13 @@ struct flow_common {
 	uint32_t ready_prev;
 	uint32_t idle_next;
 	uint32_t idle_prev;
+	uint16_t meter[FLOW_METERS];
+	uint16_t waits[SIDES];
+	uint32_t wait_next[SIDES];
+	uint32_t wait_prev[SIDES];
 };
 
-#define FLOW_PRIV_SIZE 368 /* bytes a handler may keep in an entry */
+#define FLOW_PRIV_SIZE 344 /* bytes a handler may keep in an entry */
 
 /** struct flow - Entry of the flow table; entries never move
  * @f:		Common part, as everybody reads it

@@ -10,6 +10,7 @@
 
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
+#include "table/meter.h"
 #include "table/ready.h"
 
 /* check_free() - Zeros, but for generation and the header of the run */
@@ -145,4 +146,5 @@ void flow_table_check(const struct flow_table *ft)
 	check_hash(ft);
 	timers_check(ft->timers, ft->top);
 	ready_check(ft);
+	meters_check(ft);
 }

@@ -24,6 +24,7 @@
 #include "table/flow_cluster.h"
 #include "table/flow_hash.h"
 #include "table/idle.h"
+#include "table/meter.h"
 #include "table/ready.h"
 
 #define MAP_BITS    64	 /* bits of a word of @closing_map */
@@ -73,6 +74,7 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 
 void flow_table_free(struct flow_table *ft)
 {
+	meters_free(ft);
 	if (ft->flows)
 		munmap(ft->flows, ft->reserved);
 	ft->flows = NULL;
@@ -158,7 +160,9 @@ void flow_target(struct flow_table *ft, struct flow *flow,
 	assert(flow == ft->making && v->pif != PIF_NONE);
 	flow->rw.pif[TGTSIDE] = v->pif;
 	flow->rw.side[TGTSIDE] = v->side;
-	flow_set_rule(flow, v->rule, v->generation);
+	flow->rw.rule = v->rule;
+	flow->rw.policy = v->generation;
+	meters_find(ft, flow);
 	set_state(ft, flow, FLOW_INI, FLOW_TGT, now);
 	changed(ft);
 }
@@ -186,8 +190,23 @@ void flow_activate(struct flow_table *ft, struct flow *flow, uint64_t now)
 	ft->making = NULL;
 	ft->active++;
 	idle_add(ft, flow);
+	meters_enter(ft, flow);
 	count(ft->cnt, CNT_FLOWS_OPENED);
 	changed(ft);
+}
+
+void flow_set_rule(struct flow_table *ft, struct flow *flow, uint32_t rule,
+		   uint32_t policy)
+{
+	assert(flow->f.state == FLOW_ACTIVE && !flow->f.closed);
+	for (unsigned i = 0; i < SIDES; i++)
+		if (flow->f.waits[i]) /* there may be nothing to wait for now */
+			ready_add(ft, flow, i);
+	meters_leave(ft, flow);
+	flow->rw.rule = rule;
+	flow->rw.policy = policy;
+	meters_find(ft, flow);
+	meters_enter(ft, flow);
 }
 
 /**
@@ -246,6 +265,7 @@ void flow_mark_closed(struct flow_table *ft, struct flow *flow,
 	timer_set(ft->timers, flow, 0);
 	ready_remove(ft, flow);
 	idle_remove(ft, flow);
+	meters_leave(ft, flow);
 	flow->rw.closed = true;
 	flow->rw.why = (uint8_t)why;
 	if (!ft->closing++)

@@ -13,6 +13,7 @@
 #include "table/timer.h"
 
 struct flow_bucket;
+struct meters;
 
 /** struct ready_list - Ends of the ready list (ready.h): index + 1, or 0
  * @count:	Flows in it
@@ -61,6 +62,7 @@ struct idle_list {
  * @idle:	Datagram flows, by enum idle_kind
  * @outside:	ACTIVE flows that began outside, not closed
  * @sockets:	Descriptors that flows have, those that they share counted once
+ * @meters:	Limits of bytes and flows, or NULL: there never were any
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -89,6 +91,7 @@ struct flow_table {
 	struct idle_list idle[IDLE_NUM];
 	uint32_t outside;
 	uint32_t sockets;
+	struct meters *meters;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;
@@ -176,12 +179,8 @@ static inline void flow_set_listener(struct flow *flow, int32_t number)
 }
 
 /* flow_set_rule() - The rule that would admit an open flow now */
-static inline void flow_set_rule(struct flow *flow, uint32_t rule,
-				 uint32_t policy)
-{
-	flow->rw.rule = rule;
-	flow->rw.policy = policy;
-}
+void flow_set_rule(struct flow_table *ft, struct flow *flow, uint32_t rule,
+		   uint32_t policy);
 
 /**
  * flow_mark_closed() - Take a flow out of hash and timers; the scan frees it

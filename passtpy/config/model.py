@@ -171,6 +171,8 @@ class Config:
     learn: str | None = None  # file for the smallest policy, or "-"
     own_resolver: bool = False  # the command's resolv.conf names ours
     audit: str | None = None  # file for refusals, or "journald"
+    rate_in: int = 0  # bytes a second of all flows towards the guest; 0: any number
+    rate_out: int = 0
 
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
     dns_enabled: bool = True

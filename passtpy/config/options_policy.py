@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows about what the guest may reach. What they mean is read where it is used."""
 
+from functools import partial
+
 from passtpy.config import draft as do
 from passtpy.config import values
+from passtpy.config.amounts import rate_of
 from passtpy.config.option import G_POLICY, Option
 
 ROWS: tuple[Option, ...] = (
@@ -50,5 +53,21 @@ ROWS: tuple[Option, ...] = (
         "let everything pass, and at the end write the smallest policy that allows"
         " what was done; - is standard output",
         "FILE",
+    ),
+    Option(
+        ("--rate-in",),
+        G_POLICY,
+        do.field("rate_in", partial(rate_of, "--rate-in")),
+        "let no more bits a second reach the guest, all flows together: 10M, 20 MB/s",
+        "RATE",
+        "any number",
+    ),
+    Option(
+        ("--rate-out",),
+        G_POLICY,
+        do.field("rate_out", partial(rate_of, "--rate-out")),
+        "let no more bits a second leave it",
+        "RATE",
+        "any number",
     ),
 )
