@@ -28,7 +28,7 @@ from passtpy.control.gvproxy import GVPROXY_VERBS, Services, as_text
 from passtpy.control.http import Conversation, Router
 from passtpy.control.owners import Owners, Question, RuleListed
 from passtpy.control.pesto import PestoConversation
-from passtpy.control.server import MAX_CLIENTS, Admit, Dialect, Server, admit_all
+from passtpy.control.server import MAX_CLIENTS, Admit, Dialect, Server, WhoIs, admit_all
 from passtpy.control.slirp import SlirpApi, SlirpConversation
 from passtpy.control.verb import Code, ControlError, Json, Later, Value
 from passtpy.control.verbs import METRICS, VERBS
@@ -396,10 +396,12 @@ class Control:
         parts: Parts,
         owner: int,
         admit: Admit,
+        who_is: WhoIs,
     ) -> None:
         """`owner` is the user who started us; root may always ask.
 
-        `admit` says who else than such a user may not use the native socket.
+        `admit` says who else than such a user may not use the native socket, `who_is`
+        whose process one is.
         """
         self._parts = parts
         parts.clients = self.counters
@@ -414,6 +416,7 @@ class Control:
                 self._failed,
                 admit if kind == "native" else admit_all,
                 _MOST_READERS if kind == "metrics" else MAX_CLIENTS,
+                who_is,
             )
             for kind, sock in sockets.items()
         ]

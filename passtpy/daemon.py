@@ -93,20 +93,20 @@ class WaitingCaller(Caller):
         self.supervisor = Supervisor()  # what it waits for is the end of the parent
         self._inherited = inherited
         self._write_end = write_end
+        self._null = -1
 
     def names_are_open(self) -> None:
         """Close what the caller left open."""
         stages.close_inherited(self._inherited)
+        self._null = os.open(os.devnull, os.O_RDWR)  # out of reach once we are ready
 
     def ready(self, log: Log) -> None:
-        """Leave its terminal and its folder, and let it go on."""
+        """Leave its terminal, and let it go on."""
         stages.end_with_parent(0)
-        os.chdir("/")
         log.leave_terminal()
-        null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):  # nobody hears any more what goes wrong
-            os.dup2(null, fd)
-        os.close(null)
+            os.dup2(self._null, fd)
+        os.close(self._null)
         os.write(self._write_end, b"1")
         os.close(self._write_end)
 
@@ -227,7 +227,7 @@ def attach(config: Config, target: Attach, caller: Caller) -> int:
             watch.start(session.loop, lambda: _netns_gone(session, files.log))
         files.write_pid()
         session.announce(got)
-        session.isolate(got)
+        session.isolate(got, watch=watch)
         caller.ready(files.log)
         caller.watch(session)
         life.start(f"serving {got.ifname}" if got.ifname else "serving")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from passtpy.config.forwards import Forward
-    from passtpy.control.server import Admit
+    from passtpy.control.server import WhoIs
     from passtpy.controlled import Control
     from passtpy.datapath import Datapath, Records
     from passtpy.egress.model import Policy
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from passtpy.net.machine.acceptor import Acceptor
     from passtpy.net.machine.unix_socket import MachineSocket
     from passtpy.net.namespace.factory_client import Factory
+    from passtpy.net.namespace.netns import NetnsWatch
     from passtpy.policed import Policed
     from passtpy.policy.decide import Decider
     from passtpy.reloading import Reload, Reloaded, Reloading
@@ -291,7 +292,12 @@ class Session:
             left=self._machine_left,
         )
 
-    def isolate(self, got: guest.Guest, ended: Callable[[], bool] = _never) -> None:
+    def isolate(
+        self,
+        got: guest.Guest,
+        ended: Callable[[], bool] = _never,
+        watch: NetnsWatch | None = None,
+    ) -> None:
         """Give up every privilege; nothing is imported or opened by name after this.
 
         A command runs meanwhile (its packets wait); one that has `ended` waits for
@@ -301,15 +307,16 @@ class Session:
             pass
         self._prepare_ping()
         if not ended():
-            self._keep_an_eye(got)
-        if self._user is not None:
-            stages.become(self._user)
+            self._keep_an_eye(got, watch)
+        kept = stages.leave_files(self._user, self._config.chroot_fallback)
+        if kept is not None:
+            self._files.log.warning("root.kept", reason=kept)
         stages.lock()
         self._files.start_writing(stages.hold_in_thread)
         if self._datapath is not None:
             self._datapath.pcap_run()
 
-    def _keep_an_eye(self, got: guest.Guest) -> None:
+    def _keep_an_eye(self, got: guest.Guest, watch: NetnsWatch | None) -> None:
         """Start what looks at files for us, and what depends on it."""
         from passtpy.net.host.lookout_process import Orders, name_of, start, who_is
         from passtpy.reloading import Reloading
@@ -322,9 +329,14 @@ class Session:
         logs = self._files.reopened(self._config)
         orders = Orders(self._user, logs, self._source, names, self._config.seccomp)
         try:
+            if watch is not None:
+                orders = replace(orders, namespace=watch.place)
             self._lookout = start(orders)
         except OSError as error:
             raise SetupError(f"Couldn't start a process: {error.strerror}") from error
+        if watch is not None:
+            self._lookout.on_namespace_gone(watch.tell)
+            watch.leave_place()
         assert self._engine is not None
         said = self._config, self._files, self._lookout, self._engine, self._policed
         self._reloading = Reloading(*said)
@@ -333,13 +345,10 @@ class Session:
         if got.plan is not None:
             self._follow = self._follow_host(got, got.plan)
         if made is not None and made.made:
-            from passtpy.control.server import Outside
-
             if self._forwarding is not None:
                 self._forwarding.prepare()
             _, depth = who_is(os.getpid())
-            admit = Outside(self._lookout.who_is, depth)
-            self._control = self._make_control(made, admit)
+            self._control = self._make_control(made, self._lookout.who_is, depth)
 
     def _prepare_ping(self) -> None:
         config, datapath, user = self._config, self._datapath, self._user
@@ -351,7 +360,10 @@ class Session:
         if sockets:
             self._files.log.debug("ping.raw", sockets=sockets)
 
-    def _make_control(self, sockets: ControlSockets, admit: Admit) -> Control:
+    def _make_control(
+        self, sockets: ControlSockets, who_is: WhoIs, depth: int
+    ) -> Control:
+        from passtpy.control.server import Outside
         from passtpy.controlled import Control, Parts
 
         assert self._engine is not None
@@ -368,7 +380,8 @@ class Session:
             self._policed,
             *self._obeyed,
         )
-        return Control(sockets.made, parts, sockets.owner, admit)
+        admit = Outside(who_is, depth)
+        return Control(sockets.made, parts, sockets.owner, admit, who_is)
 
     def _forwards_changed(self, forwards: tuple[Forward, ...]) -> None:
         assert self._engine is not None

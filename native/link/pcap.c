@@ -122,15 +122,35 @@ static void *pcap_wait(void *unused)
 	return unused;
 }
 
+/* pcap_thread() - Start a thread with a small stack that gets no signals */
+static int pcap_thread(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int err;
+
+	sigfillset(&all);
+	err = pthread_attr_init(&attr);
+	if (err)
+		return err;
+	pthread_attr_setstacksize(&attr, PCAP_STACK);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = sys_pthread_create(thread, &attr, run, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return err;
+}
+
 /* pcap_can_cancel() - Cancel a thread that does nothing
  *
  * The C library sets a signal handler up, and loads a library, when this is done
- * for the first time; when a writer hangs in the end, neither may be possible.
+ * for the first time; when a writer hangs in the end, neither may be possible,
+ * and by the time it starts there may be no files.
  */
-static int pcap_can_cancel(const pthread_attr_t *attr)
+static int pcap_can_cancel(void)
 {
 	pthread_t idle;
-	int err = sys_pthread_create(&idle, attr, pcap_wait, NULL);
+	int err = pcap_thread(&idle, pcap_wait, NULL);
 
 	if (err)
 		return err;
@@ -141,24 +161,12 @@ static int pcap_can_cancel(const pthread_attr_t *attr)
 
 int pcap_run(struct pcap *p)
 {
-	pthread_attr_t attr;
-	sigset_t all, before;
 	int err;
 
 	if (p->fd < 0 || p->running)
 		return 0;
-	sigfillset(&all);
-	err = pthread_attr_init(&attr);
-	if (err)
-		return -err;
-	pthread_attr_setstacksize(&attr, PCAP_STACK);
 	p->up = false;
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pcap_can_cancel(&attr);
-	if (!err)
-		err = sys_pthread_create(&p->writer, &attr, pcap_writer, p);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	err = pcap_thread(&p->writer, pcap_writer, p);
 	p->running = !err;
 	if (err)
 		return -err;
@@ -262,7 +270,9 @@ int pcap_start(struct pcap *p, int fd)
 		p->ring = NULL;
 		p->error = ENOMEM;
 	} else {
-		p->error = pcap_header(p);
+		p->error = pcap_can_cancel();
+		if (!p->error)
+			p->error = pcap_header(p);
 	}
 	if (p->error)
 		pcap_close(p);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* confine.c - A process gives up system calls that it could make
+/* confine.c - A process gives up what it could do
  *
- * As thin as the kernel allows: what is forbidden, and why, stays in Python
- * (isolation/).
+ * System calls by seccomp, files by another root. As thin as the kernel allows:
+ * what is forbidden, and why, stays in Python (isolation/).
  */
 
 #include "py/confine.h"
@@ -46,9 +46,24 @@ static PyObject *confine_seccomp(PyObject *self, PyObject *arg)
 	Py_RETURN_NONE;
 }
 
+static PyObject *confine_pivot_root(PyObject *self, PyObject *args)
+{
+	const char *new_root, *put_old;
+
+	(void)self;
+	if (!PyArg_ParseTuple(args, "ss:pivot_root", &new_root, &put_old))
+		return NULL;
+	if (syscall(SYS_pivot_root, new_root, put_old))
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
 PyMethodDef passtpy_confine_methods[] = {
 	{ "seccomp", confine_seccomp, METH_O,
 	  SIGNATURE(
 		  "seccomp($module, program, /)") "Filter the system calls of all threads" },
+	{ "pivot_root", confine_pivot_root, METH_VARARGS,
+	  SIGNATURE(
+		  "pivot_root($module, new_root, put_old, /)") "pivot_root(2)" },
 	{ NULL, NULL, 0, NULL },
 };

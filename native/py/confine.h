@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* confine.h - A process gives up system calls that it could make */
+/* confine.h - A process gives up what it could do */
 #ifndef PASSTPY_PY_CONFINE_H
 #define PASSTPY_PY_CONFINE_H
 

@@ -45,7 +45,9 @@ NOTES: Final[dict[str, Note]] = {
     ),
     "log-file": Note(_DIFFERS, "lines are events with fields; the first names us"),
     "log-size": Note(_BETTER, "junk behind the number is refused"),
-    "chroot-fallback": Note(_EQUAL, "nothing to fall back from: no root is changed"),
+    "chroot-fallback": Note(
+        _BETTER, "without it, where it would help, we start, and a line says so"
+    ),
     "name": Note(_NEW, "instances have names"),
     "control": Note(_NEW, "HTTP and JSON: flows, rules, ports, metrics, events"),
     "conf-path": Note(

@@ -111,6 +111,7 @@ class Config:
     foreground: bool = False
     runas: RunAs | None = None
     seccomp: Seccomp = Seccomp.KILL
+    chroot_fallback: bool = False  # where the root cannot be exchanged
     pid_file: str | None = None
     pcap: str | None = None
     name: str | None = None  # of this instance; None: its PID

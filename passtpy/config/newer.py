@@ -30,7 +30,7 @@ it |
 | `--host-lo-to-ns-lo --no-splice` | same | refused |
 | `--no-tcp`, `--no-udp` without `none` for that protocol's ports | otherwise | \
 starts: there they refuse their own default of `auto` |
-| `--chroot-fallback` | same | nothing to fall back from |
+| `--chroot-fallback` | same | without it we start, with a line, where they end |
 | Port specifications: places, targets, `auto` and `all` among ranges, mixed modes | \
 same | |
 | `-t all,33000` | same | 33000 alone, as they do, not as their manual says |

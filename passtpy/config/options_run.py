@@ -116,8 +116,8 @@ ROWS: tuple[Option, ...] = (
     Option(
         ("--chroot-fallback",),
         G_RUN,
-        do.switch(),
-        "accepted for its callers: no root is changed, so nothing can fail",
+        do.switch(chroot_fallback=True),
+        "where pivot_root() cannot have an empty root (initramfs), chroot() does",
     ),
     Option(("-h", "--help"), G_RUN, None, "print this text and exit"),
     Option(("--version",), G_RUN, None, "print the version and exit"),

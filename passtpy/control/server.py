@@ -22,6 +22,7 @@ STREAM_BUFFER: Final = 8 * 1024  # bytes that the kernel keeps of a stream; it d
 STREAM_DELAY_S: Final = 0.02  # so that many events are one piece, for many readers
 _SO_NETNS_COOKIE: Final = 71
 _CREDENTIALS: Final = struct.Struct("iII")
+NOBODY: Final = 65534  # and whoever is not mapped into our user namespace
 
 Failed = Callable[[str, Exception], None]
 Admit = Callable[[socket.socket, int, Callable[[bool], None]], None]
@@ -75,6 +76,12 @@ def admit_all(sock: socket.socket, pid: int, then: Callable[[bool], None]) -> No
     then(True)
 
 
+def nobody_knows(pid: int, then: Callable[[int, int], None]) -> None:
+    """Know no process: where nobody looks at them for us."""
+    del pid
+    then(0, 0)
+
+
 class Outside:
     """Admits clients that live where we do, and not in a guest's namespaces.
 
@@ -118,10 +125,12 @@ class Server:
         failed: Failed,
         admit: Admit = admit_all,
         most: int = MAX_CLIENTS,
+        who_is: WhoIs = nobody_knows,
     ) -> None:
         """`dialect(pid)` begins a conversation; `users` may have one, if admitted.
 
-        None: whoever can connect. `most` may have one at a time.
+        None: whoever can connect. `most` may have one at a time. `who_is` is asked for
+        users whom the kernel does not tell us.
         """
         self._listening = listening
         self._dialect = dialect
@@ -129,6 +138,7 @@ class Server:
         self._failed = failed
         self._admit = admit
         self._most = most
+        self._who_is = who_is
         self._clients: dict[_Client, None] = {}  # in the order in which they came
         self._loop: asyncio.AbstractEventLoop | None = None
         self._counters = {
@@ -163,8 +173,17 @@ class Server:
         except OSError:
             return  # gone already, or no descriptor: the backlog waits
         pid, uid = peer_of(sock)
-        stranger = self._users is not None and uid not in self._users
-        if stranger:
+        if self._users is None or uid != NOBODY:
+            self._known(sock, pid, uid)
+            return
+        # The name of the socket has let in only its owner and root, so that a process
+        # which has ended meanwhile, and whose number is another one's, wins nothing.
+        self._who_is(
+            pid, lambda uid, depth: self._known(sock, pid, uid if depth else -1)
+        )
+
+    def _known(self, sock: socket.socket, pid: int, uid: int) -> None:
+        if self._users is not None and uid not in self._users:
             self._refuse(sock)
         else:
             self._admit(sock, pid, lambda yes: self._decided(sock, pid, yes))

@@ -4,13 +4,13 @@
 1. limits.raise_files: every flow needs a descriptor
 2. close_inherited: descriptors that a careless parent left open (daemons only)
 3. imports: whatever Python would still import later
-4. become: another user, when started by root
+4. leave_files: an empty root in namespaces of its own; another user, when root
 5. lock: no folder, no capabilities, no way to gain any, no debugger, no core
 6. shut: no other system call than those of calls.py
 
 Sockets, files and the tap are open by stage 4. An ordinary user's daemon never had
 privileges over anything; what it did in its namespaces was done by a child, which goes
-through stages 5 and 6 as well.
+through the last stages as well.
 """
 
 import importlib
@@ -19,11 +19,13 @@ import resource
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from errno import EPERM
 from typing import Final
 
 from passtpy import _native
 from passtpy.config.model import RunAs, Seccomp
 from passtpy.errors import SetupError
+from passtpy.isolation import root
 from passtpy.isolation.calls import Process
 from passtpy.isolation.filter import install, refuse_io_uring
 
@@ -87,8 +89,10 @@ def stay_in_namespace(keep: Collection[int], seccomp: Seccomp) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    _be_small(MAKES_SOCKETS)  # while somebody hears that it failed
-    _shut_in(Process.FACTORY, os.open(os.devnull, os.O_RDWR), keep, seccomp)
+    null = os.open(os.devnull, os.O_RDWR)
+    _leave_files()  # while somebody hears that it failed
+    _be_small(MAKES_SOCKETS)
+    _shut_in(Process.FACTORY, null, keep, seccomp)
 
 
 def stay_as_init(null: int, keep: Collection[int], seccomp: Seccomp) -> None:
@@ -96,8 +100,17 @@ def stay_as_init(null: int, keep: Collection[int], seccomp: Seccomp) -> None:
 
     `null` was opened before the command ran, which may change what names mean here.
     """
-    _be_small(MAKES_SOCKETS | CAP_KILL)  # while somebody hears that it failed
+    _leave_files()  # while somebody hears that it failed
+    _be_small(MAKES_SOCKETS | CAP_KILL)
     _shut_in(Process.INIT, null, keep, seccomp)
+
+
+def _leave_files() -> None:
+    """See no file any more, if the rights that we have here allow it."""
+    failed = root.enter(may_chroot=False)
+    if failed is not None:
+        text = f"pasta: No empty root in the namespace: {failed.strerror}\n"
+        os.write(2, text.encode())
 
 
 def _shut_in(
@@ -219,6 +232,16 @@ def become(user: RunAs) -> None:
         raise SetupError(
             f"Can't become user {user.uid}:{user.gid}: {error.strerror}"
         ) from error
+
+
+def leave_files(user: RunAs | None, may_chroot: bool) -> str | None:
+    """Become `user`, and see no file any more; return why we still do, if we do."""
+    failed = root.enter(may_chroot)
+    if user is not None:
+        become(user)
+    if failed is not None and failed.errno == EPERM:
+        failed = root.enter(may_chroot, as_user=True)
+    return None if failed is None else failed.strerror or str(failed)
 
 
 def lock() -> None:

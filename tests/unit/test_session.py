@@ -20,12 +20,12 @@ def test_who_has_ended_waits_for_no_imports(monkeypatch: pytest.MonkeyPatch) -> 
             imported.append(name)
             yield name
 
-    monkeypatch.setattr(stages, "become", lambda user: None)
+    monkeypatch.setattr(stages, "leave_files", lambda user, may_chroot: None)
     monkeypatch.setattr(stages, "lock", lambda: None)
     session: Any = Session.__new__(Session)
     session._user = RunAs(65534, 65534)
     session._imports = imports()
-    session._config = SimpleNamespace(icmp=False)
+    session._config = SimpleNamespace(icmp=False, chroot_fallback=False)
     session._datapath = None
     session._files = SimpleNamespace(start_writing=lambda _: None)
     ended = iter((False, True, True))

@@ -42,6 +42,7 @@ class Lookout:
         self._policies: deque[PolicyOpened] = deque()
         self._loop: Readers | None = None
         self._resolver: Callable[[bytes | None, str], None] = lambda text, why: None
+        self._namespace_gone: Callable[[], None] = lambda: None
         self.gone = False
 
     def start(self, loop: Readers) -> None:
@@ -53,6 +54,10 @@ class Lookout:
     def on_resolver(self, changed: Callable[[bytes | None, str], None]) -> None:
         """Call this with the text of resolv.conf, or with None and why."""
         self._resolver = changed
+
+    def on_namespace_gone(self, gone: Callable[[], None]) -> None:
+        """Call this once the name of the namespace is gone, if it is looked for."""
+        self._namespace_gone = gone
 
     def who_is(self, pid: int, then: Who) -> None:
         """Call `then` with the user and the depth of a process; (0, 0): unknown."""
@@ -123,6 +128,8 @@ class Lookout:
             case b"P" if self._policies and not (len(text) - 1) % ERRNO.size:
                 self._policies.popleft()(_paired(text[1:], fds))
                 fds = []
+            case b"G":
+                self._namespace_gone()
             case b"R":
                 self._resolver(text[1:], "")
             case b"U":

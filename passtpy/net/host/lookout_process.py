@@ -15,7 +15,8 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EIO
+from errno import EACCES, EIO
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from passtpy.config.model import RunAs, Seccomp
@@ -41,6 +42,7 @@ _LOG_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 _LOG_MODE: Final = 0o600
 _REQUEST_MAX: Final = 64
 _NOWHERE: Final = (-1, "")
+_LOOK_S: Final = 1.0  # between two looks for a name that has no events
 
 
 @record
@@ -61,6 +63,7 @@ class Orders:
     names: tuple[Name, ...]
     seccomp: Seccomp
     resolv: str = PATH
+    namespace: tuple[int, str] | None = None  # an open folder, a name to look for
 
 
 def name_of(path: str) -> Name | None:
@@ -140,6 +143,8 @@ class _Process:
         watch.start(loop, self._tell_resolver)
         self._tell_resolver()  # it may have changed since the daemon read it
         loop.add_reader(self._sock.fileno(), self._on_request)
+        if self._orders.namespace is not None:
+            self._look_for_namespace(loop, *self._orders.namespace)
         while not self._over:
             loop.once()
         for name in self._orders.names:
@@ -157,6 +162,8 @@ class _Process:
         for path in self._orders.logs:
             self._places.append(_place(path))
             keep.add(self._places[-1][0])
+        if self._orders.namespace is not None:
+            keep.add(self._orders.namespace[0])
         if self._orders.policy is not None:
             keep.update(self._orders.policy.held())
         stages.hold_only(os.open(os.devnull, os.O_RDWR), keep - {-1})
@@ -164,6 +171,16 @@ class _Process:
             stages.become(self._orders.user)
         stages.lock()
         stages.shut(Process.LOOKOUT, self._orders.seccomp)
+
+    def _look_for_namespace(self, loop: _Loop, folder: int, name: str) -> None:
+        """Look for its name now and again; tell when it is gone."""
+        try:
+            os.stat(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno != EACCES:  # there, but not for us
+                self._send(b"G")
+                return
+        loop.call_later(_LOOK_S, partial(self._look_for_namespace, loop, folder, name))
 
     def _on_request(self) -> None:
         try:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EACCES, EINVAL, ENOENT, ENOSPC, EPERM, ESRCH
+from errno import EINVAL, ENOSPC, EPERM
 from typing import Final
 
 from passtpy import _native
@@ -29,7 +29,8 @@ CLONE_NEWPID: Final = 0x20000000
 CLONE_NEWNET: Final = 0x40000000
 
 NETNS_DIR: Final = "/run/netns"
-_POLL_S: Final = 1.0
+
+Place = tuple[int, str]
 
 
 @record
@@ -162,17 +163,17 @@ def allow_ping() -> None:
 class NetnsWatch:
     """Calls back once when the namespace's name disappears.
 
-    A name on an ordinary file system is watched with inotify. Below /proc there are
-    no such events: a process is watched through a pidfd, any other name is looked up
-    once a second. Create the watch before opening the namespace, so that no deletion
-    falls between the two.
+    A name on an ordinary file system is watched with inotify, a process through a
+    pidfd. Any other name has to be looked up again and again (below /proc there are no
+    events), by whoever still sees files when we do not: `place` says where. Create the
+    watch before opening the namespace, so that no deletion falls between the two.
     """
 
     def __init__(self, path: str) -> None:
-        self._parent, self._name = os.path.split(os.path.abspath(path))
+        parent, self._name = os.path.split(os.path.abspath(path))
         self._inotify = -1
-        self._directory = -1
         self._pidfd = -1
+        self._directory = -1
         self._loop: Loop | None = None
         self._gone: Callable[[], None] = lambda: None
         process = re.fullmatch(r"/proc/([0-9]+)/ns/net", path)
@@ -180,30 +181,38 @@ class NetnsWatch:
             if process:
                 self._pidfd = os.pidfd_open(int(process[1]))
                 return
+            if not path.startswith("/proc/"):
+                with suppress(OSError):  # no instance left: it is looked up
+                    events = IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF
+                    self._inotify = _native.inotify_watch(parent, events)
+                    return
             # Held open, because we may lose the right to search the way to it.
             flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-            self._directory = os.open(self._parent, flags)
-            if not path.startswith("/proc/"):
-                events = IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF
-                self._inotify = _native.inotify_watch(self._parent, events)
+            self._directory = os.open(parent, flags)
         except OSError as error:
-            if error.errno in (ENOENT, ESRCH):
-                self.close()
-                raise SetupError(
-                    f"Couldn't open network namespace {path}: {error.strerror}"
-                ) from error
-            # Out of inotify instances, or an old kernel: look once a second.
+            raise SetupError(
+                f"Couldn't open network namespace {path}: {error.strerror}"
+            ) from error
+
+    @property
+    def place(self) -> Place | None:
+        """Return an open folder and the name in it, if it has to be looked up."""
+        return None if self._directory < 0 else (self._directory, self._name)
+
+    def leave_place(self) -> None:
+        """Close the folder: whoever looks has it by now."""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
 
     def start(self, loop: Loop, gone: Callable[[], None]) -> None:
         """Call `gone` from `loop` once the name has disappeared."""
         self._loop = loop
         self._gone = gone
         if self._pidfd >= 0:
-            loop.add_reader(self._pidfd, self._tell)
+            loop.add_reader(self._pidfd, self.tell)
         elif self._inotify >= 0:
             loop.add_reader(self._inotify, self._on_inotify)
-        else:
-            self._look()
 
     def close(self) -> None:
         """Stop watching."""
@@ -211,12 +220,13 @@ class NetnsWatch:
         for fd in (self._pidfd, self._inotify):
             if loop is not None and fd >= 0:
                 loop.remove_reader(fd)
-        for fd in (self._pidfd, self._inotify, self._directory):
             if fd >= 0:
                 os.close(fd)
-        self._pidfd = self._inotify = self._directory = -1
+        self._pidfd = self._inotify = -1
+        self.leave_place()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Call back: it is gone."""
         gone = self._gone
         self.close()
         gone()
@@ -225,16 +235,5 @@ class NetnsWatch:
         name = os.fsencode(self._name)
         for mask, found in inotify_events(os.read(self._inotify, 1 << 16)):
             if mask & (IN_DELETE_SELF | IN_IGNORED) or found == name:
-                self._tell()
+                self.tell()
                 return
-
-    def _look(self) -> None:
-        if self._loop is None:
-            return
-        try:
-            os.stat(self._name, dir_fd=self._directory)
-        except OSError as error:
-            if error.errno != EACCES:
-                self._tell()
-                return
-        self._loop.call_later(_POLL_S, self._look)

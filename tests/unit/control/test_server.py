@@ -96,9 +96,12 @@ def serve(
     body: Callable[[Server], Awaitable[None]],
     users: frozenset[int] = ME,
     most: int = server.MAX_CLIENTS,
+    who_is: server.WhoIs = server.nobody_knows,
 ) -> Server:
     async def main() -> Server:
-        it = Server(listen(path), Shout, users, lambda at, e: None, most=most)
+        it = Server(
+            listen(path), Shout, users, lambda at, e: None, most=most, who_is=who_is
+        )
         it.start(asyncio.get_running_loop())
         try:
             await asyncio.wait_for(body(it), 20)
@@ -160,6 +163,32 @@ def test_another_user_is_not_heard(path: str) -> None:
     it = serve(path, body, users=frozenset((os.getuid() + 1,)))
     assert it.counters()["control_refused"] == 1
     assert not SEEN
+
+
+@pytest.mark.parametrize(
+    ("told", "heard"),
+    [
+        ((os.getuid(), 1), True),
+        ((os.getuid() + 1, 1), False),
+        ((os.getuid(), 0), False),  # it is gone: nobody can say whose it was
+    ],
+)
+def test_a_user_whom_the_kernel_does_not_tell_is_asked_for(
+    path: str, monkeypatch: pytest.MonkeyPatch, told: tuple[int, int], heard: bool
+) -> None:
+    monkeypatch.setattr(server, "peer_of", lambda sock: (77, server.NOBODY))
+    asked: list[int] = []
+
+    def who_is(pid: int, then: Callable[[int, int], None]) -> None:
+        asked.append(pid)
+        then(*told)
+
+    async def body(it: Server) -> None:
+        reader, _ = await connect(path)
+        assert await reader.readline() == (b"hello\n" if heard else b"")
+
+    serve(path, body, who_is=who_is)
+    assert asked == [77]
 
 
 def test_a_client_that_does_not_read_stops_nobody(path: str) -> None:

@@ -60,6 +60,7 @@ class House:
         self.said: list[tuple[bytes | None, str]] = []
         self.names: tuple[Name, ...] = ()
         self.policy: PolicySource | None = None
+        self.namespace: tuple[int, str] | None = None
         self._lookout: Lookout | None = None
 
     @property
@@ -73,6 +74,7 @@ class House:
                 self.names,
                 Seccomp.OFF,
                 str(self.resolv),
+                self.namespace,
             )
             self._lookout = start(orders)
             self._lookout.on_resolver(lambda text, why: self.said.append((text, why)))
@@ -189,6 +191,20 @@ def test_it_tells_why_resolv_conf_cannot_be_read(house: House) -> None:
     house.resolv.mkdir()
     house.loop.until(lambda: house.said[-1][0] is None)
     assert REASON in house.said[-1][1]
+
+
+def test_it_tells_when_the_namespace_is_gone(house: House, tmp_path: Path) -> None:
+    name = tmp_path / "net"
+    name.touch()
+    folder = os.open(tmp_path, os.O_PATH)
+    house.namespace = folder, "net"
+    gone: list[bool] = []
+    house.lookout.on_namespace_gone(lambda: gone.append(name.exists()))
+    who_is(house, os.getpid())
+    name.unlink()
+    house.loop.until(lambda: gone)
+    assert gone == [False]
+    os.close(folder)
 
 
 def test_it_removes_the_names_of_our_sockets(house: House, tmp_path: Path) -> None:

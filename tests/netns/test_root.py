@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which files our processes see once they serve: none, but for the lookout's.
+
+In every way in which they are started; and what still works without files.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.lab.namespace import Namespace
+from tests.lab.process import identify, kill_all, process_tree
+from tests.netns.machine import program
+from tests.netns.program import (
+    USER,
+    Running,
+    Who,
+    command_line,
+    pasta,
+    run,
+    terminate,
+    wait_for,
+)
+
+REFUSED = Path(__file__).parent / "attacks" / "refused.py"
+Ended = Callable[[], int | None]
+Serving = Iterator[int]
+Way = Callable[[Who, Path], AbstractContextManager[int]]
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def _locked(pid: int, filters: int) -> bool:
+    return int(status_of(pid)["Seccomp_filters"]) >= filters
+
+
+def family(daemon: int) -> dict[str, int]:
+    """The processes of a daemon that serves, each behind its door."""
+    wait_for(lambda: _locked(daemon, 2), "the daemon is locked up")
+    found = {"daemon": daemon}
+    children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+    for child in map(int, children):
+        wait_for(lambda: _locked(child, 1), "so is its child")  # noqa: B023
+        kind = "maker"
+        if os.listdir(f"/proc/{child}/root/"):
+            kind = "lookout"
+        found[kind] = child
+    return found
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody may use, with a short path for sockets."""
+    made = Path(f"/tmp/passtpyroot-{os.getpid()}")
+    made.mkdir()
+    made.chmod(0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+def pid_in(file: Path) -> int:
+    def written() -> bool:
+        return file.exists() and file.read_text().endswith("\n")
+
+    wait_for(written, "the daemon tells its PID")
+    return int(file.read_text())
+
+
+@contextmanager
+def of_command(who: Who, folder: Path) -> Serving:
+    words = ["-q", "--config-net", "-P", str(folder / "pid"), "--", "sleep", "1000"]
+    with Running(pasta(who, *words)):
+        yield pid_in(folder / "pid")
+
+
+@contextmanager
+def container(who: Who) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in namespaces of its own, as root there."""
+    argv = command_line(who, "unshare", "--user", "--map-root-user", "--net", "cat")
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as popen:
+        comm = Path(f"/proc/{popen.pid}/comm")
+        wait_for(lambda: comm.read_text() == "cat\n", "a container")
+        yield popen
+
+
+@contextmanager
+def background(argv: list[str], folder: Path) -> Serving:
+    done = run([*argv[:-1], argv[-1]])
+    assert (done.returncode, done.stdout) == (0, "")
+    pid = pid_in(folder / "pid")
+    try:
+        yield pid
+    finally:
+        family = identify(process_tree(pid))
+        with suppress(ProcessLookupError):
+            terminate(pid)
+        kill_all(family)
+
+
+@contextmanager
+def of_process(who: Who, folder: Path) -> Serving:
+    with container(who) as there:
+        words = ["-q", "--config-net", "-P", str(folder / "pid"), str(there.pid)]
+        with background(pasta(who, *words), folder) as pid:
+            yield pid
+
+
+@contextmanager
+def of_netns(who: Who, folder: Path) -> Serving:
+    namespace = Namespace.create(f"passtpyroot-{os.getpid()}")
+    words = ["-f", "-q", "--config-net", "-P", str(folder / "pid")]
+    try:
+        with Running(pasta(who, *words, "--netns", str(namespace.path))):
+            yield pid_in(folder / "pid")
+    finally:
+        namespace.delete()
+
+
+@contextmanager
+def of_machines(who: Who, folder: Path, *more: str) -> Serving:
+    words = ["-q", "-P", str(folder / "pid"), "-s", str(folder / "socket"), *more]
+    with background(command_line(who, program(), *words), folder) as pid:
+        yield pid
+
+
+@contextmanager
+def of_vhost_user(who: Who, folder: Path) -> Serving:
+    with of_machines(who, folder, "--vhost-user") as pid:
+        yield pid
+
+
+@contextmanager
+def of_connected_machine(who: Who, folder: Path) -> Serving:
+    ours, theirs = socket.socketpair()
+    words = ["-q", "-f", "-P", str(folder / "pid"), "--fd", "0"]
+    argv = command_line(who, program(), *words)
+    with ours, subprocess.Popen(argv, stdin=theirs.fileno()):
+        theirs.close()
+        yield pid_in(folder / "pid")
+        ours.close()
+
+
+WAYS: list[tuple[Way, Who]] = [
+    (of_command, "root"),
+    (of_command, "user"),
+    (of_process, "root"),
+    (of_process, "user"),
+    (of_netns, "root"),
+    (of_machines, "root"),
+    (of_machines, "user"),
+    (of_vhost_user, "root"),
+    (of_connected_machine, "user"),
+]
+HAVE_MAKERS: list[Way] = [of_command, of_process, of_netns]
+
+
+@pytest.mark.parametrize(("way", "who"), WAYS)
+def test_there_is_no_file(way: Way, who: Who, folder: Path) -> None:
+    with way(who, folder) as daemon:
+        found = family(daemon)
+        expected = {"daemon", "lookout"}
+        if way in HAVE_MAKERS:
+            expected.add("maker")
+        assert found.keys() == expected
+        del found["lookout"]
+        for pid in found.values():
+            there = f"/proc/{pid}/root"
+            assert os.listdir(f"{there}/") == []
+            with pytest.raises(OSError, match="Read-only"):
+                os.mkdir(f"{there}/x")
+            held = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
+            assert not any(map(os.path.isdir, held))  # one would lead back
+            for kind in ("mnt", "ipc", "uts"):
+                ours = os.readlink(f"/proc/self/ns/{kind}")
+                assert os.readlink(f"/proc/{pid}/ns/{kind}") != ours
+
+
+def refused(call: str, error: int, folder: Path, *words: str) -> list[str]:
+    given = ["passt", "-f", "-P", str(folder / "pid"), "-s", str(folder / "socket")]
+    argv = [sys.executable, str(REFUSED), call, str(error), *given]
+    return command_line("user", *argv, "-l", str(folder / "log"), *words)
+
+
+def test_where_the_root_cannot_be_exchanged_it_is_covered(folder: Path) -> None:
+    argv = refused("pivot_root", errno.EINVAL, folder, "--chroot-fallback")
+    with Running(argv):
+        found = family(pid_in(folder / "pid"))
+        assert os.listdir(f"/proc/{found['daemon']}/root/") == []
+        assert "root.kept" not in (folder / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "error"), [("pivot_root", errno.EINVAL), ("unshare", errno.EPERM)]
+)
+def test_without_an_empty_root_we_serve_and_say_so(
+    folder: Path, call: str, error: int
+) -> None:
+    with Running(refused(call, error, folder)):
+        pid = pid_in(folder / "pid")
+        family(pid)
+        log = folder / "log"
+        wait_for(lambda: "root.kept" in log.read_text(), "a line about that")
+        lines = [x for x in log.read_text().splitlines() if "root.kept" in x]
+        assert len(lines) == 1
+        assert os.strerror(error) in lines[0]
+
+
+def test_a_name_below_proc_is_watched(folder: Path) -> None:
+    """By the lookout, since there are no events and the daemon sees no name."""
+    with container("root") as there:
+        words = ["-f", "-q", "-P", str(folder / "pid"), "-l", str(folder / "log")]
+        path = f"/proc/{there.pid}/task/{there.pid}/ns/net"
+        with Running(pasta("root", *words, "--netns", path)) as running:
+            family(pid_in(folder / "pid"))
+            time.sleep(2.5)  # it is looked up each second, and is there
+            assert running.popen.poll() is None
+            there.kill()
+            there.wait()
+            assert running.wait() == 0
+
+
+@pytest.mark.parametrize("client", [0, USER], ids=["root", "owner"])
+def test_clients_are_known_behind_the_door(folder: Path, client: int) -> None:
+    """In its own user namespace a daemon sees no user, and has to be told."""
+    control = folder / "control"
+    words = ["-q", "-f", "-P", str(folder / "pid"), "-s", str(folder / "socket")]
+    argv = command_line("user", program(), *words, "--control", str(control))
+    with Running(argv):
+        family(pid_in(folder / "pid"))
+        request = "GET /v1/instance HTTP/1.1\r\nHost: x\r\n\r\n"
+        script = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX);"
+            f"s.connect({str(control)!r}); s.sendall({request.encode()!r});"
+            "print(s.recv(99).split()[:2])"
+        )
+        asker = ["setpriv", f"--reuid={client}", "--clear-groups"]
+        done = run([*asker, "/usr/bin/python3", "-c", script])
+        assert done.stdout == "[b'HTTP/1.1', b'200']\n"
