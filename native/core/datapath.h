@@ -92,6 +92,7 @@ struct events {
  * @bulk_since:	ns since when @bulk_moved is counted
  * @bulk_moved:	Bytes moved until then
  * @last_event:	ns when anything happened
+ * @long_turns:	The last turn was a long one: time the next one closely
  */
 struct datapath {
 	struct ctx ctx;
@@ -113,6 +114,7 @@ struct datapath {
 	uint64_t bulk_since;
 	uint64_t bulk_moved;
 	uint64_t last_event;
+	bool long_turns;
 };
 
 /**

@@ -30,6 +30,7 @@ _SECOND_NS: Final = 10**9
 # Counters whose name does not say their unit, or that do not only grow.
 _NAMED: Final = {
     "turn_ns_max": Metric("passtpy_turn_max_seconds", "gauge", _SECOND_NS),
+    "turn_cpu_ns_max": Metric("passtpy_turn_max_cpu_seconds", "gauge", _SECOND_NS),
     "turn_work_max": Metric("passtpy_turn_work_max_seconds", "gauge", _SECOND_NS),
     "flows": Metric("passtpy_flows", "gauge"),
     "tap_rx_frames": Metric("passtpy_guest_sent_frames_total"),

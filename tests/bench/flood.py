@@ -7,6 +7,7 @@ ended. One core sends the flood.
 """
 
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +42,7 @@ PATIENCE = 20.0
 ANSWER_LIMIT = 10.0  # of the load generator, for one byte
 ATTEMPT = 0.2  # shorter than TCP's own first repetition
 SETTLED = 1.0  # after the flood, until the throughput must be back
+BULKS = 3  # streams one after the other, without a flood
 OUTSIDE, INSIDE = 0.5, 0.25  # of the throughput, by who floods
 _work_ports = itertools.count(42000)
 METRICS = (
@@ -91,7 +93,7 @@ class Flood:
         # The port of the cell is forwarded: it is the flood's
         port = next(cell.ports)
         work = replace(cell, ports=_work_ports)
-        alone = _bulk(work), _p99(work)
+        alone = _usual_bulk(work), _p99(work)
         with self.beside(cell, port, lambda: _or(0.0, _bulk, _early(work))) as found:
             bulk, _ = found
         silent = ANSWER_LIMIT * 1e6
@@ -109,7 +111,7 @@ class Flood:
             "p99_ms": p99 / 1e3,
             "opened": opened,
             "recovered_ms": recovered * 1e3,
-            "back": _bulk(replace(work, warmup=SETTLED)) / alone[0],
+            "back": _usual_bulk(replace(work, warmup=SETTLED)) / alone[0],
             **_longest_turn(cell),
             "flood_kpps": rate / 1e3,
         }
@@ -165,6 +167,11 @@ def _bulk(cell: Cell) -> float:
     return Stream(to_client=False)(cell)["gbit"]
 
 
+def _usual_bulk(cell: Cell) -> float:
+    """The median of some: one alone may have half the rate of the next, for nothing."""
+    return statistics.median(_bulk(cell) for _ in range(BULKS))
+
+
 def _p99(cell: Cell) -> float:
     return RequestResponse()(cell)["p99_us"]
 
@@ -210,7 +217,7 @@ def _row(key: str, title: str, flood: Flood, forward: str | None = None) -> Row:
         Target("recovered_ms", 1000, at_least=False),
         Target("back", 0.8, at_least=True),
         TURN_TARGET,
-        Target("turn_ms", 5, at_least=False),
+        Target("turn_cpu_ms", 5, at_least=False),
     ]
     if flood.outside:
         targets.append(Target("p99_times", 4, at_least=False))

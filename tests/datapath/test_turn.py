@@ -7,8 +7,10 @@ did, in nominal nanoseconds (native/base/budget.h).
 
 import resource
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -369,3 +371,29 @@ def test_no_descriptor_for_tcp_is_told(guest: Guest, server: Server) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     names = [name for name, *_ in _native.EVENTS]
     assert "sock_limit" in {names[told.event] for told in guest.dp.events(100)}
+
+
+def test_processor_time_of_turns_is_told_besides_their_length() -> None:
+    """The clock also counts while others have the processor, this does not."""
+    guest, tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    tap.setblocking(False)
+    dp = _native.Datapath(tap.detach(), mtu=1500, our_mac=bytes(6))
+    stopped = threading.Event()
+
+    def keep_busy() -> None:
+        with suppress(OSError):  # the datapath has ended
+            while not stopped.is_set():
+                guest.send(bytes(72))
+
+    feeder = threading.Thread(target=keep_busy)
+    feeder.start()
+    begun = time.thread_time_ns()
+    try:
+        while not (told := dp.counters())["turn_cpu_ns_max"]:
+            dp.turn()
+        assert told["turn_cpu_ns_max"] <= time.thread_time_ns() - begun
+    finally:
+        stopped.set()
+        dp.close()
+        feeder.join()
+        guest.close()
