@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes what a capture sends to a file or a pipe, until a limit or a signal.
+"""Writes what a capture sends to files or a pipe, until a limit or a signal.
 
 A signal asks the daemon to end the capture, so that the file ends with a whole packet
-and with the counts of what is missing. A second one ends us at once.
+and with the counts of what is missing. A second one ends us at once. One that whoever
+started us has us ignore, as nohup(1) does, is ignored.
 """
 
 import json
-import os
 import signal
 import sys
 from argparse import Namespace
@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from passtpy.client.connect import ByteStream, Client, ClientError, WrongUse
+from passtpy.client.rotating import Rotating, create, write
 from passtpy.client.show import duration, size, table, width
 
 PATH = "/v1/capture"
@@ -33,6 +34,7 @@ def run_capture(client: Client, args: Namespace) -> int:
     to_stdout = args.write in (None, "-")
     if to_stdout and sys.stdout.isatty():
         raise WrongUse("a capture is not for terminals: -w FILE, or | tshark -r -")
+    _check_rotation(args, to_stdout)
     query = {name: getattr(args, name) for name in ("snaplen", "packets", "bytes")}
     query |= {"seconds": args.seconds, "side": args.side}
     query["filter"] = " ".join(args.filter) or None
@@ -41,8 +43,10 @@ def run_capture(client: Client, args: Namespace) -> int:
     try:
         if to_stdout:
             _copy(stream, sys.stdout.fileno())
+        elif args.rotate is not None:
+            args.write, total = _rotate(stream, args)
         else:
-            with open(_create(args.write), "wb", buffering=0) as file:
+            with open(create(args.write), "wb", buffering=0) as file:
                 total = _copy(stream, file.fileno())
     except BrokenPipeError:
         raise
@@ -55,18 +59,31 @@ def run_capture(client: Client, args: Namespace) -> int:
     return 0
 
 
-def _create(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+def _check_rotation(args: Namespace, to_stdout: bool) -> None:
+    if args.files is not None and args.rotate is None:
+        raise WrongUse("--files says how many of --rotate are kept")
+    for value in (args.rotate, args.files):
+        if value is not None and (to_stdout or value < 1):
+            raise WrongUse("--rotate BYTES, --files N: for -w FILE, and at least 1")
+
+
+def _rotate(stream: ByteStream, args: Namespace) -> tuple[str, int]:
+    """Write many files; return the last one's name, and the bytes of all."""
+    files, total = Rotating(args.write, args.rotate, args.files), 0
+    try:
+        for chunk in stream.chunks():
+            files.feed(chunk)
+            total += len(chunk)
+    finally:
+        files.close()
+    return files.latest, total
 
 
 def _copy(stream: ByteStream, fd: int) -> int:
     total = 0
     for chunk in stream.chunks():
         total += len(chunk)
-        left = memoryview(chunk)
-        while left:
-            left = left[os.write(fd, left) :]
+        write(fd, chunk)
     return total
 
 
@@ -81,7 +98,8 @@ def _end_in_order(client: Client, stream: ByteStream) -> None:
             client.ask("DELETE", PATH, {"id": stream.header("capture-id")})
 
     for each in ENDING:
-        signal.signal(each, end)
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, end)
 
 
 def _print(captures: Sequence[dict[str, Any]], as_json: bool) -> None:

@@ -494,6 +494,8 @@ COMMANDS: tuple[Command, ...] = (
             _arg("-c", "--packets", type=int, help="packets until it ends"),
             _arg("--bytes", type=int, help="bytes the file may have"),
             _arg("--seconds", type=int, help="time until it ends"),
+            _arg("--rotate", type=int, metavar="BYTES", help="bytes of each file"),
+            _arg("--files", type=int, help="how many of these are kept"),
             _arg("--list", action="store_true", help="captures that run"),
             _arg("--stop", type=int, metavar="ID", help="end a capture"),
             _arg("--stop-all", action="store_true", help="end all captures"),

@@ -193,8 +193,11 @@ ends, or we are killed, nothing of it survives |
 | SIGHUP | both | differs | opens the log again; there it ends the daemon |
 | Capabilities of the daemon | both | better | none; pasta keeps two. What has to be \
 done in the namespace later is done by a process inside it that can do nothing else |
-| System call filter, empty root directory | both | differs | not there yet |
-| A client of the other family than its listener | both | equal | never translated |
+| System call filter | both | better | one for each process, with arguments: see \
+[security.md](security.md) |
+| Empty root directory | both | differs | none, and no file is opened by name |
+| A client of the other family than the server | both | better | TCP is served: see \
+[forwarding.md](forwarding.md) |
 | Short frames with padding | passt | better | accepted; there they are dropped |
 | A machine that leaves within a frame | passt | better | the next one starts anew; \
 there the socket is lost for all |

@@ -46,8 +46,8 @@ fails as there; a running daemon keeps what it had |
 | A rule with an IPv6 target, from `::1` | otherwise | the guest sees an address of \
 ours that is routed, if there is one: nothing link-local gets behind it |
 | A rule with a target and `--splice-only` | same | the client is refused |
-| A datagram to a group or to 255.255.255.255 at a forwarded port | otherwise | goes \
-to the guest's address; groups are for `--multicast-relay`, which cannot loop |
+| A datagram to a group or to 255.255.255.255 at a forwarded port | same | keeps that \
+destination; what `--multicast-relay` gives to the guest comes once |
 | `-c`: a client waits for the one before | otherwise | all are served at once |
 | `-c`: an update closes all ports, and opens the new ones | otherwise | those that \
 stay are never closed; what cannot be had is told, and nothing is changed then |

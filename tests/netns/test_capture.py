@@ -169,6 +169,27 @@ def test_limits_end_it(box: Daemon) -> None:
         assert running(box) == []
 
 
+def test_it_outlives_its_terminal_and_fills_files(box: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "days.pcapng"
+    line = f"exec {PROGRAM} capture -i {box.control} -w {file} --rotate 20000 udp"
+    popen = start(box, "sh", "-c", f"trap '' HUP; {line}")
+    popen.send_signal(signal.SIGHUP)
+    with sender(box) as client:
+
+        def captured() -> bool:
+            client.sendto(b"x" * 1000, (REMOTE4, 5301))
+            return bool(running(box)[0]["packets"] >= 100)
+
+        wait_until(captured, SOON, "packets")
+    popen.send_signal(signal.SIGINT)
+    out, _ = popen.communicate(timeout=SOON)
+    files = sorted(tmp_path.iterdir())
+    assert out.decode().endswith(f" in {files[-1]}\n")
+    assert len(files) >= 5
+    assert sum(len(packets(each.read_bytes())) for each in files) >= 100
+    assert tshark(files[-1], "frame.interface_name")
+
+
 def test_a_client_that_leaves_ends_it(box: Daemon) -> None:
     popen = capture(box)
     popen.kill()
