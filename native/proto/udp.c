@@ -202,10 +202,8 @@ static int udp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	udp_flow_init(flow);
 	if (flow->f.pif[INISIDE] == PIF_TAP)
 		rc = open_guest(c, flow, v);
-	else if (udp_is_v4(flow, INISIDE) == udp_is_v4(flow, TGTSIDE))
-		rc = open_host(c, flow, m);
 	else
-		rc = -EAFNOSUPPORT;
+		rc = open_host(c, flow, m);
 	if (rc)
 		return rc;
 

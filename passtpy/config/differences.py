@@ -196,8 +196,8 @@ done in the namespace later is done by a process inside it that can do nothing e
 | System call filter | both | better | one for each process, with arguments: see \
 [security.md](security.md) |
 | Empty root directory | both | differs | none, and no file is opened by name |
-| A client of the other family than the server | both | better | TCP is served: see \
-[forwarding.md](forwarding.md) |
+| A client of the other family than the server | both | better | TCP is served, UDP \
+where the guest has one family alone: see [forwarding.md](forwarding.md) |
 | Short frames with padding | passt | better | accepted; there they are dropped |
 | A machine that leaves within a frame | passt | better | the next one starts anew; \
 there the socket is lost for all |

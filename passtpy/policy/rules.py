@@ -305,13 +305,14 @@ def _spliced_sources(view: View) -> tuple[Network, ...]:
     return LOOPBACK + tuple(_one(addr) for addr in own if addr is not None)
 
 
-def _crosses(config: Config, forward: Forward) -> bool:
+def _crosses(config: Config) -> bool:
     """Tell whether a flow may go on in the other family.
 
-    Only of connections anybody says in time that nobody listens: a datagram would have
-    to be kept until then, and over the tap there may be no answer at all.
+    At once, where the guest has only that; else when it is refused, which is said in
+    time of connections only: a datagram would have to be kept until then, and over the
+    tap there may be no answer at all.
     """
-    return config.ipv4 and config.ipv6 and forward.rule.proto == IPPROTO_TCP
+    return config.ipv4 and config.ipv6
 
 
 def _to_groups(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]:
@@ -340,7 +341,7 @@ def _inbound(view: View, forward: Forward, sources: SourceMap) -> Iterator[Line]
     if not config.splice_only:
         yield from _to_groups(view, forward, sources)
     spliced = _spliced_sources(view) if rule.target is None else ()
-    crosses = _crosses(config, forward)
+    crosses = _crosses(config)
     if spliced:
         match = Match(Pif.HOST, protos, sources=spliced, listeners=numbers)
         keep = config.preserve_source
@@ -368,7 +369,7 @@ def _outbound(config: Config, forward: Forward) -> Line:
         listeners=forward.numbers,
     )
     rule = forward.rule
-    outcome = SpliceToHost(rule.delta, _crosses(config, forward), rule.proxy)
+    outcome = SpliceToHost(rule.delta, _crosses(config), rule.proxy)
     return match, outcome, str(rule).strip()
 
 

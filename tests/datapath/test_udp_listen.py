@@ -132,6 +132,31 @@ def test_datagram_reaches_the_guest_and_the_answer_the_peer(world: World) -> Non
     assert (miss.eport, miss.oport) == (peer.getsockname()[1], world.port)
 
 
+def crossing(miss: _native.Miss) -> Verdict:
+    """To the guest's server of the other family, as from us."""
+    v4 = from_inany(miss.eaddr).version == 4
+    guest = inany(ip_address(GUEST6 if v4 else GUEST4))
+    remote = inany(ip_address(REMOTE6 if v4 else REMOTE4))
+    return Verdict(Action.FORWARD, Pif.TAP, guest, SERVICE, remote, miss.eport, 3)
+
+
+def test_a_server_of_the_other_family_is_asked(world: World, guest: Guest) -> None:
+    guest.decide = crossing
+    peer = world.peer()
+    for question, told in ((b"question", b"answer"), (b"more", b"y" * 3000)):
+        peer.send(question)
+        frame = guest.expect(payload=question, dport=SERVICE)
+        assert (IPv6 in frame.packet) is (world.family == socket.AF_INET)
+        world.reply(frame, told)
+        assert peer.recv(9000) == told
+    peer.close()  # an error of the peer's host is told in the guest's words
+    world.peers.remove(peer)
+    world.reply(frame, b"late")
+    error = guest.recv()
+    assert (IPv6 in error.packet) is (world.family == socket.AF_INET)
+    assert b"late" in bytes(error.packet)
+
+
 def test_later_datagrams_do_not_come_through_the_listener(world: World) -> None:
     peer = world.peer()
     peer.send(b"1")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A client of one family and a server of the other, over the tap and spliced."""
 
+import select
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.lab import (
     Namespace,
     closing_all,
     transfer_both_ways,
+    wait_until,
 )
 from tests.netns.test_forward import attached
 
@@ -81,6 +83,29 @@ def test_who_has_both_is_asked_in_the_clients(
         other.settimeout(0)
         with pytest.raises(BlockingIOError):
             other.accept()
+
+
+def test_datagrams_reach_a_guest_that_has_the_other_family_alone() -> None:
+    with attached("-u", "8000:9000") as (lab, it):
+        it.guest.sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+        with ExitStack() as stack:
+            server = stack.enter_context(it.guest.udp("0.0.0.0", 9000))
+            server.settimeout(0.2)
+
+            clients: list[socket.socket] = []
+
+            def asked() -> bool:
+                """Each asks anew: of before the daemon knew, a flow leads nowhere."""
+                client = lab.remote.new_socket(socket.AF_INET6, socket.SOCK_DGRAM)
+                clients.append(stack.enter_context(client))
+                client.sendto(b"question", (HOST6, 8000))
+                with suppress(TimeoutError):
+                    while True:
+                        _, address = server.recvfrom(100)
+                        server.sendto(b"answer", address)
+                return bool(select.select(clients, [], [], 0.2)[0])
+
+            wait_until(asked, 60, "a datagram")
 
 
 @pytest.mark.parametrize("way", ["tap", "in", "out"])
