@@ -15,6 +15,21 @@ from tests.lab.translators import ROOT
 SYSTEMD = Path("/lib/systemd/systemd")
 TIMEOUT_S = 120
 
+# Somebody whose manager runs, without a login: `as_somebody systemctl --user …`
+SOMEBODY = """
+mkdir -p /run/systemd/unit-root
+mknod -m 0666 /run/tun c 10 200
+mount --bind /run/tun /dev/net/tun
+useradd --uid 4000 --create-home somebody
+install -d -o somebody -g somebody -m 0700 /run/user/4000
+systemd-run --quiet -p Type=notify -p User=somebody -p Delegate=yes \
+    -E XDG_RUNTIME_DIR=/run/user/4000 /lib/systemd/systemd --user
+as_somebody() {
+    setpriv --reuid somebody --regid somebody --clear-groups \
+        env HOME=/home/somebody XDG_RUNTIME_DIR=/run/user/4000 "$@"
+}
+"""
+
 # Whatever fails says why
 _TELL = "trap 'journalctl --sync; journalctl -n 30 -o cat --no-pager' ERR\n"
 
@@ -42,6 +57,7 @@ ip link set wire up
 ip link set eth0 up
 ip route add default via 192.0.2.254
 cp "$2"/systemd/*.service "$2"/systemd/*.socket etc/systemd/system/
+cp "$2"/systemd/user/*.service etc/systemd/user/
 cp "$2"/systemd/passtpy.tmpfiles.conf etc/tmpfiles.d/passtpy.conf
 for program in passtpy passtpy-pasta passtpy-passt; do
     ln -sf "$2/.venv/bin/$program" usr/bin/
@@ -52,6 +68,9 @@ for program in passtpy-pasta passtpy-passt; do
     mkdir "etc/systemd/system/$program@.service.d"
     printf '[Service]\nProtectHome=no\nBindReadOnlyPaths=%s\n' "$2" \
         >"etc/systemd/system/$program@.service.d/test.conf"
+    mkdir "etc/systemd/user/$program@.service.d"
+    printf '[Service]\nProtectHome=no\nPrivateTmp=no\n' \
+        >"etc/systemd/user/$program@.service.d/test.conf"
 done
 mkdir -p etc/passtpy
 cp "$1.script" script
@@ -68,6 +87,10 @@ StandardError=file:/output
 END
 touch output
 mount --bind "$1.output" output
+# Who is in a chroot may make no namespace of users
+mkdir old
+pivot_root . old
+umount --lazy old
 exec chroot . /usr/bin/env -i container=passtpy \\
     PATH=/usr/bin:/bin:/usr/sbin:/sbin LANG=C.UTF-8 \\
     /lib/systemd/systemd --system --unit=script.service --show-status=no

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.translators import ROOT
-from tests.netns.container import boot, why_missing
+from tests.netns.container import SOMEBODY, boot, why_missing
 
 MISSING = why_missing()
 pytestmark = pytest.mark.skipif(
@@ -24,9 +24,10 @@ ip netns exec one ip -brief address show net0
 systemctl show -P StatusText passtpy-pasta@one
 systemctl reload passtpy-pasta@one
 systemctl is-active passtpy-pasta@one
-journalctl --sync
 unit=passtpy-pasta@one.service
-journalctl -u $unit PASSTPY_EVENT=reloaded -o cat
+until journalctl -u $unit PASSTPY_EVENT=reloaded -o cat | grep reloaded; do
+    sleep 0.1
+done
 journalctl -u $unit PASSTPY_EVENT=namespace.ready -o json
 systemctl stop passtpy-pasta@one
 systemctl show -P Result passtpy-pasta@one
@@ -77,12 +78,12 @@ WATCHDOG = """
 mkdir /run/systemd/system/passtpy-passt@.service.d
 cat >/run/systemd/system/passtpy-passt@.service.d/short.conf <<END
 [Service]
-WatchdogSec=1
+WatchdogSec=3
 RestartSec=100ms
 END
 systemctl daemon-reload
 systemctl start passtpy-passt@machine
-sleep 3
+sleep 4
 systemctl show -P NRestarts passtpy-passt@machine
 kill -STOP $(systemctl show -P MainPID passtpy-passt@machine)
 for try in $(seq 300); do
@@ -90,6 +91,41 @@ for try in $(seq 300); do
     sleep 0.1
 done
 echo restarts=$(systemctl show -P NRestarts passtpy-passt@machine)
+"""
+
+
+USERS_PASST = """
+as_somebody systemctl --user start passtpy-passt@machine
+test -S /run/user/4000/passtpy-machines/machine/socket
+stat -c 'folder %a %U' /run/user/4000/passtpy-machines/machine
+show() { as_somebody systemctl --user show -P $1 passtpy-passt@machine; }
+show StatusText
+grep CapEff /proc/$(show MainPID)/status
+as_somebody systemctl --user reload passtpy-passt@machine
+as_somebody systemctl --user stop passtpy-passt@machine
+show Result
+"""
+
+USERS_PASTA = """
+as_somebody sh -c 'unshare --user --map-root-user --net sleep infinity & echo $! >~/pid'
+pid=$(cat /home/somebody/pid)
+until [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ]; do
+    sleep 0.1
+done
+as_somebody mkdir -p /home/somebody/.config/passtpy
+echo 'OPTIONS=-I net0 -a 192.0.2.9/24' >/home/somebody/.config/passtpy/pasta.conf
+as_somebody systemctl --user start passtpy-pasta@$pid
+as_somebody nsenter -U -n --preserve-credentials -t $pid ip -brief address show net0
+show() { as_somebody systemctl --user show -P $1 passtpy-pasta@$pid; }
+show StatusText
+as_somebody systemctl --user reload passtpy-pasta@$pid
+kill $pid
+for try in $(seq 300); do
+    [ $(show ActiveState) != inactive ] || break
+    sleep 0.1
+done
+show ActiveState
+show Result
 """
 
 
@@ -110,6 +146,22 @@ def test_a_machine_is_served_by_a_unit(tmp_path: Path) -> None:
     assert "\nsuccess\n" in told
 
 
+def test_a_users_machine_is_served_by_a_unit_of_the_user(tmp_path: Path) -> None:
+    told = boot(tmp_path, SOMEBODY + USERS_PASST)
+    assert "folder 700 somebody\n" in told
+    assert "serving virtual machines\n" in told
+    assert "CapEff:\t0000000000000000\n" in told
+    assert "\nsuccess\n" in told
+
+
+def test_a_users_process_is_served_by_a_unit_of_the_user(tmp_path: Path) -> None:
+    told = boot(tmp_path, SOMEBODY + USERS_PASTA)
+    assert re.search(r"^net0 .* 192\.0\.2\.9/24", told, re.MULTILINE)
+    assert "serving net0\n" in told
+    assert "\ninactive\n" in told
+    assert "\nsuccess\n" in told
+
+
 def test_a_client_of_a_port_that_systemd_opened_starts_the_daemon(
     tmp_path: Path,
 ) -> None:
@@ -126,11 +178,20 @@ def test_a_daemon_that_hangs_is_started_again(tmp_path: Path) -> None:
     assert "restarts=1\n" in told
 
 
-@pytest.mark.parametrize(("unit", "most"), [("passt", 2.0), ("pasta", 5.0)])
+# Nothing that takes namespaces can be asked for where the daemon joins another one; and
+# every unit of a user counts as one of root
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [
+        ("passtpy-passt@.service", 2.0),
+        ("passtpy-pasta@.service", 5.0),
+        ("user/passtpy-passt@.service", 2.5),
+        ("user/passtpy-pasta@.service", 7.4),
+    ],
+)
 def test_units_expose_little(unit: str, most: float) -> None:
-    path = ROOT / "systemd" / f"passtpy-{unit}@.service"
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", str(path)],
+        ["systemd-analyze", "security", "--offline=true", ROOT / "systemd" / unit],
         capture_output=True,
         text=True,
         check=True,
