@@ -32,6 +32,8 @@ CMD ?=
 # Iterations of each fuzzer in `make asan`; seconds of each target in `make fuzz`
 ASAN_COUNT ?= 1000000
 FUZZ_SECONDS ?= 300
+# How long daemons are used in `make soak`
+SOAK_SECONDS ?= 3600
 # Arguments for pytest (test, unit) and for the benchmark (bench)
 ARGS ?=
 export CMD
@@ -93,6 +95,10 @@ fuzz: native-fuzz ## Fuzz by coverage (FUZZ_SECONDS for each target; ARGS: which
 .PHONY: fuzz-coverage
 fuzz-coverage: native-fuzz ## List what the inputs of fuzzing reach, by source file
 	@$(BIN)/python -m tests.fuzz coverage $(ARGS)
+
+.PHONY: soak
+soak: .venv/.ready-test build ## Use daemons for SOAK_SECONDS, and tell what has grown
+	@$(BIN)/python -m tests.soak $(SOAK_SECONDS)
 
 .PHONY: bench
 bench: .venv/.ready-bench build native-debug native-bench ## Measure us, pasta, slirp4netns and a plain veth

@@ -28,6 +28,7 @@ from scapy.packet import Packet
 from tests.lab import GATEWAY4, HOST4, Lab, Namespace, wait_until
 from tests.lab.ethernet import unpadded
 from tests.lab.process import Process
+from tests.lab.ready import readable
 from tests.lab.translators import Passtpy
 from tests.lab.vhost_frontend import OFFLOADS, RX, VNET, Frontend, Vnet
 
@@ -276,8 +277,7 @@ class Plug:
                 if wanted(packet):
                     return packet
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.sock], [], [], max(left, 0))
-            assert ready, "no such frame came"
+            assert readable([self.sock], max(left, 0)), "no such frame came"
             assert self.framing.receive(), "the socket was closed"
             self._frames += self.framing.take()
 

@@ -147,14 +147,16 @@ class SocketStock:
         self._ready: dict[Key, deque[int]] = {}
         self._waiting: dict[Key, deque[Take]] = {}
         self._asked: dict[Key, int] = {}
-        self._counters = {"splice_waited": 0, "splice_refused": 0}
+        # What was made and not used is in the stock: so many descriptors
+        names = ("splice_made", "splice_used", "splice_waited", "splice_refused")
+        self._counters = dict.fromkeys(names, 0)
 
     def take(self, family: int, kind: int, use: Take) -> None:
         """Call `use` with a socket, which it then owns, or with -1 if there is none."""
         key = (family, kind)
         ready = self._ready.setdefault(key, deque())
         if ready:
-            use(ready.popleft())
+            self._hand_out(ready, use)
         else:
             self._counters["splice_waited"] += 1
             self._waiting.setdefault(key, deque()).append(use)
@@ -181,20 +183,25 @@ class SocketStock:
             self._refuse(waiting)
 
     def counters(self) -> dict[str, int]:
-        """Return how many flows had to wait, and how many of them in vain."""
+        """Return how many sockets came and went; who had to wait, and who in vain."""
         return dict(self._counters)
 
     def _came(self, key: Key, count: int, fds: list[int]) -> None:
         self._asked[key] -= count
+        self._counters["splice_made"] += len(fds)
         ready = self._ready.setdefault(key, deque())
         ready.extend(fds)
         waiting = self._waiting.get(key, deque())
         while waiting and ready:
-            waiting.popleft()(ready.popleft())
+            self._hand_out(ready, waiting.popleft())
         if not fds:  # it failed: nothing better is to be expected
             self._refuse(waiting)
         if waiting:
             self.fill(*key)
+
+    def _hand_out(self, ready: deque[int], use: Take) -> None:
+        self._counters["splice_used"] += 1
+        use(ready.popleft())
 
     def _refuse(self, waiting: deque[Take]) -> None:
         while waiting:
