@@ -96,8 +96,8 @@ echo restarts=$(systemctl show -P NRestarts passtpy-passt@machine)
 
 USERS_PASST = """
 as_somebody systemctl --user start passtpy-passt@machine
-test -S /run/user/4000/passtpy-machines/machine/socket
-stat -c 'folder %a %U' /run/user/4000/passtpy-machines/machine
+test -S /run/user/4000/passtpy/machine/socket
+stat -c 'folder %a %U' /run/user/4000/passtpy/machine
 show() { as_somebody systemctl --user show -P $1 passtpy-passt@machine; }
 show StatusText
 grep CapEff /proc/$(show MainPID)/status
