@@ -36,6 +36,7 @@ COMMANDS = (
     "rules",
     "policy",
     "approve",
+    "limits",
     "pins",
     "ports",
     "stats",

@@ -44,6 +44,7 @@ from passtpy.policy.question import QuestionError, answer, read_question
 
 if TYPE_CHECKING:
     from passtpy.egress.egress import Egress
+    from passtpy.limiting import Limiting
     from passtpy.policed import Policed
 
 _MOST_READERS: Final = 16  # of metrics: anybody who can connect may be one
@@ -62,6 +63,7 @@ class Parts:
         forwarding: Forwarding,
         log: Log,
         policed: Policed | None,
+        limiting: Limiting | None,
         reload: Callable[[Callable[[PolicyError | None], None]], None],
         stop: Callable[[], None],
     ) -> None:
@@ -72,6 +74,7 @@ class Parts:
         self.forwarding = forwarding
         self.log = log
         self.policed = policed
+        self.limiting = limiting
         self.reload = reload
         self.stop = stop
         self.started = time.time()
@@ -224,6 +227,10 @@ class PolicedPolicy:
             text = "there is no policy: it was started without --policy and --allow"
             raise ControlError(Code.NOT_FOUND, text)
         return policed
+
+    def limits(self) -> Iterator[Json]:
+        limiting = self._parts.limiting
+        return iter(()) if limiting is None else limiting.listed()
 
     def describe(self) -> Json:
         policed = self._policed()

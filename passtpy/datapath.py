@@ -18,8 +18,6 @@ _ND_SOLICITATION: Final = 135
 _ND_SOURCE: Final = slice(22, 38)  # of an IPv6 packet, in an Ethernet frame
 _ND_TYPE: Final = 54
 
-EVERYTHING: Final = 0  # the rule of the limits of a guest as a whole
-
 Records = tuple[Miss | Punt | Gone, ...]
 
 
@@ -40,9 +38,6 @@ def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath
         queue_frames=QUEUE_FRAMES,
     )
     tell_host(datapath, view)
-    if config.rate_in or config.rate_out:
-        rates = {"rate_in": config.rate_in, "rate_out": config.rate_out}
-        datapath.limit(EVERYTHING, **rates)
     datapath.udp_strict = config.udp_filter is UdpFilter.ENDPOINT
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")

@@ -65,12 +65,15 @@ _WRONG_VERDICT: Final = frozenset(
     (errno.EBADF, errno.EDESTADDRREQ, errno.EINVAL, errno.EPROTONOSUPPORT)
 )
 
+_OPENS: Final = (Action.FORWARD, Action.SPLICE)
 _DNS_PORT: Final = 53
 _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 Watcher = Callable[[str, Event], None]  # name of the event, and the event
 Parked = Miss  # for those who hold one, and do not look into it
 Hold = Callable[[Parked, "Waiting"], None]  # who has flows that wait
+Limited = Callable[[MissLike, Verdict], None]  # told of flows beyond a limit
+Spent = Callable[[int, bool, int], None]  # told of a total: rule, outwards, bytes
 
 DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
@@ -132,6 +135,8 @@ class Engine:
         self._first_rules: tuple[Rule, ...] = ()  # before those of the view
         self._resolving: Resolving | None = None
         self._hold: Hold | None = None
+        self._limited: Limited | None = None
+        self._spent: Spent | None = None
         self.set_log_level()
 
     def start(
@@ -248,6 +253,10 @@ class Engine:
         What becomes of them comes to carry_out(), or to decide() once more.
         """
         self._hold = hold
+
+    def tell_of_limits(self, limited: Limited, spent: Spent) -> None:
+        """Have somebody told what limits refuse, and that a total is reached."""
+        self._limited, self._spent = limited, spent
 
     def go_on(self) -> None:
         """Run a turn soon: something was opened, or refused, between two."""
@@ -397,7 +406,7 @@ class Engine:
         logs. What only a wrong verdict can bring about is told here.
         """
         try:
-            self.datapath.open(miss.miss_id, verdict, fd)
+            opened = self.datapath.open(miss.miss_id, verdict, fd)
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -408,6 +417,9 @@ class Engine:
             elif error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1
                 self._log.warning("open.failed", error=str(error), rule=verdict.rule)
+            return
+        if opened is None and verdict.action in _OPENS and self._limited is not None:
+            self._limited(miss, verdict)
 
     def _is_question(self, miss: Miss) -> bool:
         """Tell whether a connection is for any DNS server: UDP is lifted by itself."""
@@ -503,6 +515,9 @@ class Engine:
             name, level, _ = EVENTS[event.event]
             if self._watcher is not None and level <= FLOW_LIFE:
                 self._watcher(name.lower(), event)
+            if name == "meter_spent" and self._spent is not None:
+                rule, outwards, size = event.args[:3]
+                self._spent(rule, bool(outwards), size)
             if level > logged:
                 continue  # is there for the watcher only
             name, level, fields = describe_event(event, EVENTS)

@@ -24,7 +24,7 @@ from passtpy.egress.show import show_policy
 from passtpy.egress.source import Opened, PolicySource
 from passtpy.egress.zones import surroundings_from_view
 from passtpy.errors import PolicyError
-from passtpy.flow import PROTO_NAMES
+from passtpy.flow import PROTO_NAMES, MissLike, Pif, Verdict
 from passtpy.inspecting import Again, Found, Inspecting
 from passtpy.net.kernel.connecting import WriterLoop
 from passtpy.proxying import Proxying
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from passtpy.engine import Engine, Parked
+    from passtpy.limiting import Limiting
     from passtpy.log import Log
     from passtpy.policy.decide import Decider, Waiting
 
@@ -75,8 +76,15 @@ class Policed:
             self.egress.watchers.append(self._learner.take)
         decider.guard(self.egress)
         engine.hold_by(self._take_waiting)
+        self._limiting: Limiting | None = None
         self._inspecting: Inspecting | None = None
         self._proxying: Proxying | None = None
+
+    def limit_by(self, limiting: Limiting) -> None:
+        """Have limits obeyed, those of the policy that there is and of later ones."""
+        self._limiting = limiting
+        self._limit()
+        self._engine.tell_of_limits(self._limited, self._spent)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have time pass, from now on."""
@@ -136,6 +144,7 @@ class Policed:
             self._log.error("policy.wrong", text=str(error))
             raise
         self.egress.replace(policy)
+        self._limit()
         self._engine.obey_policy()
         for question in self.egress.answers.open():
             self.egress.answers.take(question.number)
@@ -144,6 +153,38 @@ class Policed:
         self._engine.go_on()
         count, generation = len(policy.rules), self._decider.generation
         self._log.info("policy.loaded", rules=count, generation=generation)
+
+    # Limits
+
+    def _limit(self) -> None:
+        if self._limiting is None:
+            return
+        listed = self.egress.listed()
+        names = {each: rule.name or place for each, rule, place, _ in listed}
+        self._limiting.names = names
+        self._limiting.hold(self.egress.limits())
+
+    def _limited(self, miss: MissLike, verdict: Verdict) -> None:
+        """Tell that a flow was refused for a limit of its rule, or of the guest."""
+        if verdict.pif != Pif.HOST:
+            return  # it came from outside, which no policy is about
+        target, port = verdict.eaddr, verdict.eport
+        ruling = self.egress.judge(target, port, miss.proto)
+        ruling = ruling._replace(effect=Effect.REJECT)
+        spent = self._limiting is not None and self._limiting.is_spent(verdict.rule)
+        what = "its bytes are used up" if spent else "too many flows"
+        why = f"{self.egress.reason(ruling)}: limit: {what}"
+        self.egress.refused(miss, target, port, ruling, why=why)
+
+    def _spent(self, rule: int, outwards: bool, size: int) -> None:
+        if self._write is None:
+            return
+        names = {} if self._limiting is None else self._limiting.names
+        fields: Fields = {"rule": rule}
+        if rule in names:
+            fields["reason"] = names[rule]
+        fields |= {"direction": "out" if outwards else "in", "bytes": size}
+        self._write("policy.used_up", fields)
 
     # Refusals
 

@@ -26,6 +26,7 @@ from passtpy.errors import SetupError
 from passtpy.failures import log_failures
 from passtpy.files import Files
 from passtpy.flow import IPPROTO_TCP
+from passtpy.governing import Governed, govern
 from passtpy.isolation import stages
 from passtpy.isolation.calls import Process
 from passtpy.log import LogLevel
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from passtpy.net.machine.unix_socket import MachineSocket
     from passtpy.net.namespace.factory_client import Factory
     from passtpy.net.namespace.netns import NetnsWatch
-    from passtpy.policed import Policed
     from passtpy.policy.decide import Decider
     from passtpy.reloading import Reload, Reloaded, Reloading
 
@@ -137,7 +137,7 @@ class Session:
         self._policy: Policy | None = None
         if config.has_policy:
             self._read_policy()
-        self._policed: Policed | None = None
+        self._governed = Governed()
         self._lookout: Lookout | None = None
         self._reloading: Reloading | None = None
         self._resolver = NO_RESOLVER
@@ -246,26 +246,8 @@ class Session:
             datapath, decider, services, view, log, stock=stock, relay=relay
         )
         self._decider, self._got = decider, got
-        self._govern(self._engine, decider)
-
-    def _govern(self, engine: Engine, decider: Decider) -> None:
-        """Let policy and resolver decide as well, if there are any."""
-        config, log, egress = self._config, self._files.log, None
-        if self._source is not None and self._policy is not None:
-            from passtpy.policed import Policed
-
-            given = self._source, self._policy
-            files = self._files
-            told = files.audit, files.learn_fd
-            self._policed = Policed(*given, engine, decider, log, *told)
-            egress = self._policed.egress
-        if config.dns_server or egress is not None:
-            from passtpy.resolving import Resolving
-
-            resolving = Resolving(engine.view, self.loop, engine.send, egress)
-            engine.answer_dns(resolving)
-            if self._policed is not None:
-                self._policed.connect_by(self.loop, resolving.find)
+        ruled = self._files, self.loop, self._source, self._policy
+        self._governed = govern(self._engine, decider, *ruled)
 
     def _read_resolver(self) -> Resolver:
         from passtpy.net.host.resolv import PATH, UnusableError, read_resolver
@@ -338,7 +320,13 @@ class Session:
             self._lookout.on_namespace_gone(watch.tell)
             watch.leave_place()
         assert self._engine is not None
-        said = self._config, self._files, self._lookout, self._engine, self._policed
+        said = (
+            self._config,
+            self._files,
+            self._lookout,
+            self._engine,
+            self._governed.policed,
+        )
         self._reloading = Reloading(*said)
         if self._source is not None:
             self._source.close()  # a folder leads everywhere, and is the lookout's now
@@ -377,7 +365,7 @@ class Session:
             self._decider,
             self._forwarding,
             self._files.log,
-            self._policed,
+            *self._governed,
             *self._obeyed,
         )
         admit = Outside(who_is, depth)
@@ -455,8 +443,8 @@ class Session:
         if not stages.shut(process, self._config.seccomp):
             self._files.log.warning("seccomp.missing", text="unknown architecture")
         self._engine.start(self.loop, self._tap_gone, self._early)
-        if self._policed is not None:
-            self._policed.start(self.loop)
+        if self._governed.policed is not None:
+            self._governed.policed.start(self.loop)
         if self._factory is not None:
             self._factory.start(self.loop)
         if self._forwarding is not None:
@@ -539,8 +527,8 @@ class Session:
             self._follow.close()
         if self._forwarding is not None:
             self._forwarding.close()
-        if self._policed is not None:
-            self._policed.close()
+        if self._governed.policed is not None:
+            self._governed.policed.close()
         if self._engine is not None:
             self._engine.stop()
         elif self._datapath is not None:

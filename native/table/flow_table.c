@@ -39,7 +39,7 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 		    const struct siphash_key *key, struct flow_log *log,
 		    struct counters *cnt, struct timers *timers)
 {
-	size_t flows, map, hash, all;
+	size_t flows, map, hash, meters, all;
 	char *base;
 
 	if (!max || max > FLOW_TABLE_MAX)
@@ -48,7 +48,8 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 	flows = round_up(max * sizeof(struct flow));
 	map = round_up((max / MAP_BITS + 1) * sizeof(uint64_t));
 	hash = round_up(flow_hash_area(max));
-	all = flows + hash + 2 * map;
+	meters = round_up(sizeof(struct meters));
+	all = flows + hash + 2 * map + meters;
 	base = room_reserve(all);
 	if (base == MAP_FAILED)
 		return -ENOMEM;
@@ -59,6 +60,7 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 		.closing_lo = UINT32_MAX,
 		.closing_map = (uint64_t *)(void *)(base + flows + hash),
 		.run_map = (uint64_t *)(void *)(base + flows + hash + map),
+		.meters_room = (struct meters *)(void *)(base + all - meters),
 		.key = *key,
 		.log = log,
 		.cnt = cnt,
@@ -74,7 +76,6 @@ int flow_table_init(struct flow_table *ft, uint32_t max,
 
 void flow_table_free(struct flow_table *ft)
 {
-	meters_free(ft);
 	if (ft->flows)
 		munmap(ft->flows, ft->reserved);
 	ft->flows = NULL;

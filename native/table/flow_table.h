@@ -63,6 +63,7 @@ struct idle_list {
  * @outside:	ACTIVE flows that began outside, not closed
  * @sockets:	Descriptors that flows have, those that they share counted once
  * @meters:	Limits of bytes and flows, or NULL: there never were any
+ * @meters_room: Where they lie then, zeros before
  * @timers:	The wheel that flows are taken out of when marked closed
  * @reserved:	Bytes of the address range, which starts at @flows
  * @hash_area:	Tables of all sizes: one of n buckets starts at bucket n
@@ -92,6 +93,7 @@ struct flow_table {
 	uint32_t outside;
 	uint32_t sockets;
 	struct meters *meters;
+	struct meters *meters_room;
 	struct timers *timers;
 	size_t reserved;
 	struct flow_bucket *hash_area;

@@ -10,10 +10,8 @@
 #include "table/meter.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "base/macros.h"
-#include "base/sys.h"
 #include "table/ready.h"
 
 #define BURST_MIN  3000	       /* two packets, however slow */
@@ -231,22 +229,6 @@ static bool is_spent(const struct meter *m, enum meter_dir dir)
 	       m->counts.used[dir] >= m->limits.total[dir];
 }
 
-static int meters_init(struct flow_table *ft)
-{
-	ft->meters = sys_calloc(1, sizeof(*ft->meters));
-	if (!ft->meters)
-		return -ENOMEM;
-	ft->meters->top = 1;
-	ft->meters->next_at = UINT64_MAX;
-	return 0;
-}
-
-void meters_free(struct flow_table *ft)
-{
-	free(ft->meters);
-	ft->meters = NULL;
-}
-
 static void limits_set(struct flow_table *ft, struct meter *m,
 		       const struct meter_limits *limits, uint64_t now)
 {
@@ -274,8 +256,11 @@ int meters_set(struct flow_table *ft, uint32_t rule,
 	struct meter *m;
 	uint16_t number;
 
-	if (!ft->meters && meters_init(ft))
-		return -ENOMEM;
+	if (!ft->meters) {
+		ft->meters = ft->meters_room;
+		ft->meters->top = 1;
+		ft->meters->next_at = UINT64_MAX;
+	}
 	number = number_of(ft, rule);
 	if (!number) {
 		number = unused_number(ft->meters);

@@ -125,15 +125,13 @@ static inline bool meter_has(const struct flow *flow)
  *
  * What was counted stays. Open flows come under it by flow_set_rule().
  *
- * Return: 0; -ENOSPC there are METERS_MAX; -ENOMEM
+ * Return: 0, or -ENOSPC: there are METERS_MAX
  */
 int meters_set(struct flow_table *ft, uint32_t rule,
 	       const struct meter_limits *limits, uint64_t now);
 
 /* meters_clear() - The rule has no limits any more; no harm if it never had */
 void meters_clear(struct flow_table *ft, uint32_t rule);
-
-void meters_free(struct flow_table *ft);
 
 /* The life of a flow, for flow_table.c: which meters there are for its rule; it
  * is open; it is not any longer, or comes under others */

@@ -197,6 +197,12 @@ def _approve(args: Namespace) -> int:
     return run_approve(args)
 
 
+def _limits(args: Namespace) -> int:
+    from passtpy.client.policy import run_limits
+
+    return run_limits(args)
+
+
 def _pins(args: Namespace) -> int:
     from passtpy.client.policy import run_pins
 
@@ -437,6 +443,7 @@ COMMANDS: tuple[Command, ...] = (
             _arg("--list", action="store_true", help="questions that wait"),
         ),
     ),
+    Command("limits", "list limits of rules, and what was counted for them", _limits),
     Command("pins", "list the addresses that names were told for", _pins),
     Command(
         "ports",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from passtpy.client.connect import Client, ClientError, WrongUse, choose
-from passtpy.client.show import count, duration, out, table, width
+from passtpy.client.show import count, duration, out, size, table, width
 from passtpy.egress.document import parse_policy
 from passtpy.egress.egress import Egress
 from passtpy.egress.model import Policy
@@ -173,6 +173,28 @@ def run_policy(args: Namespace) -> int:
         case "test", [path, proto, where]:
             return _test(args, path, proto, where)
     raise WrongUse(f"expected: policy {args.action} {_USES[args.action]}".rstrip())
+
+
+def run_limits(args: Namespace) -> int:
+    """Run `passtpy limits`."""
+    limits = list(Client(choose(args.instance)).lines("GET", "/v1/limits"))
+    if args.json:
+        out(json.dumps(limit) for limit in limits)
+        return 0
+    rows = [
+        (
+            str(each["rule"]),
+            *map(size, each["bytes"]),
+            *(count("", number) for number in each["dropped"]),
+            *(count("", each[name]) for name in ("flows", "refused", "closed")),
+            ", ".join(f"{name} {value}" for name, value in each["limit"].items()),
+            each["name"] or "",
+        )
+        for each in limits
+    ]
+    head = ("RULE", "IN", "OUT", "LOST IN", "LOST OUT", "FLOWS", "REFUSED", "CLOSED")
+    out(table((*head, "LIMIT", "NAME"), rows, width()))
+    return 0
 
 
 def run_pins(args: Namespace) -> int:

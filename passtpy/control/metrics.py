@@ -110,6 +110,30 @@ def _instance(owners: Owners) -> Iterator[str]:
         yield from _metric(f"passtpy_{name}", kind, text, [({}, value)])
 
 
+def _limits(owners: Owners) -> Iterator[str]:
+    """Yield what was counted for rules that have limits."""
+    listed = list(owners.policy.limits())
+    pairs = (
+        ("bytes", "Bytes that moved under a limit.", "bytes"),
+        ("dropped", "Datagrams dropped beyond a limit.", "dropped"),
+    )
+    for name, text, field in pairs:
+        samples: Samples = [
+            ({"rule": each["rule"], "direction": direction}, value)
+            for each in listed
+            for direction, value in zip(("in", "out"), each[field], strict=True)
+        ]
+        yield from _metric(f"passtpy_limit_{name}_total", "counter", text, samples)
+    numbers = (
+        ("flows", "gauge", "Flows under a limit.", "flows"),
+        ("refused_total", "counter", "Flows refused beyond a limit.", "refused"),
+        ("closed_total", "counter", "Flows closed: their bytes are used up.", "closed"),
+    )
+    for name, kind, text, field in numbers:
+        samples = [({"rule": each["rule"]}, each[field]) for each in listed]
+        yield from _metric(f"passtpy_limit_{name}", kind, text, samples)
+
+
 def _lines(owners: Owners) -> Iterator[str]:
     yield from _instance(owners)
     instance = owners.instance
@@ -129,6 +153,7 @@ def _lines(owners: Owners) -> Iterator[str]:
             for r in owners.rules.listed()
         ],
     )
+    yield from _limits(owners)
     yield from _metric(
         "passtpy_forward_open_ports",
         "gauge",

@@ -91,6 +91,9 @@ class Instance(Protocol):
 class PolicyOwner(Protocol):
     """What the guest may reach; ControlError where there is no policy."""
 
+    def limits(self) -> Iterator[Json]:
+        """Yield the limits of rules, and of the guest; there may be no policy."""
+
     def describe(self) -> Json: ...
 
     def replace(self, text: str, files: Mapping[str, str]) -> Json: ...

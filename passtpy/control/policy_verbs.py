@@ -37,6 +37,11 @@ def list_pins(owners: Owners, _: Arguments) -> Reply:
     return Lines(owners.policy.pins())
 
 
+def list_limits(owners: Owners, _: Arguments) -> Reply:
+    """Answer `limits`."""
+    return Lines(owners.policy.limits())
+
+
 def list_questions(owners: Owners, _: Arguments) -> Reply:
     """Answer `questions`."""
     return Value({"questions": list(owners.policy.questions())})
@@ -78,6 +83,16 @@ POLICY_VERBS: tuple[Verb[Owners], ...] = (
         "List which names the guest's addresses stand for.",
         "One JSON object a line for each address of a name, with the seconds it lasts.",
         list_pins,
+        lines=True,
+    ),
+    Verb(
+        "limits",
+        "GET",
+        "/v1/limits",
+        "List limits of bytes and flows, and what was counted for them.",
+        "One JSON object a line for each rule that has some; rule 0 stands for all"
+        " flows. Pairs are towards the guest, and from it.",
+        list_limits,
         lines=True,
     ),
     Verb(

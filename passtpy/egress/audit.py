@@ -17,7 +17,7 @@ WINDOW_NS: Final = 10 * 1_000_000_000
 MOST: Final = 100  # different ones in a window
 
 Fields = dict[str, Any]
-_Key = tuple[int, bytes, int, tuple[str, ...], int, bool]
+_Key = tuple[int, bytes, int, tuple[str, ...], int, bool, str]
 
 
 class Audit:
@@ -66,6 +66,7 @@ def _key(refused: Refused) -> _Key:
         refused.names,
         refused.rule,
         refused.is_question,
+        refused.reason,
     )
 
 

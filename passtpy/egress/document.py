@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from passtpy.config.limit import NO_LIMIT
 from passtpy.egress.keys import (
     FILE_KEYS,
     RULE_KEYS,
@@ -37,6 +38,7 @@ from passtpy.errors import PolicyError
 from passtpy.record import replace
 
 MOST_ENTRIES: Final = 200_000  # of all sets together
+MOST_LIMITS: Final = 500  # rules that have one; the datapath has room for two policies
 _SYNTAX: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")
 _RULE: Final = re.compile(r"[ \t]*\[\[[ \t]*rule[ \t]*\]\]").match
 _SET_NAME: Final = re.compile("[A-Za-z0-9_-]+")
@@ -98,8 +100,13 @@ class _Document:
         rules = document.get("rule", [])
         if not isinstance(rules, list):
             raise Fault(("rule",), "expected [[rule]], with two brackets")
+        read = tuple(self._rule(each, n, sets) for n, each in enumerate(rules))
+        limited = [n for n, each in enumerate(read) if each.limit != NO_LIMIT]
+        if len(limited) > MOST_LIMITS:
+            place = "rule", limited[MOST_LIMITS], "limit"
+            raise Fault(place, f"at most {MOST_LIMITS} rules may have limits")
         return Policy(
-            rules=tuple(self._rule(each, n, sets) for n, each in enumerate(rules)),
+            rules=read,
             places=tuple(self._places_of_rules(len(rules))),
             sets=sets,
             **fields,
@@ -123,6 +130,8 @@ class _Document:
         rule = EgressRule(**fields)
         if rule.via is not None and rule.effect in REFUSING:
             raise Fault((*path, "via"), "a rule that refuses leads through no proxy")
+        if rule.limit != NO_LIMIT and rule.effect in REFUSING:
+            raise Fault((*path, "limit"), "a rule that refuses has nothing to limit")
         if rule.ports and rule.protos and rule.protos <= PROTOS["icmp"]:
             raise Fault((*path, "ports"), "ICMP has no ports")
         return rule

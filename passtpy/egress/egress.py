@@ -9,14 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from passtpy.addr import UNSPECIFIED
+from passtpy.config.limit import NO_LIMIT, Limit
 from passtpy.config.view import View
 from passtpy.egress.answers import Answers, Asked
 from passtpy.egress.match import QUIC_PORT, Line, Matcher, Zone
-from passtpy.egress.model import REFUSING, Effect, EgressRule, Mode, Policy, Via
+from passtpy.egress.model import (
+    REFUSING,
+    Effect,
+    EgressRule,
+    Mode,
+    Policy,
+    Via,
+)
 from passtpy.egress.naming import NameRuling
 from passtpy.egress.pins import Pins
 from passtpy.egress.zones import Surroundings, surroundings_from_view
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, MissLike
+from passtpy.record import replace
 
 NO_RULE: Final = 0
 DEFAULT: Final = -1  # the number of "no rule matched"
@@ -67,6 +76,11 @@ class Refused(NamedTuple):
         return self.target == UNSPECIFIED
 
 
+def _without_limit(rule: EgressRule) -> EgressRule:
+    """Return what makes a rule the same: what was counted survives another limit."""
+    return rule if rule.limit == NO_LIMIT else replace(rule, limit=NO_LIMIT)
+
+
 class Egress:
     """What a guest may reach, from now on and until told otherwise."""
 
@@ -97,7 +111,7 @@ class Egress:
     def replace(self, policy: Policy) -> None:
         """Decide after this policy from now on; equal rules keep their hits."""
         self.policy = policy
-        self.ids = tuple(self._give_ids(policy.rules))
+        self.ids = tuple(self._give_ids(tuple(map(_without_limit, policy.rules))))
         self._hits = {each: self._hits.get(each, 0) for each in (NO_RULE, *self.ids)}
         self._compile()
         self.pins.keep(lambda name: self._asks(name)[0] is not Effect.REJECT)
@@ -123,6 +137,12 @@ class Egress:
     def hits(self) -> dict[int, int]:
         """Return how often each rule decided, by its id; NO_RULE: the default."""
         return dict(self._hits)
+
+    def limits(self) -> dict[int, Limit]:
+        """Return the limits that rules have, by their ids; of all flows: NO_RULE."""
+        rules = zip(self.ids, self.policy.rules, strict=True)
+        found = {each: rule.limit for each, rule in rules if rule.limit != NO_LIMIT}
+        return {NO_RULE: self.policy.limit, **found}
 
     @property
     def captures_dns(self) -> bool:

@@ -11,6 +11,14 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
+from passtpy.config.amounts import (
+    RATE,
+    SIZE,
+    AmountError,
+    read_rate,
+    read_size,
+)
+from passtpy.config.limit import Limit
 from passtpy.egress.model import (
     DEFAULT_ASK_S,
     MOST_ASK_S,
@@ -36,6 +44,7 @@ from passtpy.egress.target import (
 )
 
 VERSION: Final = 1
+MOST_FLOWS: Final = 1_000_000
 Json = dict[str, Any]
 _VIA: Final = re.compile(r"(socks5|http)://(\[[0-9a-fA-F:.]+\]|[0-9.]+):([0-9]{1,5})")
 
@@ -172,6 +181,32 @@ def _read_ask_s(value: Any, path: Path, _: Mapping[str, Targets]) -> int:
     return value
 
 
+def _amount(read: Callable[[str], int], pattern: str) -> tuple[Read, Json]:
+    def read_amount(value: Any, path: Path, _: Mapping[str, Targets]) -> int:
+        try:
+            return read(value if isinstance(value, str) else "")
+        except AmountError as error:
+            raise Fault(path, str(error)) from None
+
+    return read_amount, {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def _read_count(value: Any, path: Path, _: Mapping[str, Targets]) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Fault(path, "expected a number of flows")
+    if not 0 < value <= MOST_FLOWS:
+        raise Fault(path, f"expected 1 to {MOST_FLOWS} flows")
+    return value
+
+
+def _read_limit(value: Any, path: Path, sets: Mapping[str, Targets]) -> Limit:
+    fields = read_table(LIMIT_KEYS, value, path, sets)
+    if not fields:
+        names = ", ".join(key.name for key in LIMIT_KEYS)
+        raise Fault(path, f"expected at least one of {names}")
+    return Limit(**fields)
+
+
 def _one_or_more(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "array", "items": schema, "minItems": 1}]}
 
@@ -188,6 +223,34 @@ _PORT: Final[Json] = {
     ]
 }
 
+_COUNT: Final[Json] = {"type": "integer", "minimum": 1, "maximum": MOST_FLOWS}
+LIMIT_KEYS: Final[Sequence[Key]] = (
+    Key("rate_in", "rate_in", *_amount(read_rate, RATE), "speed towards the guest"),
+    Key("rate_out", "rate_out", *_amount(read_rate, RATE), "speed of what it sends"),
+    Key(
+        "total_in", "total_in", *_amount(read_size, SIZE), "bytes for the guest in all"
+    ),
+    Key("total_out", "total_out", *_amount(read_size, SIZE), "bytes of it in all"),
+    Key("flows", "flows", _read_count, _COUNT, "flows at a time"),
+    Key("new_flows", "new_flows", _read_count, _COUNT, "new flows a second"),
+)
+
+
+def table_schema(keys: Sequence[Key], more: Json) -> Json:
+    """Return the schema of a table with these keys."""
+    properties = {
+        key.name: {"description": f"{key.help[0].upper()}{key.help[1:]}.", **key.schema}
+        for key in keys
+    }
+    return {
+        "type": "object",
+        "properties": properties | more,
+        "required": [key.name for key in keys if key.required],
+        "additionalProperties": False,
+    }
+
+
+_LIMIT: Final[Json] = table_schema(LIMIT_KEYS, {}) | {"minProperties": 1}
 RULE_KEYS: Final[Sequence[Key]] = (
     Key("name", "name", read_text, {"type": "string"}, "what people call the rule"),
     Key(
@@ -240,6 +303,13 @@ RULE_KEYS: Final[Sequence[Key]] = (
         {"type": "string"},
         "file with USER:PASSWORD for the proxy",
     ),
+    Key(
+        "limit",
+        "limit",
+        _read_limit,
+        _LIMIT,
+        "how much its flows may move together, and how many there may be",
+    ),
 )
 FILE_KEYS: Final[Sequence[Key]] = (
     Key(
@@ -274,6 +344,13 @@ FILE_KEYS: Final[Sequence[Key]] = (
         _read_ask_s,
         {"type": "integer", "minimum": 1, "maximum": MOST_ASK_S},
         f"seconds that a flow waits for an answer; {DEFAULT_ASK_S} unless said",
+    ),
+    Key(
+        "limit",
+        "limit",
+        _read_limit,
+        _LIMIT,
+        "the same of all flows of the guest, whatever their rule",
     ),
 )
 SET_KEYS: Final = {"to": "more targets", "include": "files with a target on each line"}

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from passtpy.addr import Address
+from passtpy.config.limit import NO_LIMIT, Limit
 from passtpy.record import field, record
 
 DEFAULT_ASK_S = 30  # how long an answer is waited for
@@ -121,8 +122,8 @@ class Targets:
 class EgressRule:
     """One rule; what is empty matches everything.
 
-    Two that are equal are the same rule, wherever they stand: the place in the file is
-    not part of it. `to` is what was written, for people.
+    Two that are equal but for their limit are the same rule, wherever they stand: the
+    place in the file is not part of it. `to` is what was written, for people.
     """
 
     name: str | None = None
@@ -133,6 +134,7 @@ class EgressRule:
     effect: Effect = Effect.ALLOW
     quic: Quic = Quic.REJECT
     via: Via | None = None
+    limit: Limit = NO_LIMIT
 
 
 @record(kw_only=True)
@@ -145,6 +147,7 @@ class Policy:
     mode: Mode = Mode.ENFORCE
     dns_refusal: DnsRefusal = DnsRefusal.NXDOMAIN
     ask_s: int = DEFAULT_ASK_S
+    limit: Limit = NO_LIMIT  # of the guest as a whole
     sets: Mapping[str, Targets] = field(default_factory=dict)  # by name, without @
 
     @property

@@ -6,23 +6,15 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from passtpy.egress.keys import FILE_KEYS, RULE_KEYS, SET_KEYS, TARGETS, Key
-
-
-def _table(keys: Sequence[Key], more: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        key.name: {"description": f"{key.help[0].upper()}{key.help[1:]}.", **key.schema}
-        for key in keys
-    }
-    return {
-        "type": "object",
-        "properties": properties | more,
-        "required": [key.name for key in keys if key.required],
-        "additionalProperties": False,
-    }
+from passtpy.egress.keys import (
+    FILE_KEYS,
+    RULE_KEYS,
+    SET_KEYS,
+    TARGETS,
+    table_schema,
+)
 
 
 def _sets() -> dict[str, Any]:
@@ -56,12 +48,12 @@ def schema() -> str:
     rules = {
         "description": "Rules; the first that matches a flow decides about it.",
         "type": "array",
-        "items": _table(RULE_KEYS, {}),
+        "items": table_schema(RULE_KEYS, {}),
     }
     told = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policy of passtpy: what a guest may reach",
-        **_table(FILE_KEYS, {"sets": _sets(), "rule": rules}),
+        **table_schema(FILE_KEYS, {"sets": _sets(), "rule": rules}),
     }
     return json.dumps(told, indent=1) + "\n"
 

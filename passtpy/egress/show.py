@@ -3,6 +3,7 @@
 
 from typing import Any, Final
 
+from passtpy.config.limit import NO_LIMIT, show_limit
 from passtpy.egress.egress import DEFAULT, Egress, Ruling
 from passtpy.egress.model import EgressRule
 from passtpy.flow import PROTO_NAMES
@@ -25,6 +26,9 @@ def show_match(rule: EgressRule) -> str:
         parts.append(",".join(protos))
     if rule.via is not None:
         parts.append(f"via {rule.via}")
+    if rule.limit != NO_LIMIT:
+        said = show_limit(rule.limit).items()
+        parts.append("limit " + ", ".join(f"{name} {value}" for name, value in said))
     return " ".join(parts)
 
 

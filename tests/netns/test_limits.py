@@ -5,15 +5,17 @@ A machine that is busy makes everything slower, so what is asserted is that noth
 faster than it may be, and that all of it arrives.
 """
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.lab import REMOTE4, REMOTE6, Lab, tcp_pair
-from tests.netns.policed import NONE, Policed, policed
+from tests.lab import REMOTE4, REMOTE6, Lab, tcp_echo, tcp_pair, wait_until
+from tests.netns.policed import NONE, SOON, Policed, policed, policy, tcp_to
 from tests.netns.resolvers import serving
 
 RATE = 1_000_000  # bytes a second
@@ -96,3 +98,72 @@ def test_datagrams_beyond_the_rate_are_dropped(lab: Lab, slow: Policed) -> None:
         took = time.monotonic() - begin
     assert 0 < got <= (took * RATE + BURST) * MARGIN
     assert slow.counters()["meter_dropped"] > 0
+
+
+RULE = f"""\
+[[rule]]
+name = "echo"
+to = "{REMOTE4}"
+ports = 7001
+limit = {{ total_out = "100 kB", flows = 2 }}
+action = "allow"
+"""
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Read all that there is; does a reset follow?"""
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except ConnectionError:
+        return True
+    return False
+
+
+def _limits(it: Policed) -> dict[str, object]:
+    (line,) = it.say("limits", "--json").splitlines()
+    told = json.loads(line)
+    assert isinstance(told, dict)
+    return told
+
+
+def test_a_rule_has_flows_at_a_time_and_bytes_in_all(lab: Lab) -> None:
+    file = policy(lab, RULE)
+    with (
+        tcp_echo(lab.remote, REMOTE4, 7001),
+        policed(lab, "--policy", str(file)) as it,
+    ):
+        first = it.guest.connect(REMOTE4, 7001)
+        with first, it.guest.connect(REMOTE4, 7001) as second:
+            assert tcp_to(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+            it.wait_refused("echo: limit: too many flows", port=7001)
+            second.settimeout(PATIENCE)
+            with suppress(ConnectionError):
+                second.sendall(bytes(200_000))
+            for sock in (second, first):
+                sock.settimeout(PATIENCE)
+                assert is_reset(sock)
+        assert tcp_to(it.guest, REMOTE4, 7001) == "ConnectionRefusedError"
+        it.wait_refused("echo: limit: its bytes are used up", port=7001)
+        it.wait_refused("echo", direction="out", bytes=100_000)
+        lines = map(json.loads, it.audit.read_text().splitlines())
+        (told,) = (each for each in lines if each["event"] == "policy.used_up")
+        assert (told["reason"], told["direction"]) == ("echo", "out")
+        limits = _limits(it)
+        assert (limits["used_up"], limits["closed"], limits["flows"]) == (True, 2, 0)
+        assert limits["bytes"][1] == 100_000  # type: ignore[index]
+
+        file.write_text(f"version = 1\n{RULE.replace('100 kB', '1 MB')}")
+        it.say("reload")
+        wait_until(lambda: not _limits(it)["used_up"], SOON, "another limit")
+        assert tcp_to(it.guest, REMOTE4, 7001) == "open"
+        assert _limits(it)["bytes"][1] == 100_000  # type: ignore[index]
+
+
+def test_new_flows_a_second_are_limited_for_the_whole_guest(lab: Lab) -> None:
+    file = policy(lab, f"limit.new_flows = 5\n{RULE}")
+    with policed(lab, "--policy", str(file)) as it:
+        for _ in range(20):
+            with it.guest.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.sendto(b"x", (REMOTE4, 7001))
+        wait_until(lambda: it.counters()["meter_refused"] > 0, SOON, "a refusal")

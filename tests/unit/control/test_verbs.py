@@ -11,6 +11,7 @@ import pytest
 from passtpy.control.capture import Captures
 from passtpy.control.events import Events
 from passtpy.control.http import Conversation, Router
+from passtpy.control.metrics import metrics
 from passtpy.control.owners import Owners, Question, RuleListed
 from passtpy.control.verb import (
     Code,
@@ -88,6 +89,19 @@ class Daemon:
 
     def pins(self) -> Iterator[Json]:
         yield {"address": "198.51.100.1", "name": "a.example", "seconds": 7}
+
+    def limits(self) -> Iterator[Json]:
+        yield {
+            "rule": 3,
+            "name": "web",
+            "limit": {"rate_in": "8 Mbit/s"},
+            "bytes": [10, 20],
+            "dropped": [1, 2],
+            "flows": 4,
+            "refused": 5,
+            "closed": 6,
+            "used_up": False,
+        }
 
     def questions(self) -> Iterator[Json]:
         yield {"question": 3, "to": "a.example"}
@@ -324,6 +338,20 @@ def test_a_policy_is_sent_with_the_files_that_it_includes(asker: Asker) -> None:
 def test_pins_come_line_by_line(asker: Asker) -> None:
     (pin,) = asker.lines("GET", "/v1/policy/pins")
     assert pin["name"] == "a.example"
+
+
+def test_limits_come_line_by_line_and_as_metrics(asker: Asker) -> None:
+    (limit,) = asker.lines("GET", "/v1/limits")
+    assert limit["limit"] == {"rate_in": "8 Mbit/s"}
+    page = metrics(asker.owners).decode()
+    for line in (
+        'passtpy_limit_bytes_total{rule="3",direction="out"} 20',
+        'passtpy_limit_dropped_total{rule="3",direction="in"} 1',
+        'passtpy_limit_flows{rule="3"} 4',
+        'passtpy_limit_refused_total{rule="3"} 5',
+        'passtpy_limit_closed_total{rule="3"} 6',
+    ):
+        assert line in page.splitlines()
 
 
 def test_a_question_is_answered_by_its_number(asker: Asker) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from passtpy.addr import inany
-from passtpy.egress.document import parse_policy, with_words
+from passtpy.config.limit import Limit
+from passtpy.egress.document import MOST_LIMITS, parse_policy, with_words
 from passtpy.egress.model import Effect, Mode, Policy, Ports, Sets, Span
 from passtpy.egress.source import PolicySource
 from passtpy.egress.target import read_span
@@ -22,6 +23,8 @@ default = "drop"
 mode = "observe"
 dns_refusal = "refused"
 ask_timeout = 5
+limit.rate_out = "1.5M"
+limit.new_flows = 50
 
 [sets]
 mirrors = ["mirror.example", "198.51.100.0/24"]
@@ -33,6 +36,7 @@ to = ["GitHub.com.", "*.githubusercontent.com", "2001:db8::1-2001:db8::9"]
 ports = [22, 443, "8000-8010"]
 proto = ["tcp", "udp"]
 quic = "pin"
+limit = { rate_in = "20 MB/s", total_out = "5 MB", flows = 10 }
 action = "allow"
 
 [[rule]]
@@ -73,7 +77,9 @@ def test_a_whole_file_is_understood() -> None:
     assert sets.targets.names == ("mirror.example", "evil.example", "ads.example")
     assert sets.targets.sets == {Sets.PRIVATE}
     assert (sets.effect, rest.effect) == (Effect.ASK, Effect.REJECT)
-    assert policy.places == ("p.toml:11", "p.toml:19", "p.toml:23")
+    assert code.limit == Limit(rate_in=20_000_000, total_out=5_000_000, flows=10)
+    assert policy.limit == Limit(rate_out=187_500, new_flows=50)
+    assert policy.places == ("p.toml:13", "p.toml:22", "p.toml:26")
     assert policy.has_names
 
 
@@ -117,6 +123,18 @@ RULE = 'version = 1\n[[rule]]\naction = "allow"\n'
         (RULE + "ports = 70000", "p.toml:4:9: expected ports from 1"),
         (RULE + "proto = 'sctp'", "p.toml:4:9: expected one of tcp, udp, icmp"),
         (RULE + "proto = 'icmp'\nports = 1", "p.toml:5:9: ICMP has no ports"),
+        (RULE + "limit = 1", "p.toml:4:9: expected a table"),
+        (RULE + "limit = {}", "p.toml:4:9: expected at least one of rate_in"),
+        (RULE + "limit.rate = 1", "p.toml:4:1: unknown key 'rate'; expected one of"),
+        (RULE + "limit.rate_in = 8", "p.toml:4:17: expected a speed of 8 kbit/s"),
+        (RULE + "limit.rate_in = '1k'", "p.toml:4:17: expected a speed of 8 kbit/s"),
+        (RULE + "limit = { total_in = '1 bit' }", "p.toml:4:22: expected an amount"),
+        (RULE + "limit = { flows = 0 }", "p.toml:4:19: expected 1 to 1000000 flows"),
+        (RULE + "limit = { new_flows = '5/s' }", "p.toml:4:23: expected a number of"),
+        (
+            "version = 1\n[[rule]]\naction = 'drop'\nlimit = { flows = 1 }",
+            "p.toml:4:9: a rule that refuses has nothing to limit",
+        ),
         (RULE + "name = ''", "p.toml:4:8: expected a text"),
         (RULE + 'name = "a\\u001b"', "p.toml:4:8: expected a text"),
         ("version = ", "p.toml:1:11: invalid value"),
@@ -130,6 +148,14 @@ RULE = 'version = 1\n[[rule]]\naction = "allow"\n'
 )
 def test_a_wrong_file_is_told_with_line_and_column(text: str, message: str) -> None:
     assert _wrong(text).startswith(message)
+
+
+def test_limits_have_a_limit() -> None:
+    rule = "[[rule]]\naction = 'allow'\nlimit.flows = 1\n"
+    text = "version = 1\n" + rule * (MOST_LIMITS + 1)
+    line = 1 + 3 * (MOST_LIMITS + 1)
+    said = f"p.toml:{line}:1: at most {MOST_LIMITS} rules may have limits"
+    assert _wrong(text).partition(":1: ")[2] == said.partition(":1: ")[2]
 
 
 def test_a_wrong_line_of_an_included_file_is_told_by_its_own_place() -> None:

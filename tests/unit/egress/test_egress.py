@@ -8,6 +8,7 @@ import pytest
 
 from passtpy.addr import inany
 from passtpy.config.guest_addresses import GuestAddresses
+from passtpy.config.limit import NO_LIMIT, Limit
 from passtpy.egress.answers import Asked
 from passtpy.egress.audit import MOST, WINDOW_NS, Audit
 from passtpy.egress.document import parse_policy, with_words
@@ -96,6 +97,23 @@ def test_hits_are_counted_and_outlive_a_change_around_their_rule() -> None:
     new, same = world.egress.ids
     assert same == first
     assert world.egress.hits == {new: 0, first: 1, 0: 1}
+
+
+def test_a_rule_whose_limit_changes_stays_the_same() -> None:
+    rule = '[[rule]]\nto = "203.0.113.9"\naction = "allow"\n'
+    world = World(_file(f"{rule}limit.flows = 1\n"))
+    world.decide()
+    (first,) = world.egress.ids
+    assert world.egress.limits() == {0: NO_LIMIT, first: Limit(flows=1)}
+    world.egress.replace(_file(f'limit.rate_in = "8M"\n{rule}limit.flows = 2\n'))
+    assert world.egress.ids == (first,)
+    assert world.egress.hits[first] == 1
+    assert world.egress.limits() == {
+        0: Limit(rate_in=1_000_000),
+        first: Limit(flows=2),
+    }
+    (told,) = show_policy(world.egress)["rules"]
+    assert told["match"] == "to 203.0.113.9 limit flows 2"
 
 
 def test_a_refusal_is_told_with_its_reason() -> None:
