@@ -8,6 +8,7 @@ want faults on the tap start it with `checked_env`.
 """
 
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ HAVE_CHECKED = any((CHECKED / "passtpy").glob("_native.*.so"))
 if HAVE_CHECKED:
     sys.path.insert(0, str(CHECKED))
 sys.path.append(str(ROOT))
+
+# What a shell starts in the background ignores Ctrl-C, and all that it starts as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("passtpy", deadline=None)

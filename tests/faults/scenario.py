@@ -43,7 +43,8 @@ from tests.datapath.test_udp_listen import inward, listening
 from tests.lab.ready import readable
 
 LISTENER = 7
-PATIENT_S, HURRIED_S, SETTLE_S = 2.0, 0.02, 3.0
+# For what must come; for what may fail; for what surely has failed; for the kernel
+PATIENT_S, WARY_S, HURRIED_S, SETTLE_S = 30.0, 2.0, 0.02, 30.0
 BULK = 100_000
 
 
@@ -63,7 +64,7 @@ class ScenarioGuest(Guest):
         timeout: float = 0,
     ) -> None:
         """Run turns until something in the real world has happened."""
-        super().wait_for(condition, what, min(timeout or 9, self.patience))
+        super().wait_for(condition, what, min(timeout or PATIENT_S, self.patience))
 
 
 def _from_second_address(port: int, action: Action = Action.FORWARD) -> Verdict:
@@ -461,9 +462,10 @@ def splice_waiting(stage: Stage) -> None:
         world.target_port = server.getsockname()[1]
         with socket.create_connection(server.getsockname()):
             world.client()
-            Guest.wait_for(world.guest, lambda: bool(world.guest.misses), "a miss")
+            guest, patience = world.guest, max(stage.patience, WARY_S)
+            Guest.wait_for(guest, lambda: bool(guest.misses), "a miss", patience)
             server.accept()[0].close()
-        server.settimeout(PATIENT_S)
+        server.settimeout(patience)
         stage.keep(server.accept()[0])
         world.guest.turn()
 

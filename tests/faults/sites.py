@@ -16,6 +16,7 @@ from tests.datapath.packets import udp
 from tests.faults.scenario import (
     HURRIED_S,
     PATIENT_S,
+    WARY_S,
     Part,
     ScenarioGuest,
     Stage,
@@ -105,7 +106,7 @@ def trial(
     part: Part, tap: str, failures: list[Failure], *, patient: bool = False
 ) -> None:
     """Run a part while calls fail, and check what is left of it."""
-    stage = Stage(tap, HURRIED_S if failures and not patient else PATIENT_S)
+    stage = Stage(tap, _patience(part, failures, patient))
     before = failed()
     with none_left():
         try:
@@ -116,6 +117,13 @@ def trial(
                 _check(guest, failed() - before)
         finally:
             stage.close()
+
+
+def _patience(part: Part, failures: list[Failure], patient: bool) -> float:
+    """How long to wait for anything in a trial."""
+    if failures and not patient:
+        return HURRIED_S
+    return WARY_S if failures or part.first else PATIENT_S
 
 
 def _run(part: Part, stage: Stage, *, expected: bool) -> None:

@@ -2,6 +2,7 @@
 """A real name server of a test's remote host, and questions that a guest asks."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from tests.lab.namespace import family_of
 from tests.netns.resolvers import answering
 
 PATIENCE_S = 30.0
+AGAIN_S = 5.0
 
 
 class NameServer:
@@ -88,10 +90,23 @@ def ask(
         if tcp:
             dns.query.send_tcp(sock, query)
             return dns.query.receive_tcp(sock)[0]
-        sock.send(query.to_wire())
-        answer = dns.message.from_wire(sock.recv(4096))
+        answer = dns.message.from_wire(_asked(sock, query.to_wire(), patience))
     assert query.is_response(answer)
     return answer
+
+
+def _asked(sock: socket.socket, query: bytes, patience: float) -> bytes:
+    """What comes back; a question that is lost is asked again, as resolvers do."""
+    deadline = time.monotonic() + patience
+    while True:
+        sock.send(query)
+        left = deadline - time.monotonic()
+        sock.settimeout(max(0.01, min(AGAIN_S, left)))
+        try:
+            return sock.recv(4096)
+        except TimeoutError:
+            if left <= AGAIN_S:
+                raise
 
 
 def told(answer: dns.message.Message) -> set[str]:

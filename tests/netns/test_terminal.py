@@ -26,8 +26,6 @@ class Terminal:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.environ |= {"PS1": "ready> ", "TERM": "dumb"}
-            # A shell in the background lets its commands, and so us, ignore it.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvp(argv[0], argv)
         self.said = ""
 
