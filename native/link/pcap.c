@@ -72,6 +72,7 @@ static int pcap_write(struct pcap *p, uint64_t head)
 	int error;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+	pthread_testcancel(); /* even if no call here comes to wait */
 	n = sys_write(p->fd, p->ring + at, MIN(len, PCAP_CHUNK));
 	error = n < 0 ? errno : ENOSPC;
 	if (n < 0 && error == EAGAIN) /* somebody shares the description */
@@ -118,7 +119,7 @@ static void *pcap_wait(void *unused)
 	struct pollfd none = { .fd = -1 };
 
 	while (sys_poll(&none, 1, -1) <= 0)
-		;
+		pthread_testcancel(); /* no wait, and so no place for it */
 	return unused;
 }
 
