@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest under an egress policy, and what becomes of what it tries."""
 
+import errno
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,27 +71,46 @@ def policy(lab: Lab, text: str) -> Path:
 
 def tcp_to(guest: Namespace, address: str, port: int, patience: float = SOON) -> str:
     """What becomes of a connection: "open", or how it is refused."""
-    with guest.new_socket(family_of(address), socket.SOCK_STREAM) as sock:
-        sock.settimeout(patience)
-        try:
-            sock.connect((address, port))
-        except TimeoutError:
-            return "silence"
-        except OSError as error:
-            return type(error).__name__
-        return "open"
+
+    def attempt(sock: socket.socket) -> None:
+        sock.connect((address, port))
+
+    return _becomes(guest, address, socket.SOCK_STREAM, patience, attempt)
 
 
 def udp_to(guest: Namespace, address: str, port: int, patience: float = SOON) -> str:
     """What becomes of a datagram: "open" if it is answered."""
-    with guest.new_socket(family_of(address), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(patience)
-        try:
-            sock.connect((address, port))
-            sock.send(b"x")
-            sock.recv(10)
-        except TimeoutError:
-            return "silence"
-        except OSError as error:
-            return type(error).__name__
-        return "open"
+
+    def attempt(sock: socket.socket) -> None:
+        sock.connect((address, port))
+        sock.send(b"x")
+        sock.recv(10)
+
+    return _becomes(guest, address, socket.SOCK_DGRAM, patience, attempt)
+
+
+def _becomes(
+    guest: Namespace,
+    address: str,
+    kind: socket.SocketKind,
+    patience: float,
+    attempt: Callable[[socket.socket], None],
+) -> str:
+    """What becomes of an attempt; it is made again when nobody has decided in time.
+
+    A busy machine may take more than the two seconds after which there is no route.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with guest.new_socket(family_of(address), kind) as sock:
+            sock.settimeout(patience)
+            try:
+                attempt(sock)
+            except TimeoutError:
+                return "silence"
+            except OSError as error:
+                late = error.errno == errno.EHOSTUNREACH
+                if not late or time.monotonic() > deadline:
+                    return type(error).__name__
+            else:
+                return "open"

@@ -48,7 +48,7 @@ ZONE = (
 
 def _ping(guest: Namespace, address: str) -> bool:
     return (
-        guest.run("ping", "-c", "1", "-W", "25", address, check=False).returncode == 0
+        guest.run("ping", "-c", "1", "-w", "25", address, check=False).returncode == 0
     )
 
 
