@@ -27,7 +27,7 @@ HARMLESS = {
     " pthread_attr_init pthread_attr_setstacksize pthread_cond_init"
     " pthread_cond_signal pthread_cond_wait pthread_mutex_init pthread_mutex_lock"
     " pthread_mutex_unlock pthread_once pthread_setcancelstate pthread_sigmask"
-    " sigaction sigaddset sigemptyset sigfillset",
+    " pthread_testcancel sigaction sigaddset sigemptyset sigfillset",
     "ends us, or is part of ending": "__assert_fail abort raise",
     "how the compiler and the linker do their part": "_GLOBAL_OFFSET_TABLE_"
     " __errno_location __start_fault_sites __stop_fault_sites __stack_chk_fail",
