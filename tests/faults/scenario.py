@@ -58,10 +58,7 @@ class ScenarioGuest(Guest):
         return super().recv(timeout or self.patience)
 
     def wait_for(
-        self,
-        condition: Callable[[], bool],
-        what: str = "condition",
-        timeout: float = 0,
+        self, condition: Callable[[], bool], what: str = "", timeout: float = 0
     ) -> None:
         """Run turns until something in the real world has happened."""
         super().wait_for(condition, what, min(timeout or PATIENT_S, self.patience))
@@ -458,12 +455,12 @@ def _reset_while_blocked(world: World, server: socket.socket) -> None:
 def splice_waiting(stage: Stage) -> None:
     """The server takes its time: the kernel tries again after a second."""
     world = stage.world(socket.SOCK_STREAM, Pif.SPLICE)
+    patience = max(stage.patience, WARY_S)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         world.target_port = server.getsockname()[1]
         with socket.create_connection(server.getsockname()):
             world.client()
-            guest, patience = world.guest, max(stage.patience, WARY_S)
-            Guest.wait_for(guest, lambda: bool(guest.misses), "a miss", patience)
+            Guest.wait_for(world.guest, lambda: bool(world.guest.misses), "", patience)
             server.accept()[0].close()
         server.settimeout(patience)
         stage.keep(server.accept()[0])

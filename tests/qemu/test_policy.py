@@ -54,7 +54,8 @@ def policed(
         yield made
 
 
-HOST = "printf 'GET / HTTP/1.0\\r\\nHost: {}\\r\\n\\r\\n' | " + (
+HOST = (
+    "printf 'GET / HTTP/1.0\\r\\nHost: {}\\r\\n\\r\\n' | "
     f"nc -w 20 {REMOTE4} 80 | grep -o hello"
 )
 TALK = "nc -w 20 {} {} </dev/null"
