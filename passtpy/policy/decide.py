@@ -176,11 +176,12 @@ def _make_to_host(outcome: ToHost, by: Origin, source_towards: SourceTowards) ->
 
     choice = _OwnChoice(outcome.choices, source_towards)
     unusual = choice.unusual
+    same = bind4 == bind6  # mostly, and unusual is empty: then nothing is asked
 
     def to_asked(miss: MissLike) -> Verdict:
         asked = miss.oaddr
-        bind = bind4 if asked.startswith(V4_PREFIX) else bind6
-        if miss.eaddr in unusual and bind == UNSPECIFIED:
+        bind = bind4 if same or asked.startswith(V4_PREFIX) else bind6
+        if unusual and miss.eaddr in unusual and bind == UNSPECIFIED:
             bind = choice.bind(miss)
         return Verdict(forward, host, asked, miss.oport, bind, 0, rule, generation)
 
