@@ -84,6 +84,8 @@ def main() -> int:
         return pesto()
     if "slirp4netns" in name:
         return slirp4netns()
+    if "cni" in name:
+        return cni()
     for program in PROGRAMS:
         if program in name:
             return _be(program, words)
@@ -132,6 +134,14 @@ def slirp4netns(words: Sequence[str] | None = None) -> int:
         _leave(run(words))
 
     return _guarded("slirp4netns", program, sys.argv[1:] if words is None else words)
+
+
+def cni() -> int:
+    """Be a CNI plugin, whatever the name."""
+    from passtpy.cni import main as run
+
+    _stand_on_own_feet()
+    return run()
 
 
 def _be(program: str, words: Sequence[str]) -> int:

@@ -44,7 +44,16 @@ PYTHON_FLOORS = (
     {"governing"},
     {"reloading"},
     {"controlled"},
-    {"session", "lifecycle", "daemon", "__main__", "client", "pesto", "slirp4netns"},
+    {
+        "session",
+        "lifecycle",
+        "daemon",
+        "__main__",
+        "client",
+        "pesto",
+        "slirp4netns",
+        "cni",
+    },
 )
 # Rooms of one floor that agree by what is below them, and do not know each other.
 STRANGERS = {"policy", "services"}

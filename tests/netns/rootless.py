@@ -38,6 +38,21 @@ def missing() -> str | None:
     return None
 
 
+def make_image(folder: Path) -> None:
+    """Make image.tar there, for podman to import: busybox and a page."""
+    root = folder / "image"
+    (root / "bin").mkdir(parents=True)
+    for name in ("etc", "tmp", "www"):
+        (root / name).mkdir()
+    (root / "www" / "index.html").write_text("hello\n")
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    shutil.copy(busybox, root / "bin" / "busybox")
+    for name in _APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+    run(["tar", "-C", str(root), "-cf", str(folder / "image.tar"), "."])
+
+
 class RootlessUser:
     """Runs shell scripts as the user, in the network of a lab's host."""
 
@@ -46,7 +61,7 @@ class RootlessUser:
         self.home = home
         self.calls = home / "calls"
         self._accounts()
-        self._image()
+        make_image(self.home)
         self._program()
 
     def _accounts(self) -> None:
@@ -58,20 +73,6 @@ class RootlessUser:
                 "group": f"{NAME}:x:{USER}:\n",
             }.get(name, f"{NAME}:500000:65536\n")
             (self.home / name).write_text(text)
-
-    def _image(self) -> None:
-        """An image that is busybox and a page."""
-        root = self.home / "image"
-        (root / "bin").mkdir(parents=True)
-        for name in ("etc", "tmp", "www"):
-            (root / name).mkdir()
-        (root / "www" / "index.html").write_text("hello\n")
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        shutil.copy(busybox, root / "bin" / "busybox")
-        for name in _APPLETS:
-            (root / "bin" / name).symlink_to("busybox")
-        run(["tar", "-C", str(root), "-cf", str(self.home / "image.tar"), "."])
 
     def _program(self) -> None:
         """Put ours where callers look, and keep what they say."""
