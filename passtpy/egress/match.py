@@ -76,11 +76,19 @@ class _Claim(NamedTuple):
     zones: Zones
 
 
+_Guarded = tuple[Sets, bytes, bytes]  # a zone, from where to where
+
+
 class Matcher:
     """Rules, compiled for a host."""
 
     def __init__(self, rules: Sequence[EgressRule], around: Surroundings) -> None:
         self._zones = zone_spans(around)
+        self._guarded: tuple[list[_Guarded], list[_Guarded]] = ([], [])  # IPv6, IPv4
+        for zone, spans in self._zones.items():
+            for first, last in spans:
+                guarded = self._guarded[first.startswith(V4_PREFIX)]
+                guarded.append((zone, first, last))
         self._resolvers = tuple(spans_of(around.resolvers))
         self._tree: dict[str, Any] = {}
         self._found: dict[str, tuple[int, ...]] = {}
@@ -141,11 +149,15 @@ class Matcher:
 
     def _named_by(self, span: Span) -> Zones:
         """Return where a rule with this span allows: what it names, and no zone."""
-        named = (
+        first, last = span
+        is_v4 = first.startswith(V4_PREFIX)
+        named = [
             zone
-            for zone, spans in self._zones.items()
-            if any(s.first <= span.first and span.last <= s.last for s in spans)
-        )
+            for zone, begin, end in self._guarded[is_v4]
+            if begin <= first and last <= end
+        ]
+        if not named:
+            return INTERNET
         return INTERNET.union(named)
 
     def _plant(self, name: str, line: int) -> None:

@@ -16,6 +16,7 @@ from tests.bench.measure import (
     Stream,
     idle,
 )
+from tests.bench.named import named_rows
 from tests.bench.policy import policy_rows
 from tests.bench.row import (
     CLEAN,
@@ -240,6 +241,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *_start_rows(),
         *follow_rows(),
         *policy_rows(),
+        *named_rows(),
         *_loss_rows(),
         *flood_rows(),
         *control_rows(),
