@@ -195,7 +195,7 @@ ends, or we are killed, nothing of it survives |
 done in the namespace later is done by a process inside it that can do nothing else |
 | System call filter | both | better | one for each process, with arguments: see \
 [security.md](security.md) |
-| Empty root directory | both | differs | none, and no file is opened by name |
+| Empty root directory | both | better | also for the processes in the namespace |
 | A client of the other family than the server | both | better | TCP is served, UDP \
 where the guest has one family alone: see [forwarding.md](forwarding.md) |
 | Short frames with padding | passt | better | accepted; there they are dropped |
