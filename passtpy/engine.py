@@ -71,6 +71,8 @@ _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
 Watcher = Callable[[str, Event], None]  # name of the event, and the event
 Parked = Miss  # for those who hold one, and do not look into it
+# Connects to a UNIX socket by its path; then a descriptor, or -1 and why
+Connect = Callable[[str, Callable[[int, int], None]], None]
 Hold = Callable[[Parked, "Waiting"], None]  # who has flows that wait
 Limited = Callable[[MissLike, Verdict], None]  # told of flows beyond a limit
 Spent = Callable[[int, bool, int], None]  # told of a total: rule, outwards, bytes
@@ -90,6 +92,16 @@ def _ends_inside(miss: MissLike, verdict: Verdict) -> bool:
     """
     starts_inside = miss.pif == Pif.SPLICE and miss.proto == IPPROTO_UDP
     return verdict.pif == Pif.SPLICE or starts_inside
+
+
+def _unix_targets(view: View) -> dict[int, str]:
+    """Return the UNIX sockets to which listeners lead, by their numbers."""
+    return {
+        number: forward.rule.to_path
+        for forward in view.forwards
+        if forward.rule.to_path is not None
+        for number in forward.numbers
+    }
 
 
 def _refused(verdict: Verdict) -> Verdict:
@@ -137,6 +149,8 @@ class Engine:
         self._hold: Hold | None = None
         self._limited: Limited | None = None
         self._spent: Spent | None = None
+        self._connect: Connect | None = None
+        self._unix_targets = _unix_targets(view)
         self.set_log_level()
 
     def start(
@@ -206,6 +220,7 @@ class Engine:
         rechecked: those that it would not let in are closed, the others go on.
         """
         self.view = view
+        self._unix_targets = _unix_targets(view)
         self._decider.replace((*self._first_rules, *rules_from_view(view)))
         egress = self._decider.egress
         if egress is not None and egress.look(view):
@@ -246,6 +261,10 @@ class Engine:
             answers = self.view.config.dns_server or egress.captures_dns
             self.datapath.lift_dns = answers
         self.recheck()
+
+    def connect_by(self, connect: Connect) -> None:
+        """Have flows to UNIX sockets connected there."""
+        self._connect = connect
 
     def hold_by(self, hold: Hold) -> None:
         """Have flows wait there for which something is to be done first.
@@ -396,6 +415,8 @@ class Engine:
             return
         if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
+        elif verdict.action == Action.SPLICE and miss.listener in self._unix_targets:
+            self._open_unix(miss, verdict, self._unix_targets[miss.listener])
         else:
             self._open(miss, verdict)
 
@@ -459,6 +480,26 @@ class Engine:
         late = False
         self._stock.take(_family(verdict.eaddr), _KINDS[miss.proto], use)
         late = True
+
+    def _open_unix(self, miss: Miss, verdict: Verdict, path: str) -> None:
+        """Open a flow with a socket that somebody else connects."""
+
+        def use(fd: int, error: int) -> None:
+            if verdict.generation != self._decider.generation:
+                if fd >= 0:  # made for a flow of another policy
+                    os.close(fd)
+                self.decide(miss)
+            elif fd < 0:
+                self._log.debug("unix.failed", path=path, reason=os.strerror(error))
+                self._open(miss, _refused(verdict))
+            else:
+                self._open(miss, verdict, fd)
+            self._again()
+
+        if self._connect is None:
+            self._open(miss, _refused(verdict))
+        else:
+            self._connect(path, use)
 
     def _on_punt(self, kind: int, frame: bytes) -> None:
         now = self._clock()

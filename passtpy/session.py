@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from passtpy import limits
 from passtpy.addr import show_mac
-from passtpy.config.forwards import tables_from_config
+from passtpy.config.forwards import tables_from_config, unix_targets
 from passtpy.config.guest_addresses import GuestAddresses
 from passtpy.config.model import Config, RunAs, Seccomp, SpawnCommand
 from passtpy.config.resolver import NO_RESOLVER, Resolver
@@ -117,15 +117,8 @@ class Session:
         self._follow: Follow | None = None
         self._acceptor: Acceptor | None = None
         self._socket: MachineSocket | None = None
-        asked = any(
-            (
-                config.control_enabled,
-                config.conf_path,
-                config.api_socket,
-                config.gvproxy_services,
-                config.metrics,
-            )
-        )
+        dialects = config.conf_path, config.api_socket, config.gvproxy_services
+        asked = any((config.control_enabled, config.metrics, *dialects))
         more = _CONTROL_MODULES if asked else ()
         self._imports = stages.imports(more)
         self._decider: Decider | None = None
@@ -300,16 +293,20 @@ class Session:
 
     def _keep_an_eye(self, got: guest.Guest, watch: NetnsWatch | None) -> None:
         """Start what looks at files for us, and what depends on it."""
-        from passtpy.net.host.lookout_process import Orders, name_of, start, who_is
+        from passtpy.net.host.lookout_process import Orders, start, who_is
+        from passtpy.net.kernel.local import name_of
         from passtpy.reloading import Reloading
 
         made = self._sockets
         owned = list(made.owned) if made is not None else []
         if self._socket is not None and self._socket.path is not None:
             owned.append(self._socket.path)
+        if self._forwarding is not None:
+            owned += self._forwarding.files()
         names = tuple(filter(None, map(name_of, owned)))
         logs = self._files.reopened(self._config)
-        orders = Orders(self._user, logs, self._source, names, self._config.seccomp)
+        fixed = self._user, logs, self._source, names, self._config.seccomp
+        orders = Orders(*fixed, unix_targets(self._config))
         try:
             if watch is not None:
                 orders = replace(orders, namespace=watch.place)
@@ -320,6 +317,7 @@ class Session:
             self._lookout.on_namespace_gone(watch.tell)
             watch.leave_place()
         assert self._engine is not None
+        self._engine.connect_by(self._lookout.connect)
         said = (
             self._config,
             self._files,

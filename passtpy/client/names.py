@@ -11,6 +11,7 @@ from typing import Any
 
 from passtpy.addr import parse_address
 from passtpy.client.connect import ClientError
+from passtpy.config.unixend import PREFIX
 
 Lookup = Callable[..., list[tuple[Any, ...]]]
 
@@ -54,6 +55,8 @@ class Names:
         One of the family of `beside`, the other end, if that is an address. What lacks
         a port is for others to complain about.
         """
+        if text.startswith(PREFIX):
+            return text
         host, port = _split(text)
         if not host or _version(host) or (needs_port and not port):
             return text

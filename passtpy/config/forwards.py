@@ -140,6 +140,12 @@ def book_for(config: Config) -> ForwardBook:
     return ForwardBook(relay_numbers(config)[1].stop)
 
 
+def unix_targets(config: Config) -> tuple[str, ...]:
+    """Return the UNIX sockets of the host to which ports of the namespace lead."""
+    paths = (rule.to_path for rule in config.ns_ports)
+    return tuple(dict.fromkeys(path for path in paths if path is not None))
+
+
 def needs_namespace_sockets(config: Config) -> bool:
     """Tell whether any flow begins or ends at a socket inside the namespace."""
     if config.ns_ports:

@@ -23,12 +23,17 @@ _PORT_LISTS = """\
     proxy=v1          tell the server who its client is, by the PROXY protocol
     proxy=v2          the same, by its binary version"""
 _PASSED = """\
-    fd:NAME[:PORT]    -t, -u: ports of sockets that systemd passes by that name"""
+    fd:NAME[:PORT]    -t, -u: ports of sockets that systemd passes by that name
+    unix:PATH:PORT    -t: a UNIX socket of the host, to that port of the guest
+    mode=660          who may connect to that socket; only its owner unless said"""
+_UNIX_TARGET = """\
+    PORT:unix:PATH    -T: that port, to a UNIX socket of the host"""
 PORT_HELP = {
     "pasta": f"""\
 SPEC is none, or {_PORT_LISTS}
     auto              of all these, the ones on which the other side listens
 {_PASSED}
+{_UNIX_TARGET}
 
 An exclusion or auto alone stands for all. IPv6 addresses may stand in
 brackets, and have to where they would read as a port. -T and -U listen on lo,

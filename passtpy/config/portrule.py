@@ -17,6 +17,8 @@ from passtpy.record import record
 MAX_PORT = 65535
 MAX_RULES = 255  # of a table
 MAX_SOCKETS = 327680  # of a table: every port of both protocols, with room
+DEFAULT_MODE = 0o600  # of the file of a UNIX socket: its owner's alone
+PROXIES = {"proxy=v1": 1, "proxy=v2": 2}  # versions of the PROXY protocol
 
 
 class Side(StrEnum):
@@ -45,6 +47,9 @@ class PortRule:
     guest's own address. `weak`: a port that cannot be had is worth a warning only.
     `scan`: open are only the ports on which the other side listens. `proxy`: version of
     the PROXY protocol by which a server is told who its client is; 0: it is not.
+
+    `path`: listen at this UNIX socket of the host instead, whose file has that `mode`;
+    `first` is the guest's port then. `to_path`: lead to this UNIX socket of the host.
     """
 
     proto: int
@@ -57,11 +62,19 @@ class PortRule:
     weak: bool = False
     scan: bool = False
     proxy: int = 0
+    path: str | None = None
+    mode: int = DEFAULT_MODE
+    to_path: str | None = None
 
     @property
     def is_plain(self) -> bool:
         """Tell whether pesto's protocol has words for all of it."""
-        return not self.proxy
+        return not (self.proxy or self.has_unix)
+
+    @property
+    def has_unix(self) -> bool:
+        """Tell whether it begins or ends at a UNIX socket."""
+        return self.path is not None or self.to_path is not None
 
     @property
     def ports(self) -> int:
@@ -70,17 +83,24 @@ class PortRule:
 
     def __str__(self) -> str:
         """Return `TCP [ADDR]%IF:A-B  =>  TARGET:C-D ` and what is special about it."""
-        where = f"[{'*' if self.addr is None else self.addr}]"
-        device = f"%{self.ifname}" if self.ifname else ""
-        target = "" if self.target is None else f"{self.target}:"
-        inner = _span(self.first + self.delta, self.last + self.delta)
-        text = (
-            f"{proto_name(self.proto)} {where}{device}:{_span(self.first, self.last)}"
-            f"  =>  {target}{inner} "
-        )
+        text = f"{proto_name(self.proto)} {self._source()}  =>  {self._goal()} "
+        text += "" if self.mode == DEFAULT_MODE else f" (mode {self.mode:03o})"
         text += " (best effort)" if self.weak else ""
         text += " (auto-scan)" if self.scan else ""
         return text + (f" (PROXY v{self.proxy})" if self.proxy else "")
+
+    def _source(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        where = f"[{'*' if self.addr is None else self.addr}]"
+        device = f"%{self.ifname}" if self.ifname else ""
+        return f"{where}{device}:{_span(self.first, self.last)}"
+
+    def _goal(self) -> str:
+        if self.to_path is not None:
+            return f"unix:{self.to_path}"
+        target = "" if self.target is None else f"{self.target}:"
+        return target + _span(self.first + self.delta, self.last + self.delta)
 
 
 class RuleError(Exception):
@@ -107,6 +127,8 @@ def check_ports(rule: PortRule) -> None:
 
 
 def _check_family(rule: PortRule, able: Able) -> None:
+    if rule.path is not None:
+        return  # of none
     for version, flag in ((4, Able.IPV4), (6, Able.IPV6)):
         if able & flag:
             continue
@@ -153,6 +175,8 @@ def _check_proxy(rule: PortRule) -> None:
 
 def _overlap(a: PortRule, b: PortRule) -> bool:
     """Tell whether two rules claim one port; where they lead does not count."""
+    if a.path is not None or b.path is not None:
+        return a.path == b.path
     if a.proto != b.proto or a.first > b.last or b.first > a.last:
         return False
     if a.ifname and b.ifname and a.ifname != b.ifname:

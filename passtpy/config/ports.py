@@ -8,7 +8,8 @@
     RANGE := PORT [ "-" PORT ]
     ADDR  := IPv4 | IPv6 | "[" either "]"
 
-What begins with "fd:" is read by passed.py. The families and the ephemeral ports are
+What begins with "fd:" is read by passed.py, and what has a UNIX socket as an end by
+unixend.py. The families and the ephemeral ports are
 arguments.
 """
 
@@ -21,15 +22,15 @@ from ipaddress import (
 )
 
 from passtpy.addr import Address
-from passtpy.config.portrule import MAX_PORT, PortRule, Side
+from passtpy.config.portrule import MAX_PORT, PROXIES, PortRule, Side
+from passtpy.config.unixend import is_unix, read_unix
 from passtpy.errors import ConfigError
-from passtpy.record import record
+from passtpy.record import record, replace
 
 IFNAME_LEN = 15  # bytes
 DEFAULT_EPHEMERAL = (49152, MAX_PORT)
 LOOPBACK_DEVICE = "lo"
 NONE = "none"
-_PROXY = {"proxy=v1": 1, "proxy=v2": 2}  # of the PROXY protocol
 _RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 # Where an IPv6 address can be that somebody listens on. Outside, 80:fd00::2 is a port
@@ -156,8 +157,8 @@ def _read_chunks(text: str) -> _Chunks:
             found.target = _set(_target(rest)) if colon else found.target
         elif chunk == "auto":
             found.scan = True
-        elif chunk in _PROXY:
-            found.proxy = _PROXY[chunk]
+        elif chunk in PROXIES:
+            found.proxy = PROXIES[chunk]
         elif chunk.startswith("~"):
             found.excluded.append(_read_span(chunk[1:]))
         else:
@@ -237,6 +238,9 @@ def read_ports(text: str, context: PortContext) -> tuple[PortRule, ...]:
 
     Whether a table takes them is the table's question: see PortTable.add().
     """
+    if is_unix(text):
+        rule = read_unix(text, context.option, context.proto, context.side)
+        return (replace(rule, addr=_any_address(context)) if rule.to_path else rule,)
     place, slash, rest = text.partition("/")
     where = _read_place(place) if slash else None
     if where is None:

@@ -120,6 +120,7 @@ def _exposed(
         each
         for each in services.forwards.listed()
         if each.side is Side.HOST
+        and each.rule.path is None
         and each.rule.proto == proto
         and each.rule.first == each.rule.last == port
         and (each.rule.addr == addr or (each.rule.addr in any_ and addr in any_))
@@ -161,7 +162,7 @@ def exposed(services: Services, _: Arguments) -> Reply:
     found = []
     for each in services.forwards.listed():
         rule = each.rule
-        if each.side is not Side.HOST or rule.scan:
+        if each.side is not Side.HOST or rule.scan or rule.path is not None:
             continue
         target = rule.target or services.guest()
         found += [

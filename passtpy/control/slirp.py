@@ -124,7 +124,7 @@ class SlirpConversation:
                 "guest_port": each.rule.first + each.rule.delta,
             }
             for each in self._api.forwards.listed()
-            if each.side is Side.HOST and not each.rule.scan
+            if each.side is Side.HOST and not (each.rule.scan or each.rule.path)
         ]
 
     def _add(self, arguments: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ from passtpy.config.instance import SUFFIX, runtime_folder
 from passtpy.config.model import Config
 from passtpy.errors import SetupError
 from passtpy.log import Log
+from passtpy.net.kernel.local import listen, make_way
 
-ACCEPT_BACKLOG: Final = 128
 _FOLDER_MODE: Final = 0o755
 
 
@@ -97,7 +97,7 @@ def _sweep(folder: str) -> None:
         pid = entry.removesuffix(SUFFIX)
         if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
             with suppress(OSError):
-                _make_way(os.path.join(folder, entry))
+                make_way(os.path.join(folder, entry))
 
 
 def _listen(path: str) -> socket.socket:
@@ -119,43 +119,3 @@ def _listen_tcp(address: Address, port: int) -> socket.socket:
         reason = f"Couldn't listen for metrics at {address} port {port}"
         why = os.strerror(error.errno) if error.errno else str(error)
         raise SetupError(f"{reason}: {why}") from error
-
-
-def listen(path: str) -> socket.socket:
-    """Return a listening socket at `path` for its owner alone; OSError if it cannot be.
-
-    Whatever nobody answers at gives way; FileExistsError: somebody does.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _make_way(path)
-        mask = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(mask)
-        sock.listen(ACCEPT_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _make_way(path: str) -> None:
-    """Remove the socket of a daemon that is no more; nothing else is removed."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(f"{path} is there, and no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except OSError:
-            pass  # somebody listens, and has more clients than are accepted at once
-    raise FileExistsError(f"{path} is in use")

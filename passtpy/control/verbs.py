@@ -148,6 +148,8 @@ def forward_json(each: Listed) -> dict[str, Any]:
         "weak": rule.weak,
         "auto": rule.scan,
         "proxy": rule.proxy,
+        "socket": rule.path,
+        "target_socket": rule.to_path,
         "open_ports": each.open_ports,
         "text": str(rule).strip(),
     }

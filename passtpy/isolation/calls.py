@@ -105,6 +105,12 @@ TABLE: Final = (
         (_OF_NAMESPACE, _NO_RAW, _PROTOCOLS),
     ),
     Call(
+        "socket",
+        P.LOOKOUT,
+        "to UNIX sockets that ports were forwarded to at start",
+        (Check(0, (socket.AF_UNIX,)), Check(1, (socket.SOCK_STREAM,), _SOCK_KIND)),
+    ),
+    Call(
         "socketpair",
         P.DAEMON,
         "a connection to our own resolver; not datagrams, which may go anywhere",
@@ -112,7 +118,7 @@ TABLE: Final = (
     ),
     Call("bind", P.DAEMON | P.MAKER, "sources of flows; listeners"),
     Call("listen", P.DAEMON | P.MAKER, "ports that are added, or found by themselves"),
-    Call("connect", P.DAEMON, "flows"),
+    Call("connect", P.DAEMON | P.LOOKOUT, "flows; UNIX sockets they lead to"),
     Call("accept4", P.DAEMON, "flows, machines, clients of the control socket"),
     Call("shutdown", P.DAEMON, "one direction of a flow ends"),
     Call("getpeername", P.DAEMON, "whether a socket that was made for us is connected"),

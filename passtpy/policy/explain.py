@@ -76,7 +76,8 @@ def show_outcome(outcome: Outcome) -> str:
             return f"splice namespace {where}{_show_delta(outcome.delta)}{told}"
         case SpliceToHost():
             told = _show_delta(outcome.delta) + _show_proxy(outcome.proxy)
-            return f"splice host loopback{told}"
+            where = "loopback" if outcome.path is None else f"unix:{outcome.path}"
+            return f"splice host {where}{told}"
     assert_never(outcome)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from passtpy.addr import UNSPECIFIED, Address, from_inany, inany, parse_address
 from passtpy.config.forwards import Forward
 from passtpy.config.guest_addresses import GuestAddresses
+from passtpy.config.unixend import PREFIX, nameless
 from passtpy.config.view import View
 from passtpy.flow import (
     IPPROTO_ICMP,
@@ -25,6 +26,7 @@ from passtpy.policy.explain import (
     show_match,
     show_outcome,
 )
+from passtpy.policy.rules import SpliceToHost
 
 ORIGINS: Final = {"guest": Pif.TAP, "host": Pif.HOST, "namespace": Pif.SPLICE}
 PROTOS: Final = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP, "icmp": IPPROTO_ICMP}
@@ -78,6 +80,8 @@ def read_question(
 ) -> FlowMiss:
     """Return the miss that a question is about; QuestionError for what is none."""
     pif = ORIGINS[origin]
+    if dst.startswith(PREFIX):
+        return _by_unix_socket(dst.removeprefix(PREFIX), pif, view)
     ping = proto == "icmp"
     to, port = read_end(dst, "dst", 0 if ping else None)
     number = PROTOS[proto]
@@ -108,6 +112,17 @@ def _usual_source(pif: Pif, to: Address, guest: GuestAddresses, view: View) -> A
     return _LOOPBACKS[v6] if to.is_loopback else _STRANGERS[v6]
 
 
+def _by_unix_socket(path: str, pif: Pif, view: View) -> FlowMiss:
+    """Return the miss of a client of a UNIX socket."""
+    name = inany(nameless(view.config.ipv4))
+    for forward in view.forwards:
+        rule = forward.rule
+        if (forward.pif, rule.path) == (pif, path):
+            ends = name, _ANY_PORT, name, rule.first
+            return FlowMiss(rule.proto, pif, *ends, forward.number(rule.first))
+    raise QuestionError("dst", f"nothing listens at {path}")
+
+
 def _listener(
     pif: Pif, proto: int, to: Address, port: int, forwards: Sequence[Forward]
 ) -> int:
@@ -115,6 +130,8 @@ def _listener(
     for forward in forwards:
         rule = forward.rule
         if (forward.pif, rule.proto) != (pif, proto) or port not in forward.ports:
+            continue
+        if rule.path is not None:
             continue
         if rule.addr is None or rule.addr == to:
             return forward.number(port)
@@ -141,6 +158,10 @@ def answer(decider: Decider, miss: FlowMiss, name: str | None = None) -> dict[st
             "why": rule.why,
         }
     told |= {VIEWERS[pif]: str(ends) for pif, ends in found.seen.items()}
+    if found.listed is not None and "host" in told:
+        outcome = found.listed.rule.outcome
+        if isinstance(outcome, SpliceToHost) and outcome.path is not None:
+            told["host"] = f"{PREFIX}{outcome.path}"
     if found.otherwise:
         told["if_refused"] = {
             VIEWERS[pif]: str(ends) for pif, ends in found.otherwise.items()

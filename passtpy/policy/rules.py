@@ -127,6 +127,7 @@ class SpliceToHost:
     delta: int = 0
     crosses: bool = False
     proxy: int = 0
+    path: str | None = None  # to this UNIX socket instead
 
 
 @record
@@ -369,7 +370,8 @@ def _outbound(config: Config, forward: Forward) -> Line:
         listeners=forward.numbers,
     )
     rule = forward.rule
-    outcome = SpliceToHost(rule.delta, _crosses(config), rule.proxy)
+    crosses = _crosses(config) and rule.to_path is None
+    outcome = SpliceToHost(rule.delta, crosses, rule.proxy, rule.to_path)
     return match, outcome, str(rule).strip()
 
 

@@ -2,6 +2,7 @@
 """A flow that ends in the namespace needs a socket from there: now, or later."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from passtpy._native import Datapath, Miss
 from passtpy.addr import UNSPECIFIED, inany
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
+from passtpy.config.portrule import PortRule
 from passtpy.config.view import View
 from passtpy.engine import Engine
 from passtpy.flow import Action, MissLike, Pif, Verdict
@@ -140,12 +142,13 @@ def engine(
     verdict: Verdict,
     stock: FakeStock | None,
     decider: Decider | None = None,
+    view: View | None = None,
 ) -> tuple[Engine, FakeLoop]:
     made = Engine(
         cast(Datapath, datapath),
         decider or Decides(verdict),
         cast(Services, NoServices()),
-        View.of(Config(), HostInfo()),
+        view or View.of(Config(), HostInfo()),
         Log(),
         stock=cast(SocketStock, stock),
     )
@@ -234,6 +237,58 @@ def test_a_flow_to_the_hosts_loopback_needs_no_socket() -> None:
     engine(datapath, verdict, stock)[0].pump()
     assert datapath.opened == [(5, verdict, -1)]
     assert stock.ready == [17]
+
+
+class Connector:
+    """Connects to UNIX sockets when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Callable[[int, int], None]]] = []
+
+    def __call__(self, path: str, use: Callable[[int, int], None]) -> None:
+        self.asked.append((path, use))
+
+
+def towards_unix(
+    decider: Decides | None = None,
+) -> tuple[FakeDatapath, Verdict, Connector, FakeLoop]:
+    """A miss of a listener that leads to a UNIX socket of the host."""
+    verdict, connector = inside()._replace(pif=Pif.HOST), Connector()
+    datapath = FakeDatapath(miss())
+    rule = PortRule(TCP, None, "lo", 80, 80, to_path="/run/x.sock")
+    view = View.of(Config(ns_ports=(rule,)), HostInfo())
+    made, loop = engine(datapath, verdict, None, decider, view)
+    made.connect_by(connector)
+    made.pump()
+    return datapath, verdict, connector, loop
+
+
+def test_a_flow_to_a_unix_socket_waits_until_it_is_connected() -> None:
+    datapath, verdict, connector, loop = towards_unix()
+    ((path, use),) = connector.asked
+    assert path == "/run/x.sock"
+    assert datapath.opened == []
+    use(17, 0)
+    assert datapath.opened == [(5, verdict, 17)]
+    assert loop.soon
+
+
+def test_a_unix_socket_that_refuses_refuses_the_flow() -> None:
+    datapath, _, connector, _ = towards_unix()
+    connector.asked[0][1](-1, errno.ECONNREFUSED)
+    assert [(v.action, fd) for _, v, fd in datapath.opened] == [(Action.REJECT, -1)]
+
+
+def test_a_connected_socket_for_an_older_policy_is_not_used() -> None:
+    decider = Decides(inside()._replace(pif=Pif.HOST))
+    datapath, _, connector, _ = towards_unix(decider)
+    decider.verdict = inside()._replace(action=Action.REJECT)
+    decider.replace([Rule(Match(Pif.HOST), Drop(), "no more")])
+    came = os.dup(0)
+    connector.asked[0][1](came, 0)
+    assert [v.action for _, v, _ in datapath.opened] == [Action.REJECT]
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(came)
 
 
 def test_the_stock_ends_with_the_engine() -> None:

@@ -84,11 +84,10 @@ def test_it_shows_what_there_is(
     assert daemon.got is None
 
 
-def test_what_the_protocol_cannot_tell_is_refused(
-    daemon: Daemon,
-) -> None:
-    with pytest.raises(PestoError, match="cannot tell -t 81,proxy=v1: use passtpy"):
-        pesto(daemon, "-A -t 81,proxy=v1")
+@pytest.mark.parametrize("words", ["-t 81,proxy=v1", "-t unix:/x:80", "-T 1:unix:/x"])
+def test_what_the_protocol_cannot_tell_is_refused(daemon: Daemon, words: str) -> None:
+    with pytest.raises(PestoError, match=f"cannot tell {words}: use passtpy"):
+        pesto(daemon, f"-A {words}")
     assert daemon.got is None
 
 

@@ -8,7 +8,6 @@ way of a new one (any address instead of one, say) has to go first; it comes bac
 change fails.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -48,13 +47,20 @@ class Change:
 
 def same_place(a: Forward, b: Forward) -> bool:
     """Tell whether both listen at the same addresses of the same side."""
-    x, y = a.rule, b.rule
-    return (a.pif, x.proto, x.addr, x.ifname) == (b.pif, y.proto, y.addr, y.ifname)
+    return _where(a) == _where(b)
+
+
+def _where(forward: Forward) -> tuple[object, ...]:
+    rule = forward.rule
+    at_file = rule.path, rule.mode
+    return forward.pif, rule.proto, rule.addr, rule.ifname, at_file
 
 
 def in_the_way(old: Forward, new: Forward, port: int) -> bool:
     """Tell whether a socket of `old` may keep `new` from having a port."""
     x, y = old.rule, new.rule
+    if x.path is not None or y.path is not None:
+        return x.path == y.path
     if (old.pif, x.proto) != (new.pif, y.proto) or port not in old.ports:
         return False
     return not (x.ifname and y.ifname and x.ifname != y.ifname)
@@ -167,20 +173,20 @@ class Changer:
                 continue
             for port, reason in failed:
                 where = describe(self._sockets.place(forward, self._bits), port)
-                name = NAMES[forward.rule.proto]
-                side = forward.pif.name
-                reasons.append(
-                    f"Listen failed for {side} {name} port {where}: {reason}"
-                )
+                what = f"{forward.pif.name} {NAMES[forward.rule.proto]} port"
+                if forward.rule.path is not None:
+                    what = "UNIX socket"
+                reasons.append(f"Listen failed for {what} {where}: {reason}")
         if len(reasons) > MAX_REASONS:
             more = len(reasons) - MAX_REASONS
             reasons = [*reasons[:MAX_REASONS], f"and {more} more"]
         return reasons
 
     def _undo(self) -> None:
-        for opened in self._change.opened.values():
+        added = {each.id: each for each in self._change.added}
+        for number, opened in self._change.opened.items():
             for each in opened:
-                os.close(each.fd)
+                self._sockets.discard(added[number], each)
         self._change.opened.clear()
         for old, port in self._cleared:
             self._sockets.open(old, self._bits, [port], self._restorer(old))

@@ -25,10 +25,12 @@ from passtpy.config.forwards import (
     ForwardBook,
     NumbersExhausted,
     book_for,
+    unix_targets,
 )
 from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.portrule import PortRule, PortTable, RuleError, Side
 from passtpy.config.ports import Span
+from passtpy.config.unixend import nameless
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
@@ -96,12 +98,13 @@ class Forwarding:
         self._factory = source
         self._log = log
         self._changed = changed
-        self._sockets = Sockets(
-            datapath, source, config.freebind, config.passed_sockets
-        )
+        given = config.freebind, config.passed_sockets
+        name = nameless(config.ipv4)
+        self._sockets = Sockets(datapath, source, *given, name)
         self._book: ForwardBook = book_for(config)
         self.forwards = self._plan(tables)
         self._book.keep(self.forwards)
+        self._targets = set(unix_targets(config))
         self._open: dict[int, set[int]] = {}  # ports of listed forwards, by id
         self._scanned = {f.id: _Scanned(f) for f in self.forwards if f.rule.scan}
         self._bits = config.ipv4 * auto.V4 | config.ipv6 * auto.V6
@@ -144,10 +147,15 @@ class Forwarding:
     def close(self) -> None:
         """Stop following; the sockets are the datapath's."""
         self._loop = None
+        self._sockets.remove_files()
         if self._follower is not None:
             self._follower.close()
         if self._host_sources is not None:
             self._host_sources.close()
+
+    def files(self) -> list[str]:
+        """Return the paths of UNIX sockets at which we listen."""
+        return self._sockets.files()
 
     def tables(self) -> Tables:
         """Return what is asked for now."""
@@ -188,6 +196,7 @@ class Forwarding:
         try:
             tables = _merged(self._tables, old, new)
             forwards = self._plan(tables)
+            self._check_targets(forwards)
         except RuleError as error:
             applied(str(error).splitlines())
             self._next_change()
@@ -208,6 +217,13 @@ class Forwarding:
 
         change = Change(self.forwards, forwards)
         Changer(self._sockets, self._bits, change, self._open, finish).start()
+
+    def _check_targets(self, forwards: Sequence[Forward]) -> None:
+        """Refuse what leads to a UNIX socket that was not named at start."""
+        for forward in forwards:
+            path = forward.rule.to_path
+            if path is not None and path not in self._targets:
+                raise RuleError(f"unix:{path}: was not named at start")
 
     def _plan(self, tables: Tables) -> tuple[Forward, ...]:
         rules: dict[Side, tuple[PortRule, ...]] = {t.side: t.rules for t in tables}
@@ -304,7 +320,7 @@ class Forwarding:
         groups: dict[tuple[Pif, int, object, str | None], bool] = {}
         for forward in self.forwards:
             rule = forward.rule
-            if not rule.scan:
+            if not rule.scan and rule.path is None:
                 key = forward.pif, rule.proto, rule.addr, rule.ifname
                 groups[key] = groups.get(key, False) or bool(self._open[forward.id])
         for (pif, proto, addr, ifname), opened in groups.items():
@@ -320,6 +336,8 @@ class Forwarding:
         for reason in dict.fromkeys(failed.values()):
             ports = show_ports(port for port in failed if failed[port] == reason)
             fields = {"side": forward.pif.name, "proto": NAMES[forward.rule.proto]}
+            if forward.rule.path is not None:
+                fields["path"] = forward.rule.path
             self._log.warning("listen.failed", **fields, ports=ports, reason=reason)
 
     # Automatic ports

@@ -11,17 +11,24 @@ from collections.abc import Callable, Collection, Sequence
 from errno import EINVAL
 from typing import Final, Protocol
 
+from passtpy.addr import Address, inany
 from passtpy.config.forwards import SOCKETS_PER_PORT, Forward
 from passtpy.config.passed import Passed
+from passtpy.config.unixend import nameless
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.net.kernel.listen import Place, opener, wildcard
+from passtpy.net.kernel.local import Name, name_of, remove
 from passtpy.net.kernel.loop import Loop
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory_client import Factory, close_all, in_batches
 from passtpy.record import record
 
+ANY_CLIENT: Final = nameless(ipv4=True)
 PIECE: Final = 64  # sockets of one callback
 NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
+
+# Whoever serves a guest opens nothing by name any more
+ONLY_AT_START: Final = "a name can be taken only at start"
 
 Failures = Sequence[tuple[int, str]]  # port, reason
 
@@ -45,6 +52,10 @@ class Listeners(Protocol):
         self, fd: int, proto: int, listener: int, pif: int = Pif.HOST
     ) -> None: ...
 
+    def listen_nameless(
+        self, fd: int, listener: int, addr: bytes, port: int
+    ) -> None: ...
+
     def unlisten(self, listener: int) -> None: ...
 
     def renumber(self, old: int, new: int, /) -> None: ...
@@ -59,8 +70,14 @@ class Sockets:
         source: Factory | None,
         freebind: bool,
         passed: Sequence[Passed] = (),
+        name: Address = ANY_CLIENT,
     ) -> None:
-        """`passed`: sockets of the host that are open already."""
+        """`passed`: sockets of the host that are open already.
+
+        `name`: the address that clients of UNIX sockets appear to have.
+        """
+        self._name = inany(name)
+        self._files: dict[str, Name] = {}  # of our UNIX sockets, by path
         self._datapath = datapath
         self._factory = source
         self._freebind = freebind
@@ -80,7 +97,8 @@ class Sockets:
         rule = forward.rule
         if rule.scan and rule.addr is None:
             return wildcard(rule.proto, bits, rule.ifname)
-        return Place(rule.proto, rule.addr, rule.ifname, self._freebind)
+        place = rule.proto, rule.addr, rule.ifname, self._freebind
+        return Place(*place, rule.path, rule.mode)
 
     def open(
         self, forward: Forward, bits: int, ports: Sequence[int], done: Done
@@ -96,11 +114,9 @@ class Sockets:
         failures, seen = [], set[int]()
         for each in opened:
             try:
-                self._datapath.listen(
-                    each.fd, forward.rule.proto, each.number, forward.pif
-                )
+                self._listen(forward, each)
             except OSError as error:
-                os.close(each.fd)
+                self.discard(forward, each)
                 number = error.errno or EINVAL
                 failures.append((each.port, os.strerror(number)))
                 continue
@@ -108,6 +124,33 @@ class Sockets:
                 self.doubled.add(forward.number(each.port))
             seen.add(each.port)
         return failures
+
+    def _listen(self, forward: Forward, each: Opened) -> None:
+        rule = forward.rule
+        if rule.path is None:
+            self._datapath.listen(each.fd, rule.proto, each.number, forward.pif)
+        else:
+            self._datapath.listen_nameless(each.fd, each.number, self._name, each.port)
+
+    def discard(self, forward: Forward, each: Opened) -> None:
+        """Close a socket that nobody has heard yet."""
+        os.close(each.fd)
+        self._remove_file(forward)
+
+    def files(self) -> list[str]:
+        """Return where our UNIX sockets are."""
+        return list(self._files)
+
+    def remove_files(self) -> None:
+        """Remove the names of our UNIX sockets, as far as we may."""
+        for name in self._files.values():
+            remove(name)
+        self._files.clear()
+
+    def _remove_file(self, forward: Forward) -> None:
+        name = self._files.pop(forward.rule.path or "", None)
+        if name is not None:
+            remove(name)
 
     def move(self, port: int, old: Forward, new: Forward) -> None:
         """Let the open socket of a port belong to another forward."""
@@ -121,6 +164,7 @@ class Sockets:
         """Close the sockets of a port."""
         number = forward.number(port)
         self._datapath.unlisten(number)
+        self._remove_file(forward)
         if forward.rule.proto == IPPROTO_UDP and forward.pif is Pif.HOST:
             self._had.add(port)
         if number in self.doubled:
@@ -131,6 +175,9 @@ class Sockets:
         self, forward: Forward, bits: int, ports: Sequence[int], done: Done
     ) -> None:
         """Open a piece, and the rest in another callback."""
+        if self._loop is not None and forward.rule.path is not None:
+            done((), [(port, ONLY_AT_START) for port in ports])
+            return
         piece, rest = ports, ports[:0]
         if self._loop is not None:
             piece, rest = ports[:PIECE], ports[PIECE:]
@@ -157,6 +204,9 @@ class Sockets:
                 failures.append((port, error.strerror or str(error)))
                 continue
             opened.append(Opened(port, number, sock.detach()))
+            name = None if place.path is None else name_of(place.path)
+            if name is not None:
+                self._files[name.path] = name
         return opened, failures
 
     def _open_inside(

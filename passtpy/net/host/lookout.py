@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EIO
 from typing import Final
 
@@ -22,6 +22,7 @@ WHICH: Final = struct.Struct("=cI")
 WHO: Final = struct.Struct("=cI")
 WHO_IS: Final = struct.Struct("=cII")
 LOG: Final = struct.Struct("=cI")
+CONNECTED: Final = struct.Struct("=cI")
 TEXT_MAX: Final = 1 << 16
 END_S: Final = 1.0
 _MESSAGE_MAX: Final = TEXT_MAX + 1
@@ -29,14 +30,18 @@ _MESSAGE_MAX: Final = TEXT_MAX + 1
 Who = Callable[[int, int], None]
 Opened = tuple[int, int]  # errno and, where that is 0, a descriptor
 LogOpened = Callable[[int, int], None]
+Connected = Callable[[int, int], None]
 PolicyOpened = Callable[[list[Opened]], None]
 
 
 class Lookout:
     """The daemon's end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, targets: Sequence[str] = ()) -> None:
+        """`targets`: the UNIX sockets that it may connect to."""
         self._sock = sock
+        self._targets = tuple(targets)
+        self._connected: deque[Connected] = deque()
         self._who: deque[Who] = deque()
         self._logs: deque[LogOpened] = deque()
         self._policies: deque[PolicyOpened] = deque()
@@ -72,6 +77,15 @@ class Lookout:
             self._logs.append(then)
         else:
             then(-1, EIO)
+
+    def connect(self, path: str, then: Connected) -> None:
+        """Call `then` with a socket connected to a UNIX socket, or -1 and why."""
+        if path in self._targets:
+            which = self._targets.index(path)
+            if self._ask(WHICH.pack(b"C", which)):
+                self._connected.append(then)
+                return
+        then(-1, EIO)
 
     def open_policy(self, then: PolicyOpened) -> None:
         """Call `then` with the files of the policy, in the order they are read."""
@@ -125,6 +139,9 @@ class Lookout:
             case b"L" if len(text) == LOG.size and self._logs:
                 _, error = LOG.unpack(text)
                 self._logs.popleft()(fds.pop() if fds else -1, error)
+            case b"C" if len(text) == CONNECTED.size and self._connected:
+                _, error = CONNECTED.unpack(text)
+                self._connected.popleft()(fds.pop() if fds else -1, error)
             case b"P" if self._policies and not (len(text) - 1) % ERRNO.size:
                 self._policies.popleft()(_paired(text[1:], fds))
                 fds = []
@@ -145,6 +162,8 @@ class Lookout:
             self._logs.popleft()(-1, EIO)
         while self._policies:
             self._policies.popleft()([(EIO, -1)])
+        while self._connected:
+            self._connected.popleft()(-1, EIO)
         while self._who:
             self._who.popleft()(0, 0)
         self._resolver(None, os.strerror(EIO))

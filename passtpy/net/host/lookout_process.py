@@ -23,6 +23,7 @@ from passtpy.config.model import RunAs, Seccomp
 from passtpy.isolation import stages
 from passtpy.isolation.calls import Process
 from passtpy.net.host.lookout import (
+    CONNECTED,
     ERRNO,
     FDS_MAX,
     LOG,
@@ -33,6 +34,7 @@ from passtpy.net.host.lookout import (
     Lookout,
 )
 from passtpy.net.host.resolv import PATH, ResolvWatch, UnusableError, read_text
+from passtpy.net.kernel.local import Name, remove
 from passtpy.record import record
 
 if TYPE_CHECKING:
@@ -46,14 +48,6 @@ _LOOK_S: Final = 1.0  # between two looks for a name that has no events
 
 
 @record
-class Name:
-    """A name in the file system that is ours: device and inode tell whether it is."""
-
-    path: str
-    identity: tuple[int, int]
-
-
-@record
 class Orders:
     """What it may do, fixed when it starts."""
 
@@ -62,17 +56,9 @@ class Orders:
     policy: PolicySource | None
     names: tuple[Name, ...]
     seccomp: Seccomp
+    targets: tuple[str, ...] = ()  # UNIX sockets that it connects to
     resolv: str = PATH
     namespace: tuple[int, str] | None = None  # an open folder, a name to look for
-
-
-def name_of(path: str) -> Name | None:
-    """Return the name as it is now; None: there is none."""
-    path = os.path.abspath(path)
-    with suppress(OSError):
-        found = os.lstat(path)
-        return Name(path, (found.st_dev, found.st_ino))
-    return None
 
 
 def start(orders: Orders) -> Lookout:
@@ -90,7 +76,7 @@ def start(orders: Orders) -> Lookout:
         finally:
             os._exit(0)
     theirs.close()
-    return Lookout(ours)
+    return Lookout(ours, orders.targets)
 
 
 class _Loop:
@@ -148,10 +134,7 @@ class _Process:
         while not self._over:
             loop.once()
         for name in self._orders.names:
-            now = name_of(name.path)
-            if now == name:
-                with suppress(OSError):
-                    os.unlink(name.path)
+            remove(name)
 
     def _settle(self) -> None:
         """Hold nothing, be nobody, and make no call that is not in the table."""
@@ -192,6 +175,8 @@ class _Process:
             self._send(WHO_IS.pack(b"W", *who_is(pid)))
         elif request[:1] == b"L" and len(request) == WHICH.size:
             self._open_log(WHICH.unpack(request)[1])
+        elif request[:1] == b"C" and len(request) == WHICH.size:
+            self._connect(WHICH.unpack(request)[1])
         elif request == b"P":
             self._open_policy()
         else:  # the end, or nonsense
@@ -208,6 +193,16 @@ class _Process:
         self._send(LOG.pack(b"L", number), fds)
         for fd in fds:
             os.close(fd)
+
+    def _connect(self, which: int) -> None:
+        """Connect to a UNIX socket; one whose queue is full has no place for it."""
+        targets, kind = self._orders.targets, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        if which >= len(targets):
+            self._send(CONNECTED.pack(b"C", EIO))
+            return
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            error = sock.connect_ex(targets[which])
+            self._send(CONNECTED.pack(b"C", error), [] if error else [sock.fileno()])
 
     def _open_policy(self) -> None:
         source = self._orders.policy

@@ -7,15 +7,17 @@ all ports is worked out once per place: there may be 65 000 ports to open at sta
 
 import socket
 from collections.abc import Callable
-from errno import EAFNOSUPPORT, EPERM
+from errno import EADDRINUSE, EAFNOSUPPORT, EPERM
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from passtpy.addr import Address
 from passtpy.flow import IPPROTO_TCP
+from passtpy.net.kernel import local
 from passtpy.net.kernel.interfaces import index_of
 from passtpy.net.kernel.leaving import bind_to_device
+from passtpy.net.kernel.local import OWNER_ONLY
 from passtpy.record import record
 
 BACKLOG: Final = 4096  # what the kernel allows by default; fewer lose bursts of SYNs
@@ -49,6 +51,8 @@ class Place:
     address: Address | None = None
     ifname: str | None = None
     freebind: bool = False
+    path: str | None = None  # of a UNIX socket: it has no address
+    mode: int = OWNER_ONLY
 
     @property
     def v4(self) -> bool:
@@ -69,6 +73,8 @@ def opener(place: Place, share: bool = False) -> Callable[[int], socket.socket]:
     It raises OSError when the system refuses. `share`: a UDP port may belong to
     sockets that allow it, as those of our own flows do.
     """
+    if place.path is not None:
+        return _unix_opener(place.path, place.mode)
     tcp = place.proto == IPPROTO_TCP
     family = socket.AF_INET if place.v4 else socket.AF_INET6
     kind = (socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) | _FLAGS
@@ -97,6 +103,19 @@ def opener(place: Place, share: bool = False) -> Callable[[int], socket.socket]:
         return sock
 
     return open_port
+
+
+def _unix_opener(path: str, mode: int) -> Callable[[int], socket.socket]:
+    def open_path(_: int) -> socket.socket:
+        try:
+            sock = local.listen(path, mode, BACKLOG)
+        except FileExistsError as error:
+            text = str(error).removeprefix(path).strip()
+            raise OSError(EADDRINUSE, f"it {text}") from None
+        sock.setblocking(False)
+        return sock
+
+    return open_path
 
 
 def _scope(place: Place) -> int:
@@ -147,7 +166,9 @@ def _bind_to_device(sock: socket.socket, ifname: str) -> None:
 
 
 def describe(place: Place, port: int) -> str:
-    """Return `ADDR%IF/PORT`, as messages name a listening port."""
+    """Return `ADDR%IF/PORT`, or a path, as messages name what listens."""
+    if place.path is not None:
+        return place.path
     where = "*" if place.address is None else str(place.address)
     device = f"%{place.ifname}" if place.ifname else ""
     return f"{where}{device}/{port}"

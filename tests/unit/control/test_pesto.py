@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pesto's protocol at the daemon's end: byte transcripts, and what is refused."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,7 +85,10 @@ def test_the_whole_of_what_a_client_is_told() -> None:
     )
 
 
-def test_a_rule_that_it_has_no_words_for_is_left_alone() -> None:
+@pytest.mark.parametrize(
+    "beyond", [{"proxy": 2}, {"path": "/run/x.sock"}, {"to_path": "/run/x.sock"}]
+)
+def test_a_rule_that_it_has_no_words_for_is_left_alone(beyond: dict[str, Any]) -> None:
     asked: list[tuple[tuple[PortTable, ...], tuple[PortTable, ...]]] = []
 
     class Asked(Forwards):
@@ -95,7 +100,7 @@ def test_a_rule_that_it_has_no_words_for_is_left_alone() -> None:
         ) -> None:
             asked.append((old, tables))
 
-    forwards = Asked(rule(22), replace(rule(80), proxy=2))
+    forwards = Asked(rule(22), replace(rule(80), **beyond))
     client = PestoConversation(forwards, lambda line: None)
     reader = GreetingReader()
     reader.feed(client.begin())

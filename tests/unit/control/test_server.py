@@ -16,9 +16,10 @@ from passtpy.config.model import Config
 from passtpy.control import server, sockets
 from passtpy.control.http import Conversation, Router
 from passtpy.control.server import Server
-from passtpy.control.sockets import ControlSockets, listen
+from passtpy.control.sockets import ControlSockets
 from passtpy.control.verb import Stream, Verb
 from passtpy.log import Log
+from passtpy.net.kernel.local import listen
 
 ME = frozenset((os.getuid(),))
 

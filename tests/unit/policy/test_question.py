@@ -24,7 +24,8 @@ HOST = HostInfo(
 def ask(
     dst: str, origin: str = "guest", proto: str = "tcp", src: str | None = None
 ) -> dict[str, object]:
-    line = "-t 8080:80 -t 0.0.0.0/81 -u none -T 5432 -U none"
+    line = "-t 8080:80 -t 0.0.0.0/81 -t unix:/run/x:80 -u none -T 5432 -U none"
+    line += " -T 5433:unix:/run/y"
     view = View.of(parse_pasta(line.split()), HOST)
     guest = GuestAddresses.from_host(HOST)
     decider = Decider(rules_from_view(view), guest)
@@ -54,6 +55,13 @@ def ask(
         ),
         (("127.0.0.1:8080", "host"), "splice", {}),
         (("[::1]:81", "host"), "reject", {}),
+        (
+            ("unix:/run/x", "host"),
+            "splice",
+            {"namespace": "[*]:* -> [192.0.2.5]:80"},
+        ),
+        (("198.51.100.9:80", "host"), "reject", {}),
+        (("127.0.0.1:5433", "namespace"), "splice", {"host": "unix:/run/y"}),
         (("198.51.100.9:9", "host"), "reject", {}),
         (
             ("127.0.0.1:5432", "namespace"),

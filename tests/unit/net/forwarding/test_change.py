@@ -5,12 +5,15 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from passtpy.addr import inany
 from passtpy.config.model import Config
 from passtpy.config.portrule import Able, PortRule, PortTable, Side
+from passtpy.errors import SetupError
 from passtpy.log import Log
 from passtpy.net.forwarding.listeners import Forwarding
 
@@ -29,6 +32,10 @@ class Datapath:
         assert listener not in self.heard
         self.heard[listener] = fd
 
+    def listen_nameless(self, fd: int, listener: int, addr: bytes, port: int) -> None:
+        assert (addr, port) == (inany(LO), 80)
+        self.listen(fd, 6, listener)
+
     def unlisten(self, listener: int) -> None:
         fd = self.heard.pop(listener)
         self.closed.append(port_of(fd))
@@ -44,8 +51,8 @@ class Datapath:
 
 def port_of(fd: int) -> int:
     with socket.socket(fileno=os.dup(fd)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+        name = sock.getsockname()
+        return 0 if sock.family == socket.AF_UNIX else int(name[1])
 
 
 class Loop:
@@ -249,3 +256,47 @@ def test_a_rule_that_contradicts_another_is_refused(free: Callable[[], int]) -> 
     seen = tables()
     reasons = run.replace(rule(a, delta=1), seen=seen)
     assert reasons[0].startswith("Forwarding configuration conflict")
+
+
+def unix_rule(path: Path, **more: Any) -> PortRule:
+    return rule(80, addr=None, path=str(path), **more)
+
+
+def test_a_unix_socket_is_open_from_the_start_and_goes_with_its_rule(
+    tmp_path: Path, free: Callable[[], int]
+) -> None:
+    path, port = tmp_path / "it", free()
+    run = Run(unix_rule(path), rule(port))
+    assert path.is_socket()
+    assert run.forwarding.files() == [str(path)]
+    (standing, _) = run.forwarding.standing()
+    assert standing.open_ports == 1
+    assert run.replace(rule(port)) == []
+    assert not path.exists()
+    assert run.forwarding.files() == []
+    assert run.datapath.ports() == [port]
+
+
+def test_a_unix_socket_goes_with_the_forwarding(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    run = Run(unix_rule(path))
+    run.forwarding.close()
+    assert not path.exists()
+
+
+def test_what_cannot_listen_at_a_path_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "it"
+    with pytest.raises(SetupError) as caught:
+        Run(unix_rule(path))
+    assert str(caught.value) == (
+        f"Listen failed for UNIX socket {path}: No such file or directory\n"
+        "Couldn't listen on requested ports"
+    )
+
+
+def test_a_start_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "it"
+    with pytest.raises(SetupError):
+        Run(unix_rule(path), unix_rule(tmp_path / "no" / "it"))
+    RUNS[-1].forwarding.close()
+    assert not path.exists()

@@ -5,7 +5,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterator
-from errno import EIO, EISDIR
+from errno import ECONNREFUSED, EIO, EISDIR, ENOENT
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from passtpy.egress.model import Policy
 from passtpy.egress.source import PolicySource
 from passtpy.errors import PolicyError
 from passtpy.net.host.lookout import Lookout, Opened
-from passtpy.net.host.lookout_process import Name, Orders, name_of, start
+from passtpy.net.host.lookout_process import Orders, start
+from passtpy.net.kernel.local import Name, name_of
 
 PATIENCE_S = 30.0
 REASON = "it is no regular file"
@@ -61,6 +62,7 @@ class House:
         self.names: tuple[Name, ...] = ()
         self.policy: PolicySource | None = None
         self.namespace: tuple[int, str] | None = None
+        self.targets: tuple[str, ...] = ()
         self._lookout: Lookout | None = None
 
     @property
@@ -73,6 +75,7 @@ class House:
                 self.policy,
                 self.names,
                 Seccomp.OFF,
+                self.targets,
                 str(self.resolv),
                 self.namespace,
             )
@@ -107,6 +110,44 @@ def opened(house: House, which: int = 0) -> tuple[int, int]:
     house.lookout.open_log(which, lambda fd, error: answers.append((fd, error)))
     house.loop.until(lambda: answers)
     return answers[0]
+
+
+def connected(house: House, path: str) -> tuple[int, int]:
+    answers: list[tuple[int, int]] = []
+    house.lookout.connect(path, lambda fd, error: answers.append((fd, error)))
+    house.loop.until(lambda: answers)
+    return answers[0]
+
+
+def test_it_connects_to_unix_sockets_that_were_named(
+    house: House, tmp_path: Path
+) -> None:
+    there, other = str(tmp_path / "there"), str(tmp_path / "other")
+    house.targets = (other, there)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(there)
+        server.listen(1)
+        fd, error = connected(house, there)
+        assert error == 0
+        with socket.socket(fileno=fd) as ours, server.accept()[0] as theirs:
+            assert not os.get_blocking(fd)
+            theirs.sendall(b"hello")
+            theirs.close()
+            ours.setblocking(True)
+            assert ours.recv(9) == b"hello"
+    assert connected(house, there) == (-1, ECONNREFUSED)
+    assert connected(house, other) == (-1, ENOENT)
+
+
+def test_it_connects_to_no_other_unix_socket(house: House, tmp_path: Path) -> None:
+    house.targets = (str(tmp_path / "there"),)
+    path = str(tmp_path / "elsewhere")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(1)
+        assert connected(house, path) == (-1, EIO)  # not even asked
+        house.lookout._targets = (house.targets[0], path)
+        assert connected(house, path) == (-1, EIO)  # a daemon that lies
 
 
 def test_it_says_who_a_process_is(house: House) -> None:
