@@ -138,7 +138,11 @@ TABLE: Final = (
         ERRNO | errno.ENOENT,
     ),
     Call("newfstatat", P.LOOKOUT, "folders on the way to resolv.conf"),
-    Call("lseek", P.DAEMON | P.LOOKOUT, "tables of /proc are read again"),
+    Call(
+        "lseek",
+        P.DAEMON | P.LOOKOUT,
+        "tables of /proc are read again; a log file that is full",
+    ),
     Call("ftruncate", P.DAEMON, "a log file that is full keeps its newest part"),
     Call("fsync", P.DAEMON, "logs and captures at the end"),
     Call(
