@@ -38,6 +38,10 @@ def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath
         queue_frames=QUEUE_FRAMES,
     )
     tell_host(datapath, view)
+    if config.impair is not None:
+        worse = config.impair
+        ways = worse.outward.as_tuple(), worse.inward.as_tuple()
+        datapath.impair(*ways, worse.seed)
     datapath.udp_strict = config.udp_filter is UdpFilter.ENDPOINT
     if config.outbound_if4 or config.outbound_if6:
         datapath.outbound_if(config.outbound_if4 or "", config.outbound_if6 or "")

@@ -216,6 +216,7 @@ static uint64_t wake_at(const struct datapath *dp)
 	at = MIN(at, dp->reassembly.next_expiry);
 	at = MIN(at, c->listeners.resume_at);
 	at = MIN(at, limits_next(c));
+	at = MIN(at, tap_due(&c->tap));
 	if (dp->flood.dropped)
 		at = MIN(at, dp->flood.end);
 	return at;

@@ -97,6 +97,8 @@ struct tap_env {
  * @flush:	Send what @write kept
  * @poll:	Does the guest have frames that epoll does not tell of while we
  *		are awake? NULL: epoll tells of all
+ * @due:	ns when it has something to do that nothing else tells of, or
+ *		UINT64_MAX; NULL: never
  * @settle:	We are about to sleep: have epoll told of the next frame, and
  *		set t->more if there is one already; NULL: nothing to do
  * @room:	The guest may take frames again: send what waits, and find out
@@ -124,6 +126,7 @@ struct tap_ops {
 		     const struct iovec *payload, unsigned n, uint32_t len);
 	void (*flush)(struct tap *t);
 	bool (*poll)(struct tap *t);
+	uint64_t (*due)(const struct tap *t);
 	void (*settle)(struct tap *t);
 	void (*room)(struct tap *t);
 	void (*watch)(struct tap *t);
@@ -178,6 +181,7 @@ struct tap_faults {
  * @cnt:	Counters
  * @pcap:	Capture to a file, if on
  * @captures:	Captures that come and go, or NULL: none is on
+ * @impair:	What makes the link worse (impair.h), or NULL: nothing
  */
 struct tap {
 	int fd;
@@ -208,6 +212,7 @@ struct tap {
 	struct counters *cnt;
 	struct pcap pcap;
 	struct captures *captures;
+	struct impair *impair;
 #ifdef PASSTPY_FAULTS
 	struct tap_faults faults;
 #endif
@@ -265,6 +270,13 @@ void tap_detach(struct tap *t);
 /* tap_poll() - Look for frames that epoll does not tell of while we are awake
  * Return: t->more, which says that tap_read() has something to do */
 bool tap_poll(struct tap *t);
+
+/* tap_due() - ns when it has to be flushed or read though nothing tells of it, or
+ * UINT64_MAX */
+static inline uint64_t tap_due(const struct tap *t)
+{
+	return t->ops->due ? t->ops->due(t) : UINT64_MAX;
+}
 
 /* tap_settle() - Before sleeping: let epoll be told; t->more: not yet */
 void tap_settle(struct tap *t);

@@ -172,10 +172,12 @@ static void vhost_flush(struct tap *t)
 	}
 }
 
+static int vhost_init(struct tap *t, const struct tap_env *env);
+
 /* check() - Is the tap of this kind, and has it such a queue? */
 static int check(const struct tap *t, unsigned index)
 {
-	if (t->ops != &tap_vhost_ops)
+	if (t->ops->init != vhost_init)
 		return -EOPNOTSUPP;
 	return index < VHOST_QUEUES ? 0 : -EINVAL;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "link/tap_faults.h"
+#include "link/impair.h"
 #include "proto/ping_raw.h"
 #include "py/datapath_type.h"
 
@@ -322,6 +323,56 @@ PyObject *py_faults(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 	Py_RETURN_NONE;
 }
 #endif
+
+/* A worse link */
+
+/* impair_link() - (delay_ns, jitter_ns, loss_ppm, reorder) */
+static bool impair_link(PyObject *tuple, const char *what,
+			struct impair_link *link)
+{
+	unsigned long long delay, jitter;
+	unsigned loss_ppm;
+	int reorder;
+
+	if (!PyTuple_Check(tuple)) {
+		PyErr_Format(PyExc_TypeError, "%s: tuple expected", what);
+		return false;
+	}
+	if (!PyArg_ParseTuple(tuple, "KKIp", &delay, &jitter, &loss_ppm,
+			      &reorder))
+		return false;
+	if (delay > IMPAIR_DELAY_MAX || jitter > delay ||
+	    loss_ppm > IMPAIR_PPM) {
+		PyErr_Format(PyExc_ValueError, "%s: no such link", what);
+		return false;
+	}
+	*link = (struct impair_link){ .delay = delay,
+				      .jitter = jitter,
+				      .loss_ppm = loss_ppm,
+				      .reorder = reorder };
+	return true;
+}
+
+PyObject *py_impair(struct py_datapath *self, PyObject *args, PyObject *kwargs)
+{
+	static char *names[] = { "from_guest", "to_guest", "seed", NULL };
+	struct datapath *dp = py_datapath_get(self);
+	struct impair_link links[IMPAIR_WAYS];
+	PyObject *from, *to;
+	unsigned long long seed = 1;
+	int err;
+
+	if (!dp ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|K", names, &from,
+					 &to, &seed) ||
+	    !impair_link(from, names[0], &links[IMPAIR_FROM_GUEST]) ||
+	    !impair_link(to, names[1], &links[IMPAIR_TO_GUEST]))
+		return NULL;
+	err = impair_set(&dp->ctx.tap, links, seed, &dp->ctx.now);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
 
 /* Attributes */
 

@@ -406,6 +406,9 @@ static PyMethodDef methods[] = {
 	{ "pcap", METHOD(py_pcap), METH_O,
 	  SIGNATURE(
 		  "pcap($self, fd, /)") "Capture to a file, which is taken over; -1 stops" },
+	{ "impair", METHOD(py_impair), METH_KW,
+	  SIGNATURE(
+		  "impair($self, from_guest, to_guest, seed=1)") "Make the link to the guest worse than it is" },
 	{ "ping_raw", METHOD(py_ping_raw), METH_O,
 	  SIGNATURE(
 		  "ping_raw($self, fd, /)") "Take over a raw socket, to be lent to echo" },

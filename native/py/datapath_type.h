@@ -45,6 +45,7 @@ PyObject *py_outbound_if(struct py_datapath *self, PyObject *args,
 PyObject *py_pcap(struct py_datapath *self, PyObject *fd);
 PyObject *py_pcap_run(struct py_datapath *self, PyObject *unused);
 PyObject *py_ping_raw(struct py_datapath *self, PyObject *number);
+PyObject *py_impair(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 
 /* datapath_limits.c: limits of rules */
 PyObject *py_limit(struct py_datapath *self, PyObject *args, PyObject *kwargs);

@@ -10,6 +10,7 @@ from typing import Any
 
 from passtpy.addr import Address
 from passtpy.config import values
+from passtpy.config.impair import read_impair
 from passtpy.config.late import read_late
 from passtpy.config.model import (
     AttachPath,
@@ -236,6 +237,11 @@ def add_dns_record(draft: Draft, value: str) -> None:
     known: tuple[ZoneEntry, ...] = draft.fields.get("dns_records") or ()
     records = (*known, read_entry(value))
     draft.fields.update(dns_records=records, dns_server=True)
+
+
+def add_impairment(draft: Draft, value: str) -> None:
+    """Make the link worse still."""
+    draft.fields["impair"] = read_impair(value, draft.fields.get("impair"))
 
 
 def policy_word(action: str) -> Setter:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from passtpy.addr import Address, Mac
+from passtpy.config.impair import Impairment
 from passtpy.config.passed import Passed, Wanted
 from passtpy.config.portrule import PortRule
 from passtpy.config.zones import ZoneEntry
@@ -174,6 +175,7 @@ class Config:
     audit: str | None = None  # file for refusals, or "journald"
     rate_in: int = 0  # bytes a second of all flows towards the guest; 0: any number
     rate_out: int = 0
+    impair: Impairment | None = None  # how the link to the guest is made worse
 
     # DNS to dns_forward goes to dns_host, both as long as dns_enabled.
     dns_enabled: bool = True

@@ -278,6 +278,15 @@ ROWS: tuple[Option, ...] = (
         refusal="--print-capabilities is for vhost-user mode only",
     ),
     Option(
+        ("--impair",),
+        G_RUN,
+        do.add_impairment,
+        "make the link to the guest worse, for tests: delay=50ms, jitter=5ms, loss=1%,"
+        " reorder, seed=N, by commas; after in or out for one direction (repeatable)",
+        "WHAT[,WHAT]...",
+        "as it is",
+    ),
+    Option(
         ("--repair-path",),
         G_VM,
         do.set_repair_path,

@@ -7,6 +7,7 @@ from tests.bench.cell import OVER_WIRE
 from tests.bench.control import control_rows
 from tests.bench.flood import flood_rows
 from tests.bench.follow import follow_rows
+from tests.bench.limits import limit_rows
 from tests.bench.measure import (
     Connections,
     Datagrams,
@@ -37,6 +38,7 @@ from tests.lab.translators import DEFAULT_MTU, ROOT, Attachment
 GROUPS = (
     *("tcp", "udp", "rr", "crr", "splice", "vm"),
     *("idle", "start", "follow", "loss", "flood", "control", "table", "policy"),
+    "limits",
 )
 ETHERNET_MTU = 1500
 MTUS = (ETHERNET_MTU, 9000, DEFAULT_MTU)
@@ -242,6 +244,7 @@ def plan(groups: Sequence[str], quick: bool) -> list[Row]:
         *follow_rows(),
         *policy_rows(),
         *named_rows(),
+        *limit_rows(),
         *_loss_rows(),
         *flood_rows(),
         *control_rows(),

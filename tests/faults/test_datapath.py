@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.datapath.conftest import TAPS
+from tests.faults.impaired import IMPAIRED
+from tests.faults.scenario import PARTS as USUAL
 from tests.faults.scenario import (
-    PARTS,
     Part,
     ping_bound,
     ping_raw,
@@ -36,6 +37,7 @@ UNREACHED = {
 }
 
 SLOW = Part(splice_waiting)
+PARTS = [*USUAL, IMPAIRED]
 
 Reached = dict[Site, list[tuple[str, Part]]]
 
