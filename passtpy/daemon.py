@@ -220,6 +220,7 @@ def attach(config: Config, target: Attach, caller: Caller) -> int:
         session.complete(got)
         control.close()
         if ours is None:
+            os.kill(child, signal.SIGKILL)  # it has told all, and may be stopped
             os.waitpid(child, 0)
         life = LifeCycle(session, caller.supervisor, files.log, config.drain_timeout)
         life.take_signals()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from passtpy.net.kernel.sockdiag import Diag, Found, ProcTables, Source, open_proc
-from passtpy.net.namespace import factory
+from passtpy.net.namespace import factory, factory_client
 from passtpy.net.namespace.factory import Server
 from passtpy.net.namespace.factory_client import Factory, SocketStock
 from tests.lab import Lab, Namespace
@@ -21,11 +21,35 @@ BOTH = 3
 KEY = (socket.AF_INET, socket.SOCK_STREAM)
 
 
+class Later:
+    """A timer of the loop below."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+
+    def cancel(self) -> None:
+        self.callback = lambda: None
+
+
 class Loop:
     """As much of a loop as the factory needs: one round at a time."""
 
     def __init__(self) -> None:
         self._readers: dict[int, Callable[[], None]] = {}
+        self._timers: list[Later] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._timers.append(Later(callback))
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Later:
+        self._timers.append(Later(callback))
+        return self._timers[-1]
+
+    def late(self) -> None:
+        """Let every timer that runs come to its end."""
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            timer.callback()
 
     def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
         self._readers[fd] = callback
@@ -181,6 +205,79 @@ def test_those_who_wait_learn_that_the_factory_ended(guest: Namespace) -> None:
     assert got == [-1]
     assert client.gone
     client.close()
+
+
+class Stopped:
+    """A factory that says nothing until it is told to; and the daemon's end of it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.server, self.theirs = Server(theirs), theirs
+        self.told: list[bool] = []  # whether it was said to be silent
+        self.client = Factory(ours, on_silent=self.told.append)
+        self.loop, self.stock = Loop(), SocketStock(self.client)
+        self.client.start(self.loop)
+        self.got: list[int] = []
+
+    def take(self) -> None:
+        self.stock.take(*KEY, self.got.append)
+
+    def answer(self) -> None:
+        self.server.serve()
+        self.loop.once()
+
+
+@pytest.fixture
+def stopped() -> Iterator[Stopped]:
+    made = Stopped()
+    yield made
+    made.stock.close()
+    made.client.close()
+    for fd in made.server.held() - {made.theirs.fileno()}:
+        os.close(fd)
+    made.theirs.close()
+    for fd in made.got:
+        if fd >= 0:
+            os.close(fd)
+
+
+def test_a_silent_factory_holds_nobody_up(stopped: Stopped) -> None:
+    for _ in range(3):
+        stopped.take()
+    assert stopped.got == []
+    stopped.loop.late()
+    assert (stopped.got, stopped.told) == ([-1, -1, -1], [True])
+    stopped.take()  # nobody waits for it again
+    assert stopped.got == [-1] * 4
+    assert stopped.stock.counters()["splice_refused"] == 4
+    stopped.answer()
+    assert stopped.told == [True, False]
+    stopped.take()
+    stopped.answer()
+    assert stopped.got[4] >= 0
+
+
+def test_one_that_answers_is_not_silent(stopped: Stopped) -> None:
+    stopped.take()
+    stopped.answer()
+    for _ in range(80):
+        stopped.take()
+    stopped.loop.late()  # the timer is that of the first request, which was answered
+    assert stopped.told == []
+    stopped.loop.late()
+    assert stopped.told == [True]
+
+
+def test_a_start_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory_client, "STARTS_S", 0.05)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        gone: list[bool] = []
+        client = Factory(ours, lambda: gone.append(True))
+        assert client.now(factory.diag_request()) == (b"", [])
+        assert client.now(factory.diag_request()) == (b"", [])
+        assert (client.gone, gone) == (True, [True])
+        client.close()
 
 
 def test_nonsense_is_answered_and_forgotten(made: Made) -> None:

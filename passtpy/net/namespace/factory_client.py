@@ -4,6 +4,9 @@
 A new spliced flow needs a socket of the namespace at once. A few of each kind are kept
 ready and replaced in batches while packets move; a flow that comes when there are none
 waits for the next batch, and nothing else waits with it.
+
+Whoever is root of the namespace may stop or end the factory. One that is silent for
+too long answers nothing more, to anybody, until it is heard again.
 """
 
 import os
@@ -14,12 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from errno import EIO
 from typing import Final
 
-from passtpy.net.kernel.loop import Readers
+from passtpy.net.kernel.loop import Loop, Timer
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory import FDS_MAX, PORTS_MAX
 
 LOW: Final = 32  # more are asked for when fewer are ready
 BATCH: Final = 64
+SILENCE_S: Final = 5.0  # without an answer, while there is one to come
+STARTS_S: Final = 30.0  # the same before start(): nothing else goes on meanwhile
 _ANSWER_MAX: Final = 4096
 _FD: Final = struct.Struct("=i")
 _FDS_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * _FD.size)
@@ -27,55 +32,89 @@ _FDS_SPACE: Final = socket.CMSG_SPACE(FDS_MAX * _FD.size)
 Key = tuple[int, int]  # address family, socket type
 Then = Callable[[bytes, list[int]], None]
 Take = Callable[[int], None]
+Told = Callable[[bool], None]
 
 
 class Factory:
     """Sends requests and hands each answer to whoever asked, in order.
 
     Before start() requests may be made with now(), which waits for the answer. An
-    empty answer means that the factory is gone; so it stays from then on.
+    empty answer means that the factory is gone, and so it stays from then on, or that
+    it is silent.
     """
 
     def __init__(
-        self, sock: socket.socket, on_gone: Callable[[], None] = lambda: None
+        self,
+        sock: socket.socket,
+        on_gone: Callable[[], None] = lambda: None,
+        on_silent: Told = lambda silent: None,
     ) -> None:
+        """`on_silent` is called when it is silent (True), and when it no longer is."""
         self._sock = sock
         self._on_gone = on_gone
+        self._on_silent = on_silent
         self._waiting: deque[Then] = deque()
         self._unsent: deque[bytes] = deque()
-        self._loop: Readers | None = None
+        self._loop: Loop | None = None
+        self._timer: Timer | None = None
+        self._owed = 0  # answers that come too late: first in line, for nobody
         self.gone = False
 
-    def start(self, loop: Readers) -> None:
+    @property
+    def silent(self) -> bool:
+        """Tell whether it owes us an answer for too long."""
+        return self._owed > 0
+
+    def start(self, loop: Loop) -> None:
         """Answer asynchronously from now on."""
+        if self.gone:
+            return
         self._sock.setblocking(False)
         self._loop = loop
         loop.add_reader(self._sock.fileno(), self._on_readable)
 
     def close(self) -> None:
         """Let the factory end."""
-        if self._loop is not None:
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop = None
+        self._forget_loop()
         self._sock.close()
         self.gone = True
 
     def now(self, request: bytes) -> tuple[bytes, list[int]]:
         """Ask and wait; only before start()."""
+        if self.gone:
+            return b"", []
         try:
+            self._sock.settimeout(STARTS_S)
             self._sock.send(request)
             return self._receive()
         except OSError:
+            self._fail()  # what it says later would be taken for another answer
             return b"", []
 
     def ask(self, request: bytes, then: Then) -> None:
         """Ask; `then` is called with the answer and its descriptors."""
-        if self.gone:
+        if self.gone or self.silent:
             then(b"", [])
             return
         self._waiting.append(then)
         self._unsent.append(request)
         self._send()
+        self._listen_for_silence()
+
+    def _listen_for_silence(self) -> None:
+        if self._loop is not None and self._timer is None and self._waiting:
+            first = self._waiting[0]
+            self._timer = self._loop.call_later(SILENCE_S, lambda: self._late(first))
+
+    def _late(self, first: Then) -> None:
+        """Give up, if whoever was the first in line still is."""
+        self._timer = None
+        if not self._waiting or self._waiting[0] is not first:
+            self._listen_for_silence()
+            return
+        self._owed = len(self._waiting) - len(self._unsent)
+        self._answer_all()
+        self._on_silent(True)
 
     def _send(self) -> None:
         # What the socket does not take now goes out after the next answer: there is
@@ -112,6 +151,12 @@ class Factory:
             return
         except OSError:
             text, fds = b"", []
+        if text and self._owed:
+            close_all(fds)
+            self._owed -= 1
+            if not self._owed:
+                self._on_silent(False)
+            return
         if not text or not self._waiting:
             close_all(fds)
             self._fail()
@@ -122,14 +167,24 @@ class Factory:
 
     def _fail(self) -> None:
         self.gone = True
-        if self._loop is not None:
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop = None
+        self._forget_loop()
+        self._answer_all()
+        self._on_gone()
+
+    def _answer_all(self) -> None:
+        """Tell everybody who waits that there is no answer."""
         self._unsent.clear()
         waiting, self._waiting = self._waiting, deque()
         for then in waiting:
             then(b"", [])
-        self._on_gone()
+
+    def _forget_loop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._loop is not None:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop = None
 
 
 def close_all(fds: Sequence[int]) -> None:

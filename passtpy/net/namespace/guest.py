@@ -30,6 +30,7 @@ from passtpy.net.namespace import tap
 from passtpy.record import record, replace
 
 _FD_MAX: Final = 2
+_PATIENCE_S: Final = 30.0
 _MTU_MAX: Final = 65535
 _IFNAME_MAX: Final = 15
 _LINE_MAX: Final = 1024
@@ -247,7 +248,14 @@ def _send(control: socket.socket, what: bytes, text: bytes, tap_fd: int) -> None
 
 def receive(control: socket.socket) -> Guest:
     """Wait for the report; SetupError when the child failed or went away."""
-    what, fds, _flags, _peer = socket.recv_fds(control, 1, _FD_MAX)
+    control.settimeout(_PATIENCE_S)  # root of the namespace may have stopped it
+    try:
+        what, fds, _flags, _peer = socket.recv_fds(control, 1, _FD_MAX)
+    except TimeoutError:
+        raise SetupError(
+            "The process that sets up the namespace does not answer"
+        ) from None
+    control.settimeout(None)
     if not what or not fds or not stat.S_ISREG(os.fstat(fds[0]).st_mode):
         raise SetupError("The process that sets up the namespace ended unexpectedly")
     for fd in fds:

@@ -127,3 +127,12 @@ def test_silence_is_an_error_line() -> None:
     with pytest.raises(SetupError, match="ended unexpectedly"):
         guest.receive(ours)
     ours.close()
+
+
+def test_a_child_that_is_stopped_is_an_error_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guest, "_PATIENCE_S", 0.05)
+    ours, theirs = guest.control_pair()
+    with ours, theirs, pytest.raises(SetupError, match="does not answer"):
+        guest.receive(ours)
