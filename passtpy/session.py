@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from passtpy import limits
+from passtpy import limits, loading
 from passtpy.addr import show_mac
 from passtpy.config.forwards import tables_from_config, unix_targets
 from passtpy.config.guest_addresses import GuestAddresses
@@ -58,40 +58,7 @@ if TYPE_CHECKING:
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
-_OPENING: Final = (
-    "passtpy.net.namespace.factory_client",
-    "passtpy.datapath",
-    "passtpy.net.forwarding.listeners",
-    "passtpy.net.host.resolv",
-)
-# One by one, so that a command which has ended need not wait for the rest. Each takes
-# some milliseconds; the event loop, in which there is no stopping, comes late: by then
-# a short command has ended.
-_SERVING: Final = (
-    "passtpy.policy.rules",
-    "passtpy.policy.decide",
-    "passtpy.wire.ndp",
-    "passtpy.services.ra",
-    "passtpy.services.registry",
-    "traceback",
-    "logging",
-    "subprocess",
-    "inspect",
-    "passtpy.net.kernel.eventloop",
-    "passtpy.engine",
-)
 GC_THRESHOLD: Final = 700  # Python's own, which was higher while we started
-
-
-# Imported one by one: each takes some milliseconds, between which packets move.
-_CONTROL_MODULES: Final = (
-    "h11",
-    "passtpy.control.http",
-    "passtpy.control.verbs",
-    "passtpy.policy.question",
-    "passtpy.controlled",
-)
-
 
 # A command has ended: how long what it sent has to go out, and how often we look
 FINISH_S: Final = 0.3
@@ -119,7 +86,7 @@ class Session:
         self._socket: MachineSocket | None = None
         dialects = config.conf_path, config.api_socket, config.gvproxy_services
         asked = any((config.control_enabled, config.metrics, *dialects))
-        more = _CONTROL_MODULES if asked else ()
+        more = loading.CONTROL if asked else ()
         self._imports = stages.imports(more)
         self._decider: Decider | None = None
         self._got: guest.Guest | None = None
@@ -149,7 +116,7 @@ class Session:
 
     def load_opening(self) -> None:
         """Import what open() needs, while a child prepares the namespace."""
-        for name in _OPENING:
+        for name in loading.OPENING:
             importlib.import_module(name)
 
     def load(self, ended: Callable[[], bool] = _never) -> bool:
@@ -157,7 +124,7 @@ class Session:
 
         That is most of a start. Whoever has somebody to wait for does it meanwhile.
         """
-        for name in _SERVING:
+        for name in loading.SERVING:
             if ended():
                 return False
             importlib.import_module(name)
@@ -195,7 +162,7 @@ class Session:
         datapath = open_datapath(view, got, self._tap(got), self._files.pcap_fd)
         self._datapath = datapath
         if sockets is not None:
-            self._factory = Factory(sockets, self._factory_gone)
+            self._factory = Factory(sockets, self._factory_gone, self._factory_silent)
         tables = tables_from_config(config)
         self._forwarding = Forwarding(
             config, tables, datapath, self._factory, log, self._forwards_changed
@@ -287,9 +254,17 @@ class Session:
         if kept is not None:
             self._files.log.warning("root.kept", reason=kept)
         stages.lock()
+        may_signal = isinstance(self._config.target, SpawnCommand)
+        kept = stages.restrict(self._process, may_signal=may_signal)
+        if kept is not None:
+            self._files.log.info("landlock.missing", reason=kept)
         self._files.start_writing(stages.hold_in_thread)
         if self._datapath is not None:
             self._datapath.pcap_run()
+
+    @property
+    def _process(self) -> Process:
+        return Process.PASST if self._config.for_machine else Process.PASTA
 
     def _keep_an_eye(self, got: guest.Guest, watch: NetnsWatch | None) -> None:
         """Start what looks at files for us, and what depends on it."""
@@ -437,8 +412,7 @@ class Session:
         """
         assert self._engine is not None
         assert self._done is not None
-        process = Process.PASST if self._config.for_machine else Process.PASTA
-        if not stages.shut(process, self._config.seccomp):
+        if not stages.shut(self._process, self._config.seccomp):
             self._files.log.warning("seccomp.missing", text="unknown architecture")
         self._engine.start(self.loop, self._tap_gone, self._early)
         if self._governed.policed is not None:
@@ -572,6 +546,13 @@ class Session:
         if not isinstance(self._config.target, SpawnCommand):
             text = "no new spliced flows inwards, no changes to the interface"
             self._files.log.error("factory.gone", text=text)
+
+    def _factory_silent(self, silent: bool) -> None:
+        if silent:
+            text = "stopped? no new spliced flows inwards, no changes until it answers"
+            self._files.log.error("factory.silent", text=text)
+        else:
+            self._files.log.info("factory.answers")
 
     def _machine_left(self) -> None:
         if self._config.one_off:

@@ -6,7 +6,8 @@
 3. imports: whatever Python would still import later
 4. leave_files: an empty root in namespaces of its own; another user, when root
 5. lock: no folder, no capabilities, no way to gain any, no debugger, no core
-6. shut: no other system call than those of calls.py
+6. restrict: what Landlock knows how to forbid, files above all
+7. shut: no other system call than those of calls.py
 
 Sockets, files and the tap are open by stage 4. An ordinary user's daemon never had
 privileges over anything; what it did in its namespaces was done by a child, which goes
@@ -25,7 +26,7 @@ from typing import Final
 from passtpy import _native
 from passtpy.config.model import RunAs, Seccomp
 from passtpy.errors import SetupError
-from passtpy.isolation import root
+from passtpy.isolation import landlock, root
 from passtpy.isolation.calls import Process
 from passtpy.isolation.filter import install, refuse_io_uring
 
@@ -92,6 +93,7 @@ def stay_in_namespace(keep: Collection[int], seccomp: Seccomp) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     _leave_files()  # while somebody hears that it failed
     _be_small(MAKES_SOCKETS)
+    landlock.restrict(Process.FACTORY)
     _shut_in(Process.FACTORY, null, keep, seccomp)
 
 
@@ -102,6 +104,7 @@ def stay_as_init(null: int, keep: Collection[int], seccomp: Seccomp) -> None:
     """
     _leave_files()  # while somebody hears that it failed
     _be_small(MAKES_SOCKETS | CAP_KILL)
+    landlock.restrict(Process.INIT, may_signal=True)
     _shut_in(Process.INIT, null, keep, seccomp)
 
 
@@ -250,6 +253,14 @@ def lock() -> None:
         _be_small(0)
     except OSError as error:
         raise SetupError(f"Couldn't drop privileges: {error.strerror}") from error
+
+
+def restrict(
+    process: Process, beneath: landlock.Beneath = (), may_signal: bool = False
+) -> str | None:
+    """Obey the kernel's Landlock from now on; return why not, if there is none."""
+    failed = landlock.restrict(process, beneath, may_signal)
+    return None if failed is None else failed.strerror or str(failed)
 
 
 def refuse_rings() -> None:

@@ -28,6 +28,7 @@ PYTHON_FLOORS = (
         "limits",
         "supervisor",
         "lean",
+        "loading",
         "structured",
         "_native",
     },

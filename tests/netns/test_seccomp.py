@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from passtpy import _native
 from tests.lab.namespace import Namespace
 from tests.netns.program import Running, run, wait_for
 
@@ -97,6 +98,32 @@ def test_whoever_takes_over_the_daemon_is_ended(
 def test_there_are_no_files(words: list[str], tmp_path: Path, name: str) -> None:
     call, error = REFUSED[name]
     assert attack(words, tmp_path, call) == (0, ["ready", f"-1 {error}"])
+
+
+def _has_landlock() -> bool:
+    try:
+        return _native.landlock_version() > 0
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/etc/passwd", errno.ENOENT),  # an empty root
+        pytest.param(
+            "/",
+            errno.EACCES,
+            marks=pytest.mark.skipif(not _has_landlock(), reason="no Landlock"),
+        ),
+    ],
+)
+def test_there_are_no_files_without_a_filter(
+    words: list[str], tmp_path: Path, path: str, error: int
+) -> None:
+    call = ("257/56", AT_FDCWD, path, 0)
+    ended = attack(words, tmp_path, call, "--seccomp", "off")
+    assert ended == (0, ["ready", f"-1 {error}"])
 
 
 def test_a_listener_is_no_more_than_a_forward_needs(

@@ -22,10 +22,13 @@ def test_who_has_ended_waits_for_no_imports(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(stages, "leave_files", lambda user, may_chroot: None)
     monkeypatch.setattr(stages, "lock", lambda: None)
+    monkeypatch.setattr(stages, "restrict", lambda process, may_signal: None)
     session: Any = Session.__new__(Session)
     session._user = RunAs(65534, 65534)
     session._imports = imports()
-    session._config = SimpleNamespace(icmp=False, chroot_fallback=False)
+    session._config = SimpleNamespace(
+        icmp=False, chroot_fallback=False, target=None, for_machine=False
+    )
     session._datapath = None
     session._files = SimpleNamespace(start_writing=lambda _: None)
     ended = iter((False, True, True))

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from passtpy.config.model import RunAs, Seccomp
-from passtpy.isolation import stages
+from passtpy.isolation import landlock, stages
 from passtpy.isolation.calls import Process
 from passtpy.net.host.lookout import (
     CONNECTED,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _LOG_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 _LOG_MODE: Final = 0o600
+_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _REQUEST_MAX: Final = 64
 _NOWHERE: Final = (-1, "")
 _LOOK_S: Final = 1.0  # between two looks for a name that has no events
@@ -149,11 +150,34 @@ class _Process:
             keep.add(self._orders.namespace[0])
         if self._orders.policy is not None:
             keep.update(self._orders.policy.held())
+        beneath = self._rules()
+        keep.update(folder for folder, _ in beneath)
         stages.hold_only(os.open(os.devnull, os.O_RDWR), keep - {-1})
         if self._orders.user is not None:
             stages.become(self._orders.user)
         stages.lock()
+        stages.restrict(Process.LOOKOUT, beneath)
+        for folder, _ in beneath:
+            os.close(folder)
         stages.shut(Process.LOOKOUT, self._orders.seccomp)
+
+    def _rules(self) -> list[tuple[int, int]]:
+        """Open the folders where something may be done, each with what: Landlock's.
+
+        resolv.conf, and what it is a link to, may be anywhere.
+        """
+        logs = [path for path in self._orders.logs if path is not None]
+        wanted = [("/", landlock.READ)]
+        for path in logs:
+            for name in (os.path.abspath(path), os.path.realpath(path)):
+                wanted.append((os.path.dirname(name), landlock.APPEND))
+        for each in self._orders.names:
+            wanted.append((os.path.dirname(each.path), landlock.REMOVE))
+        opened = []
+        for name, allowed in wanted:
+            with suppress(OSError):
+                opened.append((os.open(name, _FOLDER), allowed))
+        return opened
 
     def _look_for_namespace(self, loop: _Loop, folder: int, name: str) -> None:
         """Look for its name now and again; tell when it is gone."""
@@ -237,10 +261,9 @@ def _place(path: str | None) -> tuple[int, str]:
     """
     if path is None:
         return _NOWHERE
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     with suppress(OSError):
         folder, name = os.path.split(os.path.abspath(path))
-        return os.open(folder, flags), name
+        return os.open(folder, _FOLDER), name
     return _NOWHERE
 
 

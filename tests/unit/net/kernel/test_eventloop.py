@@ -11,13 +11,13 @@ print("libcrypto" in open("/proc/self/maps").read())
 """
 # Everything that serves, and what is imported for it later
 SERVING = """\
-from passtpy import session
+from passtpy import loading
 from passtpy.isolation import stages as isolation
-s = session._SERVING
+s = loading.SERVING
 import importlib
 for name in s:
     importlib.import_module(name)
-for _ in isolation.imports(session._CONTROL_MODULES):
+for _ in isolation.imports(loading.CONTROL):
     pass
 print("libcrypto" in open("/proc/self/maps").read())
 """
