@@ -378,7 +378,7 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow);
 uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn);
 bool tcp_window_opened(struct ctx *c, struct flow *flow);
 bool tcp_window_reopens(struct ctx *c, struct flow *flow);
-void tcp_window_join(struct ctx *c, struct flow *flow, uint32_t n);
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n);
 void tcp_window_release(struct ctx *c, struct flow *flow);
 
 /* tcp_segment.c */

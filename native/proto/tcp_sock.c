@@ -13,6 +13,7 @@
 
 #include "base/sys.h"
 #include "proto/tcp_conn.h"
+#include "table/meter.h"
 
 #define SOCK_IOV 16 /* entries of one sendmsg(): half a MiB at most */
 
@@ -125,6 +126,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	ssize_t took = 0;
+	uint32_t from;
 
 	if (!tcp_rcvq_held(c, conn)) {
 		took = sock_send(c, flow, iov, n, len);
@@ -139,7 +141,11 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 		tcp_shared(c)->held += len - (uint32_t)took;
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
 	}
-	tcp_window_join(c, flow, len);
+	from = conn->rcv_nxt;
+	tcp_window_join(c, conn, len);
+	if (meter_has(flow))
+		meter_count(&c->ft, flow, tcp_tapside(flow),
+			    conn->rcv_nxt - from, c->now);
 	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
 		tcp_sock_drain(c, flow); /* a gap was filled */
 	return 0;

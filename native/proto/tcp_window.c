@@ -144,12 +144,8 @@ bool tcp_window_reopens(struct ctx *c, struct flow *flow)
 }
 
 /* rcv_nxt moves on by @n bytes of the window */
-static void received(struct ctx *c, struct flow *flow, uint32_t n)
+static void received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 {
-	struct tcp_conn *conn = tcp_conn(flow);
-
-	if (meter_has(flow))
-		meter_count(&c->ft, flow, tcp_tapside(flow), n, c->now);
 	conn->rcv_nxt += n;
 	tcp_shared(c)->promised -= n;
 	if (seq_lt(conn->rcv_nxt, conn->wnd_grow_at))
@@ -160,12 +156,12 @@ static void received(struct ctx *c, struct flow *flow, uint32_t n)
 }
 
 /* tcp_window_join() - rcv_nxt moves on by @n bytes of the window, and over what had come out of order after it */
-void tcp_window_join(struct ctx *c, struct flow *flow, uint32_t n)
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 {
-	received(c, flow, n);
-	n = tcp_rcvq_join(c, tcp_conn(flow));
+	received(c, conn, n);
+	n = tcp_rcvq_join(c, conn);
 	if (n)
-		received(c, flow, n);
+		received(c, conn, n);
 }
 
 /* tcp_window_release() - The flow ends: nothing is promised any more */

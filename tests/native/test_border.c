@@ -31,7 +31,7 @@ static void test_record_holds_the_flow(void)
 	table_setup(&t, 4);
 	flow = table_open(&t, &ini, &tgt, 5);
 	flow_set_listener(flow, 77);
-	flow_set_rule(flow, 8, UINT32_MAX);
+	flow_set_rule(&t.ft, flow, 8, UINT32_MAX);
 	flow_touch_tcp(flow, TGTSIDE, 3, 4, 0x18, 6);
 	memset(page, 0xaa, sizeof(page));
 	CHECK_EQ(border_flow_page(&t.ft, &cursor, page, PAGE), 1);
