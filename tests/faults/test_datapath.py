@@ -10,6 +10,7 @@ import pytest
 
 from tests.datapath.conftest import TAPS
 from tests.faults.impaired import IMPAIRED
+from tests.faults.local import LOCAL
 from tests.faults.scenario import PARTS as USUAL
 from tests.faults.scenario import (
     Part,
@@ -29,6 +30,7 @@ PAIRS = int(os.environ.get("PASSTPY_FAULT_PAIRS", "100"))
 
 # Calls that no part makes, and why none needs to
 UNREACHED = {
+    "base/sock.h getsockopt": "in open.c, for a port that is taken, and then stays so",
     "link/guest_mem.c mmap": "in the place of memory of ours: none is asked for",
     "link/tap_tun.c ioctl": "filters of a device, where these taps have sockets",
     "proto/splice_move.c recv": "with the pool used up; takes what was read already",
@@ -37,7 +39,7 @@ UNREACHED = {
 }
 
 SLOW = Part(splice_waiting)
-PARTS = [*USUAL, IMPAIRED]
+PARTS = [*USUAL, IMPAIRED, LOCAL]
 
 Reached = dict[Site, list[tuple[str, Part]]]
 
