@@ -132,9 +132,14 @@ class World:
 
     def accept(self, server: socket.socket) -> socket.socket:
         """The server's end of the next connection."""
-        conn: socket.socket = self.work(lambda: server.accept()[0])
+
+        def job() -> socket.socket:  # may come to its end when nobody waits any more
+            conn, _ = server.accept()
+            self.sockets.append(conn)
+            return conn
+
+        conn: socket.socket = self.work(job)
         conn.settimeout(self.patience)
-        self.sockets.append(conn)
         return conn
 
     def pair(self, server: socket.socket) -> tuple[socket.socket, socket.socket]:
