@@ -27,8 +27,10 @@ if HAVE_CHECKED:
     sys.path.insert(0, str(CHECKED))
 sys.path.append(str(ROOT))
 
-# What a shell starts in the background ignores Ctrl-C, and all that it starts as well.
+# What a shell starts in the background ignores Ctrl-C, what nohup starts the end of a
+# terminal, and all that they start as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("passtpy", deadline=None)

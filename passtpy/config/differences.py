@@ -197,7 +197,7 @@ done in the namespace later is done by a process inside it that can do nothing e
 [security.md](security.md) |
 | Empty root directory | both | better | also for the processes in the namespace |
 | A client of the other family than the server | both | better | TCP is served, UDP \
-where the guest has one family alone: see [forwarding.md](forwarding.md) |
+where a namespace has one family alone: see [forwarding.md](forwarding.md) |
 | Short frames with padding | passt | better | accepted; there they are dropped |
 | A machine that leaves within a frame | passt | better | the next one starts anew; \
 there the socket is lost for all |

@@ -118,16 +118,19 @@ class GuestAddresses:
                 return raw
         return UNSPECIFIED
 
-    def prefers(self, is_v4: bool) -> bool:
+    def prefers(self, is_v4: bool, *, surely: bool = False) -> bool:
         """Tell whether the guest has addresses of this family only, as it seems.
 
         Its kernel knows. Of another guest that has shown itself in one family only, the
-        planned address of the other one is a guess that nobody may answer to.
+        planned address of the other one is a guess that nobody may answer to; but it
+        may also just have begun: `surely` leaves such a guess out.
         """
         if self.inside(not is_v4) == UNSPECIFIED:
             return self.inside(is_v4) != UNSPECIFIED
-        if self.present is not None or any(
-            raw.startswith(V4_PREFIX) != is_v4 for raw in self._pinned
+        if (
+            surely
+            or self.present is not None
+            or any(raw.startswith(V4_PREFIX) != is_v4 for raw in self._pinned)
         ):
             return False
         families = {raw.startswith(V4_PREFIX) for raw in self._seen}

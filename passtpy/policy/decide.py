@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from socket import IPPROTO_TCP
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
@@ -205,8 +206,10 @@ def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
 
     def to_guest(miss: MissLike) -> Verdict:
         is_v4 = miss.eaddr.startswith(V4_PREFIX)
-        # The other family at once if the guest has only that; else when it is refused
-        crossed = crosses and guest.prefers(not is_v4) != miss.again
+        # The other family at once if the guest has only that; else when it is refused,
+        # which is said of connections only: datagrams follow no guess
+        surely = miss.proto != IPPROTO_TCP
+        crossed = crosses and guest.prefers(not is_v4, surely=surely) != miss.again
         if miss.again and not crosses:
             return refused
         source = ours[not is_v4] if crossed else translate(miss.eaddr)

@@ -103,10 +103,12 @@ def test_what_shows_itself_in_one_family_prefers_it() -> None:
     assert not guest.prefers(False)
     guest.observe(raw("192.0.2.5"))
     assert guest.prefers(True)
+    assert not guest.prefers(True, surely=True)  # it may have just begun
     guest.observe(raw("fe80::77"))
     assert not guest.prefers(True)
     guest.present = (raw("2001:db8::aaaa"),)  # its kernel knows better
     assert guest.prefers(False)
+    assert guest.prefers(False, surely=True)
     assert not guest.prefers(True)
 
 
