@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz import corpus
 from tests.fuzz.target import Outcome, Target, run, targets
 
-SECONDS = int(os.environ.get("PASSTPY_FUZZ_SECONDS", "30"))
+SECONDS = int(os.environ.get("PASSTPY_FUZZ_SECONDS", "12"))
 ROOM = 300_000  # bytes of all inputs in the tree
 ALL = {target.name: target for target in targets()}
 ABLE = [target for target in ALL.values() if target.why_not() is None]
