@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from passtpy.addr import show_mac
 from passtpy.config import cni
-from passtpy.config.cni import Attachment, CniError, Network, instance_of
+from passtpy.config.cni import Attachment, CniError, Network
 from passtpy.config.instance import SUFFIX, runtime_folder
 from passtpy.errors import SetupError
 from passtpy.net.kernel.dump import Dump
@@ -115,6 +115,13 @@ def _serving(path: str) -> int | None:
     return None
 
 
+def _is_served(path: str) -> bool:
+    process = _serving(path)
+    if process is not None:
+        os.close(process)
+    return process is not None
+
+
 def _end(path: str) -> None:
     """End who serves an interface, if anybody does, and forget it."""
     process = _serving(path)
@@ -126,8 +133,8 @@ def _end(path: str) -> None:
     left = [path]
     folder = runtime_folder()
     if folder is not None:  # the daemon, not root any more, could not remove it
-        container, _, ifname = os.path.basename(path)[: -len(_PID)].rpartition("-")
-        left.append(os.path.join(folder, instance_of(container, ifname) + SUFFIX))
+        gone = Attachment.called(os.path.basename(path).removesuffix(_PID))
+        left.append(os.path.join(folder, gone.instance + SUFFIX))
     for each in left:
         with suppress(FileNotFoundError):
             os.unlink(each)
@@ -166,9 +173,7 @@ def _collect(network: Network) -> None:
 
 def _add(network: Network, attachment: Attachment, args: str) -> Answer:
     path = _pid_file(network, attachment)
-    process = _serving(path)
-    if process is not None:
-        os.close(process)
+    if _is_served(path):
         raise CniError(cni.BAD_ENVIRONMENT, f"{attachment.name} is attached already")
     words = network.words(attachment, args)
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
@@ -200,10 +205,8 @@ def _start(words: list[str]) -> None:
 
 
 def _check(network: Network, attachment: Attachment) -> None:
-    process = _serving(_pid_file(network, attachment))
-    if process is None:
+    if not _is_served(_pid_file(network, attachment)):
         raise CniError(cni.NOT_AS_ADDED, f"nobody serves {attachment.name}")
-    os.close(process)
     found = {str(each) for each in _addresses(*_look(attachment))}
     missing = [each for each in network.addresses() if each not in found]
     if missing:

@@ -21,6 +21,7 @@ ANNOTATIONS: Final = "io.kubernetes.cri.pod-annotations"
 VALID: Final = "cni.dev/valid-attachments"
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,127}")
 _IFNAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,14}")
+_BETWEEN: Final = "@"
 _SHORT: Final = 40  # of a container's name in an instance's, which has 63 in all
 _PROTOCOLS: Final = {"tcp": "--tcp-ports", "udp": "--udp-ports"}
 # Options that are ours: how we find the daemon again, and the runtime its network
@@ -28,7 +29,6 @@ _OWN: Final = ("netns", "ns-ifname", "I", "pid", "P", "name", "foreground", "f")
 
 # Error codes of the specification, section 2
 INCOMPATIBLE: Final = 1
-NO_CONTAINER: Final = 3
 BAD_ENVIRONMENT: Final = 4
 IO_FAILURE: Final = 5
 UNDECODABLE: Final = 6
@@ -58,18 +58,19 @@ class Attachment:
 
     @property
     def name(self) -> str:
-        """What tells it from all others."""
-        return f"{self.container}-{self.ifname}"
+        """What tells it from all others: both names, and what neither may have."""
+        return f"{self.container}{_BETWEEN}{self.ifname}"
+
+    @classmethod
+    def called(cls, name: str) -> "Attachment":
+        """The one with this name, without its namespace."""
+        container, _, ifname = name.partition(_BETWEEN)
+        return cls(container, ifname, "")
 
     @property
     def instance(self) -> str:
         """What its daemon is called."""
-        return instance_of(self.container, self.ifname)
-
-
-def instance_of(container: str, ifname: str) -> str:
-    """What the daemon of a container's interface is called."""
-    return f"cni-{container[:_SHORT]}-{ifname}"
+        return f"cni-{self.container[:_SHORT]}-{self.ifname}"
 
 
 Given = TypeVar("Given", str, list[Any], dict[str, Any])

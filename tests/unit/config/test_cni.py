@@ -136,6 +136,12 @@ def test_names_become_paths_and_are_checked(key: str, value: str) -> None:
     assert key in str(caught.value)
 
 
+def test_dashes_in_names_confuse_nobody() -> None:
+    one, other = Attachment("a-b", "c", ""), Attachment("a", "b-c", "")
+    assert one.name != other.name
+    assert [Attachment.called(each.name) for each in (one, other)] == [one, other]
+
+
 def test_an_end_needs_no_namespace() -> None:
     gone = {**ENVIRONMENT, "CNI_NETNS": ""}
     assert read_attachment(gone, netns=False) == Attachment("pod1", "eth0", "")
