@@ -47,8 +47,7 @@ def run(*argv: object, **env: str) -> str:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    run(".packaging/wheel", folder)
-    return next(folder.glob("*.whl"))
+    return Path(run(".packaging/wheel", folder).split()[-1])
 
 
 def test_one_wheel_serves_every_python_from_3_11_on(wheel: Path) -> None:
@@ -77,6 +76,9 @@ print(passtpy._native.__file__, uvloop.__file__, sep="\\n")
 
     unit = (top / "lib/systemd/system/passtpy-passt@.service").read_text()
     assert "ExecStart=/opt/net/bin/passtpy-passt" in unit
+    for kind, folder in (("system", "systemd"), ("user", "systemd/user")):
+        made = {path.name for path in (top / "lib/systemd" / kind).iterdir()}
+        assert made == {path.name for path in (ROOT / folder).glob("passtpy-*")}
     shells = [
         path.name for path in (top / "share").rglob("*passtpy*") if path.is_file()
     ]
