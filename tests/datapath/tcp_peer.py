@@ -2,6 +2,7 @@
 """Real sockets opposite the guest: what the TCP tests need besides a server."""
 
 import os
+import random
 import socket
 import stat
 import struct
@@ -18,6 +19,22 @@ from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6
 
 LISTENER = 5
 WITH_SACK = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]  # of a guest
+
+
+def random_bytes(size: int) -> bytes:
+    """Reproducible bytes without a period."""
+    return random.Random(size).randbytes(size)
+
+
+def end_from_guest(guest: Guest, conn: Connection, peer: socket.socket) -> None:
+    """End a connection in order, the guest first."""
+    conn.fin()
+    guest.expect("A", ack=conn.seq)
+    assert peer.recv(1) == b""
+    peer.close()
+    conn.expect("FA", ack=conn.seq)
+    conn.acknowledge()
+    guest.wait_for(lambda: not guest.flows(), "the flow's end")
 
 
 def closed_port() -> int:

@@ -19,6 +19,7 @@ from tests.datapath.splice import World, read_all, reset, send_and_end
 from tests.datapath.tcp_peer import (
     abort,
     closed_port,
+    end_from_guest,
     established,
     inbound,
     later_on,
@@ -38,13 +39,7 @@ def test_the_guest_opens_and_both_end(guest: Guest, server: Server) -> None:
     conn.expect("A")
     peer.sendall(b"answer")
     conn.expect("PA", b"answer")
-    conn.fin()
-    guest.expect("A", ack=conn.seq)
-    assert peer.recv(1) == b""
-    peer.close()
-    conn.expect("FA", ack=conn.seq)
-    conn.acknowledge()
-    guest.wait_for(lambda: not guest.flows(), "the flow's end")
+    end_from_guest(guest, conn, peer)
     bytes_ = ["> PA 8", "< PA 6"]
     ends = ["> FA", "< A", "< FA", "> A"]
     assert stories(capture) == [CONNECTS + bytes_ + ends]

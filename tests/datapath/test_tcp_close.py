@@ -11,6 +11,7 @@ from tests.datapath.packets import SPORT, ack, data, fin, rst, syn, tcp
 from tests.datapath.tcp_peer import (
     abort,
     arrived,
+    end_from_guest,
     established,
     in_flight,
     later_on,
@@ -22,13 +23,7 @@ from tests.datapath.tcp_peer import (
 
 def test_guest_ends_first(guest: Guest, server: Server) -> None:
     conn, peer = established(guest, server)
-    conn.fin()
-    guest.expect("A", ack=conn.seq)
-    assert peer.recv(1) == b""
-    peer.close()
-    conn.expect("FA", ack=conn.seq)
-    conn.acknowledge()
-    guest.wait_for(lambda: not guest.flows(), "the flow's end")
+    end_from_guest(guest, conn, peer)
     guest.expect_nothing()
 
 

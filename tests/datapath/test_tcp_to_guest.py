@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """TCP in ESTABLISHED, bytes of the peer: segments, the guest's window, probes."""
 
-import random
 import socket
 import threading
 import time
@@ -25,16 +24,12 @@ from tests.datapath.tcp_peer import (
     established,
     in_flight,
     later_on,
+    random_bytes,
     read_exactly,
 )
 
 GSO_TCPV4, GSO_TCPV6 = 1, 4
 MakeGuest = Callable[..., Guest]
-
-
-def random_bytes(size: int) -> bytes:
-    """Reproducible bytes without a period."""
-    return random.Random(size).randbytes(size)
 
 
 def test_data_of_the_peer_reaches_the_guest(guest: Guest, server: Server) -> None:

@@ -2,7 +2,6 @@
 """Forwards from and to UNIX sockets of the host: spliced, and over the tap."""
 
 import errno
-import random
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,12 @@ from passtpy.flow import FlowType, Pif
 from tests.datapath.guest import Connection, Guest
 from tests.datapath.local import ASKED, NAME, LocalWorld, connect_to, listen_at
 from tests.datapath.splice import LISTENER, read_all, reset, send_and_end
-from tests.datapath.tcp_peer import read_exactly, to_guest_as_remote, until_fin
+from tests.datapath.tcp_peer import (
+    random_bytes,
+    read_exactly,
+    to_guest_as_remote,
+    until_fin,
+)
 from tests.lab.ready import readable
 
 MIB = 1 << 20
@@ -51,11 +55,6 @@ def inward(make_world: MakeWorld) -> LocalWorld:
 def outward(make_world: MakeWorld) -> LocalWorld:
     """A TCP client in the namespace, a UNIX server."""
     return make_world(Pif.SPLICE)
-
-
-def random_bytes(size: int) -> bytes:
-    """Reproducible bytes without a period."""
-    return random.Random(size).randbytes(size)
 
 
 def test_bytes_go_both_ways(world: LocalWorld) -> None:

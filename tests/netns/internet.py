@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.lab import GATEWAY4, REMOTE4, Lab
 from tests.netns.nameserver import NameServer
+from tests.netns.nginx import nginx
 
 ALLOWED, HIDDEN = "allowed.example", "hidden.example"
 ZONE = tuple(f"{name}. 300 A {REMOTE4}" for name in (ALLOWED, HIDDEN))
@@ -29,21 +30,9 @@ BACKEND = "/usr/lib/git-core/git-http-backend"
 GIT_PORT = 8000
 SOON = 30.0
 
-NGINX = """
-daemon off;
-master_process off;
-error_log stderr;
-pid {dir}/nginx.pid;
-events {{}}
-http {{
-    access_log off;
+HTTP = """\
     types {{ }}
     default_type text/html;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
     server {{
         listen {address}:80;
         listen {address}:443 ssl http2;
@@ -54,7 +43,6 @@ http {{
         location = /npm/{package} {{ default_type application/json; }}
         location /cgi-bin/ {{ proxy_pass http://127.0.0.1:{git}; }}
     }}
-}}
 """
 SSHD = """
 Port 22
@@ -229,9 +217,8 @@ def content(folder: Path) -> None:
 
 def _servers(folder: Path) -> Iterator[tuple[str, list[str]]]:
     names = {"dir": folder, "address": REMOTE4, "away": GATEWAY4}
-    path = folder / "nginx.conf"
-    path.write_text(NGINX.format(**names, package=PACKAGE, git=GIT_PORT))
-    yield "nginx", ["nginx", "-c", str(path), "-e", "stderr"]
+    http = HTTP.format(**names, package=PACKAGE, git=GIT_PORT)
+    yield "nginx", nginx(folder, http)
     yield "git", [sys.executable, "-c", CGI]
     if shutil.which("sshd"):
         path = folder / "sshd.conf"

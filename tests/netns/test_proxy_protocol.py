@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.lab import HOST4, HOST6, Attached, Lab
+from tests.netns.nginx import nginx
 from tests.netns.test_forward import attached
 
 SERVERS = {"nginx": 9000, "haproxy": 9001}
@@ -23,28 +24,15 @@ FORWARDS = [
 ]
 SOON = 30.0
 
-NGINX = """
-daemon off;
-master_process off;
-error_log stderr;
-pid {dir}/nginx.pid;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-    server {{
+HTTP = """\
+    server {
         listen 9000 proxy_protocol;
         listen [::]:9000 ipv6only=on proxy_protocol;
-        location / {{
+        location / {
             return 200 "$proxy_protocol_addr $proxy_protocol_port \
 $proxy_protocol_server_addr $proxy_protocol_server_port";
-        }}
-    }}
-}}
+        }
+    }
 """
 
 HAPROXY = """
@@ -70,11 +58,10 @@ pytestmark = pytest.mark.skipif(
 def world() -> Iterator[tuple[Lab, Attached]]:
     with ExitStack() as stack:
         lab, it = stack.enter_context(attached(*FORWARDS))
-        nginx, haproxy = lab.dir / "nginx.conf", lab.dir / "haproxy.cfg"
-        nginx.write_text(NGINX.format(dir=lab.dir))
+        haproxy = lab.dir / "haproxy.cfg"
         haproxy.write_text(HAPROXY)
         for argv in (
-            ["nginx", "-c", str(nginx), "-e", "stderr"],
+            nginx(lab.dir, HTTP),
             ["haproxy", "-q", "-f", str(haproxy)],
         ):
             running = stack.enter_context(
