@@ -3,6 +3,7 @@
 
 #include "core/handlers.h"
 
+#include <assert.h>
 #include <netinet/in.h>
 
 const struct handler *const handlers[FLOW_NUM_TYPES] = {
@@ -55,6 +56,17 @@ bool handlers_flush(struct ctx *c, bool sleep)
 			more |= handlers[i]->flush(c, sleep);
 	}
 	return more;
+}
+
+void handlers_close(struct ctx *c, struct flow *flow, enum flow_why why)
+{
+	const struct handler *h = handlers[flow->f.type];
+
+	if (h->close)
+		h->close(c, flow, why);
+	else
+		flow_mark_closed(&c->ft, flow, why, 0, c->now);
+	assert(flow->f.closed);
 }
 
 bool handlers_defer(void *ctx, struct flow *flow)

@@ -26,6 +26,10 @@ void handlers_fini(struct ctx *c);
  * Return: true when there is more, for which the budget did not suffice */
 bool handlers_flush(struct ctx *c, bool sleep);
 
+/* handlers_close() - Mark an open flow closed; both ends are told, as far as they
+ * can be */
+void handlers_close(struct ctx *c, struct flow *flow, enum flow_why why);
+
 /* handlers_defer() - A flow_defer_fn: ask the flow's handler to let go of it */
 bool handlers_defer(void *ctx, struct flow *flow);
 

@@ -26,17 +26,6 @@ static void note(void *arg, const struct flow *flow)
 		found->id[found->n++] = flow_id(found->ft, flow);
 }
 
-/* end() - Both ends are told, as far as they can be */
-static void end(struct ctx *c, struct flow *flow)
-{
-	const struct handler *h = handlers[flow->f.type];
-
-	if (h->close)
-		h->close(c, flow, WHY_LIMIT);
-	else
-		flow_mark_closed(&c->ft, flow, WHY_LIMIT, 0, c->now);
-}
-
 /* end_some() - Flows of meters whose bytes are used up, a page at a time */
 static void end_some(struct ctx *c)
 {
@@ -49,7 +38,7 @@ static void end_some(struct ctx *c)
 		struct flow *flow = flow_by_id(&c->ft, found.id[i]);
 
 		if (flow && meters_end(&c->ft, flow))
-			end(c, flow);
+			handlers_close(c, flow, WHY_LIMIT);
 	}
 }
 

@@ -2,7 +2,6 @@
 /* verbs.c - What may be done to an open flow from outside: end it, put it under
  * another rule, or give it another socket */
 
-#include <assert.h>
 #include <errno.h>
 
 #include "core/datapath.h"
@@ -13,18 +12,12 @@ int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why)
 {
 	struct ctx *c = &dp->ctx;
 	struct flow *flow = flow_by_id(&c->ft, id);
-	const struct handler *h;
 
 	if (!flow)
 		return -ESTALE;
 	if (!time_is_virtual(c))
 		c->now = clock_now();
-	h = handlers[flow->f.type];
-	if (h->close)
-		h->close(c, flow, why);
-	else
-		flow_mark_closed(&c->ft, flow, why, 0, c->now);
-	assert(flow->f.closed);
+	handlers_close(c, flow, why);
 	return 0;
 }
 
