@@ -117,6 +117,11 @@ class _Names:
         self._policy = policy
         self._clock = clock
 
+    @property
+    def standing(self) -> int | None:
+        """Return a number that is another one when a pin may be gone."""
+        return self._policy.standing
+
     def refusal(self, name: str) -> dns.rcode.Rcode | None:
         """Return the code that refuses a question for a name; None: it may be asked."""
         try:

@@ -40,7 +40,6 @@ class Open(NamedTuple):
 
     number: int
     asked: Asked
-    until_ns: int
 
 
 class Answers:
@@ -55,11 +54,11 @@ class Answers:
         """Return the answer that holds for this question, if there is one."""
         return self._known.get(asked.key)
 
-    def ask(self, asked: Asked, until_ns: int) -> Open | None:
+    def ask(self, asked: Asked) -> Open | None:
         """Open a question, or return the one that is; None: too many are."""
         found = self._open.get(asked.key)
         if found is None and len(self._open) < MOST_OPEN:
-            found = self._open[asked.key] = Open(self._next, asked, until_ns)
+            found = self._open[asked.key] = Open(self._next, asked)
             self._next += 1
         return found
 
@@ -73,13 +72,6 @@ class Answers:
         if found is not None:
             del self._open[found.asked.key]
         return found
-
-    def expired(self, now_ns: int) -> list[Open]:
-        """Close, and return, the questions that nobody has answered in time."""
-        late = [each for each in self._open.values() if each.until_ns <= now_ns]
-        for each in late:
-            del self._open[each.asked.key]
-        return late
 
     def remember(self, asked: Asked, effect: Effect) -> None:
         """Have an answer hold for as long as the rule does."""

@@ -5,13 +5,13 @@ The line is `FILE:LINE:COLUMN: what was expected`. Files that a set includes hav
 target on each line, may be long, and are named by the same kind of line.
 """
 
-import gc
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from passtpy.config.limit import NO_LIMIT
+from passtpy.egress.garbage import uncollected
 from passtpy.egress.keys import (
     FILE_KEYS,
     RULE_KEYS,
@@ -211,18 +211,9 @@ def read_entries(text: str, label: str) -> Targets:
 
 
 def parse_policy(text: str, label: str, read_file: ReadFile) -> Policy:
-    """Read the text of a policy file; PolicyError says what is wrong, and where.
-
-    Nothing that is made here refers to itself: to look for that again and again, while
-    there is more and more of it, takes a fifth of the time.
-    """
-    looks = gc.isenabled()
-    gc.disable()
-    try:
+    """Read the text of a policy file; PolicyError says what is wrong, and where."""
+    with uncollected():
         return _Document(text, label, read_file).read()
-    finally:
-        if looks:
-            gc.enable()
 
 
 def with_words(

@@ -12,6 +12,7 @@ from passtpy.addr import UNSPECIFIED
 from passtpy.config.limit import NO_LIMIT, Limit
 from passtpy.config.view import View
 from passtpy.egress.answers import Answers, Asked
+from passtpy.egress.garbage import uncollected
 from passtpy.egress.match import QUIC_PORT, Line, Matcher, Zone
 from passtpy.egress.model import (
     REFUSING,
@@ -19,6 +20,7 @@ from passtpy.egress.model import (
     EgressRule,
     Mode,
     Policy,
+    Scheme,
     Via,
 )
 from passtpy.egress.naming import NameRuling
@@ -76,6 +78,12 @@ class Refused(NamedTuple):
         return self.target == UNSPECIFIED
 
 
+def _carries(via: Via, proto: int) -> bool:
+    """Tell whether a proxy can pass on flows of a protocol."""
+    datagrams = proto == IPPROTO_UDP and via.scheme is Scheme.SOCKS5
+    return proto == IPPROTO_TCP or datagrams
+
+
 def _without_limit(rule: EgressRule) -> EgressRule:
     """Return what makes a rule the same: what was counted survives another limit."""
     return rule if rule.limit == NO_LIMIT else replace(rule, limit=NO_LIMIT)
@@ -111,7 +119,8 @@ class Egress:
     def replace(self, policy: Policy) -> None:
         """Decide after this policy from now on; equal rules keep their hits."""
         self.policy = policy
-        self.ids = tuple(self._give_ids(tuple(map(_without_limit, policy.rules))))
+        with uncollected():
+            self.ids = tuple(self._give_ids(tuple(map(_without_limit, policy.rules))))
         self._hits = {each: self._hits.get(each, 0) for each in (NO_RULE, *self.ids)}
         self._compile()
         self.pins.keep(lambda name: self._asks(name)[0] is not Effect.REJECT)
@@ -130,7 +139,8 @@ class Egress:
         return True
 
     def _compile(self) -> None:
-        self._matcher = Matcher(self.policy.rules, self._around)
+        with uncollected():
+            self._matcher = Matcher(self.policy.rules, self._around)
         self.generation += 1
 
     @property
@@ -166,7 +176,8 @@ class Egress:
         if ruling.quic:
             return f"{self._say(ruling.number)}: QUIC is refused so that TCP is used"
         if ruling.via is not None and ruling.effect is Effect.REJECT:
-            return f"{self._say(ruling.number)}: only TCP leaves through its proxy"
+            leaves = "TCP" if ruling.via.scheme is Scheme.HTTP else "TCP and UDP"
+            return f"{self._say(ruling.number)}: only {leaves} leaves through its proxy"
         if ruling.number == DEFAULT and ruling.zone is not None:
             return f"no rule names {ruling.zone}"
         return self._say(ruling.number)
@@ -209,7 +220,7 @@ class Egress:
         if line.no_quic and port == QUIC_PORT and proto == IPPROTO_UDP:
             return Ruling(Effect.REJECT, rule, number, names, zone, quic=True)
         via = self.policy.rules[number].via
-        if via is not None and proto != IPPROTO_TCP:
+        if via is not None and not _carries(via, proto):
             return Ruling(Effect.REJECT, rule, number, names, zone, via=via)
         by_name = line.by_name or (effect is Effect.ASK and bool(names))
         return Ruling(effect, rule, number, names, zone, by_name=by_name, via=via)
@@ -258,6 +269,15 @@ class Egress:
         known = self.answers.known(self.question(ruling, proto, target, port))
         return ruling if known is None else ruling._replace(effect=known)
 
+    def name_for(self, ruling: Ruling, names: Sequence[str]) -> str | None:
+        """Return the first of these names that the rule of a ruling is about.
+
+        Whoever is told another one instead of an address goes where no rule leads: an
+        address has names of other rules, too.
+        """
+        is_about = self._matcher.is_about
+        return next((each for each in names if is_about(ruling.number, each)), None)
+
     def passed(self, ruling: Ruling) -> None:
         """Count a flow about which somebody had to be asked after it began."""
         self._hits[ruling.rule] += 1
@@ -302,6 +322,15 @@ class Egress:
         return Asked(ruling.rule, proto, port, target, ruling.names)
 
     # For the resolver: see naming.py
+
+    @property
+    def standing(self) -> int | None:
+        """Return a number that stays while every pin does.
+
+        Who only observes wants to hear of each question.
+        """
+        enforces = self.policy.mode is Mode.ENFORCE
+        return self.pins.forgotten if enforces else None
 
     def may_ask(self, name: str, now_ns: int) -> NameRuling:
         """Tell whether a name may be looked up."""

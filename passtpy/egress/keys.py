@@ -99,10 +99,19 @@ def as_list(value: Any, path: Path) -> list[tuple[Any, Path]]:
     return [(each, (*path, number)) for number, each in enumerate(value)]
 
 
+def _read_word(word: str, path: Path, sets: Mapping[str, Targets]) -> Targets:
+    try:
+        return read_target(word, sets)
+    except TargetFault as fault:
+        raise Fault(path, str(fault)) from None
+
+
 def read_to(
     value: Any, path: Path, sets: Mapping[str, Targets]
 ) -> tuple[tuple[str, ...], Targets]:
     """Read where a rule's flows go: the words, and what they mean."""
+    if isinstance(value, str):
+        return (value,), _read_word(value, path, sets)
     words: list[str] = []
     names: list[str] = []
     spans: list[Span] = []
@@ -110,10 +119,7 @@ def read_to(
     for each, place in as_list(value, path):
         if not isinstance(each, str):
             raise Fault(place, "expected a text: a name, a network or a @set")
-        try:
-            targets = read_target(each, sets)
-        except TargetFault as fault:
-            raise Fault(place, str(fault)) from None
+        targets = _read_word(each, place, sets)
         words.append(each)
         names += targets.names
         spans += targets.spans

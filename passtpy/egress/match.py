@@ -190,6 +190,11 @@ class Matcher:
             found += node.get(_HERE, ())
         return tuple(sorted(set(found)))
 
+    def is_about(self, number: int, name: str) -> bool:
+        """Tell whether a rule is about a name, or about all of the internet."""
+        lines = (*self.by_name(name), *self._internet)
+        return any(self.lines[line].number == number for line in lines)
+
     def piece(self, address: bytes | None) -> Piece:
         """Return what is known of an address; None: of one anywhere on the internet."""
         if address is None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from passtpy.addr import Address
 from passtpy.config.limit import NO_LIMIT, Limit
+from passtpy.flow import IPPROTO_UDP
 from passtpy.record import field, record
 
 DEFAULT_ASK_S = 30  # how long an answer is waited for
@@ -154,3 +155,15 @@ class Policy:
     def has_names(self) -> bool:
         """Tell whether any rule is about a name."""
         return any(rule.targets.names for rule in self.rules)
+
+    @property
+    def tells_ports(self) -> bool:
+        """Tell whether some ports of an address may be other than the others for UDP.
+
+        Names have one that is not for QUIC, resolvers those that are for questions.
+        """
+        return self.mode is Mode.ENFORCE and any(
+            rule.ports or rule.targets.names or Sets.RESOLVER in rule.targets.sets
+            for rule in self.rules
+            if not rule.protos or IPPROTO_UDP in rule.protos
+        )

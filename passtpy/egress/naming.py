@@ -23,6 +23,8 @@ that only goes forwards.
 `captures_dns` tells whether flows to port 53, whatever server they are meant for, are
 the resolver's: the policy has rules about names. Otherwise DNS is a flow like others.
 `generation` changes with each policy: what was said before may not hold any more.
+`standing` changes when a pin is forgotten: while it is the same, an answer that was
+given may be given again for a moment without being asked about. None: it may not.
 """
 
 from collections.abc import Sequence
@@ -45,6 +47,9 @@ class NamePolicy(Protocol):
 
     @property
     def generation(self) -> int: ...
+
+    @property
+    def standing(self) -> int | None: ...
 
     def may_ask(self, name: str, now_ns: int) -> NameRuling: ...
 

@@ -42,6 +42,7 @@ class Pins:
         self._names: dict[bytes, dict[str, None]] = {}
         self._addresses: dict[str, dict[bytes, None]] = {}
         self.evicted = 0  # pins that went before their time
+        self.forgotten = 0  # all that went
 
     def __len__(self) -> int:
         return len(self._expiry)
@@ -106,6 +107,7 @@ class Pins:
 
     def _forget(self, key: tuple[bytes, str]) -> None:
         address, name = key
+        self.forgotten += 1
         del self._expiry[key]
         _drop(self._names, address, name)
         _drop(self._addresses, name, address)

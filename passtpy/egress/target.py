@@ -7,9 +7,10 @@ The same words stand in a policy file, in a set's file, and behind --allow and -
 import re
 from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from socket import AF_INET, inet_pton
 from typing import Final
 
-from passtpy.addr import Address, inany
+from passtpy.addr import V4_PREFIX, Address, inany
 from passtpy.egress.model import Effect, EgressRule, Ports, Sets, Span, Targets
 from passtpy.egress.names import NameFault, normalise
 from passtpy.flow import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP
@@ -23,6 +24,7 @@ WILD: Final = "*."
 MOST_PORT: Final = 65535
 EXPECTED: Final = "a name, a network, a range of addresses or a @set"
 _PORTS: Final = re.compile("[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
+_NETWORK4: Final = re.compile("([0-9.]+)/([0-9]|[12][0-9]|3[0-2])")
 _ADDRESS_LIKE: Final = re.compile("[0-9.]+(?:[/-].*)?|.*:.*")
 _BUILT_IN: Final = {each.value: each for each in Sets}
 
@@ -63,6 +65,8 @@ def read_span(text: str) -> Span:
         if "/" not in text:
             address = _address(text)
             return _span(address, address, text)
+        if (plain := _network4(text)) is not None:
+            return plain
         network = ip_network(text)
     except TargetFault:
         raise
@@ -71,6 +75,21 @@ def read_span(text: str) -> Span:
     if isinstance(network, IPv6Network) and network.network_address.scope_id:
         raise TargetFault(f"{text!r}: a network has no interface")
     return Span(inany(network[0]), inany(network[-1]))
+
+
+def _network4(text: str) -> Span | None:
+    """Read an IPv4 network if it is written as usual: large sets have many."""
+    found = _NETWORK4.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        packed = inet_pton(AF_INET, found[1])
+    except OSError:
+        return None
+    first, rest = int.from_bytes(packed, "big"), (1 << 32) - 1 >> int(found[2])
+    if first & rest:
+        return None
+    return Span(V4_PREFIX + packed, V4_PREFIX + (first | rest).to_bytes(4, "big"))
 
 
 def _address(text: str) -> Address:

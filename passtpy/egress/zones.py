@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Final
 
-from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, inany
+from passtpy.addr import UNSPECIFIED, V4_PREFIX, Address, Network, inany
 from passtpy.config.view import View
 from passtpy.egress.model import Sets, Span
 from passtpy.egress.target import read_span
@@ -69,17 +69,19 @@ class Surroundings:
     """What a policy has to know of the host."""
 
     hosts: frozenset[Address] = frozenset()
+    networks: frozenset[Network] = frozenset()  # of which the host has all addresses
     resolvers: frozenset[Address] = frozenset()
 
 
 def surroundings_from_view(view: View) -> Surroundings:
-    """Return the host's own addresses, and those of its resolvers."""
+    """Return what is the host's own, and the addresses of its resolvers."""
     resolvers = {
         IPv6Address(a.packed) if a.version == 6 else a
         for a in view.resolver.nameservers
     }
     return Surroundings(
         view.host.own,
+        view.host.own_networks,
         frozenset(resolvers | {each.target for each in view.dns}),
     )
 
@@ -88,6 +90,7 @@ def zone_spans(around: Surroundings) -> dict[Sets, tuple[Span, ...]]:
     """Return what is in each zone, whichever of them is the innermost."""
     found = {zone: [read_span(text) for text in _SPANS[zone]] for zone in ZONES}
     found[Sets.HOST] += spans_of(around.hosts)
+    found[Sets.HOST] += sorted(Span(inany(n[0]), inany(n[-1])) for n in around.networks)
     return {zone: (*spans, *disguised(spans)) for zone, spans in found.items()}
 
 

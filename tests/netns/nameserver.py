@@ -27,12 +27,15 @@ class NameServer:
         self.records = [_record(text) for text in records]
         self.asked: list[str] = []
         self.over_tcp = 0
+        self._heard: set[tuple[object, bytes]] = set()
         self._truncate = truncate
 
-    def answer(self, data: bytes, tcp: bool) -> bytes:
+    def answer(self, data: bytes, tcp: bool, peer: object = None) -> bytes:
         query = dns.message.from_wire(data)
         asked = query.question[0]
-        self.asked.append(asked.name.to_text().lower())
+        if tcp or (peer, data) not in self._heard:  # else the same, sent again
+            self.asked.append(asked.name.to_text().lower())
+        self._heard.add((peer, data))
         self.over_tcp += tcp
         answer = dns.message.make_response(query)
         if self._truncate and not tcp:
@@ -59,7 +62,7 @@ class NameServer:
     def _answer(self, sock: socket.socket) -> None:
         if sock.type == socket.SOCK_DGRAM:
             data, peer = sock.recvfrom(4096)
-            sock.sendto(self.answer(data, False), peer)
+            sock.sendto(self.answer(data, False, peer), peer)
             return
         with sock.accept()[0] as peer_sock:
             peer_sock.settimeout(PATIENCE_S)

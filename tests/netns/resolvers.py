@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
-from tests.lab import TRANSLATORS, Attached, Attachment, Lab, Namespace
+from tests.lab import TRANSLATORS, Attached, Attachment, Lab, Namespace, wait_until
 from tests.lab.namespace import family_of
+from tests.lab.topology import READY_TIMEOUT
 
 PORTS = (53, 853)
 PATIENCE = 30.0
@@ -116,11 +117,13 @@ def serving(lab: Lab, *extra: str, resolv: tuple[str, ...] = ()) -> Iterator[Att
     place.mkdir(exist_ok=True)
     etc(place, *resolv)
     guest = lab.guest()
-    options = Attachment(extra=extra)
+    pid = lab.dir / f"{guest.name}.pid"  # written when it serves
+    options = Attachment(extra=(*extra, "--pid", str(pid)))
     argv = with_etc(place, TRANSLATORS["passtpy"].attach_command(guest, options))
     attached = Attached(lab, guest, lab.start(lab.host, *argv))
     try:
         attached.wait_ready(options)
+        wait_until(lambda: pid.exists() and pid.read_text(), READY_TIMEOUT, "it serves")
         yield attached
     finally:
         attached.close()

@@ -2,14 +2,14 @@
 """Keeps answers for as long as they hold, in bounded memory.
 
 Two tables: what was found, by name and type; and whole messages, by the bytes of the
-question without its id, for the client that asks the same thing again and again.
-Time is an argument (monotonic, ns).
+question without its id and case, for the client that asks the same thing again and
+again. Time is an argument (monotonic, ns).
 """
 
 from collections import OrderedDict
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from passtpy.services.dns.message import MAX_TTL, Found, Key
+from passtpy.services.dns.message import HEADER_LEN, MAX_TTL, Found, Key
 
 MAX_FOUND: Final = 4096
 MAX_MESSAGES: Final = 2048
@@ -69,6 +69,14 @@ class _Message(NamedTuple):
     key: Key
 
 
+class Told(NamedTuple):
+    """A whole answer as it is now, until when it is, and what it was made from."""
+
+    message: bytes
+    until: int
+    key: Key
+
+
 class Cache:
     """Answers that may be given again."""
 
@@ -95,29 +103,45 @@ class Cache:
         ttl = NEGATIVE_TTL if ttl is None else max(MIN_TTL, min(ttl, MAX_TTL))
         self._found.put(key, Kept(found, now, now + ttl * _NS))
 
-    def find_message(self, question: bytes, now: int) -> tuple[bytes, Key] | None:
+    def find_message(self, question: bytes, now: int) -> Told | None:
         """Return the whole answer to a message, its TTLs counted down."""
-        kept = self._messages.get(question[2:], now)
+        end = question.find(0, HEADER_LEN)
+        kept = self._messages.get(_folded(question, end), now)
         if kept is None:
             return None
         body, places, key = kept.value
         age = (now - kept.since) // _NS
-        if not age:
-            return question[:2] + body, key
+        until = min(kept.until, kept.since + (age + 1) * _NS)
         answer = bytearray(question[:2] + body)
+        answer[HEADER_LEN:end] = question[HEADER_LEN:end]
+        if not age:
+            return Told(bytes(answer), until, key)
         for at in places:
             ttl = int.from_bytes(answer[at : at + 4], "big")
             answer[at : at + 4] = max(ttl - age, 0).to_bytes(4, "big")
-        return bytes(answer), key
+        return Told(bytes(answer), until, key)
 
     def keep_message(self, question: bytes, answer: bytes, key: Key, now: int) -> None:
         """Keep an answer as it was sent, as long as what it was made from."""
         kept = self._found.get(key, now)
         places = ttl_places(answer)
+        end = question.find(0, HEADER_LEN)
         if kept is None or places is None or len(question) > MAX_QUESTION:
             return
+        if answer[HEADER_LEN : end + 1] != question[HEADER_LEN : end + 1]:
+            return
         value = _Message(answer[2:], places, key)
-        self._messages.put(question[2:], Kept(value, now, kept.until))
+        self._messages.put(_folded(question, end), Kept(value, now, kept.until))
+
+
+def _folded(question: bytes, end: int) -> bytes:
+    """Return a message without its id and the case of its name, which ends there.
+
+    Who looks for answers of strangers asks in a case that only it knows (0x20). Lengths
+    of labels are below 64, so that none is taken for a capital letter.
+    """
+    name = question[HEADER_LEN:end].lower()
+    return question[2:HEADER_LEN] + name + question[end:]
 
 
 def ttl_places(message: bytes) -> tuple[int, ...] | None:

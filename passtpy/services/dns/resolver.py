@@ -16,7 +16,7 @@ import dns.rrset
 from passtpy.addr import Address
 from passtpy.errors import WireError
 from passtpy.record import record, replace
-from passtpy.services.dns.cache import Cache
+from passtpy.services.dns.cache import Cache, Told
 from passtpy.services.dns.message import (
     CNAME,
     MAX_CHAIN,
@@ -59,6 +59,13 @@ class Server:
 class Filter(Protocol):
     """Says which names a guest may know, and which of their addresses."""
 
+    @property
+    def standing(self) -> int | None:
+        """Return a number that is another one when it has forgotten what was told.
+
+        None: it wants to be asked about each question.
+        """
+
     def refusal(self, name: str, /) -> dns.rcode.Rcode | None:
         """Return the code that refuses a question for a name; None: it may be asked."""
 
@@ -88,6 +95,8 @@ class Exchange(Protocol):
 
 class Everything:
     """The filter of who has no policy."""
+
+    standing: int | None = 0
 
     def refusal(self, _name: str) -> None:
         """Let every name be asked for."""
@@ -132,6 +141,7 @@ class Resolver:
         self._pending: dict[Key, _Pending] = {}
         # Where aliases lead: whose rule holds, and until when
         self._aliases: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._changed: Callable[[], None] = lambda: None
         self.counters = {
             "dns_queries": 0,
             "dns_cached": 0,
@@ -151,22 +161,40 @@ class Resolver:
         self._servers = tuple(servers)
         self._sick.clear()
         self._cache.clear()
+        self._changed()
         self._aliases.clear()
         for key, pending in list(self._pending.items()):
             self._finish(key, pending, Found(dns.rcode.SERVFAIL))
 
-    def question(self, data: bytes, reply: Reply, size: int | None = None) -> None:
+    @property
+    def standing(self) -> int | None:
+        """Return a number; while it is the same, the filter need not be asked again.
+
+        None: it has to be, about each question.
+        """
+        return self._filter.standing
+
+    def when_changed(self, changed: Callable[[], None]) -> None:
+        """Have somebody told when no answer may be given again."""
+        self._changed = changed
+
+    def question(self, data: bytes, reply: Reply, size: int | None = None) -> int:
         """Answer one message, now or later, or never if it is none.
 
-        `size`: what the way back takes, in bytes; None: over TCP.
+        `size`: what the way back takes, in bytes; None: over TCP. Returned is until
+        when the same message has this answer; 0: for this time only.
         """
         self.counters["dns_queries"] += 1
         if size is not None:
             known = self._known(data)
-            if known is not None and len(known) <= size:
+            if known is not None and len(known.message) <= size:
                 self.counters["dns_cached"] += 1
-                reply(known)
-                return
+                reply(known.message)
+                return known.until
+        self._read_and_answer(data, reply, size)
+        return 0
+
+    def _read_and_answer(self, data: bytes, reply: Reply, size: int | None) -> None:
         try:
             question = read_question(data)
         except WireError:
@@ -193,19 +221,18 @@ class Resolver:
         question = read_question(dns.message.make_query(name, kind).to_wire())
         self._answer(question, lambda found: done(found.addresses))
 
-    def _known(self, data: bytes) -> bytes | None:
+    def _known(self, data: bytes) -> Told | None:
         """Return the answer to a message that was asked before."""
         now = self._now()
         known = self._cache.find_message(data, now)
         if known is None:
             return None
-        message, key = known
-        found = self._cache.find(key, now)
-        owner = self._owner(key[0], now)
+        found = self._cache.find(known.key, now)
+        owner = self._owner(known.key[0], now)
         if found is None or isinstance(owner, dns.rcode.Rcode):
             return None
         self._admit_again(owner, *found)
-        return message
+        return known
 
     def _admit_again(self, owner: str, found: Found, age: int) -> None:
         """Tell the filter that the guest is told once more what it was told."""

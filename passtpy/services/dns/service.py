@@ -11,6 +11,7 @@ from typing import Final
 from passtpy.addr import Address, Mac
 from passtpy.errors import WireError
 from passtpy.services.dns.message import EDNS_SIZE, HEADER_LEN
+from passtpy.services.dns.ready import ReadyFrames
 from passtpy.services.dns.resolver import Resolver
 from passtpy.services.facts import Facts
 from passtpy.wire import ipv4, ipv6, udp
@@ -41,14 +42,32 @@ class DnsService:
         self._resolver = resolver
         self._send = send
         self._at_once: list[bytes] | None = None
+        self._ready = ReadyFrames()
+        resolver.when_changed(self._ready.clear)
         self.counters = resolver.counters
 
     def update(self, facts: Facts) -> None:
         """Answer from this MAC address, in packets of this MTU, from now on."""
         self._facts = facts
+        self._ready.clear()
 
-    def handle(self, frame: bytes, _now: int) -> list[bytes]:
+    def handle(self, frame: bytes, now: int) -> list[bytes]:
         """Return the answer, if it is known."""
+        standing = self._resolver.standing
+        if standing is not None:
+            ready = self._ready.answer(frame, now, standing)
+            if ready is not None:
+                self.counters["dns_queries"] += 1
+                self.counters["dns_cached"] += 1
+                return [ready]
+        answers, until = self._ask(frame)
+        standing = self._resolver.standing
+        if until > now and standing is not None:
+            self._ready.keep(frame, answers[0], until, standing)
+        return answers
+
+    def _ask(self, frame: bytes) -> tuple[list[bytes], int]:
+        """Return the answer if it is known, and until when it stays the same."""
         eth = Ethernet.parse(frame)
         if eth.ethertype == ETHERTYPE_IPV4:
             packet: Ipv4 | Ipv6 = Ipv4.parse(eth.payload)
@@ -69,10 +88,11 @@ class DnsService:
                 self._send(made)
 
         try:
-            self._resolver.question(datagram.payload, reply, self._size(guest))
+            size = self._size(guest)
+            until = self._resolver.question(datagram.payload, reply, size)
         finally:
             self._at_once = None
-        return answers
+        return answers, until
 
     def tick(self, _now: int) -> list[bytes]:
         """Say nothing unasked."""

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from passtpy.config.limit import Limit
 from passtpy.egress.document import MOST_LIMITS, parse_policy, with_words
 from passtpy.egress.model import Effect, Mode, Policy, Ports, Sets, Span
 from passtpy.egress.source import PolicySource
-from passtpy.egress.target import read_span
+from passtpy.egress.target import TargetFault, read_span
 from passtpy.errors import PolicyError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
 
@@ -292,3 +292,22 @@ def test_a_policy_may_be_sent_with_what_it_includes() -> None:
     ]
     with pytest.raises(PolicyError, match="policy:3:13: cannot read x: it was not"):
         source.load_sent(text, {})
+
+
+@pytest.mark.parametrize("length", range(33))
+def test_a_network_is_read_as_the_library_reads_it(length: int) -> None:
+    for address in ("203.0.113.77", "255.255.255.255", "128.0.0.1"):
+        network = ip_network(f"{address}/{length}", strict=False)
+        span = Span(inany(network[0]), inany(network[-1]))
+        assert read_span(str(network)) == span
+        if length < 32:
+            with pytest.raises(TargetFault, match="host bits set"):
+                read_span(f"{address}/{length}")
+
+
+@pytest.mark.parametrize(
+    "text", ["1.2.3/8", "1.02.3.4/32", "1.2.3.4.5/32", "1.2.3.4/33"]
+)
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(TargetFault, match="expected a name, a network"):
+        read_span(text)

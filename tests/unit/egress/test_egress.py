@@ -162,6 +162,25 @@ def test_names_that_a_new_policy_refuses_lose_their_pins() -> None:
     assert [pin.name for pin in world.egress.pins.listed(0)] == ["b.example"]
 
 
+@pytest.mark.parametrize(
+    ("words", "tells"),
+    [
+        (("+@internet",), False),
+        (("+@internet:443/tcp", "+192.0.2.1/udp"), False),
+        (("-192.0.2.1:53", "+@internet"), True),
+        (("+192.0.2.1:53/udp",), True),
+        (("+a.example",), True),
+        (("+@resolver",), True),
+    ],
+)
+def test_it_is_known_whether_ports_of_udp_differ(
+    words: Sequence[str], tells: bool
+) -> None:
+    policy = _words(*words)
+    assert policy.tells_ports is tells
+    assert _words(*words, mode="observe").tells_ports is False
+
+
 def test_quic_is_refused_by_its_own_reason() -> None:
     world = World(_words("+a.example"))
     world.answer("a.example", PUBLIC)
@@ -304,20 +323,19 @@ def test_questions_about_one_name_are_one() -> None:
     assert egress is not None
     egress.may_answer("a.b", [PUBLIC, OTHER], 30, 0)
     first, second = (
-        egress.answers.ask(_question(egress, to), 30 * S) for to in (PUBLIC, OTHER)
+        egress.answers.ask(_question(egress, to)) for to in (PUBLIC, OTHER)
     )
     assert first is not None
     assert first == second
     assert first.asked.where == "a.b"
-    assert egress.answers.expired(29 * S) == []
-    assert egress.answers.expired(30 * S) == [first]
+    assert egress.answers.take(first.number) == first
     assert egress.answers.take(first.number) is None
 
 
 def test_open_questions_are_bounded() -> None:
     egress = _decider(_file('default = "ask"\n')).egress
     assert egress is not None
-    asked = [egress.answers.ask(_question(egress, port=n), S) for n in range(1, 100)]
+    asked = [egress.answers.ask(_question(egress, port=n)) for n in range(1, 100)]
     assert asked.count(None) == 99 - 64
 
 
@@ -391,3 +409,26 @@ def test_a_policy_is_shown_with_its_hits() -> None:
     )
     said = show_ruling(world.egress, world.egress.judge(PUBLIC, 443, 6))
     assert (said["action"], said["why"]) == ("reject", "no rule matches")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proto", "effect"),
+    [
+        ("socks5", IPPROTO_TCP, Effect.ALLOW),
+        ("socks5", IPPROTO_UDP, Effect.ALLOW),
+        ("socks5", IPPROTO_ICMP, Effect.REJECT),
+        ("http", IPPROTO_TCP, Effect.ALLOW),
+        ("http", IPPROTO_UDP, Effect.REJECT),
+        ("http", IPPROTO_ICMP, Effect.REJECT),
+    ],
+)
+def test_nothing_leaves_beside_a_proxy(scheme: str, proto: int, effect: Effect) -> None:
+    text = f'[[rule]]\nto = "203.0.113.0/24"\nvia = "{scheme}://192.0.2.1:1"\n'
+    text = f'version = 1\n{text}action = "allow"\n'
+    world = World(parse_policy(text, "policy", lambda name: ""))
+    ruling = world.decide(inany(IPv4Address("203.0.113.9")), 5353, proto)
+    assert ruling.effect is effect
+    assert world.egress.waits(ruling, proto, 5353) == (effect is Effect.ALLOW)
+    leaves = "TCP and UDP" if scheme == "socks5" else "TCP"
+    reasons = [f"policy:2: only {leaves} leaves through its proxy"]
+    assert [told.reason for told in world.told] == reasons * (effect is Effect.REJECT)

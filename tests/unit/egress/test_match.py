@@ -3,7 +3,7 @@
 
 import random
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 
@@ -17,6 +17,7 @@ from passtpy.flow import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP
 
 AROUND = Surroundings(
     hosts=frozenset((IPv4Address("198.51.100.5"), IPv4Address("192.168.1.5"))),
+    networks=frozenset(map(ip_network, ("198.51.100.64/28", "2001:db8:7::/48"))),
     resolvers=frozenset((IPv4Address("192.168.1.1"), IPv4Address("127.0.0.53"))),
 )
 PUBLIC = "203.0.113.9"
@@ -101,6 +102,9 @@ GUARDED = [
     ("::1", "@host"),
     ("198.51.100.5", "@host"),
     ("192.168.1.5", "@host"),
+    ("198.51.100.79", "@host"),
+    ("2001:db8:7:1::1", "@host"),
+    ("64:ff9b::c633:6440", "@host"),
     ("192.168.7.7", "@private"),
     ("10.255.0.1", "@private"),
     ("100.64.0.1", "@private"),

@@ -49,6 +49,8 @@ class Wire:
 class Only:
     """A policy that knows one name, and no private addresses."""
 
+    standing = 0
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.told: list[tuple[str, tuple[Address, ...], int]] = []
