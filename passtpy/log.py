@@ -15,13 +15,14 @@ from contextlib import suppress
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
+from passtpy.logfile import FileOutlet, Successors
 from passtpy.record import record
 from passtpy.sinks import (
     PRIORITIES,
     PRIORITY_DEBUG,
-    FileOutlet,
     HoldOnly,
     JournalOutlet,
+    Meanwhile,
     Outlet,
     Sink,
     StreamOutlet,
@@ -88,6 +89,7 @@ class LogSetup:
     format: LogFormat = LogFormat.HUMAN
     file: str | None = None
     file_size: int = DEFAULT_LOG_SIZE
+    files: int = 1  # how many of that size
     header: str = "passtpy"  # first line of a log file: version, program, PID
     syslog_ident: str | None = None
 
@@ -267,11 +269,13 @@ class Log:
         self._sinks = sinks if sinks is not None else []
         self._terminal: Writer | None = None
         self._file: FileOutlet | None = None
+        self._file_writer: Writer | None = None
         self._format = format
         self._clock = clock
         self._start = clock()
         self._limit = RateLimit()
         self._logger: Any = None
+        self._plain = False
         # Somebody who wants to know as well: level, event, fields
         self.watcher: Callable[[str, str, dict[str, object]], None] | None = None
 
@@ -322,11 +326,21 @@ class Log:
         """Write a record without rate limit; `time_ns` is on the monotonic clock."""
         if not self._sinks or self.level < LEVEL_OF[level]:
             return
-        if self._logger is None:
-            self._logger = self._build()
         at = self._clock() if time_ns is None else time_ns
         seconds = (at - self._start) / 1e9
+        if self._plain:
+            self._write(level, {"time": seconds, **fields, "event": event})
+            return
+        if self._logger is None:
+            self._logger = self._build()
         getattr(self._logger.bind(time=seconds), level)(event, **fields)
+
+    def import_no_more(self) -> None:
+        """Do without structlog if it is not there yet: no file can be read any more.
+
+        That is so once a command has ended sooner than everything was imported.
+        """
+        self._plain = "passtpy.structured" not in sys.modules
 
     def failure(self, event: str, error: BaseException, **fields: object) -> None:
         """Say that something was raised that nobody expected, and where."""
@@ -346,8 +360,7 @@ class Log:
 
     def add_file(self, outlet: FileOutlet) -> None:
         """Write to this file, which reopen() is about."""
-        self._file = outlet
-        self.add(outlet)
+        self._file, self._file_writer = outlet, self.add(outlet)
 
     def add_terminal(self, fd: int) -> None:
         """Write to this descriptor, until the process becomes a daemon."""
@@ -355,6 +368,8 @@ class Log:
 
     def start_writing(self, hold_only: HoldOnly | None = None) -> None:
         """Have a thread write for each sink: privileges are given up by now."""
+        if self._file is not None:
+            self._file.leave_name()
         for sink in self._sinks:
             sink.start(hold_only)
 
@@ -364,6 +379,11 @@ class Log:
             self._file.reopen(fd)
         else:
             os.close(fd)
+
+    @property
+    def successors(self) -> Successors | None:
+        """Return what hands over a file when the log's is full; None: it has none."""
+        return None if self._file is None else self._file.successors
 
     def leave_terminal(self) -> None:
         """Stop writing to stderr: the process becomes a daemon."""
@@ -377,13 +397,19 @@ class Log:
         """Return how many lines found no room in a queue, or could not be written."""
         return sum(sink.lost for sink in self._sinks)
 
-    def close(self) -> None:
-        """Tell what was suppressed, then flush and close every sink."""
+    def close(self, meanwhile: Meanwhile | None = None) -> None:
+        """Tell what was suppressed, then flush and close every sink.
+
+        `meanwhile` opens files that follow a full one, as long as there are lines.
+        """
         for name, count in self._limit.remaining().items():
             fields: dict[str, object] = {"name": name, SUPPRESSED: count}
             self.emit("warning", "log.suppressed", fields)
         for sink in self._sinks:
-            sink.close()
+            if sink is self._file_writer:
+                self._file_writer.close(meanwhile)
+            else:
+                sink.close()
         self._sinks.clear()
 
     def _limited(self, level: str, event: str, fields: dict[str, object]) -> bool:
@@ -399,6 +425,11 @@ class Log:
             self.watcher(level, event, fields)
         self.emit(level, event, fields)
         return True
+
+    def _write(self, level: str, record: EventDict) -> None:
+        """Do what the chain of structlog does."""
+        line = RENDERERS[self._format](None, level, _bounded(None, level, record))
+        _Output(self._sinks).write(level, line)
 
     def _notice(self, lost: int) -> str:
         """Return the line that tells of lost ones; called by any thread."""
@@ -441,7 +472,7 @@ def open_log(setup: LogSetup) -> Log:
             return log
     log = Log([], setup.level, setup.format)
     if setup.file is not None:
-        log.add_file(FileOutlet(setup.file, setup.file_size, setup.header))
+        log.add_file(FileOutlet(setup.file, setup.file_size, setup.header, setup.files))
     else:
         log.add_terminal(sys.stderr.fileno() if sys.stderr else 2)
         if setup.syslog_ident and setup.level < LogLevel.DEBUG:

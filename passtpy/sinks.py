@@ -15,8 +15,6 @@ import os
 import select
 import signal
 import socket
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -24,12 +22,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Final, Protocol
 
-from passtpy.errors import SetupError
-
 QUEUE_LEN: Final = 1 << 20  # bytes, about: some 10 000 lines
 PATIENCE_S: Final = 1.0  # at the end, with an outlet that takes nothing
-FILE_MODE: Final = 0o600
-KEEP_SHARE: Final = 0.7  # of a log file, when it is rotated
 _RECORD_LEN: Final = 128  # what a line takes besides its characters, about
 _BATCH_LEN: Final = 1 << 16
 _STACK_LEN: Final = 1 << 18
@@ -38,11 +32,12 @@ _DATAGRAMS: Final = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
 PRIORITIES: Final = {"error": 3, "warning": 4, "info": 6}
 PRIORITY_DEBUG: Final = 7
 _FACILITY_DAEMON: Final = 3 << 3
-_FILE_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
 
 Record = tuple[str, str]  # level, line without newline
 # Called by a thread: hold nothing but these; False if all are shared as before
 HoldOnly = Callable[[Collection[int]], bool]
+# Called at the end, for so many seconds or until the thread has ended
+Meanwhile = Callable[[float], None]
 
 
 class Sink(Protocol):
@@ -68,7 +63,7 @@ class Outlet(Protocol):
         """Return those among them that nobody else uses."""
 
     def hang_up(self) -> None:
-        """Let go of what is not in the table of who writes; the last to be called."""
+        """Let go of what is not in the table of who writes: nothing else will come."""
 
     def write(self, records: Sequence[Record], /) -> None: ...
 
@@ -135,8 +130,11 @@ class Writer:
             for fd in self._outlet.owned():
                 os.close(fd)
 
-    def close(self) -> None:
-        """Write the rest, as long as that makes any progress, and close the outlet."""
+    def close(self, meanwhile: Meanwhile | None = None) -> None:
+        """Write the rest, as long as that makes any progress, and close the outlet.
+
+        `meanwhile` does what the thread may need of others.
+        """
         if self._thread is None and self._queue.empty() and not self._untold:
             with suppress(OSError):
                 self._outlet.close()
@@ -144,12 +142,20 @@ class Writer:
             return  # nothing was ever said: no thread for it
         self.start()
         self._queue.put(None)
-        thread, done = self._thread, -1
-        assert thread is not None
-        while thread.is_alive() and done != self._done:
-            done = self._done
-            thread.join(self._patience)
+        assert self._thread is not None
+        if meanwhile is not None:
+            self._wait(meanwhile)
         self._outlet.hang_up()
+        self._wait(self._thread.join)
+
+    def _wait(self, a_while: Meanwhile) -> None:
+        """Let the thread write as long as it gets anywhere."""
+        done = -1
+        while self._thread is not None and self._thread.is_alive():
+            if done == self._done:
+                return
+            done = self._done
+            a_while(self._patience)
 
     def _lose(self, count: int) -> None:
         with self._lock:
@@ -209,47 +215,6 @@ class Writer:
             self._lose(len(batch))
 
 
-class Successors:
-    """Descriptors that take the place of an outlet's, from whichever thread.
-
-    They go through a pair of sockets, for each thread may have a table of its own.
-    """
-
-    def __init__(self) -> None:
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, _DATAGRAMS)
-        for each in (self._ours, self._theirs):
-            each.setblocking(False)
-
-    def descriptors(self) -> tuple[int]:
-        """Return what take() needs."""
-        return (self._theirs.fileno(),)
-
-    def put(self, fd: int) -> None:
-        """Hand a descriptor over."""
-        with suppress(OSError):  # so many in so short a time that the last is as good
-            socket.send_fds(self._ours, [b"\0"], [fd])
-        os.close(fd)
-
-    def take(self) -> int | None:
-        """Return the last that was handed over since this was last asked."""
-        last: int | None = None
-        with suppress(OSError):  # until there are no more
-            while True:
-                for fd in socket.recv_fds(self._theirs, 1, 1)[1]:
-                    if last is not None:
-                        os.close(last)
-                    last = fd
-        return last
-
-    def close(self) -> None:
-        """Take no more."""
-        self._theirs.close()
-
-    def hang_up(self) -> None:
-        """Hand no more over; not for the thread of take()."""
-        self._ours.close()
-
-
 class StreamOutlet:
     """Lines to an open file descriptor, normally stderr, which stays open."""
 
@@ -269,7 +234,7 @@ class StreamOutlet:
 
     def write(self, records: Sequence[Record]) -> None:
         """Write them, whatever mode others have set for the same terminal or pipe."""
-        data = memoryview(_lines(records))
+        data = memoryview(lines_of(records))
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
@@ -280,128 +245,6 @@ class StreamOutlet:
 
     def close(self) -> None:
         """Leave the descriptor to its owner."""
-
-
-class _OnFile:
-    """What outlets have in common whose file may become another one meanwhile."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._next = Successors()
-
-    def descriptors(self) -> Collection[int]:
-        """Return the file, and where those that follow it come from."""
-        return (self._fd, *self._next.descriptors())
-
-    def owned(self) -> Collection[int]:
-        """Return all of them."""
-        return self.descriptors()
-
-    def reopen(self, fd: int) -> None:
-        """Go on with this descriptor, the next line is written to it; any thread."""
-        self._next.put(fd)
-
-    def hang_up(self) -> None:
-        """There will be no other file."""
-        self._next.hang_up()
-
-    def _renew(self) -> bool:
-        """Go on with another file, if there is one."""
-        fd = self._next.take()
-        if fd is None:
-            return False
-        os.close(self._fd)
-        self._fd = fd
-        return True
-
-
-class FileOutlet(_OnFile):
-    """Lines to a file of bounded size; when full, its oldest part is forgotten."""
-
-    def __init__(self, path: str, size: int, header: str) -> None:
-        try:
-            fd = os.open(path, _FILE_FLAGS | os.O_TRUNC, FILE_MODE)
-        except OSError as error:
-            raise SetupError(
-                f"Couldn't open log file {path}: {error.strerror}"
-            ) from error
-        super().__init__(fd)
-        # A pipe or a device has no oldest part that could be forgotten.
-        is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
-        self._limit = size if is_file else sys.maxsize
-        self._header = header.encode(errors="replace") + b"\n"
-        self._used = 0
-        self._append(self._header)
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Append lines, making room first when the limit is reached."""
-        self._go_on()
-        waiting: list[Record] = []
-        size = 0
-        for record in records:
-            length = len(_lines([record]))
-            if waiting and self._used + size + length > self._limit:
-                self._append_or_rotate(_lines(waiting))
-                waiting, size = [], 0
-            waiting.append(record)
-            size += length
-        self._append_or_rotate(_lines(waiting))
-
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        if self._fd < 0:
-            return
-        with suppress(OSError):
-            os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
-        self._next.close()
-
-    def _go_on(self) -> None:
-        if not self._renew():
-            return
-        self._used = os.fstat(self._fd).st_size
-        if not self._used:
-            self._append(self._header)
-
-    def _append_or_rotate(self, data: bytes) -> None:
-        if self._used + len(data) > self._limit:
-            self._rotate()
-        self._append(data)
-
-    def _append(self, data: bytes) -> None:
-        self._used += os.write(self._fd, data)
-
-    def _rotate(self) -> None:
-        """Keep the header and the newest lines, in place: the path may be gone."""
-        keep = int(self._limit * KEEP_SHARE)
-        os.lseek(self._fd, max(self._used - keep, 0), os.SEEK_SET)
-        tail = os.read(self._fd, keep)
-        tail = tail[tail.find(b"\n") + 1 :]
-        os.ftruncate(self._fd, 0)
-        self._used = 0
-        self._append(self._header + b"(older lines were discarded)\n" + tail)
-
-
-class AppendOutlet(_OnFile):
-    """Lines at the end of a file, all of which are kept."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(os.open(path, _FILE_FLAGS, FILE_MODE))
-
-    def write(self, records: Sequence[Record]) -> None:
-        """Append lines."""
-        self._renew()
-        data = memoryview(_lines(records))
-        while data:
-            data = data[os.write(self._fd, data) :]
-
-    def close(self) -> None:
-        """Flush to the disk and close."""
-        with suppress(OSError):  # a pipe has no disk
-            os.fsync(self._fd)
-        os.close(self._fd)
-        self._next.close()
 
 
 class _OnSocket:
@@ -486,5 +329,6 @@ def is_journal(fd: int, journal_stream: str | None) -> bool:
     return (device, inode) == (str(found.st_dev), str(found.st_ino))
 
 
-def _lines(records: Sequence[Record]) -> bytes:
+def lines_of(records: Sequence[Record]) -> bytes:
+    """Return what records are in a file or on a terminal."""
     return "".join(f"{line}\n" for _, line in records).encode(errors="replace")

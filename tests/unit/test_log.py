@@ -5,7 +5,9 @@ import json
 import os
 import re
 import stat
+import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_steps_and_paths_stand_without_quotes() -> None:
     log, sink, _ = make_log(LogLevel.DEBUG)
     log.emit("debug", "flow_state", {"flow": 7, "step": "A -> B", "path": "x => y"})
     assert sink.lines == ["0.0000 debug flow_state A -> B x => y flow=7"]
+
+
+@pytest.mark.parametrize("form", LogFormat)
+def test_lines_are_the_same_without_structlog(
+    form: LogFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_module("passtpy.structured")
+    lines = []
+    for plain in (False, True):
+        log, sink, _ = make_log(form=form)
+        if plain:
+            monkeypatch.delitem(sys.modules, "passtpy.structured")
+        log.import_no_more()
+        log.warning("root.kept", reason="x" * (VALUE_MAX + 1), flow=7)
+        lines.append(sink.lines)
+        assert ("passtpy.structured" in sys.modules) is not plain
+    assert lines[0] == lines[1] != []
 
 
 def test_control_characters_cannot_forge_a_line() -> None:
@@ -242,11 +261,11 @@ def test_a_value_too_long_to_read_is_cut(form: LogFormat) -> None:
 def test_lines_wait_until_threads_may_start(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log = open_log(LogSetup(file=str(path)))
-    before = threading.active_count()
+    before = {*threading.enumerate()}  # some of them may end meanwhile
     log.info("early")
-    assert threading.active_count() == before
+    assert not {*threading.enumerate()} - before
     log.start_writing()
-    assert threading.active_count() == before + 1
+    assert len({*threading.enumerate()} - before) == 1
     log.close()
     assert path.read_text().endswith("info early\n")
 
