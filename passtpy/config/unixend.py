@@ -10,6 +10,7 @@ the daemon has no folder of its own.
 """
 
 import os
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -54,6 +55,32 @@ def path_fault(path: str) -> str | None:
         return "no path"
     if size > PATH_MAX:
         return f"{size} bytes, more than {PATH_MAX}"
+    return None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a socket can be called so, directly in a folder."""
+    if text in ("", ".", "..") or "/" in text:
+        return False
+    return path_fault(f"/{text}") is None
+
+
+def read_folder(text: str) -> str:
+    """Return the folder of --unix-folder as paths in it begin; ConfigError if none."""
+    folder = text.rstrip("/")
+    if not folder.startswith("/") or os.path.normpath(folder) != folder:
+        raise ConfigError(f"Invalid folder '{text}': no absolute path without . and ..")
+    return folder
+
+
+def place_of(path: str, folders: Sequence[str]) -> tuple[int, str] | None:
+    """Return in which of these folders a socket is, and its name there; None: in none.
+
+    Only its text counts: what it leads to may change, and is not looked at.
+    """
+    folder, _, name = path.rpartition("/")
+    if folder in folders and is_name(name):
+        return folders.index(folder), name
     return None
 
 

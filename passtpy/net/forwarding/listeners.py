@@ -30,7 +30,7 @@ from passtpy.config.forwards import (
 from passtpy.config.model import Config, SpawnCommand
 from passtpy.config.portrule import PortRule, PortTable, RuleError, Side
 from passtpy.config.ports import Span
-from passtpy.config.unixend import nameless
+from passtpy.config.unixend import nameless, place_of
 from passtpy.errors import SetupError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.log import Log
@@ -42,6 +42,7 @@ from passtpy.net.forwarding.sockets import (
     Done,
     Failures,
     Listeners,
+    Names,
     Opened,
     Sockets,
 )
@@ -100,7 +101,7 @@ class Forwarding:
         self._changed = changed
         given = config.freebind, config.passed_sockets
         name = nameless(config.ipv4)
-        self._sockets = Sockets(datapath, source, *given, name)
+        self._sockets = Sockets(datapath, source, *given, name, self._file_kept)
         self._book: ForwardBook = book_for(config)
         self.forwards = self._plan(tables)
         self._book.keep(self.forwards)
@@ -122,7 +123,8 @@ class Forwarding:
 
     def open(self) -> None:
         """Open what can be opened by now; SetupError when that is not enough."""
-        for forward in self.forwards:
+        # Who names a port comes before who wants as many as there are descriptors for
+        for forward in sorted(self.forwards, key=lambda each: each.rule.weak):
             if not forward.rule.scan:
                 self._open_listed(forward)
         self._check_any_opened()
@@ -136,6 +138,10 @@ class Forwarding:
         """Open what automatic ports that come later will need."""
         if self._host_sources is None:
             self._host_sources = HostSources()
+
+    def name_by(self, names: Names) -> None:
+        """Have UNIX sockets made and removed there from now on."""
+        self._sockets.name_by(names)
 
     def start(self, loop: Loop) -> None:
         """Follow automatic ports, and take changes, from now on."""
@@ -196,7 +202,7 @@ class Forwarding:
         try:
             tables = _merged(self._tables, old, new)
             forwards = self._plan(tables)
-            self._check_targets(forwards)
+            self._check_ends(forwards)
         except RuleError as error:
             applied(str(error).splitlines())
             self._next_change()
@@ -211,6 +217,9 @@ class Forwarding:
         def finish(change: Change, reasons: Sequence[str]) -> None:
             if not reasons:
                 self._commit(tables, change)
+            self._sockets.when_removed(lambda: told(reasons))
+
+        def told(reasons: Sequence[str]) -> None:
             self._changing = False
             applied(reasons)
             self._next_change()
@@ -218,12 +227,23 @@ class Forwarding:
         change = Change(self.forwards, forwards)
         Changer(self._sockets, self._bits, change, self._open, finish).start()
 
-    def _check_targets(self, forwards: Sequence[Forward]) -> None:
-        """Refuse what leads to a UNIX socket that was not named at start."""
+    def _check_ends(self, forwards: Sequence[Forward]) -> None:
+        """Refuse a new UNIX socket in a folder that was not named at start."""
+        folders = self._config.unix_folders
+        known = {each.id for each in self.forwards}
         for forward in forwards:
-            path = forward.rule.to_path
-            if path is not None and path not in self._targets:
-                raise RuleError(f"unix:{path}: was not named at start")
+            rule = forward.rule
+            path = rule.path or rule.to_path
+            if path is None or forward.id in known or rule.to_path in self._targets:
+                continue
+            if not folders:
+                raise RuleError(f"unix:{path}: only at start, or with --unix-folder")
+            if place_of(path, folders) is None:
+                where = " or ".join(folders)
+                raise RuleError(f"unix:{path}: not directly in {where} (--unix-folder)")
+
+    def _file_kept(self, path: str, why: str) -> None:
+        self._log.warning("unix.kept", path=path, reason=why)
 
     def _plan(self, tables: Tables) -> tuple[Forward, ...]:
         rules: dict[Side, tuple[PortRule, ...]] = {t.side: t.rules for t in tables}

@@ -8,7 +8,7 @@ nobody is served yet.
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from errno import EINVAL
+from errno import EINVAL, EIO, ENOENT
 from typing import Final, Protocol
 
 from passtpy.addr import Address, inany
@@ -17,7 +17,7 @@ from passtpy.config.passed import Passed
 from passtpy.config.unixend import nameless
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, Pif
 from passtpy.net.kernel.listen import Place, opener, wildcard
-from passtpy.net.kernel.local import Name, name_of, remove
+from passtpy.net.kernel.local import Name, name_of, reason, remove
 from passtpy.net.kernel.loop import Loop
 from passtpy.net.namespace import factory
 from passtpy.net.namespace.factory_client import Factory, close_all, in_batches
@@ -27,8 +27,8 @@ ANY_CLIENT: Final = nameless(ipv4=True)
 PIECE: Final = 64  # sockets of one callback
 NAMES: Final = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
-# Whoever serves a guest opens nothing by name any more
-ONLY_AT_START: Final = "a name can be taken only at start"
+# Whoever serves a guest opens nothing by name any more: another process does
+NOBODY_LEFT: Final = "the process that makes sockets by name has ended"
 
 Failures = Sequence[tuple[int, str]]  # port, reason
 
@@ -61,6 +61,16 @@ class Listeners(Protocol):
     def renumber(self, old: int, new: int, /) -> None: ...
 
 
+class Names(Protocol):
+    """Who makes UNIX sockets, and removes their names, while a guest is served."""
+
+    def listen(self, path: str, mode: int, then: Callable[[int, int], None]) -> None:
+        """Call `then` with a socket, or -1 and the errno; EIO: nobody is left."""
+
+    def remove(self, path: str, then: Callable[[int], None]) -> None:
+        """Call `then` with 0, or the errno; ENOENT: that name is not ours."""
+
+
 class Sockets:
     """Opens ports on either side, and hands sockets to the datapath."""
 
@@ -71,12 +81,18 @@ class Sockets:
         freebind: bool,
         passed: Sequence[Passed] = (),
         name: Address = ANY_CLIENT,
+        kept: Callable[[str, str], None] = lambda path, why: None,
     ) -> None:
         """`passed`: sockets of the host that are open already.
 
-        `name`: the address that clients of UNIX sockets appear to have.
+        `name`: the address that clients of UNIX sockets appear to have. `kept` is told
+        of the file of one that could not be removed, and why.
         """
         self._name = inany(name)
+        self._kept = kept
+        self._names: Names | None = None
+        self._removals = 0  # of names, that have not been answered
+        self._awaiting: list[Callable[[], None]] = []  # their end
         self._files: dict[str, Name] = {}  # of our UNIX sockets, by path
         self._datapath = datapath
         self._factory = source
@@ -91,6 +107,10 @@ class Sockets:
     def start(self, loop: Loop) -> None:
         """Open in pieces from now on."""
         self._loop = loop
+
+    def name_by(self, names: Names) -> None:
+        """Have UNIX sockets made and removed there: we see no files from now on."""
+        self._names = names
 
     def place(self, forward: Forward, bits: int) -> Place:
         """Return where the sockets of `forward` are, for these families."""
@@ -148,9 +168,29 @@ class Sockets:
         self._files.clear()
 
     def _remove_file(self, forward: Forward) -> None:
-        name = self._files.pop(forward.rule.path or "", None)
-        if name is not None:
-            remove(name)
+        path = forward.rule.path
+        if path is None:
+            return
+        name = self._files.pop(path, None)
+        if self._names is None:
+            if name is not None:
+                remove(name)
+            return
+
+        def removed(error: int) -> None:
+            if error not in (0, ENOENT):
+                self._kept(path, NOBODY_LEFT if error == EIO else os.strerror(error))
+            self._removals -= 1
+            self.when_removed()
+
+        self._removals += 1
+        self._names.remove(path, removed)
+
+    def when_removed(self, *then: Callable[[], None]) -> None:
+        """Call `then` once every name is removed of which we asked that."""
+        self._awaiting += then
+        while self._awaiting and not self._removals:
+            self._awaiting.pop(0)()
 
     def move(self, port: int, old: Forward, new: Forward) -> None:
         """Let the open socket of a port belong to another forward."""
@@ -175,8 +215,8 @@ class Sockets:
         self, forward: Forward, bits: int, ports: Sequence[int], done: Done
     ) -> None:
         """Open a piece, and the rest in another callback."""
-        if self._loop is not None and forward.rule.path is not None:
-            done((), [(port, ONLY_AT_START) for port in ports])
+        if self._names is not None and forward.rule.path is not None:
+            self._open_named(self._names, forward, done)
             return
         piece, rest = ports, ports[:0]
         if self._loop is not None:
@@ -184,6 +224,19 @@ class Sockets:
         done(*self._piece(forward, bits, piece))
         if rest and self._loop is not None:
             self._loop.call_soon(lambda: self._open_here(forward, bits, rest, done))
+
+    def _open_named(self, names: Names, forward: Forward, done: Done) -> None:
+        rule = forward.rule
+        assert rule.path is not None
+
+        def made(fd: int, error: int) -> None:
+            if fd >= 0:
+                done([Opened(rule.first, forward.number(rule.first), fd)], ())
+            else:
+                why = NOBODY_LEFT if error == EIO else reason(error)
+                done((), [(rule.first, why)])
+
+        names.listen(rule.path, rule.mode, made)
 
     def _piece(
         self, forward: Forward, bits: int, ports: Sequence[int]

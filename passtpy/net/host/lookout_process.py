@@ -3,7 +3,7 @@
 
 A process of its own, forked before the daemon gives up its file system; no packet ever
 reaches it. What may be asked stands in lookout.py. It may read files, write nothing but
-the log, and remove nothing but the names of the daemon's sockets.
+the log, and make and remove nothing but sockets of the daemon.
 """
 
 from __future__ import annotations
@@ -22,28 +22,31 @@ from typing import TYPE_CHECKING, Final
 from passtpy.config.model import RunAs, Seccomp
 from passtpy.isolation import landlock, stages
 from passtpy.isolation.calls import Process
+from passtpy.logfile import FILE_FLAGS, FILE_MODE, turn
 from passtpy.net.host.lookout import (
     CONNECTED,
+    DIAL,
     ERRNO,
     FDS_MAX,
+    LISTEN,
+    LISTENS,
     LOG,
+    REMOVED,
     TEXT_MAX,
     WHICH,
     WHO,
     WHO_IS,
     Lookout,
 )
+from passtpy.net.host.named import FOLDER, Folders, Named
 from passtpy.net.host.resolv import PATH, ResolvWatch, UnusableError, read_text
-from passtpy.net.kernel.local import Name, remove
+from passtpy.net.kernel.local import Name
 from passtpy.record import record
 
 if TYPE_CHECKING:
     from passtpy.egress.source import PolicySource
 
-_LOG_FLAGS: Final = os.O_CREAT | os.O_APPEND | os.O_RDWR | os.O_CLOEXEC
-_LOG_MODE: Final = 0o600
-_FOLDER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_REQUEST_MAX: Final = 64
+_REQUEST_MAX: Final = 128  # a name is shorter: one that was cut off is none
 _NOWHERE: Final = (-1, "")
 _LOOK_S: Final = 1.0  # between two looks for a name that has no events
 
@@ -60,6 +63,8 @@ class Orders:
     targets: tuple[str, ...] = ()  # UNIX sockets that it connects to
     resolv: str = PATH
     namespace: tuple[int, str] | None = None  # an open folder, a name to look for
+    folders: Folders = ()  # where UNIX sockets are made and reached
+    log_files: int = 1  # how many there may be of the first log
 
 
 def start(orders: Orders) -> Lookout:
@@ -77,7 +82,8 @@ def start(orders: Orders) -> Lookout:
         finally:
             os._exit(0)
     theirs.close()
-    return Lookout(ours, orders.targets)
+    names = [name.path for name in orders.names]
+    return Lookout(ours, orders.targets, names, [path for path, _ in orders.folders])
 
 
 class _Loop:
@@ -121,6 +127,8 @@ class _Process:
         self._orders = orders
         self._over = False
         self._places: list[tuple[int, str]] = []  # of logs: a folder, and a name in it
+        self._named = Named(orders.names, [fd for _, fd in orders.folders])
+        self._turned = _NOWHERE  # the place of the first log, if there may be several
 
     def run(self) -> None:
         """Watch and answer until the daemon has ended; then tidy up."""
@@ -134,8 +142,7 @@ class _Process:
             self._look_for_namespace(loop, *self._orders.namespace)
         while not self._over:
             loop.once()
-        for name in self._orders.names:
-            remove(name)
+        self._named.remove_all()
 
     def _settle(self) -> None:
         """Hold nothing, be nobody, and make no call that is not in the table."""
@@ -146,18 +153,24 @@ class _Process:
         for path in self._orders.logs:
             self._places.append(_place(path))
             keep.add(self._places[-1][0])
+        if self._orders.log_files > 1 and self._orders.logs[0] is not None:
+            # Whatever the name is a link to: the link stays
+            self._turned = _place(os.path.realpath(self._orders.logs[0]))
+            keep.add(self._turned[0])
         if self._orders.namespace is not None:
             keep.add(self._orders.namespace[0])
         if self._orders.policy is not None:
             keep.update(self._orders.policy.held())
-        beneath = self._rules()
+        folders = [fd for _, fd in self._orders.folders]
+        opened = self._rules()
+        beneath = [*opened, *((fd, landlock.SOCKETS) for fd in folders)]
         keep.update(folder for folder, _ in beneath)
         stages.hold_only(os.open(os.devnull, os.O_RDWR), keep - {-1})
         if self._orders.user is not None:
             stages.become(self._orders.user)
         stages.lock()
         stages.restrict(Process.LOOKOUT, beneath)
-        for folder, _ in beneath:
+        for folder, _ in opened:
             os.close(folder)
         stages.shut(Process.LOOKOUT, self._orders.seccomp)
 
@@ -171,12 +184,14 @@ class _Process:
         for path in logs:
             for name in (os.path.abspath(path), os.path.realpath(path)):
                 wanted.append((os.path.dirname(name), landlock.APPEND))
+        if self._turned is not _NOWHERE:
+            wanted.append((os.path.dirname(os.path.realpath(logs[0])), landlock.TURN))
         for each in self._orders.names:
             wanted.append((os.path.dirname(each.path), landlock.REMOVE))
         opened = []
         for name, allowed in wanted:
             with suppress(OSError):
-                opened.append((os.open(name, _FOLDER), allowed))
+                opened.append((os.open(name, FOLDER), allowed))
         return opened
 
     def _look_for_namespace(self, loop: _Loop, folder: int, name: str) -> None:
@@ -199,21 +214,47 @@ class _Process:
             self._send(WHO_IS.pack(b"W", *who_is(pid)))
         elif request[:1] == b"L" and len(request) == WHICH.size:
             self._open_log(WHICH.unpack(request)[1])
+        elif request == b"T":
+            self._turn_log()
         elif request[:1] == b"C" and len(request) == WHICH.size:
             self._connect(WHICH.unpack(request)[1])
+        elif request[:1] == b"B" and len(request) > LISTEN.size:
+            _, which, mode = LISTEN.unpack_from(request)
+            number, made = self._named.listen(which, mode, request[LISTEN.size :])
+            self._send_socket(LISTENS.pack(b"B", made[0], number), made[1])
+        elif request[:1] == b"D" and len(request) > DIAL.size:
+            _, which = DIAL.unpack_from(request)
+            error, sock = self._named.dial(which, request[DIAL.size :])
+            self._send_socket(CONNECTED.pack(b"C", error), sock)
+        elif request[:1] == b"X" and len(request) == WHICH.size:
+            error = self._named.remove(WHICH.unpack(request)[1])
+            self._send(REMOVED.pack(b"X", error))
         elif request == b"P":
             self._open_policy()
         else:  # the end, or nonsense
             self._over = True
 
     def _open_log(self, which: int) -> None:
-        fds, number = list[int](), 0
         folder, name = self._places[which] if which < len(self._places) else _NOWHERE
-        if folder >= 0:
-            try:
-                fds = [os.open(name, _LOG_FLAGS, _LOG_MODE, dir_fd=folder)]
-            except OSError as error:
-                number = error.errno or EIO
+
+        def opened() -> int:
+            return os.open(name, FILE_FLAGS, FILE_MODE, dir_fd=folder)
+
+        self._send_log(opened if folder >= 0 else None)
+
+    def _turn_log(self) -> None:
+        """Give the full log file another name, and open the one after it."""
+        folder, name = self._turned
+        files = self._orders.log_files
+        self._send_log(partial(turn, folder, name, files) if folder >= 0 else None)
+
+    def _send_log(self, opened: Callable[[], int] | None) -> None:
+        fds, number = list[int](), 0
+        try:
+            if opened is not None:
+                fds = [opened()]
+        except OSError as error:
+            number = error.errno or EIO
         self._send(LOG.pack(b"L", number), fds)
         for fd in fds:
             os.close(fd)
@@ -227,6 +268,13 @@ class _Process:
         with socket.socket(socket.AF_UNIX, kind) as sock:
             error = sock.connect_ex(targets[which])
             self._send(CONNECTED.pack(b"C", error), [] if error else [sock.fileno()])
+
+    def _send_socket(self, message: bytes, sock: socket.socket | None) -> None:
+        if sock is None:
+            self._send(message)
+            return
+        with sock:
+            self._send(message, [sock.fileno()])
 
     def _open_policy(self) -> None:
         source = self._orders.policy
@@ -263,7 +311,7 @@ def _place(path: str | None) -> tuple[int, str]:
         return _NOWHERE
     with suppress(OSError):
         folder, name = os.path.split(os.path.abspath(path))
-        return os.open(folder, _FOLDER), name
+        return os.open(folder, FOLDER), name
     return _NOWHERE
 
 

@@ -8,6 +8,7 @@ import pytest
 from passtpy.config.cli import parse_pasta
 from passtpy.config.portrule import PortRule, Side
 from passtpy.config.ports import PortContext, read_ports
+from passtpy.config.unixend import place_of
 from passtpy.errors import ConfigError
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP
 
@@ -118,3 +119,45 @@ def test_which_of_them_conflict(line: str, clash: bool) -> None:
             parse_pasta(line.split())
     else:
         parse_pasta(line.split())
+
+
+def test_folders_for_later_sockets_add_up() -> None:
+    words = [f"--unix-folder={each}" for each in ("/run/a", "/b/", "/run/a")]
+    assert parse_pasta(words).unix_folders == ("/run/a", "/b")
+    assert parse_pasta([]).unix_folders == ()
+
+
+@pytest.mark.parametrize("folder", ["a", ".", "/", "", "/a/../b", "/a/./b", "/a//b"])
+def test_a_folder_is_written_as_paths_in_it_are(folder: str) -> None:
+    with pytest.raises(ConfigError, match="no absolute path without"):
+        parse_pasta(["--unix-folder", folder])
+
+
+FOLDERS = ("/run/a", "/b")
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        ("/run/a/x.sock", (0, "x.sock")),
+        ("/b/@x", (1, "@x")),
+        ("/b/..x", (1, "..x")),
+        ("/b/..", None),
+        ("/b/.", None),
+        ("/b/", None),
+        ("/b", None),
+        ("/b/c/x", None),
+        ("/b/../x", None),
+        ("/bx", None),
+        ("/run/x", None),
+        ("b/x", None),
+        ("/b/a\0b", None),
+        ("/b/a\nb", None),
+        ("/b/" + "x" * 106, (1, "x" * 106)),
+        ("/b/" + "x" * 107, None),
+    ],
+)
+def test_a_socket_is_directly_in_a_folder(
+    path: str, place: tuple[int, str] | None
+) -> None:
+    assert place_of(path, FOLDERS) == place

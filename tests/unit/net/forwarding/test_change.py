@@ -2,9 +2,11 @@
 """Forwards replaced while in use: all or nothing, and what stays is never closed."""
 
 import os
+import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from ipaddress import IPv4Address, ip_address
+from contextlib import suppress
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from passtpy.log import Log
 from passtpy.net.forwarding.listeners import Forwarding
 
 ALL = Able(63)
-LO, ANY4 = ip_address("127.0.0.1"), IPv4Address(0)
+# Others bind to 127.0.0.1: tests in other processes, and whoever connects to them
+LO = IPv4Address("127.64.0.0") + os.getpid()
+NAMELESS, ANY4 = IPv4Address("127.0.0.1"), IPv4Address(0)
 
 
 class Datapath:
@@ -33,7 +37,7 @@ class Datapath:
         self.heard[listener] = fd
 
     def listen_nameless(self, fd: int, listener: int, addr: bytes, port: int) -> None:
-        assert (addr, port) == (inany(LO), 80)
+        assert (addr, port) == (inany(NAMELESS), 80)
         self.listen(fd, 6, listener)
 
     def unlisten(self, listener: int) -> None:
@@ -129,15 +133,13 @@ def closed() -> Iterator[None]:
 
 @pytest.fixture
 def free() -> Callable[[], int]:
-    """Ports that nobody has; they differ from each other."""
-    given: set[int] = set()
+    """Ports that nobody has, nor gets who asks for any; they differ from each other."""
+    ports = random.sample(range(10_000, 20_000), 100)
 
     def pick() -> int:
         while True:
-            with socket.create_server(("127.0.0.1", 0)) as sock:
-                port: int = sock.getsockname()[1]
-            if port not in given:
-                given.add(port)
+            port = ports.pop()
+            with suppress(OSError), socket.create_server(("", port)):
                 return port
 
     return pick
@@ -160,7 +162,7 @@ def test_a_port_that_leads_elsewhere_is_never_closed(free: Callable[[], int]) ->
     a = free()
     run = Run(rule(a))
     (fd,) = run.datapath.heard.values()
-    with socket.create_connection(("127.0.0.1", a)):  # waits to be accepted
+    with socket.create_connection((str(LO), a)):  # waits to be accepted
         assert run.replace(rule(a, delta=5)) == []
         assert run.datapath.heard == {run.forwarding.forwards[0].number(a): fd}
         assert not run.datapath.closed
@@ -174,10 +176,10 @@ def test_one_port_that_is_taken_leaves_everything_as_it_was(
     a, b, c = free(), free(), free()
     run = Run(rule(a))
     before = dict(run.datapath.heard)
-    with socket.create_server(("127.0.0.1", c)):
+    with socket.create_server((str(LO), c)):
         (reason,) = run.replace(rule(b), rule(c))
     assert reason == (
-        f"Listen failed for HOST TCP port 127.0.0.1/{c}: Address already in use"
+        f"Listen failed for HOST TCP port {LO}/{c}: Address already in use"
     )
     assert run.datapath.heard == before
     assert [r.first for t in run.forwarding.tables() for r in t.rules] == [a]
@@ -191,26 +193,26 @@ def test_a_socket_in_the_way_gives_way_and_comes_back_if_it_was_in_vain(
 ) -> None:
     a, b = free(), free()
     run = Run(rule(a, addr=ANY4))
-    assert run.replace(rule(a)) == []  # 127.0.0.1 where there was 0.0.0.0
+    assert run.replace(rule(a)) == []  # one address where there was any
     assert run.datapath.ports() == [a]
-    with socket.create_server(("127.0.0.1", b)):
+    with socket.create_server((str(LO), b)):
         assert len(run.replace(rule(a, addr=ANY4), rule(b))) == 1
     assert run.datapath.ports() == [a]
 
 
 def test_a_weak_port_is_not_worth_an_error(free: Callable[[], int]) -> None:
     a = free()
-    with socket.create_server(("127.0.0.1", a)):
+    with socket.create_server((str(LO), a)):
         run = Run()
         low = a - 1
         assert run.replace(rule(low, a, weak=True)) in (
             [],
-            [f"All listens failed for HOST TCP 127.0.0.1/{low}-{a}"],
+            [f"All listens failed for HOST TCP {LO}/{low}-{a}"],
         )
 
 
 def test_many_ports_are_opened_in_pieces() -> None:
-    run, low = Run(), 20_000 + os.getpid() % 10_000  # other runs have other ports
+    run, low = Run(), 20_000
     answers: list[Sequence[str]] = []
     wanted = tables(rule(low, low + 399, weak=True))
     run.forwarding.replace(run.forwarding.tables(), wanted, answers.append)
@@ -240,7 +242,7 @@ def test_two_changes_at_once_are_made_one_after_the_other(
     run = Run()
     answers: list[Sequence[str]] = []
     seen = run.forwarding.tables()
-    low = 20_000 + os.getpid() % 10_000
+    low = 20_000
     many = tables(rule(low, low + 200, weak=True))
     run.forwarding.replace(seen, many, answers.append)
     run.forwarding.replace(seen, tables(rule(a)), answers.append)

@@ -124,3 +124,18 @@ def test_a_forward_that_goes_meanwhile_takes_all_its_ports_along(house: House) -
     house.forwarding.replace(house.forwarding.tables(), tables(), lambda why: None)
     house.loop.run()
     assert house.datapath.heard == set()
+
+
+def test_a_port_that_is_named_comes_before_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weak = PortRule(proto=6, addr=None, ifname=None, first=1, last=100, weak=True)
+    named = PortRule(proto=6, addr=None, ifname=None, first=4000, last=4000)
+    it: Any = house.datapath
+    config = Config(host_ports=(weak, named))
+    forwarding = Forwarding(config, tables(weak, named), it, None, Log())
+    forwarding._room = 40
+    forwarding.open()
+    all_ports, port = forwarding.forwards
+    assert forwarding._open[port.id] == {4000}
+    assert len(forwarding._open[all_ports.id]) == 39

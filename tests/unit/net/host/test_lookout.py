@@ -2,23 +2,19 @@
 """What the process that looks at files says and does, each message of it."""
 
 import os
-import select
 import socket
-from collections.abc import Callable, Iterator
-from errno import ECONNREFUSED, EIO, EISDIR, ENOENT
+from errno import EACCES, EIO, EISDIR
 from pathlib import Path
 
 import pytest
 
-from passtpy.config.model import Seccomp
 from passtpy.egress.model import Policy
 from passtpy.egress.source import PolicySource
 from passtpy.errors import PolicyError
-from passtpy.net.host.lookout import Lookout, Opened
-from passtpy.net.host.lookout_process import Orders, start
-from passtpy.net.kernel.local import Name, name_of
+from passtpy.net.host.lookout import Opened
+from passtpy.net.kernel.local import name_of
+from tests.unit.net.host.looking import House
 
-PATIENCE_S = 30.0
 REASON = "it is no regular file"
 POLICY = """\
 version = 1
@@ -28,74 +24,6 @@ a.include = "names"
 action = "allow"
 to = "@a"
 """
-
-
-class Loop:
-    """A loop that a test turns by hand."""
-
-    def __init__(self) -> None:
-        self.readers: dict[int, Callable[[], None]] = {}
-
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None:
-        self.readers[fd] = callback
-
-    def remove_reader(self, fd: int) -> bool:
-        return self.readers.pop(fd, None) is not None
-
-    def until(self, done: Callable[[], object]) -> None:
-        while not done():
-            ready, _, _ = select.select(list(self.readers), [], [], PATIENCE_S)
-            assert ready, "it said nothing"
-            for fd in ready:
-                self.readers[fd]()
-
-
-class House:
-    """A lookout of its own, with the daemon's end of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.log = folder / "log"
-        self.resolv = folder / "resolv.conf"
-        self.resolv.write_text("nameserver 192.0.2.1\n")
-        self.loop = Loop()
-        self.said: list[tuple[bytes | None, str]] = []
-        self.names: tuple[Name, ...] = ()
-        self.policy: PolicySource | None = None
-        self.namespace: tuple[int, str] | None = None
-        self.targets: tuple[str, ...] = ()
-        self._lookout: Lookout | None = None
-
-    @property
-    def lookout(self) -> Lookout:
-        """The daemon's end; it is started when first asked for."""
-        if self._lookout is None:
-            orders = Orders(
-                None,
-                (str(self.log), None),
-                self.policy,
-                self.names,
-                Seccomp.OFF,
-                self.targets,
-                str(self.resolv),
-                self.namespace,
-            )
-            self._lookout = start(orders)
-            self._lookout.on_resolver(lambda text, why: self.said.append((text, why)))
-            self._lookout.start(self.loop)
-        return self._lookout
-
-    def close(self) -> None:
-        if self._lookout is not None:
-            self._lookout.close()
-            self._lookout = None
-            os.wait()
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    yield made
-    made.close()
 
 
 def who_is(house: House, pid: int) -> tuple[int, int]:
@@ -112,42 +40,11 @@ def opened(house: House, which: int = 0) -> tuple[int, int]:
     return answers[0]
 
 
-def connected(house: House, path: str) -> tuple[int, int]:
+def turned(house: House) -> tuple[int, int]:
     answers: list[tuple[int, int]] = []
-    house.lookout.connect(path, lambda fd, error: answers.append((fd, error)))
+    house.lookout.turn_log(lambda fd, error: answers.append((fd, error)))
     house.loop.until(lambda: answers)
     return answers[0]
-
-
-def test_it_connects_to_unix_sockets_that_were_named(
-    house: House, tmp_path: Path
-) -> None:
-    there, other = str(tmp_path / "there"), str(tmp_path / "other")
-    house.targets = (other, there)
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(there)
-        server.listen(1)
-        fd, error = connected(house, there)
-        assert error == 0
-        with socket.socket(fileno=fd) as ours, server.accept()[0] as theirs:
-            assert not os.get_blocking(fd)
-            theirs.sendall(b"hello")
-            theirs.close()
-            ours.setblocking(True)
-            assert ours.recv(9) == b"hello"
-    assert connected(house, there) == (-1, ECONNREFUSED)
-    assert connected(house, other) == (-1, ENOENT)
-
-
-def test_it_connects_to_no_other_unix_socket(house: House, tmp_path: Path) -> None:
-    house.targets = (str(tmp_path / "there"),)
-    path = str(tmp_path / "elsewhere")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
-        server.listen(1)
-        assert connected(house, path) == (-1, EIO)  # not even asked
-        house.lookout._targets = (house.targets[0], path)
-        assert connected(house, path) == (-1, EIO)  # a daemon that lies
 
 
 def test_it_says_who_a_process_is(house: House) -> None:
@@ -186,6 +83,37 @@ def test_it_says_why_a_log_file_cannot_be_opened(house: House) -> None:
     house.log.mkdir()
     assert opened(house) == (-1, EISDIR)
     assert opened(house, 1) == opened(house, 9) == (-1, 0)  # there are no such files
+
+
+def test_it_gives_a_full_log_another_name(house: House, tmp_path: Path) -> None:
+    """In the folder where the file is, wherever a link to it may be."""
+    house.log_files = 2
+    there = tmp_path / "there"
+    there.mkdir()
+    house.log.symlink_to(there / "file")
+    house.log.write_text("first\n")
+    for line in ("second\n", "third\n"):
+        fd, error = turned(house)
+        assert error == 0
+        os.write(fd, line.encode())
+        os.close(fd)
+    assert sorted(os.listdir(there)) == ["file", "file.1"]
+    assert (there / "file.1").read_text() == "second\n"
+    assert house.log.read_text() == "third\n"
+
+
+def test_it_says_why_a_full_log_keeps_its_name(house: House, tmp_path: Path) -> None:
+    house.log_files = 2
+    house.log.write_text("first\n")
+    (tmp_path / "log.1").mkdir()
+    assert turned(house) in ((-1, EISDIR), (-1, EACCES))  # Landlock is asked first
+    assert house.log.read_text() == "first\n"
+
+
+def test_it_turns_no_log_of_a_daemon_that_keeps_one(house: House) -> None:
+    house.log.write_text("first\n")
+    assert turned(house) == (-1, 0)
+    assert sorted(os.listdir(house.log.parent)) == ["log", "resolv.conf"]
 
 
 def test_it_opens_the_files_of_the_policy(house: House, tmp_path: Path) -> None:
