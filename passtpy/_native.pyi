@@ -38,7 +38,7 @@ VHOST_FEATURES: Final[int]  # virtio feature bits that the datapath can do
 @final
 class Miss(
     structseq[Any],
-    tuple[int, int, int, bytes, int, bytes, int, int, bool],
+    tuple[int, int, int, bytes, int, bytes, int, int, bool, bool],
 ):
     """A frame, socket or datagram without a flow, parked until its verdict."""
 
@@ -51,6 +51,7 @@ class Miss(
         "oaddr",
         "oport",
         "listener",
+        "crossed",
         "again",
     )
 
@@ -71,6 +72,8 @@ class Miss(
     @property
     def listener(self) -> int: ...
     @property
+    def crossed(self) -> bool: ...  # of datagrams: the server has not their family
+    @property
     def again(self) -> bool: ...  # nobody listens where the first verdict sent it
 
 @final
@@ -83,6 +86,22 @@ class Punt(structseq[Any], tuple[int, bytes]):
     def kind(self) -> int: ...
     @property
     def frame(self) -> bytes: ...
+
+@final
+class Said(structseq[Any], tuple[int, bytes | None, bool]):
+    """What the guest has said to a flow that is inspected: all of it, 16 KiB at most.
+
+    `data` None: the flow is gone. `ended`: the guest says no more.
+    """
+
+    __match_args__: Final = ("flow_id", "data", "ended")
+
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def data(self) -> bytes | None: ...
+    @property
+    def ended(self) -> bool: ...
 
 @final
 class Gone(structseq[Any], tuple[int]):
@@ -185,7 +204,7 @@ class Datapath:
     def pcap_error(self) -> int: ...
     def turn(
         self, now: int | None = None, slice_us: int = 1000, spin_us: int = 60
-    ) -> list[Miss | Punt | Gone] | tuple[()]: ...
+    ) -> list[Miss | Punt | Said | Gone] | tuple[()]: ...
     # The flow's handle; None when the verdict was to reject or to drop. OSError: no
     # flow could be opened; the initiator was told, unless the miss is gone (ESTALE), or
     # stands, as an accepted connection's does at its first ECONNREFUSED.
@@ -195,9 +214,22 @@ class Datapath:
     def open(
         self,
         miss_id: int,
-        verdict: tuple[int, int, bytes, int, bytes, int, int, int, int],
+        verdict: tuple[int, int, bytes, int, bytes, int, int, int, int, int],
         /,
         fd: int = -1,
+    ) -> int | None: ...
+    # Datagrams of the guest, through a SOCKS5 proxy (RFC 1928 section 7): fd is
+    # connected to its relay, control the connection that asked for it, head what goes
+    # before each datagram. Both are taken over, unless it fails; where control ends,
+    # the flow ends. OSError ENFILE: there are too many.
+    def open_relayed(
+        self,
+        miss_id: int,
+        verdict: tuple[int, int, bytes, int, bytes, int, int, int, int, int],
+        *,
+        fd: int,
+        control: int,
+        head: bytes,
     ) -> int | None: ...
     # why: FLOW_WHYS.index("ASKED") or ("POLICY"). OSError ESTALE: the flow is gone. The
     # resets go out with the next turn.
@@ -225,7 +257,12 @@ class Datapath:
     # Another connected stream socket (TCP or UNIX) in place of the one that a TCP
     # connection over the tap has, which is closed; taken over, unless there is an
     # exception. OSError EAGAIN: bytes of the old one are on their way to the guest.
-    def adopt(self, flow_id: int, fd: int) -> None: ...
+    # forget: what the guest said to a flow that is inspected is not for this one.
+    def adopt(self, flow_id: int, fd: int, *, forget: bool = False) -> None: ...
+    # Let a flow that is inspected go on to an address, of the family of the one in its
+    # verdict. OSError: it is still inspected; ESTALE: it is gone. Whoever says no later
+    # resets the guest's connection.
+    def connect(self, flow_id: int, eaddr: bytes, eport: int, /) -> None: ...
     # pif: 1 (HOST), or 3 (SPLICE) for a socket of the namespace
     def listen(self, fd: int, proto: int, listener: int, pif: int = 1) -> None: ...
     # a UNIX stream socket of the host: who comes by it appears to come from `addr` and

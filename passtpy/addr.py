@@ -7,11 +7,18 @@ is 6 bytes. Both stay plain `bytes`, because the hot path compares and copies th
 """
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+)
 
 from passtpy.errors import PasstpyError
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 Mac = bytes
 
 UNSPECIFIED = bytes(16)

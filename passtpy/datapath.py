@@ -5,7 +5,7 @@ import os
 from typing import Final, Literal
 
 from passtpy._native import Datapath as Datapath
-from passtpy._native import Gone, Miss, Punt
+from passtpy._native import Gone, Miss, Punt, Said
 from passtpy.addr import NO_MAC, UNSPECIFIED, inany
 from passtpy.config.model import Config, UdpFilter
 from passtpy.config.view import View
@@ -18,7 +18,7 @@ _ND_SOLICITATION: Final = 135
 _ND_SOURCE: Final = slice(22, 38)  # of an IPv6 packet, in an Ethernet frame
 _ND_TYPE: Final = 54
 
-Records = tuple[Miss | Punt | Gone, ...]
+Records = tuple[Miss | Punt | Said | Gone, ...]
 
 
 def open_datapath(view: View, got: Guest, tap_fd: int, pcap_fd: int) -> Datapath:
@@ -63,7 +63,7 @@ def _backend(config: Config) -> Literal["tun", "stream", "vhost"]:
     return "vhost" if config.vhost_user else "stream"
 
 
-def wants_out(record: Miss | Punt | Gone) -> bool:
+def wants_out(record: Miss | Punt | Said | Gone) -> bool:
     """Tell whether this is a packet that wants out, or asks for the way."""
     if isinstance(record, Punt):
         if record.kind == PuntKind.ND:  # not of the kernel, about itself

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final, Literal, assert_never
 
-from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
+from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt, Said
 from passtpy.addr import UNSPECIFIED, is_v4
 from passtpy.config.view import View
 from passtpy.datapath import tell_host
@@ -29,8 +29,10 @@ from passtpy.flow import (
     MissLike,
     Pif,
     PuntKind,
+    Relayed,
     Verdict,
     describe_event,
+    ends_inside,
     flows_in,
 )
 from passtpy.log import DATAPATH_LEVEL, Log, level_of_datapath_event
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 TURNS_PER_WAKE: Final = 16  # then other tasks of the loop get their chance
 EVENTS_PER_WAKE: Final = 1024  # log records formatted between turns
 FLOWS_PER_WAKE: Final = 128  # open flows decided about anew between turns
-FLOWS_PER_PAGE: Final = 12  # listed between turns: some 50 us of text
+FLOWS_PER_PAGE: Final = 6  # listed between turns: some 25 us of text
 FLOW_LIFE: Final = 1  # level of what tells how flows begin and end
 _TICK_MIN_S: Final = 0.01
 
@@ -65,7 +67,7 @@ _WRONG_VERDICT: Final = frozenset(
     (errno.EBADF, errno.EDESTADDRREQ, errno.EINVAL, errno.EPROTONOSUPPORT)
 )
 
-_OPENS: Final = (Action.FORWARD, Action.SPLICE)
+_OPENS: Final = (Action.FORWARD, Action.SPLICE, Action.INSPECT)
 _DNS_PORT: Final = 53
 _FOR_RELAY: Final = (PuntKind.GROUP, PuntKind.MEMBERSHIP)
 
@@ -74,6 +76,7 @@ Parked = Miss  # for those who hold one, and do not look into it
 # Connects to a UNIX socket by its path; then a descriptor, or -1 and why
 Connect = Callable[[str, Callable[[int, int], None]], None]
 Hold = Callable[[Parked, "Waiting"], None]  # who has flows that wait
+Hear = Callable[[Said], None]  # what guests say to flows that are inspected
 Limited = Callable[[MissLike, Verdict], None]  # told of flows beyond a limit
 Spent = Callable[[int, bool, int], None]  # told of a total: rule, outwards, bytes
 
@@ -82,26 +85,6 @@ DROP: Final = Verdict(Action.DROP, Pif.NONE, UNSPECIFIED, 0, UNSPECIFIED, 0, 0)
 
 def _family(addr: bytes) -> int:
     return socket.AF_INET if is_v4(addr) else socket.AF_INET6
-
-
-def _ends_inside(miss: MissLike, verdict: Verdict) -> bool:
-    """Whether a spliced flow needs a socket of the namespace.
-
-    That of an accepted connection exists already; a datagram's initiator gets one of
-    its own, or every answer would go through the listening socket, one by one.
-    """
-    starts_inside = miss.pif == Pif.SPLICE and miss.proto == IPPROTO_UDP
-    return verdict.pif == Pif.SPLICE or starts_inside
-
-
-def _unix_targets(view: View) -> dict[int, str]:
-    """Return the UNIX sockets to which listeners lead, by their numbers."""
-    return {
-        number: forward.rule.to_path
-        for forward in view.forwards
-        if forward.rule.to_path is not None
-        for number in forward.numbers
-    }
 
 
 def _refused(verdict: Verdict) -> Verdict:
@@ -138,6 +121,7 @@ class Engine:
         self._failures = {
             "decide_failed": 0,
             "inject_failed": 0,
+            "inspect_failed": 0,
             "open_failed": 0,
             "service_failed": 0,
         }
@@ -147,17 +131,18 @@ class Engine:
         self._first_rules: tuple[Rule, ...] = ()  # before those of the view
         self._resolving: Resolving | None = None
         self._hold: Hold | None = None
+        self._hear: Hear | None = None
         self._limited: Limited | None = None
         self._spent: Spent | None = None
         self._connect: Connect | None = None
-        self._unix_targets = _unix_targets(view)
+        self._unix_targets = view.unix_targets()
         self.set_log_level()
 
     def start(
         self,
         loop: asyncio.AbstractEventLoop,
         on_gone: Callable[[int], None],
-        early: Iterable[Miss | Punt | Gone] = (),
+        early: Iterable[Miss | Punt | Said | Gone] = (),
     ) -> None:
         """Run from now on; `on_gone(errno)` each time the guest has disappeared.
 
@@ -220,7 +205,7 @@ class Engine:
         rechecked: those that it would not let in are closed, the others go on.
         """
         self.view = view
-        self._unix_targets = _unix_targets(view)
+        self._unix_targets = view.unix_targets()
         self._decider.replace((*self._first_rules, *rules_from_view(view)))
         egress = self._decider.egress
         if egress is not None and egress.look(view):
@@ -272,6 +257,10 @@ class Engine:
         What becomes of them comes to carry_out(), or to decide() once more.
         """
         self._hold = hold
+
+    def inspect_by(self, hear: Hear) -> None:
+        """Have guests heard out there, whose flows are inspected."""
+        self._hear = hear
 
     def tell_of_limits(self, limited: Limited, spent: Spent) -> None:
         """Have somebody told what limits refuse, and that a total is reached."""
@@ -379,16 +368,28 @@ class Engine:
         if self._loop is not None:
             self.pump()
 
-    def _dispatch(self, record: Miss | Punt | Gone) -> None:
+    def _dispatch(self, record: Miss | Punt | Said | Gone) -> None:
         match record:
             case Miss():
                 self.decide(record)
             case Punt():
                 self._on_punt(record.kind, record.frame)
+            case Said():
+                self._said(record)
             case Gone():
                 self._on_gone(record.errno)
             case _:
                 assert_never(record)
+
+    def _said(self, record: Said) -> None:
+        if self._hear is None:
+            return
+        try:
+            self._hear(record)
+        except Exception as error:  # as in decide()
+            self._failures["inspect_failed"] += 1
+            self._log.failure("inspect.failed", error)
+            self.close_flow(record.flow_id)
 
     def decide(self, miss: Parked) -> None:
         """Decide about a miss, and do so."""
@@ -413,21 +414,42 @@ class Engine:
         if fd >= 0:
             self._open(miss, verdict, fd)
             return
-        if verdict.action == Action.SPLICE and _ends_inside(miss, verdict):
+        if verdict.action == Action.SPLICE and ends_inside(miss, verdict):
             self._open_inside(miss, verdict)
         elif verdict.action == Action.SPLICE and miss.listener in self._unix_targets:
             self._open_unix(miss, verdict, self._unix_targets[miss.listener])
         else:
             self._open(miss, verdict)
 
-    def _open(self, miss: Miss, verdict: Verdict, fd: int = -1) -> None:
+    def relay(self, miss: Miss, verdict: Verdict, relayed: Relayed) -> None:
+        """Make a flow of datagrams that leave through a proxy."""
+        if not self._open(miss, verdict, relayed.fd, relayed):
+            os.close(relayed.control)
+
+    def is_current(self, verdict: Verdict) -> bool:
+        """Tell whether a verdict is of the policy of now."""
+        return verdict.generation == self._decider.generation
+
+    def _open(
+        self,
+        miss: Miss,
+        verdict: Verdict,
+        fd: int = -1,
+        relayed: Relayed | None = None,
+    ) -> bool:
         """Carry out a verdict; the initiator has been told when that failed.
 
         Networks, peers and limits refuse flows all day, which the datapath counts and
-        logs. What only a wrong verdict can bring about is told here.
+        logs. What only a wrong verdict can bring about is told here. False: it failed,
+        and `fd` is closed.
         """
         try:
-            opened = self.datapath.open(miss.miss_id, verdict, fd)
+            if relayed is None:
+                opened = self.datapath.open(miss.miss_id, verdict, fd)
+            else:
+                opened = self.datapath.open_relayed(
+                    miss.miss_id, verdict, **relayed._asdict()
+                )
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
@@ -438,9 +460,10 @@ class Engine:
             elif error.errno in _WRONG_VERDICT:
                 self._failures["open_failed"] += 1
                 self._log.warning("open.failed", error=str(error), rule=verdict.rule)
-            return
+            return False
         if opened is None and verdict.action in _OPENS and self._limited is not None:
             self._limited(miss, verdict)
+        return True
 
     def _is_question(self, miss: Miss) -> bool:
         """Tell whether a connection is for any DNS server: UDP is lifted by itself."""
@@ -478,7 +501,8 @@ class Engine:
                 self._again()
 
         late = False
-        self._stock.take(_family(verdict.eaddr), _KINDS[miss.proto], use)
+        inside = verdict.eaddr if verdict.pif == Pif.SPLICE else miss.eaddr
+        self._stock.take(_family(inside), _KINDS[miss.proto], use)
         late = True
 
     def _open_unix(self, miss: Miss, verdict: Verdict, path: str) -> None:

@@ -64,6 +64,7 @@ class Action(IntEnum):
     FORWARD = 1
     SPLICE = 2
     REJECT = 3
+    INSPECT = 4  # the guest says first where to: Said, then connect() or adopt()
 
 
 class PuntKind(IntEnum):
@@ -110,6 +111,15 @@ class Verdict(NamedTuple):
     rule: int  # id of the rule that decided
     generation: int = 0  # of the policy that the rule is in
     proxy: int = 0  # version of the PROXY protocol that tells who the client is
+    crosses: int = 0  # of datagrams: if nobody has the port there, ask once more
+
+
+class Relayed(NamedTuple):
+    """How datagrams of a flow leave through a SOCKS5 proxy."""
+
+    fd: int  # connected to the relay
+    control: int  # the connection that asked for it; it ends with the flow
+    head: bytes  # goes before each datagram
 
 
 class MissLike(Protocol):
@@ -130,7 +140,19 @@ class MissLike(Protocol):
     @property
     def listener(self) -> int: ...
     @property
+    def crossed(self) -> bool: ...  # of datagrams: the server has not their family
+    @property
     def again(self) -> bool: ...  # nobody listens where the first verdict sent it
+
+
+def ends_inside(miss: MissLike, verdict: Verdict) -> bool:
+    """Whether a spliced flow needs a socket of the namespace.
+
+    That of an accepted connection exists already; a datagram's initiator gets one of
+    its own, or every answer would go through the listening socket, one by one.
+    """
+    starts_inside = miss.pif == Pif.SPLICE and miss.proto == IPPROTO_UDP
+    return verdict.pif == Pif.SPLICE or starts_inside
 
 
 class FlowRecord(NamedTuple):
@@ -218,6 +240,7 @@ class FlowMiss(NamedTuple):
     oaddr: bytes
     oport: int
     listener: int = -1
+    crossed: bool = False
     again: bool = False
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lets a guest say where it wants to go before it gets there: TLS and HTTP.
 
-An address may be that of many names, and a guest may dial it with any of them. So a
-connection that only a name allows begins at one end of a pair of sockets. What the
-guest says first, at the other end, names the server; the policy decides again, about
-that name, and the connection goes on to an address that we found for it ourselves.
-From then on it is like any other: no byte passes through here.
+An address may be that of many names, and a guest may dial it with any of them. So the
+datapath completes the handshake of a connection that only a name allows, keeps what the
+guest says first, and shows it here. It names the server; the policy decides again,
+about that name, and the connection goes on to an address that we found for it
+ourselves. From then on it is like any other: no byte passes through here.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from passtpy.addr import Address, from_inany
+from passtpy.addr import Address, from_inany, is_v4
 from passtpy.egress.answers import Asked
 from passtpy.egress.egress import Egress, Ruling
 from passtpy.egress.model import Effect, Via
 from passtpy.egress.names import NameFault, normalise
 from passtpy.errors import WireError
-from passtpy.flow import IPPROTO_TCP, FlowWhy, MissLike, Verdict
+from passtpy.flow import IPPROTO_TCP, Action, FlowWhy, MissLike, Verdict
 from passtpy.net.host.proxied import Proxied, conversation
 from passtpy.net.kernel.connecting import Connecting, WriterLoop
 from passtpy.net.kernel.leaving import Leaving
-from passtpy.net.kernel.loop import Timer
 from passtpy.wire.client_hello import is_tls, read_client_hello
 from passtpy.wire.http_head import is_http, read_host
 from passtpy.wire.proxy import Conversation, Credentials
 
+if TYPE_CHECKING:
+    from passtpy.net.kernel.loop import Timer
+
 HELLO_S: Final = 10.0  # until when a guest has to have said it
-MOST: Final = 512  # connections that have not said it
-_READ: Final = 1 << 14
+MOST: Final = 512  # connections that have not gone on
+_NS: Final = 1_000_000_000
 # RFC 8446 section 6.2: a fatal alert, unrecognized_name
 _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 _PAGE: Final = (
@@ -47,18 +49,37 @@ Again = Callable[[], None]  # decides once more
 
 def conversation_with(via: Via, host: str | Address, port: int) -> Conversation:
     """Return what is said to the proxy of a rule."""
-    who = None if via.user is None else Credentials(via.user, via.password)
-    return conversation(via.scheme.value, host, port, who)
+    return conversation(via.scheme.value, host, port, credentials_of(via))
+
+
+def credentials_of(via: Via) -> Credentials | None:
+    """Return who we are for the proxy of a rule; None: nobody."""
+    return None if via.user is None else Credentials(via.user, via.password)
 
 
 class Flows(Protocol):
     """The verbs of a datapath that are needed here."""
 
-    def open(self, miss_id: int, verdict: Verdict, fd: int, /) -> int | None: ...
+    def open(self, miss_id: int, verdict: Verdict, /) -> int | None: ...
 
-    def adopt(self, flow_id: int, fd: int, /) -> None: ...
+    def connect(self, flow_id: int, eaddr: bytes, eport: int, /) -> None: ...
+
+    def adopt(self, flow_id: int, fd: int, *, forget: bool = False) -> None: ...
+
+    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
 
     def close_flow(self, flow_id: int, why: int, /) -> None: ...
+
+
+class SaidLike(Protocol):
+    """The fields of `_native.Said`."""
+
+    @property
+    def flow_id(self) -> int: ...
+    @property
+    def data(self) -> bytes | None: ...
+    @property
+    def ended(self) -> bool: ...
 
 
 class Inspecting:
@@ -88,7 +109,10 @@ class Inspecting:
         self.go_on = go_on
         self.interfaces = interfaces
         self.clock = clock
-        self.open: set[_Inspected] = set()
+        self.open: dict[int, _Inspected] = {}
+        # Of these, who has not named its server yet: until when it may, in that order
+        self._silent: dict[int, int] = {}
+        self._timer: Timer | None = None
         self.counters = {
             "inspected": 0,
             "inspected_refused": 0,
@@ -103,91 +127,106 @@ class Inspecting:
         if len(self.open) >= MOST:
             self.counters["inspected_full"] += 1
             return False
-        ours, theirs = socket.socketpair(
-            type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
         try:
-            flow_id = self.flows.open(miss_id, verdict, theirs.fileno())
+            flow_id = self.flows.open(miss_id, verdict._replace(action=Action.INSPECT))
         except OSError:  # the guest has been told, or is gone
-            ours.close()
-            theirs.close()
             return True
-        assert flow_id is not None
-        theirs.detach()
+        if flow_id is None:  # beyond a limit
+            return True
         self.counters["inspected"] += 1
-        self.open.add(_Inspected(self, ours, flow_id, miss, verdict, ruling))
+        self.open[flow_id] = _Inspected(self, flow_id, miss, verdict, ruling)
+        self._silent[flow_id] = self.clock() + int(HELLO_S * _NS)
+        if self._timer is None:
+            self._timer = self.loop.call_later(HELLO_S, self._lose_patience)
         return True
+
+    def hear(self, said: SaidLike) -> None:
+        """Read what a guest has said, all of it."""
+        each = self.open.get(said.flow_id)
+        if each is None:  # it was refused meanwhile
+            return
+        if said.data is None:
+            each.close()
+        elif said.flow_id in self._silent:
+            each.hear(said.data, said.ended)
+
+    def named(self, flow_id: int) -> None:
+        """A guest has said where it wants to go: it may wait from now on."""
+        self._silent.pop(flow_id, None)
 
     def close(self) -> None:
         """Forget all of them; the datapath is about to go."""
-        for each in list(self.open):
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for each in list(self.open.values()):
             each.close()
+
+    def _lose_patience(self) -> None:
+        """Refuse who has said nothing of use for too long."""
+        self._timer = None
+        now = self.clock()
+        for flow_id, until in list(self._silent.items()):
+            if until > now:
+                delay = (until - now) / _NS
+                self._timer = self.loop.call_later(delay, self._lose_patience)
+                return
+            self.open[flow_id].too_late()
 
 
 class _Inspected:
-    """One connection, from its beginning to the socket that it goes on with."""
+    """One connection, from its beginning until it goes on."""
+
+    __slots__ = (
+        "_all",
+        "_connecting",
+        "_ended",
+        "_flow_id",
+        "_miss",
+        "_over",
+        "_ruling",
+        "_said",
+        "_verdict",
+    )
 
     def __init__(
         self,
         all_: Inspecting,
-        ours: socket.socket,
         flow_id: int,
         miss: MissLike,
         verdict: Verdict,
         ruling: Ruling,
     ) -> None:
         self._all = all_
-        self._ours = ours
         self._flow_id = flow_id
         self._miss = miss
         self._verdict = verdict
         self._ruling = ruling
-        self._said = b""  # by the guest, and not passed on
+        self._said = b""
         self._ended = False  # the guest says no more
         self._connecting: Connecting | Proxied | None = None
-        self._there: socket.socket | None = None
         self._over = False
-        loop = all_.loop
-        self._timer: Timer = loop.call_later(HELLO_S, self._too_late)
-        loop.add_reader(ours.fileno(), self._read)
 
     def close(self) -> None:
         """Leave the connection to the datapath, or to its end."""
         self._over = True
-        self._timer.cancel()
-        self._all.loop.remove_reader(self._ours.fileno())
-        self._ours.close()
         if self._connecting is not None:
             self._connecting.close()
-        if self._there is not None:
-            self._all.loop.remove_writer(self._there.fileno())
-            self._there.close()
-        self._all.open.discard(self)
+        self._all.named(self._flow_id)
+        self._all.open.pop(self._flow_id, None)
 
-    def _pull(self) -> None:
-        """Take what the guest has said by now."""
-        try:
-            while not self._ended:
-                data = self._ours.recv(_READ)
-                self._said += data
-                self._ended = not data
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._ended = True
-
-    def _read(self) -> None:
-        self._pull()
+    def hear(self, data: bytes, ended: bool) -> None:
+        """Look for a name in all that the guest has said."""
+        self._said, self._ended = data, ended
         try:
             name = self._name()
         except (WireError, NameFault) as error:
             self._refuse(f"no name that could be checked: {error}")
             return
         if name is not None:
-            self._timer.cancel()
-            self._all.loop.remove_reader(self._ours.fileno())
+            self._all.named(self._flow_id)
             self._decide(name)
-        elif self._ended:
+        elif ended:
             self._reset()
 
     def _name(self) -> str | None:
@@ -207,7 +246,8 @@ class _Inspected:
             return None if host is None else normalise(host)
         raise WireError("neither TLS nor HTTP")
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Refuse a guest that did not say it in time."""
         self._refuse(f"no name within {HELLO_S:.0f} s")
 
     def _decide(self, name: str) -> None:
@@ -236,11 +276,12 @@ class _Inspected:
 
     def _go_to(self, name: str) -> None:
         """Connect to where the name is, or where the rule is about the address."""
-        dialled, policy, now = (
-            self._verdict.eaddr,
-            self._all.policy,
-            self._all.clock(),
-        )
+        verdict, policy, now = self._verdict, self._all.policy, self._all.clock()
+        dialled = verdict.eaddr
+        if self._ruling.rule != verdict.rule:  # whose limits are those of the flow
+            by = self._ruling.rule, verdict.generation
+            with suppress(OSError):
+                self._all.flows.verdict(self._flow_id, rule=by[0], generation=by[1])
         if self._ruling.via is not None:
             self._connect_through(self._ruling.via, name)
         elif not self._ruling.by_name or name in policy.pins.names_of(dialled, now):
@@ -270,14 +311,26 @@ class _Inspected:
             self._connect(allowed)
 
     def _connect(self, addresses: Sequence[bytes]) -> None:
-        port = self._verdict.eport
-        leaving = Leaving((self._verdict.oaddr,), self._all.interfaces)
+        """Let the datapath connect, unless there is a choice to be made."""
+        verdict = self._verdict
+        port = verdict.eport
+        if len(addresses) == 1 and is_v4(addresses[0]) == is_v4(verdict.eaddr):
+            try:
+                self._all.flows.connect(self._flow_id, addresses[0], port)
+            except OSError:  # there is no way, or the guest has gone
+                self._failed()
+            else:
+                self.close()
+            return
+        leaving = Leaving((verdict.oaddr,), self._all.interfaces)
         targets = [(address, port) for address in addresses]
         loop = self._all.loop
         self._connecting = Connecting(loop, targets, leaving, self._connected)
 
     def _connect_through(self, via: Via, name: str) -> None:
-        talk = conversation_with(via, name, self._verdict.eport)
+        is_about = self._all.policy.name_for(self._ruling, (name,)) is not None
+        host = name if is_about else from_inany(self._verdict.eaddr)
+        talk = conversation_with(via, host, self._verdict.eport)
         loop, place = self._all.loop, (via.address, via.port)
         leaving = Leaving((self._verdict.oaddr,), self._all.interfaces)
         self._connecting = Proxied(loop, place, talk, leaving, self._connected)
@@ -285,34 +338,14 @@ class _Inspected:
     def _connected(self, there: socket.socket | int | str) -> None:
         self._connecting = None
         if isinstance(there, int | str):
-            self._all.counters["inspected_failed"] += 1
-            self._reset()
+            self._failed()
             return
-        self._there = there
-        self._hand_over()
+        self._give(there)
 
-    def _hand_over(self) -> None:
-        """Pass on what was said, then leave the rest to the datapath.
-
-        Between the last look for more and adopt() nothing else runs, so that no byte
-        stays behind in the pair.
-        """
-        assert self._there is not None
-        self._pull()
-        while self._said:
-            try:
-                self._said = self._said[self._there.send(self._said) :]
-            except BlockingIOError:
-                self._all.loop.add_writer(self._there.fileno(), self._hand_over)
-                return
-            except OSError:
-                self._reset()
-                return
-            self._pull()
-        there, self._there = self._there, None
-        self._all.loop.remove_writer(there.fileno())
+    def _give(self, there: socket.socket, *, forget: bool = False) -> None:
+        """Leave the rest to the datapath, which has kept what the guest said."""
         try:
-            self._all.flows.adopt(self._flow_id, there.fileno())
+            self._all.flows.adopt(self._flow_id, there.fileno(), forget=forget)
         except OSError:  # the guest has gone
             there.close()
         else:
@@ -334,9 +367,19 @@ class _Inspected:
         if not answer or self._ended:
             self._reset(FlowWhy.POLICY)
             return
-        with suppress(OSError):
-            self._ours.send(answer)
-        self.close()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:  # no descriptor is left
+            self._reset(FlowWhy.POLICY)
+            return
+        with ours:
+            ours.send(answer)
+            theirs.setblocking(False)
+            self._give(theirs, forget=True)
+
+    def _failed(self) -> None:
+        self._all.counters["inspected_failed"] += 1
+        self._reset()
 
     def _reset(self, why: FlowWhy = FlowWhy.ASKED) -> None:
         self.close()

@@ -7,6 +7,7 @@ the start; the user set a number, and wants to read that one.
 
 import os
 import resource
+import sys
 from contextlib import suppress
 from errno import EAGAIN, EMFILE, ENOMEM
 from typing import Final, NamedTuple
@@ -47,6 +48,12 @@ def raise_files() -> tuple[int, int]:
             f"Limit of open files (ulimit -n) is {before[1]}, {FILES_NEEDED} are needed"
         )
     return before
+
+
+def spare_files() -> int:
+    """Return how many open files are allowed beyond those that the start needs."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - FILES_NEEDED
 
 
 def narrowness() -> str | None:

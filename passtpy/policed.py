@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from passtpy.addr import from_inany
+from passtpy.config.model import UdpFilter
 from passtpy.egress.answers import Asked, Open
 from passtpy.egress.audit import WINDOW_NS, Audit, Fields
 from passtpy.egress.egress import Egress, Refused
@@ -76,6 +77,7 @@ class Policed:
             self.egress.watchers.append(self._learner.take)
         decider.guard(self.egress)
         engine.hold_by(self._take_waiting)
+        self._filter_answers()
         self._limiting: Limiting | None = None
         self._inspecting: Inspecting | None = None
         self._proxying: Proxying | None = None
@@ -106,12 +108,13 @@ class Policed:
             (config.outbound_if4, config.outbound_if6),
             self._clock,
         )
+        engine.inspect_by(self._inspecting.hear)
         self.egress.counts_besides = self._inspecting.counters
 
         def refuse(miss: Parked, waiting: Waiting) -> None:
             engine.carry_out(miss, self._decider.refuse(waiting.ruling))
 
-        self._proxying = Proxying(loop, engine, refuse, self._log)
+        self._proxying = Proxying(loop, engine, self.egress, refuse, self._log)
 
     def close(self) -> None:
         """Tell what was counted and learnt."""
@@ -144,6 +147,7 @@ class Policed:
             self._log.error("policy.wrong", text=str(error))
             raise
         self.egress.replace(policy)
+        self._filter_answers()
         self._limit()
         self._engine.obey_policy()
         for question in self.egress.answers.open():
@@ -153,6 +157,15 @@ class Policed:
         self._engine.go_on()
         count, generation = len(policy.rules), self._decider.generation
         self._log.info("policy.loaded", rules=count, generation=generation)
+
+    def _filter_answers(self) -> None:
+        """Let no port answer the guest that it may not have sent to.
+
+        What answers from another port begins a flow, back through which the guest could
+        send.
+        """
+        strict = self._engine.view.config.udp_filter is UdpFilter.ENDPOINT
+        self._engine.datapath.udp_strict = strict or self.egress.policy.tells_ports
 
     # Limits
 
@@ -241,7 +254,7 @@ class Policed:
         flows wait, or too many questions.
         """
         seconds = self.egress.policy.ask_s
-        question = self.egress.answers.ask(asked, self._clock() + seconds * _NS)
+        question = self.egress.answers.ask(asked)
         if question is None:
             return False
         flows = self._waiting.setdefault(question.number, [])
@@ -250,7 +263,8 @@ class Policed:
         if not flows:
             self._log.warning("policy.asked", **describe(question))
             if self._loop is not None:
-                self._loop.call_later(seconds, self._expire)
+                # By its number: a timer may run out a little before the clock says so.
+                self._loop.call_later(seconds, self._expire, question.number)
         flows.append(again)
         return True
 
@@ -307,8 +321,9 @@ class Policed:
             again()  # by the policy of now, which has the answer
         self._engine.go_on()
 
-    def _expire(self) -> None:
-        for question in self.egress.answers.expired(self._clock()):
+    def _expire(self, number: int) -> None:
+        question = self.egress.answers.take(number)
+        if question is not None:  # nobody has answered it
             self._settle(question, self._unanswered, False)
 
 

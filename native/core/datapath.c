@@ -118,6 +118,9 @@ static int set_tables(struct ctx *c, const struct datapath_config *g,
 	err = stage_init(&c->stage, key, &c->cnt);
 	if (err)
 		return err;
+	err = crossings_init(&c->crossings);
+	if (err)
+		return err;
 	return listeners_init(&c->listeners);
 }
 
@@ -200,6 +203,7 @@ void datapath_destroy(struct datapath *dp)
 	handlers_fini(c);
 	listeners_free(&c->listeners);
 	stage_free(&c->stage);
+	crossings_free(&c->crossings);
 	flow_table_free(&c->ft);
 	flow_log_free(&c->log);
 	tap_free(&c->tap);

@@ -176,7 +176,10 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  *		connected; for a splice to the host, a connected UNIX one, or
  *		-1; for a forward of a TCP connection of the guest, a
  *		connected stream socket, TCP or UNIX, which is its peer; or -1.
- *		Taken over, unless this fails
+ *		For a forward of datagrams of the guest by @relay, a socket
+ *		that is connected to it. Taken over, unless this fails
+ * @relay:	The proxy through which datagrams leave, or NULL; its socket is
+ *		taken over as well
  * @ret_flow_id: Filled with the flow's handle, or 0 where the verdict was to
  *		reject or to drop: no flow has that
  *
@@ -191,7 +194,8 @@ int datapath_turn(struct datapath *dp, const struct turn_limits *limits);
  * stands, for a verdict that knows another place
  */
 int datapath_open(struct datapath *dp, uint64_t miss_id,
-		  const struct verdict *v, int fd, uint64_t *ret_flow_id);
+		  const struct verdict *v, int fd, const struct relay *relay,
+		  uint64_t *ret_flow_id);
 
 /**
  * datapath_close_flow() - End a flow though neither of its ends did
@@ -207,11 +211,12 @@ int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why);
  * datapath_adopt() - Go on with another socket in place of a connection's own
  * @fd:		Connected stream socket, TCP or UNIX; taken over, unless this
  *		fails
+ * @forget:	What the guest said, and no socket took, is not for this one
  *
  * To the guest nothing happens: it may have sent and received before, and its
  * FIN is passed on to the new socket too. What it sent so far is in the old
- * socket, for whoever holds the other end, which sees that it is closed. A turn
- * must follow.
+ * socket, for whoever holds the other end, which sees that it is closed; of a
+ * flow that is inspected it is for the new one. A turn must follow.
  *
  * Return: 0; -ESTALE the flow is gone; -EPROTONOSUPPORT it is no TCP over the
  * tap; -EINPROGRESS its own socket still connects; -EPIPE the guest was told
@@ -219,7 +224,38 @@ int datapath_close_flow(struct datapath *dp, uint64_t id, enum flow_why why);
  * guest, or for its acknowledgement; -ENOTCONN, -ENOTSOCK, -EBADF, -EPROTOTYPE,
  * -EAFNOSUPPORT, -EEXIST: no such socket
  */
-int datapath_adopt(struct datapath *dp, uint64_t id, int fd);
+int datapath_adopt(struct datapath *dp, uint64_t id, int fd, bool forget);
+
+/**
+ * datapath_connect() - Let a flow that is inspected go on
+ * @eaddr:	Where to, of the family that the verdict was about
+ * @eport:	Its port
+ *
+ * What the guest said is for whoever is there. If nobody is, the guest's
+ * connection is reset. A turn must follow.
+ *
+ * Return: 0; -ESTALE the flow is gone; -EPROTONOSUPPORT, -EISCONN it is not
+ * inspected; -EAFNOSUPPORT; else of system calls, and it still is
+ */
+int datapath_connect(struct datapath *dp, uint64_t id, const union inany *eaddr,
+		     uint16_t eport);
+
+/** struct said - What a guest has said to a flow that is inspected
+ * @flow_id:	Of the flow
+ * @data:	All of it, up to INSPECTED_BYTES
+ * @ended:	The guest says no more
+ * @gone:	The flow has ended
+ */
+struct said {
+	uint64_t flow_id;
+	struct iovec data;
+	bool ended;
+	bool gone;
+};
+
+/* datapath_said() - The next flow that is inspected and has news; false: none has.
+ * The bytes are there until the next call for this datapath */
+bool datapath_said(struct datapath *dp, struct said *ret_said);
 
 /**
  * datapath_set_rule() - What may change of an open flow's verdict

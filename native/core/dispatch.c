@@ -203,6 +203,20 @@ static bool is_for_dns(const struct frame *frame)
 	       inany_is_unicast(&frame->key.oaddr);
 }
 
+/* refusal() - The guest says that nobody has a port: of a flow that began outside
+ * its handler may make something of it */
+static void refusal(struct ctx *c, const struct frame *frame)
+{
+	flow_sidx_t sidx =
+		flow_lookup(&c->ft, frame->ipproto, PIF_TAP, &frame->key);
+	struct flow *flow = flow_at(&c->ft, sidx);
+
+	if (flow && sidx.side == TGTSIDE && handlers[flow->f.type]->refused)
+		handlers[flow->f.type]->refused(c, flow);
+	else
+		count(&c->cnt, CNT_DROP_ICMP_TYPE);
+}
+
 static void dispatch_frame(struct datapath *dp, struct batch *b,
 			   struct frame *frame, const struct tap_rx *rx)
 {
@@ -210,6 +224,7 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 	flow_sidx_t sidx;
 
 	switch (extract(dp, frame, rx)) {
+	case EXTRACT_NUM:
 	case EXTRACT_DROP:
 	case EXTRACT_FRAGMENT: /* kept */
 		return;
@@ -222,6 +237,9 @@ static void dispatch_frame(struct datapath *dp, struct batch *b,
 	case EXTRACT_PUNT:
 		learn_guest_mac(&c->tap, frame->eth);
 		punt(dp, frame, frame->punt);
+		return;
+	case EXTRACT_REFUSAL:
+		refusal(c, frame);
 		return;
 	case EXTRACT_FLOW:
 		break;

@@ -99,10 +99,17 @@ static int verdict_check(struct ctx *c, struct miss *m, struct verdict *v)
 
 	if (v->proxy && !may_be_told(m))
 		return -EINVAL;
+	if (m->relay && (v->action != VERDICT_FORWARD || m->given_fd < 0))
+		return -EINVAL;
 	if (v->action == VERDICT_SPLICE)
 		return splice_check(m, v);
+	if (v->action == VERDICT_INSPECT &&
+	    (m->pif != PIF_TAP || m->ipproto != IPPROTO_TCP ||
+	     m->given_fd >= 0))
+		return -EINVAL;
 	if (m->given_fd >= 0 &&
-	    (m->pif != PIF_TAP || m->ipproto != IPPROTO_TCP))
+	    (m->pif != PIF_TAP ||
+	     m->ipproto != (m->relay ? IPPROTO_UDP : IPPROTO_TCP)))
 		return -EINVAL;
 	if (m->pif == PIF_SPLICE)
 		return -EPROTONOSUPPORT;
@@ -166,6 +173,7 @@ static int flow_open(struct ctx *c, enum flow_type type, struct miss *m,
 		goto refuse;
 	}
 	m->given_fd = -1; /* the handler has it */
+	m->relay = NULL;
 	flow_activate(&c->ft, flow, c->now);
 	*ret_flow = flow;
 	return 0;
@@ -212,7 +220,8 @@ static int miss_answer(struct ctx *c, struct miss *m, const struct verdict *v,
 }
 
 int datapath_open(struct datapath *dp, uint64_t miss_id,
-		  const struct verdict *v, int fd, uint64_t *ret_flow_id)
+		  const struct verdict *v, int fd, const struct relay *relay,
+		  uint64_t *ret_flow_id)
 {
 	struct ctx *c = &dp->ctx;
 	struct miss *m = stage_get(&c->stage, miss_id);
@@ -228,6 +237,7 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 		return -ESTALE;
 	}
 	m->given_fd = fd;
+	m->relay = relay;
 	*ret_flow_id = 0;
 	again = m->again;
 	err = miss_answer(c, m, v, ret_flow_id);
@@ -235,6 +245,9 @@ int datapath_open(struct datapath *dp, uint64_t miss_id,
 		return 0;
 	if (err)
 		m->given_fd = -1; /* stays the caller's */
+	else if (m->relay)
+		close(relay->control); /* no flow has it */
+	m->relay = NULL;
 	if (m->again == again)
 		stage_release(&c->stage, m);
 	return err;

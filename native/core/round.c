@@ -18,7 +18,7 @@
 #include "core/limits.h"
 
 /* Deadlines served before others' turn, if each costs what it may */
-#define TIMERS_SHARED (WORK_ROUND / WORK_SHARE_MIN)
+#define TIMERS_SHARED (WORK_ROUNDS * WORK_ROUND / WORK_SHARE_MIN)
 
 /* guest_gone() - The tap is at its end; another guest may come for some */
 static void guest_gone(struct datapath *dp, int err)

@@ -39,7 +39,8 @@ static bool python_is_wanted(const struct datapath *dp)
 {
 	const struct stage *s = &dp->ctx.stage;
 
-	return dp->gone || dp->punts.count || s->untold_head != s->untold_tail;
+	return dp->gone || dp->punts.count || dp->ctx.inspected.n_news ||
+	       s->untold_head != s->untold_tail;
 }
 
 /* fetch_gated() - Put what is behind the gate in the place of its event */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "link/quote.h"
 
 enum {
 	ICMP4_ECHO = 8,	       /* RFC 792 */
@@ -41,6 +42,7 @@ _Static_assert(ETH_HLEN_ + 40 + EXT_HEADERS_MAX * 2048 + 60 < UINT16_MAX,
  * @cnt:	Counters
  * @punt:	Who in Python wants it
  * @fragment:	It is a fragment
+ * @refusal:	It tells that nobody has a port
  * @next_at:	Offset of the byte that told the type of the header at @off
  */
 struct parse {
@@ -51,6 +53,7 @@ struct parse {
 	struct counters *cnt;
 	enum punt_kind punt;
 	bool fragment;
+	bool refusal;
 	uint32_t next_at;
 };
 
@@ -238,6 +241,24 @@ static bool is_mld(uint8_t type)
 	       type == ICMP6_MLD2_REPORT;
 }
 
+/* extract_refusal() - The guest says that nobody has a UDP port */
+static bool extract_refusal(struct parse *p, struct frame *frame, uint32_t len)
+{
+	bool v4 = frame->ipproto == IPPROTO_ICMP;
+
+	if (!source_is_known(frame))
+		return drop(p, CNT_DROP_ADDRESS);
+	if (!check_sum(p, v4 ? 0 : pseudo_of(frame, len), len,
+		       offsetof(struct icmp_hdr, check)))
+		return false;
+	set_payload(p, frame, sizeof(struct icmp_hdr));
+	if (!quote_udp(frame->eth + frame->payload, frame->payload_len, v4,
+		       &frame->key))
+		return drop(p, CNT_DROP_ICMP_TYPE);
+	frame->ipproto = IPPROTO_UDP;
+	return true;
+}
+
 static bool extract_icmp(struct parse *p, struct frame *frame)
 {
 	const struct icmp_hdr *ih = at(p, sizeof(*ih));
@@ -250,6 +271,10 @@ static bool extract_icmp(struct parse *p, struct frame *frame)
 		p->punt = PUNT_MEMBERSHIP;
 	else if (!v4 && ih->type >= ICMP6_ND_FIRST && ih->type <= ICMP6_ND_LAST)
 		p->punt = PUNT_ND;
+	if (!p->punt && quote_is_refusal(v4, ih)) {
+		p->refusal = true;
+		return extract_refusal(p, frame, len);
+	}
 	if (!p->punt &&
 	    (ih->type != (v4 ? ICMP4_ECHO : ICMP6_ECHO) || ih->code))
 		return drop(p, CNT_DROP_ICMP_TYPE);
@@ -515,6 +540,8 @@ enum extract flow_extract(struct frame *frame, uint8_t *eth, uint32_t len,
 	if (p.fragment)
 		return EXTRACT_FRAGMENT;
 	frame->punt = p.punt;
+	if (p.refusal)
+		return EXTRACT_REFUSAL;
 	if (p.punt == PUNT_MEMBERSHIP)
 		return EXTRACT_GROUP;
 	return p.punt ? EXTRACT_PUNT : EXTRACT_FLOW;

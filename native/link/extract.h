@@ -81,7 +81,10 @@ enum extract {
 	EXTRACT_FLOW, /* @frame is complete */
 	EXTRACT_PUNT, /* for a service: ARP, ND, DHCP; @eth, @len, @punt are set */
 	EXTRACT_FRAGMENT, /* for reassembly: see below */
+	EXTRACT_REFUSAL, /* ICMP: nobody has a UDP port; @key is the flow's that
+			  * led there, as if the guest had answered from it */
 	EXTRACT_GROUP, /* IGMP, MLD: for a service, if anybody relays groups */
+	EXTRACT_NUM
 };
 
 /**

@@ -17,9 +17,11 @@
 #include "base/macros.h"
 #include "link/tap.h"
 #include "table/admit.h"
+#include "table/crossing.h"
 #include "table/epoll.h"
 #include "table/flow_log.h"
 #include "table/flow_table.h"
+#include "table/inspected.h"
 #include "table/listen.h"
 #include "table/ready.h"
 #include "table/stage.h"
@@ -37,11 +39,13 @@
  * @ft:		Flow table
  * @timers:	Timing wheel
  * @stage:	Pending misses
+ * @crossings:	Datagrams that may have to go to the other family
  * @log:	Log ring
  * @cnt:	Counters
  * @tap:	The channel to the guest
  * @listeners:	Listening sockets
  * @admit:	Who may open flows, and how often
+ * @inspected:	Flows whose guest says first where it wants to go
  * @shared:	By type of flow: what its flows share, made by the handler's init()
  * @dead:	Sockets to close when nothing else is to be done: close() of a
  *		TCP socket sends, and costs as much as half a connection's
@@ -61,11 +65,13 @@ struct ctx {
 	struct flow_table ft;
 	struct timers timers;
 	struct stage stage;
+	struct crossings crossings;
 	struct flow_log log;
 	struct counters cnt;
 	struct tap tap;
 	struct listeners listeners;
 	struct admit admit;
+	struct inspected inspected;
 	void *shared[FLOW_NUM_TYPES];
 	int dead[CTX_DEAD_MAX];
 	uint32_t n_dead;

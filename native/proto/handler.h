@@ -43,6 +43,8 @@
  *		socket is level-triggered, else after ready_add()
  * @from_port: Events of a socket that several flows share, by the index that it
  *		was registered with; NULL: there are none
+ * @refused:	The guest told, by ICMP, that nobody has the port that this flow
+ *		leads to; NULL: that means nothing
  * @timer:	The flow's deadline passed
  * @listen:	A listening socket is readable: find flows, add misses
  * @flush:	End of a batch: send what was put off (ACKs); may be NULL.
@@ -52,8 +54,14 @@
  *		the other one had reset it, and mark it closed. NULL: no end
  *		can be told, and core/ marks it
  * @adopt:	Go on with another host socket in place of the flow's, which is
- *		closed. Return 0, or -errno, and all is as before; NULL: flows
- *		of this type cannot
+ *		closed. @forget: what the guest said, and no socket took, is
+ *		not for this one. Return 0, or -errno, and all is as before;
+ *		NULL: flows of this type cannot
+ * @said:	What the guest has said to a flow that is inspected, up to
+ *		INSPECTED_BYTES; *@ret_ended: that was all. Flows of types
+ *		without it are none
+ * @connect:	Let a flow that is inspected go on to this address and port.
+ *		Return 0, or -errno, and all is as before
  * @yield:	A new flow wants the addresses that this one has at the guest:
  *		true if it was over but for that, and is marked closed now; NULL:
  *		it never is
@@ -78,11 +86,16 @@ struct handler {
 	void (*from_sock)(struct ctx *c, struct flow *flow, unsigned sidei,
 			  uint32_t events);
 	void (*from_port)(struct ctx *c, uint32_t i, int fd, uint32_t events);
+	void (*refused)(struct ctx *c, struct flow *flow);
 	void (*timer)(struct ctx *c, struct flow *flow);
 	void (*listen)(struct ctx *c, struct listener *l, uint32_t number);
 	bool (*flush)(struct ctx *c, bool sleep);
 	void (*close)(struct ctx *c, struct flow *flow, enum flow_why why);
-	int (*adopt)(struct ctx *c, struct flow *flow, int fd);
+	int (*adopt)(struct ctx *c, struct flow *flow, int fd, bool forget);
+	struct iovec (*said)(const struct ctx *c, struct flow *flow,
+			     bool *ret_ended);
+	int (*connect)(struct ctx *c, struct flow *flow,
+		       const union inany *eaddr, uint16_t eport);
 	bool (*yield)(struct ctx *c, struct flow *flow);
 	void (*ruled)(struct ctx *c, struct flow *flow);
 	bool (*defer)(struct ctx *c, struct flow *flow);

@@ -65,6 +65,11 @@ static void tcp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		tcp_connecting(c, flow, events);
 		return;
 	}
+	if (conn->joining) {
+		tcp_joining(c, flow, events);
+		if (flow->f.closed || conn->joining)
+			return;
+	}
 	/* What the peer sent before it reset is still in the socket, and recv()
 	 * returns it before the error: the guest gets it first */
 	if (events & EPOLLERR) {
@@ -200,6 +205,8 @@ const struct handler tcp_handler = {
 	.flush = tcp_flush,
 	.close = tcp_close_asked,
 	.adopt = tcp_adopt,
+	.said = tcp_said,
+	.connect = tcp_connect,
 	.yield = tcp_yield,
 	.defer = tcp_defer,
 };

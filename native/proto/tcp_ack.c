@@ -126,7 +126,8 @@ static bool window_in(struct tcp_conn *conn, const struct tcp_hdr *th)
 	return changed;
 }
 
-static void acked(struct ctx *c, struct flow *flow, uint32_t ack)
+/* tcp_acked() - The guest has everything up to @ack, or wants it no more */
+void tcp_acked(struct ctx *c, struct flow *flow, uint32_t ack)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
@@ -166,7 +167,7 @@ bool tcp_ack_in(struct ctx *c, struct flow *flow, const struct frame *f)
 	advanced = ack != conn->snd_una;
 	changed = window_in(conn, th);
 	if (advanced)
-		acked(c, flow, ack);
+		tcp_acked(c, flow, ack);
 
 	if (conn->sack_ok) {
 		if (f->payload > f->l4 + sizeof(*th))

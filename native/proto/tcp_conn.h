@@ -19,6 +19,7 @@
  *   tcp_sock.c		from the guest to the socket
  *   tcp_ack.c		what an acknowledgement says: ACK, SACK, window, loss
  *   tcp_end.c		a connection ends
+ *   tcp_inspect.c	the guest says first where it wants to go
  *   tcp_state.c	what happened to it, by the table of tcp_steps.def
  *   tcp_peek.c		bytes that wait in the socket for the guest
  *   tcp_segment.c	building and sending one segment; options
@@ -142,7 +143,8 @@ enum tcp_event {
  * Timing, ns (0: not armed):
  * @retx_at:	Retransmission or window probe due
  * @retry_at:	Something was put off: refused by the tap, or not yet consumed
- * @heard:	Last segment of the guest
+ * @heard:	Last segment of the guest; once it has heard everything, last
+ *		bytes of it that went on
  * @ack_limit:	No out-of-window acknowledgement before
  * @rtt_start:	When the byte at @rtt_seq was sent, 0: none timed
  * @rtt_seq:	Byte being timed
@@ -173,6 +175,7 @@ enum tcp_event {
  * @nodelay:	It has TCP_NODELAY, or needs none
  * @proxy:	Version of the PROXY protocol whose header is before the peer's
  *		first byte, or 0: see tcp_peek.c
+ * @joining:	The guest is connected, and the socket is not yet
  * @given:	Python gave the socket, and may hold it in other places too
  * @sock_eof:	The peer's data ended; FIN follows the last byte
  * @ack_now:	Owes an ACK at the next flush
@@ -182,6 +185,8 @@ enum tcp_event {
  * @keepalive:	Seconds of silence after which the peer is asked, because the
  *		guest asks; 0: it does not
  * @consume_skip: ACKs whose bytes were not yet consumed
+ * @inspected:	Its place among flows that are inspected, plus one; 0: it is none.
+ *		It has no socket then
  */
 struct tcp_conn {
 	uint32_t iss;
@@ -225,6 +230,7 @@ struct tcp_conn {
 	uint8_t rcv_wscale;
 	uint8_t consume_skip;
 	uint16_t keepalive;
+	uint16_t inspected;
 	bool sack_ok	 : 1;
 	bool syn_rcvd	 : 1;
 	bool syn_again	 : 1;
@@ -238,6 +244,7 @@ struct tcp_conn {
 	bool peek_on	 : 1;
 	bool spoke	 : 1;
 	bool nodelay	 : 1;
+	bool joining	 : 1;
 	bool given	 : 1;
 	uint8_t proxy	 : 2;
 	bool sock_eof	 : 1;
@@ -282,6 +289,13 @@ static inline bool tcp_is_over(const struct flow *flow)
 	return tcp_has(flow, TCP_EV_FIN_PASSED | TCP_EV_FIN_SENT);
 }
 
+/* tcp_is_heard() - The guest has sent everything, and heard everything: it may
+ * have forgotten the connection, whose last bytes wait for the peer */
+static inline bool tcp_is_heard(const struct flow *flow)
+{
+	return tcp_has(flow, TCP_EV_GUEST_FIN | TCP_EV_FIN_ACKED);
+}
+
 /* tcp_ack_no() - Acknowledgement number: @rcv_nxt counts bytes, not the FIN */
 static inline uint32_t tcp_ack_no(struct flow *flow)
 {
@@ -322,11 +336,20 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	     struct miss *m);
 void tcp_reject(struct ctx *c, struct miss *m, int err);
 void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events);
+int tcp_connect(struct ctx *c, struct flow *flow, const union inany *eaddr,
+		uint16_t eport);
+void tcp_joining(struct ctx *c, struct flow *flow, uint32_t events);
+
+/* tcp_inspect.c */
+int tcp_inspect_open(struct ctx *c, struct flow *flow);
+void tcp_inspect_news(struct ctx *c, struct flow *flow);
+void tcp_inspect_done(struct ctx *c, struct flow *flow);
+struct iovec tcp_said(const struct ctx *c, struct flow *flow, bool *ret_ended);
 
 /* tcp_host.c */
 void tcp_host_setup(struct ctx *c, struct flow *flow, int fd, int family);
 int tcp_host_given(struct ctx *c, struct flow *flow, int fd);
-int tcp_adopt(struct ctx *c, struct flow *flow, int fd);
+int tcp_adopt(struct ctx *c, struct flow *flow, int fd, bool forget);
 
 /* tcp_listen.c */
 void tcp_listen(struct ctx *c, struct listener *l, uint32_t number);
@@ -351,6 +374,7 @@ void tcp_consume(struct ctx *c, struct flow *flow, bool all);
 void tcp_put_before(struct flow *flow, uint8_t proxy);
 
 /* tcp_ack.c */
+void tcp_acked(struct ctx *c, struct flow *flow, uint32_t ack);
 bool tcp_ack_in(struct ctx *c, struct flow *flow, const struct frame *f);
 
 /* tcp_rcvq.c */
@@ -363,7 +387,7 @@ int tcp_rcvq_out_of_order(struct ctx *c, struct tcp_conn *conn, uint32_t seq,
 unsigned tcp_rcvq_iov(const struct ctx *c, const struct tcp_conn *conn,
 		      struct iovec *iov, unsigned max);
 void tcp_rcvq_taken(struct ctx *c, struct tcp_conn *conn, uint32_t n);
-uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn);
+uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn, uint64_t most);
 unsigned tcp_rcvq_ranges(const struct ctx *c, const struct tcp_conn *conn,
 			 struct seq_range *ranges, unsigned max);
 void tcp_rcvq_release(struct ctx *c, struct tcp_conn *conn);
@@ -378,7 +402,8 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow);
 uint16_t tcp_window_update(struct ctx *c, struct flow *flow, bool syn);
 bool tcp_window_opened(struct ctx *c, struct flow *flow);
 bool tcp_window_reopens(struct ctx *c, struct flow *flow);
-void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n);
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n,
+		     uint64_t most);
 void tcp_window_release(struct ctx *c, struct flow *flow);
 
 /* tcp_segment.c */

@@ -34,6 +34,10 @@ void tcp_release(struct ctx *c, struct flow *flow)
 	if (conn->given)
 		flow_epoll_del(&c->epoll, flow, tcp_sockside(flow));
 	fd = flow_take_fd(&c->ft, flow, tcp_sockside(flow));
+	if (conn->inspected) { /* Python is to forget it */
+		tcp_inspect_news(c, flow);
+		conn->inspected = 0;
+	}
 	tcp_rcvq_release(c, conn);
 	tcp_window_release(c, flow);
 	if (fd >= 0)

@@ -88,8 +88,27 @@ static void oow_in(struct ctx *c, struct flow *flow)
 	tcp_ack_at_flush(c, flow);
 }
 
+/* The guest will hear nothing more: as if it had heard the peer's end */
+static void hears_no_more(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	conn->sock_ready = false;
+	conn->sock_eof = true;
+	if (!tcp_has(flow, TCP_EV_PEER_FIN))
+		tcp_event(c, flow, TCP_EV_PEER_FIN);
+	if (!tcp_has(flow, TCP_EV_FIN_SENT))
+		tcp_event(c, flow, TCP_EV_FIN_SENT);
+	tcp_acked(c, flow, conn->snd_nxt);
+}
+
 /* RST: honoured inside the window only (RFC 5961 section 3 would ask back
- * unless it is exactly the next byte; our guest is clumsy, not hostile) */
+ * unless it is exactly the next byte; our guest is clumsy, not hostile).
+ *
+ * A guest that has sent its FIN may forget the connection, and says so if it is
+ * asked. What we acknowledged goes to the peer all the same, if there is one: on a
+ * wire it would have been there long ago.
+ */
 static void rst_in(struct ctx *c, struct flow *flow, uint32_t off)
 {
 	const struct tcp_conn *conn = tcp_conn(flow);
@@ -97,6 +116,11 @@ static void rst_in(struct ctx *c, struct flow *flow, uint32_t off)
 
 	if (off && off >= wnd) {
 		count(&c->cnt, CNT_TCP_DROP_RST);
+		return;
+	}
+	if (tcp_has(flow, TCP_EV_GUEST_FIN) && !conn->inspected &&
+	    !tcp_has(flow, TCP_EV_FIN_PASSED)) {
+		hears_no_more(c, flow);
 		return;
 	}
 	tcp_abort_sock(c, flow, 0);

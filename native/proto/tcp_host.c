@@ -82,6 +82,9 @@ static bool is_read_out(struct ctx *c, struct flow *flow)
 	struct tcp_conn *conn = tcp_conn(flow);
 	uint8_t byte;
 
+	/* A header that comes before the socket's first byte is in no queue */
+	if (conn->proxy && seq_lt(conn->snd_una, tcp_data_end(flow)))
+		return false;
 	tcp_consume(c, flow, true);
 	return conn->sock_una == tcp_data_end(flow) &&
 	       tcp_peek(c, flow, conn->snd_nxt, &byte, 1) <= 0;
@@ -107,13 +110,15 @@ static void target_named(struct ctx *c, struct flow *flow, int fd)
  *
  * What the guest sent and the old socket took is with whoever holds its other
  * end; the new one gets what comes after it, and an end of the guest's stream
- * again. What the old one had for the guest must be acknowledged.
+ * again. What the old one had for the guest must be acknowledged. A connection
+ * that is inspected has none, and what the guest sent is for the new one, unless
+ * @forget.
  */
-int tcp_adopt(struct ctx *c, struct flow *flow, int fd)
+int tcp_adopt(struct ctx *c, struct flow *flow, int fd, bool forget)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 	unsigned sidei = tcp_sockside(flow);
-	int family = peer_family(fd), old, rc;
+	int family = peer_family(fd), old = -1, rc;
 
 	if (!tcp_has(flow, TCP_EV_SYN_SENT))
 		return -EINPROGRESS;
@@ -121,13 +126,22 @@ int tcp_adopt(struct ctx *c, struct flow *flow, int fd)
 		return -EPIPE;
 	if (family < 0)
 		return family;
-	if (!is_read_out(c, flow))
+	if (!conn->inspected && !is_read_out(c, flow))
 		return -EAGAIN;
-	rc = flow_exchange(&c->epoll, &c->ft, flow, sidei, fd, &old, c->now);
+	if (conn->inspected)
+		rc = flow_adopt(&c->epoll, &c->ft, flow, sidei, fd, c->now);
+	else
+		rc = flow_exchange(&c->epoll, &c->ft, flow, sidei, fd, &old,
+				   c->now);
 	if (rc)
 		return rc;
 	flow_log(&c->log, c->now, TCP_ADOPT, flow, old, fd, family, 0);
-	ctx_close_later(c, old);
+	if (old >= 0)
+		ctx_close_later(c, old);
+	tcp_inspect_done(c, flow);
+	conn->joining = false;
+	if (forget)
+		tcp_rcvq_taken(c, conn, tcp_rcvq_held(c, conn));
 	tcp_host_setup(c, flow, fd, family);
 	conn->given = conn->spoke = true;
 	conn->sock_ready = conn->sock_rdhup = false; /* epoll tells anew */

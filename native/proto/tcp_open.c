@@ -3,12 +3,14 @@
  *
  * The guest opens: a socket connects, and only when the peer has accepted is
  * the guest's SYN answered; at once if Python gives a socket that is connected.
- * The peer opens: it is accepted already, and a SYN goes to the guest. What
+ * The guest says first where it wants to go: it is connected before the socket
+ * is. The peer opens: it is accepted already, and a SYN goes to the guest. What
  * fails is told as the network would tell it.
  */
 
 #include <errno.h>
 #include <netinet/ip.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -21,6 +23,9 @@
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
+
+/* A guest that is connected waits for the peer no longer than 15 s (1 + 2 + 4 + 8) */
+#define SYN_RETRIES 3
 
 /* parked_syn() - The segment that made a miss; false: not from the guest */
 static bool parked_syn(struct ctx *c, struct miss *m, struct frame *f)
@@ -51,13 +56,17 @@ static int bind_outbound(const struct ctx *c, int fd,
 	return sys_bind(fd, &sa.sa, len) ? -errno : 0;
 }
 
-/* The guest opens: connect to where the verdict says */
-static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
+/**
+ * dial() - Begin to connect a new socket to where a flow goes
+ * @syn:	What the guest began with, or NULL: it is connected already
+ *
+ * Return: 0 or -errno
+ */
+static int dial(struct ctx *c, struct flow *flow, const struct frame *syn)
 {
 	const struct flowside *side = &flow->f.side[TGTSIDE];
 	bool v4 = inany_is_v4(&side->eaddr);
 	union sockaddr_inany sa;
-	struct frame syn;
 	socklen_t len;
 	int fd, rc;
 
@@ -73,9 +82,10 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 	tcp_host_setup(c, flow, fd, v4 ? AF_INET : AF_INET6);
 	/* We are no hop: what the guest's hosts and routers see is its own TTL,
 	 * and who says "time exceeded" says it to the guest (traceroute -T) */
-	if (parked_syn(c, m, &syn) && syn.ttl != IPDEFTTL)
-		dgram_set_ttl(fd, v4, syn.ttl);
-	icmp_error_keep(fd, v4, true);
+	if (syn && syn->ttl != IPDEFTTL)
+		dgram_set_ttl(fd, v4, syn->ttl);
+	if (!tcp_has(flow, TCP_EV_ACCEPTED))
+		icmp_error_keep(fd, v4, true);
 	rc = bind_outbound(c, fd, side, v4);
 	if (rc)
 		goto err;
@@ -84,7 +94,8 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 		rc = -errno;
 		goto err;
 	}
-	tcp_event(c, flow, TCP_EV_CONNECTING);
+	if (!tcp_has(flow, TCP_EV_CONNECTING))
+		tcp_event(c, flow, TCP_EV_CONNECTING);
 	rc = flow_adopt(&c->epoll, &c->ft, flow, TGTSIDE, fd, c->now);
 	if (!rc) {
 		ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTING);
@@ -93,6 +104,14 @@ static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
 err:
 	(void)close(fd);
 	return rc;
+}
+
+/* The guest opens: connect to where the verdict says */
+static int open_outbound(struct ctx *c, struct flow *flow, struct miss *m)
+{
+	struct frame syn;
+
+	return dial(c, flow, parked_syn(c, m, &syn) ? &syn : NULL);
 }
 
 /* The guest opens, and the peer is there already: answered as soon as its SYN
@@ -140,7 +159,9 @@ int tcp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 
 	tcp_handshake_start(c, flow);
 	tcp_conn(flow)->again = m->again;
-	if (m->given_fd >= 0)
+	if (v->action == VERDICT_INSPECT)
+		rc = tcp_inspect_open(c, flow);
+	else if (m->given_fd >= 0)
 		rc = open_given(c, flow, m);
 	else if (tcp_tapside(flow) == INISIDE)
 		rc = open_outbound(c, flow, m);
@@ -219,6 +240,14 @@ static bool relay_icmp(struct ctx *c, struct flow *flow)
 	return icmp_error_relay(c, flow, &e, &th, sizeof(th));
 }
 
+/* why_not() - Why a connection did not come about, by the socket's error */
+static enum flow_why why_not(int err)
+{
+	return err == ECONNREFUSED ? WHY_REFUSED :
+	       err == ETIMEDOUT	   ? WHY_TIMEOUT :
+				     WHY_UNREACHABLE;
+}
+
 /* tcp_connecting() - The socket has news of connect() */
 void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events)
 {
@@ -231,13 +260,53 @@ void tcp_connecting(struct ctx *c, struct flow *flow, uint32_t events)
 			refuse(c, key, tcp_conn(flow)->irs, err);
 		if (err == ECONNREFUSED)
 			ctx_said(c, flow, TGTSIDE, CAPTURE_REFUSED);
-		tcp_close(c, flow,
-			  err == ECONNREFUSED ? WHY_REFUSED :
-			  err == ETIMEDOUT    ? WHY_TIMEOUT :
-						WHY_UNREACHABLE,
-			  err);
+		tcp_close(c, flow, why_not(err), err);
 		return;
 	}
 	if (events & EPOLLOUT)
 		connected(c, flow);
+}
+
+/* tcp_connect() - The handler's connect() */
+int tcp_connect(struct ctx *c, struct flow *flow, const union inany *eaddr,
+		uint16_t eport)
+{
+	struct flowside side = flow->f.side[TGTSIDE];
+	struct tcp_conn *conn = tcp_conn(flow);
+	int tries = SYN_RETRIES, rc;
+
+	if (!conn->inspected)
+		return -EISCONN;
+	if (inany_is_any(eaddr) ||
+	    inany_is_v4(eaddr) != inany_is_v4(&side.eaddr))
+		return -EAFNOSUPPORT;
+	flow_set_endpoint(&c->ft, flow, TGTSIDE, eaddr, eport);
+	rc = dial(c, flow, NULL);
+	if (rc) {
+		flow_set_endpoint(&c->ft, flow, TGTSIDE, &side.eaddr,
+				  side.eport);
+		return rc;
+	}
+	(void)sys_setsockopt(tcp_fd(flow), IPPROTO_TCP, TCP_SYNCNT, &tries,
+			     sizeof(tries));
+	tcp_inspect_done(c, flow);
+	conn->joining = true;
+	conn->keepalive = 0; /* asked before there was a socket to ask */
+	return 0;
+}
+
+/* tcp_joining() - The socket has news of connect(), and the guest is there */
+void tcp_joining(struct ctx *c, struct flow *flow, uint32_t events)
+{
+	int err = events & (EPOLLERR | EPOLLHUP) ? tcp_sock_error(flow) : 0;
+
+	if (err) {
+		flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+		tcp_reset(c, flow, why_not(err), err);
+		return;
+	}
+	if (!(events & EPOLLOUT))
+		return;
+	tcp_conn(flow)->joining = false;
+	ctx_said(c, flow, TGTSIDE, CAPTURE_CONNECTED);
 }

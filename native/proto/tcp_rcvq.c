@@ -226,9 +226,10 @@ int tcp_rcvq_out_of_order(struct ctx *c, struct tcp_conn *conn, uint32_t seq,
 
 /**
  * tcp_rcvq_join() - rcv_nxt moved: take in the ranges that it reached
+ * @most:	Bytes; what is beyond is forgotten
  * Return: bytes by which the caller moves it on
  */
-uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
+uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn, uint64_t most)
 {
 	struct rcvq *q = rcvq_get(c, conn);
 	uint32_t next = conn->rcv_nxt;
@@ -240,6 +241,8 @@ uint32_t tcp_rcvq_join(struct ctx *c, struct tcp_conn *conn)
 			q->n_ranges * sizeof(q->range[0]));
 		q->latest = q->latest ? q->latest - 1 : 0;
 	}
+	if (next - conn->rcv_nxt > most)
+		next = conn->rcv_nxt + (uint32_t)most;
 	if (next == conn->rcv_nxt)
 		rcvq_drop_empty(c, conn);
 	tcp_shared(c)->held += next - conn->rcv_nxt;

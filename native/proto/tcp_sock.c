@@ -84,6 +84,10 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow)
 	uint32_t held = tcp_rcvq_held(c, conn);
 	bool moved = false;
 
+	if (conn->inspected) {
+		tcp_inspect_news(c, flow);
+		return;
+	}
 	while (held) {
 		struct iovec iov[SOCK_IOV];
 		ssize_t took;
@@ -105,7 +109,12 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow)
 		held -= (uint32_t)took;
 		moved = true;
 	}
-	if (moved && tcp_window_opened(c, flow))
+	if (moved && tcp_is_heard(flow))
+		tcp_timer_heard(c, flow);
+	/* After its FIN the guest wants no window, and may have forgotten the
+	 * connection: it would answer with RST */
+	if (moved && !tcp_has(flow, TCP_EV_GUEST_FIN) &&
+	    tcp_window_opened(c, flow))
 		tcp_ack_at_flush(c, flow);
 	sock_finish(c, flow);
 	tcp_finish_if_done(c, flow);
@@ -128,7 +137,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 	ssize_t took = 0;
 	uint32_t from;
 
-	if (!tcp_rcvq_held(c, conn)) {
+	if (!tcp_rcvq_held(c, conn) && !conn->inspected) {
 		took = sock_send(c, flow, iov, n, len);
 		if (took < 0)
 			return (int)took;
@@ -142,11 +151,14 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 		count_n(&c->cnt, CNT_TCP_BUFFERED, len - (uint32_t)took);
 	}
 	from = conn->rcv_nxt;
-	tcp_window_join(c, conn, len);
+	tcp_window_join(c, conn, len,
+			meter_left(&c->ft, flow, tcp_tapside(flow)));
 	if (meter_has(flow))
 		meter_count(&c->ft, flow, tcp_tapside(flow),
 			    conn->rcv_nxt - from, c->now);
-	if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
+	if (conn->inspected)
+		tcp_inspect_news(c, flow);
+	else if ((uint32_t)took == len && tcp_rcvq_held(c, conn))
 		tcp_sock_drain(c, flow); /* a gap was filled */
 	return 0;
 }

@@ -75,12 +75,13 @@ static bool retransmit(struct ctx *c, struct flow *flow)
 }
 
 /* A segment just before the window: the guest answers with its ACK. A handshake
- * has none, and a guest that went away amid one does not finish it */
+ * has none, and a guest that went away amid one does not finish it; nor does it
+ * answer once it has heard everything */
 static bool keepalive(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
-	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
+	if (!tcp_has(flow, TCP_EV_ESTABLISHED) || tcp_is_heard(flow))
 		return false;
 	if (c->tap.blocked) { /* nobody could answer: begin anew */
 		conn->heard = c->now;

@@ -12,6 +12,7 @@
  *	nothing that is in flight is sent again. Or consuming was put off.
  *   keepalive (@heard): nothing heard of the guest for KEEPALIVE_IDLE, then
  *	some probes; RFC 9293 section 3.8.4. Much sooner after the guest's FIN.
+ *	Once it has heard everything: how long the peer may take none of its bytes.
  *	Before the connection stands: how long the handshake is waited for.
  *
  * The rest of TCP tells what happened; only this file arms. What is done then
@@ -61,12 +62,13 @@ uint64_t tcp_timer_rto(const struct flow *flow, const struct tcp_conn *conn)
  *
  * A guest that has sent its FIN may forget the connection, which it does after
  * a minute if its program is gone (Linux' tcp_fin_timeout); we would wait for
- * the peer until it ends, if ever. So it is asked more often.
+ * the peer until it ends, if ever. So it is asked more often. One that has heard
+ * the peer's end, too, is not asked: then the peer may take its time as long.
  */
 uint64_t tcp_timer_idle(const struct flow *flow, const struct tcp_conn *conn)
 {
-	uint64_t idle = tcp_has(flow, TCP_EV_GUEST_FIN) ? HALF_CLOSED_IDLE :
-							  KEEPALIVE_IDLE;
+	bool half = tcp_has(flow, TCP_EV_GUEST_FIN) && !tcp_is_heard(flow);
+	uint64_t idle = half ? HALF_CLOSED_IDLE : KEEPALIVE_IDLE;
 
 	if (!tcp_has(flow, TCP_EV_ESTABLISHED))
 		return conn->heard + HANDSHAKE_IDLE;
@@ -93,7 +95,7 @@ void tcp_timer_started(struct ctx *c, struct flow *flow)
 	tcp_timer_arm(c, flow);
 }
 
-/* tcp_timer_heard() - A segment of the guest arrived */
+/* tcp_timer_heard() - A segment of the guest arrived, or went on to the peer */
 void tcp_timer_heard(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);

@@ -155,11 +155,16 @@ static void received(struct ctx *c, struct tcp_conn *conn, uint32_t n)
 	conn->wnd_grow_at = conn->rcv_nxt + conn->wnd_target;
 }
 
-/* tcp_window_join() - rcv_nxt moves on by @n bytes of the window, and over what had come out of order after it */
-void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n)
+/**
+ * tcp_window_join() - rcv_nxt moves on, and over what had come out of order
+ * @n:		Bytes of the window
+ * @most:	Bytes at most, with what follows them
+ */
+void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n,
+		     uint64_t most)
 {
 	received(c, conn, n);
-	n = tcp_rcvq_join(c, conn);
+	n = tcp_rcvq_join(c, conn, most - n);
 	if (n)
 		received(c, conn, n);
 }

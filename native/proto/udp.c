@@ -9,7 +9,8 @@
  * the listener. Where an inbound flow cannot have its own socket (a port below
  * 1024 after privileges are gone, no file descriptor left, more peers than may
  * have one), it lives on the listening socket: the same flow, slower, and without
- * ICMP errors.
+ * ICMP errors. One that leaves through a proxy has the sockets that Python gave
+ * it (udp_relay.h).
  */
 
 #include "proto/udp.h"
@@ -19,11 +20,13 @@
 #include "proto/dgram.h"
 #include "proto/handler.h"
 #include "proto/icmp_error.h"
+#include "proto/udp_cross.h"
 #include "proto/udp_flow.h"
 #include "proto/udp_from_sock.h"
 #include "proto/udp_from_tap.h"
 #include "proto/udp_listen.h"
 #include "proto/udp_port.h"
+#include "proto/udp_relay.h"
 #include "proto/udp_sock.h"
 
 /* Sockets that share a listener's port with it, when the guest began and when
@@ -111,7 +114,6 @@ static int open_own(struct ctx *c, struct flow *flow, const union inany *source,
 static int open_forwarded(struct ctx *c, struct flow *flow,
 			  const union inany *source, struct listener *l)
 {
-	int32_t number = (int32_t)(l - c->listeners.slot);
 	struct udp_flow *u = udp_flow_of(flow);
 	struct flowside local = flow->f.side[TGTSIDE];
 	int rc;
@@ -120,7 +122,7 @@ static int open_forwarded(struct ctx *c, struct flow *flow,
 		rc = open_own(c, flow, source, l);
 		if (rc)
 			return rc;
-		u->shares = number;
+		u->shares = l->serial;
 		l->sharers++;
 		return 0;
 	}
@@ -128,7 +130,7 @@ static int open_forwarded(struct ctx *c, struct flow *flow,
 	local.oport = l->port;
 	if (!udp_is_free(c, &local))
 		return -EADDRINUSE;
-	u->listener = number;
+	u->listener = l->serial;
 	idle_set_sharing(&c->ft, flow, true);
 	flow_set_our_addr(flow, TGTSIDE, &local.oaddr, local.oport);
 	return 0;
@@ -166,10 +168,7 @@ static int open_guest(struct ctx *c, struct flow *flow, const struct verdict *v)
 /* open_host() - A datagram to a listening socket began */
 static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 {
-	struct listener *l =
-		m->listener < 0 ?
-			NULL :
-			listener_get(&c->listeners, (uint32_t)m->listener);
+	struct listener *l = udp_listener_asked(c, flow, m);
 	int fd;
 
 	if (!l)
@@ -183,9 +182,9 @@ static int open_host(struct ctx *c, struct flow *flow, struct miss *m)
 		     udp_connect_ini(c, flow, l, -1) :
 		     -EADDRINUSE;
 	if (fd < 0) {
-		udp_flow_of(flow)->listener = m->listener;
+		udp_flow_of(flow)->listener = l->serial;
 	} else {
-		udp_flow_of(flow)->shares = m->listener;
+		udp_flow_of(flow)->shares = l->serial;
 		l->sharers++;
 	}
 	udp_catch_up(c, flow, l, m, fd);
@@ -200,15 +199,16 @@ static int udp_open(struct ctx *c, struct flow *flow, const struct verdict *v,
 	int rc;
 
 	udp_flow_init(flow);
-	if (flow->f.pif[INISIDE] == PIF_TAP)
-		rc = open_guest(c, flow, v);
-	else
-		rc = open_host(c, flow, m);
-	if (rc)
-		return rc;
-
 	timer_set(&c->timers, flow, c->now + UDP_TIMEOUT_UNANSWERED);
-	return 0;
+	if (m->relay) {
+		rc = udp_relay_open(c, flow, m);
+	} else if (flow->f.pif[INISIDE] == PIF_TAP) {
+		rc = open_guest(c, flow, v);
+	} else {
+		udp_cross_open(c, flow, m, v->crosses);
+		rc = open_host(c, flow, m);
+	}
+	return rc;
 }
 
 /* timeout() - How long may a flow be idle? */
@@ -233,27 +233,30 @@ void udp_timer(struct ctx *c, struct flow *flow)
 	uint64_t deadline =
 		MAX(flow->f.created, flow->f.last_use) + timeout(flow);
 
+	if (udp_cross_timer(c, flow))
+		return;
 	if (c->now >= deadline)
 		flow_mark_closed(&c->ft, flow, WHY_IDLE, 0, c->now);
 	else
 		timer_set(&c->timers, flow, deadline);
 }
 
-/* share_end() - A socket that shared a listener's port ends, if that is still it */
+/* share_end() - A socket that shared a listener's port ends */
 static void share_end(struct ctx *c, struct flow *flow)
 {
-	int32_t number = udp_flow_of(flow)->shares;
-	struct listener *l =
-		number < 0 ? NULL :
-			     listener_get(&c->listeners, (uint32_t)number);
+	struct listener *l = udp_listener_of(c, flow, !udp_tapside(flow),
+					     udp_flow_of(flow)->shares);
 
-	if (l && l->sharers)
-		l->sharers--;
+	if (!l)
+		return;
+	assert(l->sharers);
+	l->sharers--;
 }
 
 bool udp_defer(struct ctx *c, struct flow *flow)
 {
 	share_end(c, flow);
+	udp_relay_close(c, flow);
 	udp_port_drop(c, flow);
 	udp_close(c, flow);
 	return true;
@@ -270,6 +273,7 @@ const struct handler udp_handler = {
 	.from_tap = udp_from_tap,
 	.from_sock = udp_from_sock,
 	.from_port = udp_from_port,
+	.refused = udp_refused,
 	.timer = udp_timer,
 	.listen = udp_listen,
 	.ruled = udp_port_ruled,

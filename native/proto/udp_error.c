@@ -4,9 +4,11 @@
 #include "proto/udp_error.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
+#include "proto/udp_cross.h"
 #include "proto/udp_flow.h"
 
 /* Errors taken from a queue in one event, so that none can starve the rest */
@@ -16,6 +18,13 @@ static void error_count(struct ctx *c, const struct flow *flow, int err)
 {
 	count(&c->cnt, CNT_UDP_ERRORS);
 	flow_log(&c->log, c->now, SOCK_ERROR, flow, err, 0, 0, 0);
+}
+
+/* refused_by() - Does an error of a socket say that nobody has the target's port? */
+static void refused_by(struct ctx *c, struct flow *flow, int fd, int err)
+{
+	if (err == ECONNREFUSED && fd == flow->f.fd[TGTSIDE])
+		udp_refused(c, flow);
 }
 
 /* error_relay() - One error, with the UDP header the guest had sent */
@@ -57,16 +66,21 @@ static void errors_take(struct ctx *c, int fd, struct flow *flow,
 		budget_spend(&c->budget, 2 * WORK_CALL);
 		if (p)
 			flow = udp_port_flow(c, p, &e.to, e.to_port);
-		if (flow) /* else it has ended since */
-			error_relay(c, flow, &e, l4);
+		if (!flow) /* it has ended since */
+			continue;
+		error_relay(c, flow, &e, l4);
+		refused_by(c, flow, fd, e.err);
 	}
 	if (n)
 		return;
 	/* An error that found no room in the queue would wake us for ever; one
 	 * of a socket of the namespace has no queue */
 	err = dgram_take_error(fd);
-	if (err)
-		error_count(c, flow, err);
+	if (!err)
+		return;
+	error_count(c, flow, err);
+	if (flow)
+		refused_by(c, flow, fd, err);
 }
 
 void udp_errors(struct ctx *c, struct flow *flow, unsigned sidei)

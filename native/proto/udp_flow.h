@@ -8,8 +8,11 @@
  *
  *   udp_sock	options and binding of sockets
  *   udp_port	the host's port of a guest's socket
+ *   udp_rx	batches out of a socket
+ *   udp_cross	what is refused in one family, tried in the other
  *   udp_error	ICMP errors from a socket to the guest
- *   udp_rx, udp_tx	batches out of a socket, and into one
+ *   udp_tx	batches into a socket
+ *   udp_relay	flows that leave through a proxy
  *   udp_pass	a batch of one side to the other: the tap, or a socket
  *   udp_from_tap, udp_from_sock, udp_listen	where datagrams come from
  *   udp, udp_splice	the handlers: life of flows over the tap, and past it
@@ -37,14 +40,15 @@
 /* From outside, not answered yet: anybody can send from any address */
 #define UDP_TIMEOUT_UNANSWERED (10 * NSEC_PER_SEC)
 
-#define UDP_LISTENER_NONE (-1)
-#define UDP_INDEX_NONE	  UINT32_MAX
+/* From outside, and nobody has the port, in either family: by then somebody may */
+#define UDP_TIMEOUT_REFUSED NSEC_PER_SEC
+
+#define UDP_INDEX_NONE UINT32_MAX
 
 /** struct udp_flow - What UDP remembers of a flow
- * @listener:	Number of the listening socket to send through, because the
- *		flow could not have a socket of its own; or UDP_LISTENER_NONE
- * @shares:	Number of the listener whose port its own socket shares, or
- *		UDP_LISTENER_NONE
+ * @listener:	The listening socket to send through, because the flow could
+ *		not have a socket of its own: its serial, or 0
+ * @shares:	The listener whose port its own socket shares: its serial, or 0
  * @port:	Index of the port it shares with other flows of the guest's
  *		socket (udp_port.h), or UDP_INDEX_NONE
  * @remote:	If it has one: index of the remote's address there
@@ -53,10 +57,17 @@
  * @batch:	Datagrams to ask for in the next recvmmsg(), by side
  * @large:	A datagram longer than a small slot was seen
  * @ttl:	TTL the socket has, 0: not set yet
+ * @kept:	Slot of ctx.crossings that has what began it
+ * @crosses:	If nobody has the port, Python is asked for another place
+ * @again:	It was asked
+ * @crossed:	For another place than the client's family would do: the server
+ *		has only the other one
+ * @refused:	Nobody has the port; its timer acts on it
+ * @head:	Bytes before each datagram for a proxy (udp_relay.h), or 0
  */
 struct udp_flow {
-	int32_t listener;
-	int32_t shares;
+	uint32_t listener;
+	uint32_t shares;
 	uint32_t port;
 	uint32_t remote;
 	uint32_t gso_limit;
@@ -64,6 +75,12 @@ struct udp_flow {
 	bool unasked;
 	bool large;
 	uint8_t ttl;
+	uint16_t kept;
+	bool crosses : 1;
+	bool again   : 1;
+	bool crossed : 1;
+	bool refused : 1;
+	uint16_t head;
 };
 
 _Static_assert(sizeof(struct udp_flow) <= FLOW_PRIV_SIZE, "udp_flow");
@@ -73,12 +90,15 @@ static inline struct udp_flow *udp_flow_of(struct flow *flow)
 	return (struct udp_flow *)(void *)flow->priv;
 }
 
+static inline const struct udp_flow *udp_flow_of_const(const struct flow *flow)
+{
+	return (const struct udp_flow *)(const void *)flow->priv;
+}
+
 /* udp_flow_init() - A flow that has seen nothing yet */
 static inline void udp_flow_init(struct flow *flow)
 {
 	*udp_flow_of(flow) = (struct udp_flow){
-		.listener = UDP_LISTENER_NONE,
-		.shares = UDP_LISTENER_NONE,
 		.port = UDP_INDEX_NONE,
 		.gso_limit = UINT16_MAX,
 		.batch = { 2, 2 },
@@ -91,8 +111,8 @@ static inline unsigned udp_tapside(const struct flow *flow)
 	return flow->f.pif[INISIDE] == PIF_TAP ? INISIDE : TGTSIDE;
 }
 
-/* udp_is_v4() - Family of a side: what the guest begins may end in the other
- * family (a resolver), what comes from outside keeps its own */
+/* udp_is_v4() - Family of a side: a flow may end in the other one, as that of a
+ * resolver, or of a server that has no other */
 static inline bool udp_is_v4(const struct flow *flow, unsigned sidei)
 {
 	return inany_is_v4(&flow->f.side[sidei].eaddr);
@@ -115,6 +135,7 @@ static inline uint32_t udp_datagram_max(const struct flow *flow, unsigned sidei)
  * @bytes:	Payload of all
  * @size:	Payload of each, but the last may have less
  * @full:	Nothing can follow: the last one has less, or has nothing
+ * @head:	Bytes before the payload, in the first entry of @iov; else 0
  */
 struct udp_run {
 	struct iovec *iov;
@@ -123,6 +144,7 @@ struct udp_run {
 	uint32_t bytes;
 	uint32_t size;
 	bool full;
+	uint16_t head;
 };
 
 /**

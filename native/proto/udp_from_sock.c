@@ -13,6 +13,7 @@
 
 #include "proto/udp_error.h"
 #include "proto/udp_pass.h"
+#include "proto/udp_relay.h"
 
 /* next_batch() - How many to ask for next; fewer when these were too much work,
  * because they had been joined and went out one by one */
@@ -24,6 +25,22 @@ static uint16_t next_batch(const struct ctx *c, unsigned asked,
 	return (uint16_t)udp_rx_next(asked, rx->n, large);
 }
 
+/* pass_relayed() - Those of a batch that came from the guest's peer by a proxy */
+static void pass_relayed(struct ctx *c, struct flow *flow, unsigned sidei,
+			 struct udp_rx *rx, struct tap_batch *b)
+{
+	bool *large = &udp_flow_of(flow)->large;
+	unsigned first = 0, i;
+
+	for (i = 0; i < rx->n; i++) {
+		if (udp_relay_strip(c, flow, rx, i))
+			continue;
+		udp_pass(c, flow, sidei, rx, first, i, large, b);
+		first = i + 1;
+	}
+	udp_pass(c, flow, sidei, rx, first, i, large, b);
+}
+
 void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 		   uint32_t events)
 {
@@ -32,10 +49,16 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	struct udp_rx rx;
 	int rc;
 
+	if (u->head && sidei == udp_tapside(flow)) {
+		udp_relay_control(c, flow);
+		return;
+	}
 	if (events & EPOLLERR)
 		udp_errors(c, flow, sidei);
 	if (!(events & EPOLLIN) || (for_tap && c->tap.blocked))
 		return;
+	if (u->refused && !u->again)
+		return; /* another place is asked for: it waits for that */
 	rc = udp_rx_batch(c, flow->f.fd[sidei], &rx, u->batch[sidei], false);
 	if (rc) {
 		if (rc != -EAGAIN)
@@ -44,7 +67,10 @@ void udp_from_sock(struct ctx *c, struct flow *flow, unsigned sidei,
 	}
 
 	TAP_BATCH_SCOPE(batch, &c->tap);
-	udp_pass(c, flow, sidei, &rx, 0, rx.n, &u->large, &batch);
+	if (u->head)
+		pass_relayed(c, flow, sidei, &rx, &batch);
+	else
+		udp_pass(c, flow, sidei, &rx, 0, rx.n, &u->large, &batch);
 	u->batch[sidei] = next_batch(c, u->batch[sidei], &rx, u->large);
 }
 

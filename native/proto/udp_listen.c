@@ -7,6 +7,7 @@
 
 #include "proto/udp_listen.h"
 
+#include "proto/udp_cross.h"
 #include "proto/udp_pass.h"
 
 /* Datagrams taken from a queue while a flow is opened: far more than can come
@@ -48,6 +49,7 @@ static void park(struct ctx *c, const struct listener *l,
 		      (int32_t)number_of(c, l), -1, c->now);
 	if (!m)
 		return;
+	m->crossed = udp_cross_served(c, number_of(c, l), key);
 	count(&c->cnt, CNT_MISS);
 	if (stage_park(&c->stage, m, data, len, NULL)) {
 		count(&c->cnt, CNT_DROP_STAGE_FULL);

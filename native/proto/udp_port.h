@@ -83,6 +83,7 @@ struct udp_remote {
  * @remote:	A slot for each flow at most
  * @remotes:	Which of them are in use, by port and address
  * @kept:	Ports that have the guest's own number
+ * @relays:	Flows that leave through a proxy (udp_relay.h)
  * @probe:	Sockets that routes are asked by, per family (v4, v6), or -1
  * @key:	Secret of the hashes
  */
@@ -92,6 +93,7 @@ struct udp_ports {
 	struct udp_remote *remote;
 	struct keyed remotes;
 	uint32_t kept;
+	uint32_t relays;
 	int probe[2];
 	struct siphash_key key;
 };

@@ -16,13 +16,20 @@
 /* Datagrams that udp_forget() takes: far more than can come in between */
 #define UDP_FORGET_MAX 64
 
-void udp_setup(int fd)
+void udp_set_buffers(int fd)
 {
-	static const int on = 1, size = UDP_SOCK_BUF;
+	static const int size = UDP_SOCK_BUF;
 
-	sys_setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
 	sys_setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	sys_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+}
+
+void udp_setup(int fd)
+{
+	static const int on = 1;
+
+	sys_setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof(on));
+	udp_set_buffers(fd);
 }
 
 int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd)
@@ -45,6 +52,26 @@ int udp_bind_shared(const struct ctx *c, int fd, const struct listener *l,
 	rc = dgram_bind(c, fd, v4, addr, port);
 	sys_setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off));
 	return rc;
+}
+
+struct listener *udp_listener_of(struct ctx *c, const struct flow *flow,
+				 unsigned sidei, uint32_t serial)
+{
+	return listener_known(&c->listeners, IPPROTO_UDP,
+			      (enum pif)flow->f.pif[sidei],
+			      flow->f.side[sidei].oport, serial);
+}
+
+struct listener *udp_listener_asked(struct ctx *c, const struct flow *flow,
+				    const struct miss *m)
+{
+	struct listener *l =
+		m->listener < 0 ?
+			NULL :
+			listener_get(&c->listeners, (uint32_t)m->listener);
+
+	/* The number may be another listener's by now */
+	return l ? udp_listener_of(c, flow, INISIDE, l->serial) : NULL;
 }
 
 int udp_connect_ini(struct ctx *c, struct flow *flow, const struct listener *l,

@@ -8,6 +8,9 @@
 /* udp_setup() - Options for moving datagrams; each may fail, none is vital */
 void udp_setup(int fd);
 
+/* udp_set_buffers() - Of these only how much a socket holds */
+void udp_set_buffers(int fd);
+
 /**
  * udp_watch() - Make a socket a flow's own
  * Return: 0, or -errno, and the socket is closed
@@ -25,6 +28,19 @@ int udp_watch(struct ctx *c, struct flow *flow, unsigned sidei, int fd);
  */
 int udp_bind_shared(const struct ctx *c, int fd, const struct listener *l,
 		    bool v4, const union inany *addr, uint16_t port);
+
+/**
+ * udp_listener_of() - The listener that a flow remembers for a side's port
+ * @serial:	Which one, or 0
+ * Return: NULL if it has none, or that was closed
+ */
+struct listener *udp_listener_of(struct ctx *c, const struct flow *flow,
+				 unsigned sidei, uint32_t serial);
+
+/* udp_listener_asked() - The listener whose datagram a flow begins with; NULL if
+ * it was closed meanwhile */
+struct listener *udp_listener_asked(struct ctx *c, const struct flow *flow,
+				    const struct miss *m);
 
 /**
  * udp_connect_ini() - A socket of its own for a flow that began outside

@@ -8,8 +8,9 @@
  *
  * An initiator inside the namespace needs a socket made there; without one the
  * flow lives on the listener. Errors (the target's port is closed) are counted
- * and logged, no more: only a kernel or root may send ICMP, and a kernel does
- * when nobody has the port, but there is the listener.
+ * and logged, and another place is asked for; the client is not told: only a
+ * kernel or root may send ICMP, and a kernel does when nobody has the port, but
+ * there is the listener.
  */
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include "proto/dgram.h"
 #include "proto/handler.h"
 #include "proto/udp.h"
+#include "proto/udp_cross.h"
 #include "proto/udp_flow.h"
 #include "proto/udp_from_sock.h"
 #include "proto/udp_listen.h"
@@ -85,7 +87,7 @@ static int open_initiator(struct ctx *c, struct flow *flow,
 	if (fd >= 0 || flow->f.pif[INISIDE] == PIF_HOST)
 		fd = udp_connect_ini(c, flow, l, fd);
 	if (fd < 0)
-		udp_flow_of(flow)->listener = m->listener;
+		udp_flow_of(flow)->listener = l->serial;
 	return fd;
 }
 
@@ -96,22 +98,19 @@ static int udp_splice_open(struct ctx *c, struct flow *flow,
 	int fd, rc;
 
 	udp_flow_init(flow);
-	if (inany_is_v4(&v->side.eaddr) != udp_is_v4(flow, INISIDE))
-		return -EAFNOSUPPORT;
-	l = m->listener < 0 ?
-		    NULL :
-		    listener_get(&c->listeners, (uint32_t)m->listener);
+	l = udp_listener_asked(c, flow, m);
 	if (!l)
 		return -ENOTCONN;
 	rc = open_target(c, flow, m);
 	if (rc)
 		return rc;
+	timer_set(&c->timers, flow, c->now + UDP_TIMEOUT);
+	udp_cross_open(c, flow, m, v->crosses);
 
 	fd = open_initiator(c, flow, l, m);
 	udp_catch_up(c, flow, l, m, fd);
 	if (fd >= 0)
 		udp_setup(fd);
-	udp_timer(c, flow);
 	return 0;
 }
 

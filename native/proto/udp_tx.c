@@ -19,21 +19,20 @@
 #include "proto/dgram.h"
 #include "proto/icmp_error.h"
 #include "proto/udp_error.h"
+#include "proto/udp_relay.h"
+#include "proto/udp_sock.h"
 
 /* listener_start() - Messages through the listener of a flow that has nothing
  * better; 0 or -errno */
 static int listener_start(struct ctx *c, struct flow *flow, struct udp_tx *tx)
 {
 	const struct flowside *host = &flow->f.side[tx->to];
-	int32_t number = udp_flow_of(flow)->listener;
-	const struct listener *l;
+	const struct listener *l =
+		udp_listener_of(c, flow, tx->to, udp_flow_of(flow)->listener);
 	socklen_t len = sizeof(int);
 	int domain;
 
-	/* The number may be another listener's by now */
-	l = number < 0 ? NULL : listener_get(&c->listeners, (uint32_t)number);
-	if (!l || l->ipproto != IPPROTO_UDP || l->port != host->oport ||
-	    l->pif != flow->f.pif[tx->to])
+	if (!l)
 		return -ENOTCONN;
 
 	tx->fd = l->fd;
@@ -144,10 +143,16 @@ static void udp_tx_message(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	}
 }
 
+/* payload_of() - What the guest sent of a run */
+static const struct iovec *payload_of(const struct udp_run *run)
+{
+	return run->iov + (run->head ? 1 : 0);
+}
+
 static void udp_tx_done(struct ctx *c, struct flow *flow, unsigned to,
 			const struct udp_run *run)
 {
-	ctx_moved(c, flow, to, run->iov, run->bytes, run->size);
+	ctx_moved(c, flow, to, payload_of(run), run->bytes, run->size);
 	flow_touch(flow, !to, run->segs, run->bytes, c->now);
 }
 
@@ -313,7 +318,7 @@ static unsigned udp_tx_failed(struct ctx *c, struct flow *flow,
 		*retry = true;
 		return 0;
 	}
-	udp_tx_lost(c, flow, tx, run->iov, err);
+	udp_tx_lost(c, flow, tx, payload_of(run), err);
 	if (tx->port && is_source_gone(err) && !flow->f.closed)
 		flow_mark_closed(&c->ft, flow, WHY_UNREACHABLE, err, c->now);
 	*retry = false;
@@ -359,7 +364,7 @@ void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	struct udp_flow *u = udp_flow_of(flow);
 	bool v4 = udp_is_v4(flow, tx->to);
 
-	if (u->ttl == ttl)
+	if (u->ttl == ttl || u->head) /* how far to the proxy is our affair */
 		return;
 	udp_tx_flush(c, flow, tx);
 	u->ttl = ttl;
@@ -372,12 +377,46 @@ void udp_tx_ttl(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 	tx->port->ttl = ttl;
 }
 
+/* add_relayed() - Each datagram by itself, behind a head of its own */
+static void add_relayed(struct ctx *c, struct flow *flow, struct udp_tx *tx,
+			const struct iovec *iov, unsigned n, uint32_t len,
+			uint32_t size)
+{
+	struct udp_relayed *r = udp_relayed(flow);
+	struct iovec rest[2], *src = rest;
+	uint32_t off = 0;
+
+	memcpy(rest, iov, n * sizeof(*iov));
+	do {
+		uint32_t piece = MIN(size, len - off);
+		struct udp_run *run;
+		unsigned pieces;
+
+		if (tx->iovs + 3 > UDP_TX_MAX)
+			udp_tx_flush(c, flow, tx);
+		run = &tx->run[tx->n++];
+		*run = (struct udp_run){ .iov = &tx->iov[tx->iovs] };
+		run->head = r->udp.head;
+		run->iov[0] = (struct iovec){ r->head, r->udp.head };
+		run->iov[1] = (struct iovec){ src->iov_base, 0 };
+		pieces = udp_iov_cut(run->iov + 1, &src, piece);
+		run->n = 1 + MAX(pieces, 1U);
+		tx->iovs += run->n;
+		udp_run_add(run, piece, piece);
+		off += piece;
+	} while (off < len);
+}
+
 void udp_tx_add(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		const struct iovec *iov, unsigned n, uint32_t len,
 		uint32_t size)
 {
 	struct udp_run *run;
 
+	if (udp_flow_of(flow)->head) {
+		add_relayed(c, flow, tx, iov, n, len, size);
+		return;
+	}
 	if (tx->iovs + n > UDP_TX_MAX)
 		udp_tx_flush(c, flow, tx);
 	run = tx->n ? &tx->run[tx->n - 1] : NULL;

@@ -117,19 +117,39 @@ PyObject *py_verdict(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 
 PyObject *py_adopt(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = { "flow_id", "fd", NULL };
+	static char *names[] = { "flow_id", "fd", "forget", NULL };
 	struct datapath *dp = py_datapath_get(self);
 	PyObject *number[2];
+	int forget = 0, err;
 	uint64_t id, fd;
-	int err;
 
 	if (!dp ||
-	    !PyArg_ParseTupleAndKeywords(args, kwargs, "OO", names, &number[0],
-					 &number[1]) ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$p", names,
+					 &number[0], &number[1], &forget) ||
 	    !parse_uint(number[0], "flow_id", UINT64_MAX, &id) ||
 	    !parse_uint(number[1], "fd", INT_MAX, &fd))
 		return NULL;
-	err = datapath_adopt(dp, id, (int)fd);
+	err = datapath_adopt(dp, id, (int)fd, forget);
+	if (err)
+		return raise_errno(-err);
+	Py_RETURN_NONE;
+}
+
+PyObject *py_connect(struct py_datapath *self, PyObject *args)
+{
+	struct datapath *dp = py_datapath_get(self);
+	PyObject *item[3];
+	union inany eaddr;
+	uint64_t id, port;
+	int err;
+
+	if (!dp ||
+	    !PyArg_ParseTuple(args, "OOO", &item[0], &item[1], &item[2]) ||
+	    !parse_uint(item[0], "flow_id", UINT64_MAX, &id) ||
+	    !parse_bytes(item[1], "eaddr", &eaddr, sizeof(eaddr)) ||
+	    !parse_uint(item[2], "eport", UINT16_MAX, &port))
+		return NULL;
+	err = datapath_connect(dp, id, &eaddr, (uint16_t)port);
 	if (err)
 		return raise_errno(-err);
 	Py_RETURN_NONE;

@@ -250,6 +250,17 @@ static bool collect_misses(struct py_datapath *self, PyObject *list)
 	return true;
 }
 
+static bool collect_said(struct py_datapath *self, PyObject *list)
+{
+	struct said said;
+
+	while (datapath_said(self->dp, &said)) {
+		if (!list_take(list, record_from_said(state_of(self), &said)))
+			return false;
+	}
+	return true;
+}
+
 /* collect() - Records of this turn; most turns have none, and cost nothing */
 static PyObject *collect(struct py_datapath *self)
 {
@@ -258,12 +269,14 @@ static PyObject *collect(struct py_datapath *self)
 	PyObject *list;
 
 	if (!gone && !self->dp->punts.count &&
+	    !self->dp->ctx.inspected.n_news &&
 	    stage->untold_head == stage->untold_tail)
 		return PyTuple_New(0);
 	list = PyList_New(0);
 	if (!list)
 		return NULL;
-	if (!collect_punts(self, list) || !collect_misses(self, list))
+	if (!collect_punts(self, list) || !collect_said(self, list) ||
+	    !collect_misses(self, list))
 		goto fail;
 	if (gone && !list_take(list, record_from_errno(state_of(self), gone)))
 		goto fail;
@@ -315,24 +328,66 @@ static bool open_fd(PyObject *const *args, Py_ssize_t n, PyObject *kwnames,
 	return *ret_fd != -1 || !PyErr_Occurred();
 }
 
-static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
-			 Py_ssize_t n, PyObject *kwnames)
+/* open_with() - The flow's id, or None where a verdict said no */
+static PyObject *open_with(struct datapath *dp, uint64_t miss_id,
+			   const struct verdict *v, int fd,
+			   const struct relay *relay)
 {
-	struct datapath *dp = py_datapath_get(self);
-	uint64_t miss_id, flow_id;
-	struct verdict verdict;
-	int fd, err;
+	uint64_t flow_id;
+	int err = datapath_open(dp, miss_id, v, fd, relay, &flow_id);
 
-	if (!dp || !open_fd(args, n, kwnames, &fd) ||
-	    !parse_uint(args[0], "miss_id", UINT64_MAX, &miss_id) ||
-	    !parse_verdict(args[1], &verdict))
-		return NULL;
-	err = datapath_open(dp, miss_id, &verdict, fd, &flow_id);
 	if (err)
 		return raise_errno(-err);
 	if (!flow_id)
 		Py_RETURN_NONE;
 	return PyLong_FromUnsignedLongLong(flow_id);
+}
+
+static PyObject *py_open(struct py_datapath *self, PyObject *const *args,
+			 Py_ssize_t n, PyObject *kwnames)
+{
+	struct datapath *dp = py_datapath_get(self);
+	struct verdict verdict;
+	uint64_t miss_id;
+	int fd;
+
+	if (!dp || !open_fd(args, n, kwnames, &fd) ||
+	    !parse_uint(args[0], "miss_id", UINT64_MAX, &miss_id) ||
+	    !parse_verdict(args[1], &verdict))
+		return NULL;
+	return open_with(dp, miss_id, &verdict, fd, NULL);
+}
+
+static PyObject *py_open_relayed(struct py_datapath *self, PyObject *args,
+				 PyObject *kwargs)
+{
+	static char *names[] = { "miss_id", "verdict", "fd",
+				 "control", "head",    NULL };
+	struct datapath *dp = py_datapath_get(self);
+	struct relay relay = { 0 };
+	struct verdict verdict;
+	PyObject *id, *tuple;
+	const char *head;
+	Py_ssize_t len;
+	uint64_t miss_id;
+	int fd;
+
+	if (!dp ||
+	    !PyArg_ParseTupleAndKeywords(args, kwargs, "OO$iiy#", names, &id,
+					 &tuple, &fd, &relay.control, &head,
+					 &len) ||
+	    !parse_uint(id, "miss_id", UINT64_MAX, &miss_id) ||
+	    !parse_verdict(tuple, &verdict))
+		return NULL;
+	if (fd < 0 || relay.control < 0 || len > RELAY_HEAD_MAX) {
+		PyErr_SetString(
+			PyExc_ValueError,
+			"open_relayed(): no descriptor, or a long head");
+		return NULL;
+	}
+	relay.len = (uint16_t)len;
+	memcpy(relay.head, head, (size_t)len);
+	return open_with(dp, miss_id, &verdict, fd, &relay);
 }
 
 static PyMethodDef methods[] = {
@@ -347,6 +402,9 @@ static PyMethodDef methods[] = {
 	{ "open", METHOD(py_open), METH_FASTCALL | METH_KEYWORDS,
 	  SIGNATURE(
 		  "open($self, miss_id, verdict, /, fd=-1)") "Carry out a verdict; return flow_id, or None: it said no" },
+	{ "open_relayed", METHOD(py_open_relayed), METH_KW,
+	  SIGNATURE(
+		  "open_relayed($self, miss_id, verdict, *, fd, control, head)") "Open a flow of datagrams that leaves through a SOCKS5 proxy" },
 	{ "close_flow", METHOD(py_close_flow), METH_KW,
 	  SIGNATURE(
 		  "close_flow($self, flow_id, why)") "Reset both ends of an open flow" },
@@ -364,7 +422,10 @@ static PyMethodDef methods[] = {
 		  "limits($self, /)") "What was counted, by the rules that have limits" },
 	{ "adopt", METHOD(py_adopt), METH_KW,
 	  SIGNATURE(
-		  "adopt($self, flow_id, fd)") "Go on with another connected socket" },
+		  "adopt($self, flow_id, fd, *, forget=False)") "Go on with another connected socket" },
+	{ "connect", METHOD(py_connect), METH_VARARGS,
+	  SIGNATURE(
+		  "connect($self, flow_id, eaddr, eport, /)") "Let a flow that is inspected go on" },
 	{ "attach", METHOD(py_attach), METH_O,
 	  SIGNATURE(
 		  "attach($self, fd, /)") "A guest came; its socket is taken over" },

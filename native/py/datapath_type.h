@@ -34,6 +34,7 @@ PyObject *py_events(struct py_datapath *self, PyObject *args, PyObject *kwargs);
 PyObject *py_close_flow(struct py_datapath *self, PyObject *args,
 			PyObject *kwargs);
 PyObject *py_adopt(struct py_datapath *self, PyObject *args, PyObject *kwargs);
+PyObject *py_connect(struct py_datapath *self, PyObject *args);
 PyObject *py_verdict(struct py_datapath *self, PyObject *args,
 		     PyObject *kwargs);
 PyObject *py_flows(struct py_datapath *self, PyObject *args, PyObject *kwargs);

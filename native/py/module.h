@@ -14,6 +14,7 @@ struct module_state {
 	PyTypeObject *datapath;
 	PyTypeObject *miss;
 	PyTypeObject *punt;
+	PyTypeObject *said;
 	PyTypeObject *gone;
 	PyTypeObject *event;
 };
@@ -31,6 +32,8 @@ PyObject *record_from_miss(const struct module_state *state,
 			   const struct stage *stage, const struct miss *m);
 PyObject *record_from_punt(const struct module_state *state,
 			   const struct border_punts *punts, uint32_t i);
+PyObject *record_from_said(const struct module_state *state,
+			   const struct said *said);
 PyObject *record_from_errno(const struct module_state *state, int err);
 PyObject *record_from_event(const struct module_state *state,
 			    const struct log_record *event);

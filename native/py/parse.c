@@ -17,6 +17,7 @@ enum {
 	ITEM_RULE,
 	ITEM_GENERATION,
 	ITEM_PROXY,
+	ITEM_CROSSES,
 	ITEMS
 };
 
@@ -96,7 +97,7 @@ static bool parse_side(PyObject *tuple, struct flowside *side)
 
 bool parse_verdict(PyObject *value, struct verdict *v)
 {
-	uint64_t action, pif, rule, generation, proxy;
+	uint64_t action, pif, rule, generation, proxy, crosses;
 
 	if (!PyTuple_Check(value) || PyTuple_Size(value) != ITEMS) {
 		PyErr_Format(PyExc_TypeError,
@@ -112,8 +113,11 @@ bool parse_verdict(PyObject *value, struct verdict *v)
 	    !parse_uint(PyTuple_GetItem(value, ITEM_GENERATION), "generation",
 			UINT32_MAX, &generation) ||
 	    !parse_uint(PyTuple_GetItem(value, ITEM_PROXY), "proxy",
-			VERDICT_PROXY_MAX, &proxy))
+			VERDICT_PROXY_MAX, &proxy) ||
+	    !parse_uint(PyTuple_GetItem(value, ITEM_CROSSES), "crosses", 1,
+			&crosses))
 		return false;
+	v->crosses = crosses;
 	v->proxy = (uint8_t)proxy;
 	v->action = (uint8_t)action;
 	v->pif = (uint8_t)pif;

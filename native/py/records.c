@@ -16,6 +16,7 @@ static PyStructSequence_Field miss_fields[] = {
 	{ "oaddr", "its destination" },
 	{ "oport", "port of its destination" },
 	{ "listener", "number given to Datapath.listen(), or -1" },
+	{ "crossed", "the server has not the client's family, it seems" },
 	{ "again", "nobody listens where the first verdict sent it" },
 	{ NULL, NULL },
 };
@@ -23,6 +24,13 @@ static PyStructSequence_Field miss_fields[] = {
 static PyStructSequence_Field punt_fields[] = {
 	{ "kind", "index of PUNT_KINDS" },
 	{ "frame", "Ethernet frame" },
+	{ NULL, NULL },
+};
+
+static PyStructSequence_Field said_fields[] = {
+	{ "flow_id", "a flow that is inspected" },
+	{ "data", "all that its guest has said, or None: it is gone" },
+	{ "ended", "the guest says no more" },
 	{ NULL, NULL },
 };
 
@@ -42,11 +50,15 @@ static PyStructSequence_Field event_fields[] = {
 
 static PyStructSequence_Desc miss_desc = { "passtpy._native.Miss",
 					   "A packet without a flow",
-					   miss_fields, 9 };
+					   miss_fields, 10 };
 
 static PyStructSequence_Desc punt_desc = { "passtpy._native.Punt",
 					   "A frame lifted to a service",
 					   punt_fields, 2 };
+
+static PyStructSequence_Desc said_desc = { "passtpy._native.Said",
+					   "A guest said where it wants to go",
+					   said_fields, 3 };
 
 static PyStructSequence_Desc gone_desc = { "passtpy._native.Gone",
 					   "The tap is gone", gone_fields, 1 };
@@ -67,6 +79,7 @@ int records_add_types(PyObject *module, struct module_state *state)
 {
 	if (type_add(module, &miss_desc, &state->miss) ||
 	    type_add(module, &punt_desc, &state->punt) ||
+	    type_add(module, &said_desc, &state->said) ||
 	    type_add(module, &gone_desc, &state->gone) ||
 	    type_add(module, &event_desc, &state->event))
 		return -1;
@@ -137,6 +150,7 @@ PyObject *record_from_miss(const struct module_state *state,
 	fill_uint(&f, m->pif);
 	fill_side(&f, &m->key);
 	fill(&f, PyLong_FromLong(m->listener));
+	fill(&f, PyBool_FromLong(m->crossed));
 	fill(&f, PyBool_FromLong(m->again));
 	return fill_end(&f);
 }
@@ -148,6 +162,20 @@ PyObject *record_from_punt(const struct module_state *state,
 
 	fill_uint(&f, punts->kind[i]);
 	fill_bytes(&f, punts->buf + punts->off[i], punts->len[i]);
+	return fill_end(&f);
+}
+
+PyObject *record_from_said(const struct module_state *state,
+			   const struct said *said)
+{
+	struct filler f = fill_begin(state->said);
+
+	fill_uint(&f, said->flow_id);
+	if (said->gone)
+		fill(&f, Py_NewRef(Py_None));
+	else
+		fill_bytes(&f, said->data.iov_base, said->data.iov_len);
+	fill(&f, PyBool_FromLong(said->ended || said->gone));
 	return fill_end(&f);
 }
 

@@ -32,12 +32,13 @@ static const struct rate udp_remote_rate = RATE(1000, 256);
 
 /* More than any guest that is well asks for; an answer costs some 50 us,
  * a name that is known 15 */
-static const struct rate punt_rates[PUNT_NUM] = {
+static const struct rate punt_rates[] = {
 	[PUNT_NONE] = RATE(1, 1),	[PUNT_ARP] = RATE(500, 128),
 	[PUNT_ND] = RATE(500, 128),	[PUNT_DHCP4] = RATE(100, 32),
 	[PUNT_DHCP6] = RATE(100, 32),	[PUNT_MEMBERSHIP] = RATE(200, 64),
 	[PUNT_GROUP] = RATE(2000, 256), [PUNT_DNS] = RATE(10000, 512),
 };
+_Static_assert(ARRAY_SIZE(punt_rates) == PUNT_NUM, "one rate each");
 
 void admit_init(struct admit *a, uint32_t max_flows,
 		const struct siphash_key *key)

@@ -39,7 +39,7 @@ enum punt_kind {
 	PUNT_NUM
 };
 
-extern const char *const punt_kind_names[PUNT_NUM];
+extern const char *const punt_kind_names[];
 
 /** struct border_punts - Frames for services, of one turn
  * @count:	Frames

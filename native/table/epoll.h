@@ -20,7 +20,7 @@ enum epoll_type {
 	EPOLL_NUM_TYPES
 };
 
-extern const char *const epoll_type_names[EPOLL_NUM_TYPES];
+extern const char *const epoll_type_names[];
 
 /** union epoll_ref - What epoll hands back: fd, type, and whose it is
  * @fd:		File descriptor (24 bits: RLIMIT_NOFILE is far below)

@@ -53,9 +53,8 @@ const char *const flow_why_names[] = {
 ASSERT_ONE_EACH(flow_why_names, WHY_NUM);
 
 const char *const verdict_action_names[] = {
-	[VERDICT_DROP] = "DROP",
-	[VERDICT_FORWARD] = "FORWARD",
-	[VERDICT_SPLICE] = "SPLICE",
-	[VERDICT_REJECT] = "REJECT",
+	[VERDICT_DROP] = "DROP",       [VERDICT_FORWARD] = "FORWARD",
+	[VERDICT_SPLICE] = "SPLICE",   [VERDICT_REJECT] = "REJECT",
+	[VERDICT_INSPECT] = "INSPECT",
 };
 ASSERT_ONE_EACH(verdict_action_names, VERDICT_NUM);

@@ -179,6 +179,8 @@ struct flow {
 	_Alignas(8) unsigned char priv[FLOW_PRIV_SIZE];
 };
 
+_Static_assert(sizeof(struct flow) == 640, "ten cache lines, as the docs say");
+
 /** typedef flow_sidx_t - Flow index and side bit in 32 bits */
 typedef struct flow_sidx {
 	uint32_t side : 1;
@@ -202,6 +204,7 @@ static inline bool flow_sidx_is_none(flow_sidx_t sidx)
  * @generation:	Of the policy that the rule is in
  * @proxy:	Version of the PROXY protocol by which the target is told who
  *		its client is; 0: it is not
+ * @crosses:	Of datagrams: if nobody has the port there, ask once more
  */
 struct verdict {
 	uint8_t action;
@@ -210,6 +213,7 @@ struct verdict {
 	uint32_t rule;
 	uint32_t generation;
 	uint8_t proxy;
+	bool crosses;
 };
 
 #define VERDICT_PROXY_MAX 2
@@ -219,6 +223,7 @@ enum verdict_action {
 	VERDICT_FORWARD,
 	VERDICT_SPLICE,
 	VERDICT_REJECT,
+	VERDICT_INSPECT,
 	VERDICT_NUM
 };
 

@@ -79,11 +79,16 @@ static void chain_add(struct listeners *ls, struct listener *l)
 
 static void chain_del(struct listeners *ls, const struct listener *l)
 {
-	uint32_t *link = chain(ls, l->ipproto, l->pif, l->port);
+	uint32_t *first = chain(ls, l->ipproto, l->pif, l->port);
+	struct listener *before = chained(ls, *first);
 
-	while (&ls->slot[*link - 1] != l)
-		link = &ls->slot[*link - 1].next;
-	*link = l->next;
+	if (before == l) {
+		*first = l->next;
+		return;
+	}
+	while (chained(ls, before->next) != l)
+		before = chained(ls, before->next);
+	before->next = l->next;
 }
 
 struct listener *listener_on_port(const struct listeners *ls, uint8_t ipproto,
@@ -96,6 +101,18 @@ struct listener *listener_next(const struct listeners *ls,
 			       const struct listener *l)
 {
 	return chained(ls, l->next);
+}
+
+struct listener *listener_known(const struct listeners *ls, uint8_t ipproto,
+				enum pif pif, uint16_t port, uint32_t serial)
+{
+	struct listener *l = NULL;
+
+	if (serial)
+		l = listener_on_port(ls, ipproto, pif, port);
+	while (l && l->serial != serial)
+		l = listener_next(ls, l);
+	return l;
 }
 
 /* local_addr() - Where a socket is bound; unspecified if that is anywhere */
@@ -131,6 +148,7 @@ static int add(struct listeners *ls, const struct epoll_set *es,
 	if (ls->top <= number)
 		ls->top = number + 1;
 	ls->slot[number] = *l;
+	ls->slot[number].serial = ++ls->serial ?: ++ls->serial;
 	chain_add(ls, &ls->slot[number]);
 	return 0;
 }

@@ -23,27 +23,32 @@
 
 /** struct listener - A socket from which flows may start
  * @fd:		Bound socket; owned
- * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
- * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
  * @port:	Local port, host order
  * @sharers:	Sockets of flows that share its port
- * @nameless:	A UNIX socket: its clients have no address
  * @next:	Number + 1 of the next one with the same protocol, pif and port;
  *		0: none
+ * @ipproto:	IPPROTO_TCP or IPPROTO_UDP; 0 when the slot is free
+ * @pif:	PIF_HOST, or PIF_SPLICE for a socket of the namespace
+ * @nameless:	A UNIX socket: its clients have no address
+ * @serial:	Which one it is, whatever its number; from 1 on
  * @addr:	Local address; unspecified for a wildcard socket
  * @paid:	Tokens for new flows that were spent: see admit.h
  */
 struct listener {
 	int fd;
-	uint8_t ipproto;
-	uint8_t pif;
 	uint16_t port;
 	uint16_t sharers;
-	bool nameless;
-	uint32_t next;
+	uint32_t next	  : 22;
+	uint32_t ipproto  : 5;
+	uint32_t pif	  : 2;
+	uint32_t nameless : 1;
+	uint32_t serial;
 	union inany addr;
 	uint64_t paid;
 };
+
+_Static_assert(LISTEN_MAX < 1 << 22, "a number + 1 fits in @next");
+_Static_assert(sizeof(struct listener) == 40, "80 MiB are reserved for all");
 
 /** struct listeners - Reserved range of slots, touched on demand
  * @slot:	By number. Numbers are sparse: automatic forwarding numbers a
@@ -51,6 +56,7 @@ struct listener {
  * @top:	Slots at and above were never used
  * @by_port:	Number + 1 of the first listener of each protocol, pif and port,
  *		behind @slot in the same range; 0: none
+ * @serial:	The last one that a listener was given
  * @client_port:	The last one that a client without one was given
  * @paused:	Numbers of those that are not heard until @resume_at
  * @n_paused:	How many
@@ -60,6 +66,7 @@ struct listeners {
 	struct listener *slot;
 	uint32_t top;
 	uint32_t *by_port;
+	uint32_t serial;
 	uint16_t client_port;
 	uint32_t paused[LISTEN_PAUSED_MAX];
 	unsigned n_paused;
@@ -119,5 +126,16 @@ struct listener *listener_on_port(const struct listeners *ls, uint8_t ipproto,
 /* listener_next() - Next one of the same protocol, pif and port, or NULL */
 struct listener *listener_next(const struct listeners *ls,
 			       const struct listener *l);
+/**
+ * listener_known() - The listener that somebody remembers
+ *
+ * A number is another listener's once its own was closed, and a listener gets
+ * another number when the rules change; a serial stays.
+ *
+ * @serial:	Which one; 0: none
+ * Return: NULL if it was closed
+ */
+struct listener *listener_known(const struct listeners *ls, uint8_t ipproto,
+				enum pif pif, uint16_t port, uint32_t serial);
 
 #endif /* PASSTPY_TABLE_LISTEN_H */

@@ -51,6 +51,7 @@ static void bucket_fill(struct bucket *b, uint64_t now)
 	part = ns % NSEC_PER_SEC * b->rate;
 	earned = ns / NSEC_PER_SEC * b->rate + part / NSEC_PER_SEC;
 	b->has = MIN(b->has + (int64_t)earned, (int64_t)b->most);
+	b->at_once = MIN(b->at_once + (int64_t)earned, 2 * (int64_t)b->most);
 	/* What is less than a byte is time that has yet to count */
 	b->filled = now - part % NSEC_PER_SEC / b->rate;
 }
@@ -65,6 +66,7 @@ static void bucket_set(struct bucket *b, uint64_t rate, uint64_t most,
 	b->rate = rate;
 	b->most = most;
 	b->has = fresh ? (int64_t)most : MIN(b->has, (int64_t)most);
+	b->at_once = MIN(fresh ? INT64_MAX : b->at_once, 2 * (int64_t)most);
 	if (fresh)
 		b->filled = now;
 }
@@ -117,6 +119,7 @@ static void line_add(struct flow_table *ft, uint16_t number, struct flow *flow,
 		last->rw.wait_next[side_of(last, dir)] = link;
 	} else {
 		line->head = link;
+		line->passed = 0;
 	}
 	line->tail = link;
 	line->count++;
@@ -150,9 +153,10 @@ static void line_remove(struct flow_table *ft, struct flow *flow, unsigned from)
 }
 
 /* line_wake() - Call for the first @n who wait */
-static void line_wake(struct flow_table *ft, const struct meter_line *line,
+static void line_wake(struct flow_table *ft, struct meter_line *line,
 		      enum meter_dir dir, uint64_t n)
 {
+	line->passed = 0;
 	for (; n && line->head; n--) {
 		struct flow *flow = &ft->flows[line->head - 1];
 		unsigned from = side_of(flow, dir);
@@ -166,7 +170,7 @@ static void line_wake(struct flow_table *ft, const struct meter_line *line,
 static uint64_t bucket_wake(struct flow_table *ft, struct meter *m,
 			    enum meter_dir dir, uint64_t now)
 {
-	const struct meter_line *line = &m->line[dir];
+	struct meter_line *line = &m->line[dir];
 	struct bucket *b = &m->bucket[dir];
 
 	if (!line->count)
@@ -317,7 +321,12 @@ void meters_leave(struct flow_table *ft, struct flow *flow)
 	for (unsigned from = 0; from < SIDES; from++)
 		line_remove(ft, flow, from);
 	FOR_EACH_METER(m, ft, flow)
-	m->counts.flows--;
+	{
+		if (--m->counts.flows)
+			continue;
+		m->bucket[METER_IN].promised = 0;
+		m->bucket[METER_OUT].promised = 0;
+	}
 	for (unsigned i = 0; i < FLOW_METERS; i++)
 		flow->rw.meter[i] = 0;
 }
@@ -430,6 +439,7 @@ void meter_take(struct flow_table *ft, const struct flow *flow, unsigned from,
 	{
 		struct bucket *b = &m->bucket[dir];
 
+		b->promised = MAX(b->promised + bytes, 0);
 		if (b->rate)
 			b->has = MIN(b->has - bytes, (int64_t)b->most);
 	}
@@ -455,22 +465,37 @@ void meter_count(struct flow_table *ft, const struct flow *flow, unsigned from,
 
 	FOR_EACH_METER(m, ft, flow)
 	{
+		struct bucket *b = &m->bucket[dir];
+
+		bucket_fill(b, now);
+		b->promised = MAX(b->promised - (int64_t)bytes, 0);
+		b->at_once -= b->rate ? (int64_t)bytes : 0;
 		m->counts.used[dir] += bytes;
 		if (is_spent(m, dir))
 			spend(ft, m, dir, now);
 	}
 }
 
-/* datagrams_in() - How many whole ones there is room for. One that is longer
- * than a bucket goes when that is full, or none ever would. */
-static uint64_t datagrams_in(struct bucket *b, uint32_t size, uint64_t now)
+/* datagrams_in() - How many whole ones there is room for
+ *
+ * They may take in advance what no window was promised; windows that nobody
+ * uses leave them what is there. One that is longer goes when the bucket is full,
+ * or none ever would. Those who wait get a turn after as much as they wait for:
+ * else datagrams took all. */
+static uint64_t datagrams_in(struct bucket *b, const struct meter_line *line,
+			     uint32_t size, uint64_t now)
 {
+	int64_t room;
+
 	bucket_fill(b, now);
 	if (!b->rate)
 		return UINT64_MAX;
-	if (b->has >= (int64_t)b->most && size > b->most)
-		return 1;
-	return b->has > 0 ? (uint64_t)b->has / size : 0;
+	if (line->count && line->passed >= worth(b))
+		return 0;
+	room = MAX(b->at_once - b->promised, b->has);
+	if (room >= size)
+		return (uint64_t)room / size;
+	return b->has >= (int64_t)b->most;
 }
 
 uint32_t meter_datagrams(struct flow_table *ft, const struct flow *flow,
@@ -486,7 +511,8 @@ uint32_t meter_datagrams(struct flow_table *ft, const struct flow *flow,
 	FOR_EACH_METER(m, ft, flow)
 	{
 		uint64_t total = m->limits.total[dir];
-		uint64_t n = datagrams_in(&m->bucket[dir], size, now);
+		uint64_t n =
+			datagrams_in(&m->bucket[dir], &m->line[dir], size, now);
 
 		if (n < UINT32_MAX)
 			may = MIN(may, n * size);
@@ -503,6 +529,8 @@ uint32_t meter_datagrams(struct flow_table *ft, const struct flow *flow,
 		FOR_EACH_METER(m, ft, flow)
 		m->counts.dropped[dir] += lost;
 	}
+	FOR_EACH_METER(m, ft, flow)
+	m->line[dir].passed += may;
 	meter_move(ft, flow, from, may, now);
 	return (uint32_t)may;
 }

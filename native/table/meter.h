@@ -20,8 +20,9 @@
 
 #define METER_GUEST 0 /* the rule of the meter for everything */
 #define METERS_MAX  1024
-/* Twice this may go at once: a connection sends what its window had promised,
- * and is promised what was saved meanwhile */
+/* Twice this may go at once: what windows had promised, and what was saved
+ * meanwhile. Datagrams have what is left of that: whoever sends them in bursts,
+ * or finds us late, does not send again what was dropped. */
 #define METER_BURST    (50 * NSEC_PER_MSEC)
 #define METER_RATE_MAX 12500000000ULL /* bytes a second: 100 Gbit/s */
 
@@ -45,20 +46,28 @@ struct meter_limits {
  * @rate:	How much a second, 0: any
  * @most:	How much it holds
  * @has:	How much is in it; below zero: it was taken in advance
+ * @promised:	How much was taken by who has not moved it yet
+ * @at_once:	How much may move at once, promised or not: twice @most, less
+ *		what did
  * @filled:	ns until which it was filled
  */
 struct bucket {
 	uint64_t rate;
 	uint64_t most;
 	int64_t has;
+	int64_t promised;
+	int64_t at_once;
 	uint64_t filled;
 };
 
-/** struct meter_line - Flows that wait, by index + 1 in the flow table */
+/** struct meter_line - Flows that wait, by index + 1 in the flow table
+ * @passed:	Bytes of datagrams that went past them since they were called
+ */
 struct meter_line {
 	uint32_t head;
 	uint32_t tail;
 	uint32_t count;
+	uint64_t passed;
 };
 
 /** struct meter_counts - What it has counted

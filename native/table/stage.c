@@ -185,17 +185,18 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 	return &s->miss[slot];
 }
 
-bool stage_refused(struct stage *s, const struct flow *flow, int fd,
-		   uint64_t now)
+struct miss *stage_refused(struct stage *s, const struct flow *flow, int fd,
+			   uint64_t now)
 {
+	uint8_t ipproto = fd >= 0 ? IPPROTO_TCP : IPPROTO_UDP;
 	const struct flowside *key = &flow->f.side[INISIDE];
 	enum pif pif = flow->f.pif[INISIDE];
 	struct miss *m;
 
 	/* A client that gave up may have come again from the same port */
-	if (stage_find(s, IPPROTO_TCP, pif, key))
-		return false;
-	m = stage_add(s, IPPROTO_TCP, pif, key, flow->f.listener, fd, now);
+	if (stage_find(s, ipproto, pif, key))
+		return NULL;
+	m = stage_add(s, ipproto, pif, key, flow->f.listener, fd, now);
 	if (m)
 		m->again = m->begun = true;
 	return m;

@@ -26,10 +26,24 @@
 #define STAGE_BEHIND	64 /* misses that wait for the end of a flow */
 #define STAGE_PATIENCE	(10 * NSEC_PER_SEC) /* and how long */
 
+#define RELAY_HEAD_MAX 262 /* with a name of 255 bytes */
+
+/** struct relay - How datagrams of a flow leave through a SOCKS5 proxy
+ * @control:	Connection that the proxy has agreed on
+ * @len:	Bytes of @head
+ * @head:	Goes before each datagram (RFC 1928 section 7)
+ */
+struct relay {
+	int control;
+	uint16_t len;
+	uint8_t head[RELAY_HEAD_MAX];
+};
+
 /** struct miss - One pending miss
  * @used:	In use
  * @told:	Its record was returned to Python
  * @again:	Where the first verdict sent it, nobody listens
+ * @crossed:	Of a datagram: the server has not its client's family, it seems
  * @begun:	A flow has begun with its socket, before that was known
  * @generation:	For miss_id
  * @ipproto:	IPPROTO_*
@@ -38,6 +52,7 @@
  * @listener:	Listener number, or -1
  * @fd:		Accepted socket, or -1; owned until taken
  * @given_fd:	Socket that came with the verdict, or -1
+ * @relay:	What came with it for a flow of datagrams, or NULL
  * @deadline:	ns
  * @buf:	Pool index of parked items, or POOL_NONE
  * @fill:	Bytes used in the buffer
@@ -49,6 +64,7 @@ struct miss {
 	bool used;
 	bool told;
 	bool again;
+	bool crossed;
 	bool begun;
 	uint32_t generation;
 	uint8_t ipproto;
@@ -57,6 +73,7 @@ struct miss {
 	int32_t listener;
 	int fd;
 	int given_fd;
+	const struct relay *relay;
 	uint64_t deadline;
 	uint32_t buf;
 	uint32_t fill;
@@ -124,15 +141,16 @@ struct miss *stage_add(struct stage *s, uint8_t ipproto, enum pif pif,
 		       uint64_t now);
 
 /**
- * stage_refused() - A connection that its server refused is a miss once more
- * @fd:		Accepted socket, in no epoll instance; taken over on success
+ * stage_refused() - A flow from outside that its server refused is a miss once more
+ * @fd:		Accepted socket, in no epoll instance; taken over on success. Or
+ *		-1: datagrams began it
  *
  * Once in its life: a verdict may know another place for it.
  *
- * Return: false when there is no room
+ * Return: the miss, without anything parked; NULL when there is no room
  */
-bool stage_refused(struct stage *s, const struct flow *flow, int fd,
-		   uint64_t now);
+struct miss *stage_refused(struct stage *s, const struct flow *flow, int fd,
+			   uint64_t now);
 
 /**
  * stage_park() - Copy a frame or datagram into a miss

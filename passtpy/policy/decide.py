@@ -204,26 +204,37 @@ def _make_to_guest(outcome: ToGuest, by: Origin, guest: GuestAddresses) -> Make:
 
     fixed = None if outcome.target is None else inany(outcome.target)
 
-    def to_guest(miss: MissLike) -> Verdict:
-        is_v4 = miss.eaddr.startswith(V4_PREFIX)
-        # The other family at once if the guest has only that; else when it is refused,
-        # which is said of connections only: datagrams follow no guess
-        surely = miss.proto != IPPROTO_TCP
-        crossed = crosses and guest.prefers(not is_v4, surely=surely) != miss.again
-        if miss.again and not crosses:
-            return refused
-        source = ours[not is_v4] if crossed else translate(miss.eaddr)
-        if source == UNSPECIFIED:
-            return refused
+    def ends(eaddr: bytes, is_v4: bool, crossed: bool) -> tuple[bytes, bytes] | None:
+        """Return the target and the source that the guest sees, if it has both."""
+        source = ours[not is_v4] if crossed else translate(eaddr)
         # Our own address may be link-local, which says nothing about the guest's
         target = fixed or guest.towards(UNSPECIFIED if crossed and is_v4 else source)
-        if target == UNSPECIFIED:
+        return None if UNSPECIFIED in (source, target) else (target, source)
+
+    def to_guest(miss: MissLike) -> Verdict:
+        is_v4 = miss.eaddr.startswith(V4_PREFIX)
+        # The other family at once if the guest has only that; else when it is refused.
+        # Datagrams follow no guess: their refusals are few
+        surely = miss.proto != IPPROTO_TCP
+        crossed = crosses and guest.prefers(not is_v4, surely=surely) != _turns(miss)
+        if miss.again and not crosses:
             return refused
-        port = miss.oport + delta
-        ends = target, port, source, miss.eport
-        return Verdict(forward, tap, *ends, rule, generation, proxy)
+        found = ends(miss.eaddr, is_v4, crossed)
+        if found is None and surely and miss.again:
+            found = ends(miss.eaddr, is_v4, not crossed)
+        if found is None:
+            return refused
+        target, source = found
+        between = target, miss.oport + delta, source, miss.eport
+        by = rule, generation, proxy, crosses
+        return Verdict(forward, tap, *between, *by)
 
     return to_guest
+
+
+def _turns(miss: MissLike) -> bool:
+    """Tell whether a flow is to go to the other family than it would by itself."""
+    return miss.again != miss.crossed
 
 
 def _make_to_asker(outcome: ToAsker, by: Origin, guest: GuestAddresses) -> Make:
@@ -269,6 +280,7 @@ def _make_splice_to_guest(
 ) -> Make:
     rule, generation = by
     delta, loopback, keep = outcome.delta, outcome.loopback, outcome.keep_source
+    crosses = outcome.crosses
     refused = _refusal(by)._replace(action=Action.REJECT)
     over_tap: Make | None = None
     if outcome.source is not None:
@@ -284,17 +296,18 @@ def _make_splice_to_guest(
         if over_tap is not None and not is_local:
             return over_tap(miss)
         target, asked = UNSPECIFIED, miss.oaddr
-        if miss.again:
-            if not outcome.crosses:
-                return refused
+        if miss.again and not crosses:
+            return refused
+        crossed = crosses and _turns(miss)
+        if crossed:
             is_v4, asked = not is_v4, UNSPECIFIED
         if not loopback:
             target = guest.inside(is_v4)
         if target == UNSPECIFIED:
             target = _loopback_of(asked, is_v4)
-        ours = source if keep and not miss.again else UNSPECIFIED
+        ours = source if keep and not crossed else UNSPECIFIED
         ends = target, miss.oport + delta, ours, 0
-        by = rule, generation, outcome.proxy
+        by = rule, generation, outcome.proxy, crosses
         return Verdict(Action.SPLICE, Pif.SPLICE, *ends, *by)
 
     return splice_to_guest
@@ -307,13 +320,13 @@ def _make_splice_to_host(outcome: SpliceToHost, by: Origin) -> Make:
 
     def splice_to_host(miss: MissLike) -> Verdict:
         target, source = miss.oaddr, miss.eaddr
-        if miss.again:
-            if not crosses:
-                return refused
+        if miss.again and not crosses:
+            return refused
+        if crosses and _turns(miss):
             target = _loopback_of(UNSPECIFIED, not target.startswith(V4_PREFIX))
             source = UNSPECIFIED
         ends = (target, miss.oport + delta, source, 0)
-        by = rule, generation, outcome.proxy
+        by = rule, generation, outcome.proxy, crosses
         return Verdict(Action.SPLICE, Pif.HOST, *ends, *by)
 
     return splice_to_host

@@ -32,18 +32,18 @@ class RuleIds:
     def __init__(self, numbers: Iterator[int] | None = None) -> None:
         self.numbers = count(NO_RULE + 1) if numbers is None else numbers
         # Of equal rules, of which one at most is ever reached, the nth keeps its own.
-        self._known: dict[tuple[Hashable, int], int] = {}
+        self._known: dict[Hashable, list[int]] = {}
 
     def give(self, rules: Sequence[Hashable]) -> tuple[int, ...]:
         """Return an id for each of these; rules not among them lose theirs."""
-        known: dict[tuple[Hashable, int], int] = {}
-        met: dict[Hashable, int] = {}
+        known: dict[Hashable, list[int]] = {}
         given = []
         for rule in rules:
-            key = rule, met.get(rule, 0)
-            met[rule] = key[1] + 1
-            known[key] = self._known.get(key) or next(self.numbers)
-            given.append(known[key])
+            mine = known.setdefault(rule, [])
+            before = self._known.get(rule, ()) if self._known else ()
+            met = len(mine)
+            mine.append(before[met] if met < len(before) else next(self.numbers))
+            given.append(mine[met])
         self._known = known
         return tuple(given)
 

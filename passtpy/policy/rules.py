@@ -87,7 +87,7 @@ class ToGuest:
     """Deliver to the guest, `delta` ports away from the listener's.
 
     `target` None: to the guest's own address; else to this one, on its link or behind.
-    `crosses`: a connection may go on in the other family, where the guest has no such
+    `crosses`: a flow may go on in the other family, where the guest has no such
     address, or no such server.
     """
 
@@ -309,9 +309,7 @@ def _spliced_sources(view: View) -> tuple[Network, ...]:
 def _crosses(config: Config) -> bool:
     """Tell whether a flow may go on in the other family.
 
-    At once, where the guest has only that; else when it is refused, which is said in
-    time of connections only: a datagram would have to be kept until then, and over the
-    tap there may be no answer at all.
+    At once, where the guest has only that; else when it is refused.
     """
     return config.ipv4 and config.ipv6
 

@@ -24,7 +24,7 @@ _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(?:[/?#].*)?
 def is_http(data: bytes) -> bool:
     """Tell whether a stream may begin with a request."""
     word, space, _ = data[:40].partition(b" ")
-    return bool(_METHOD.fullmatch(word)) and (bool(space) or len(data) < 32)
+    return bool(_METHOD.fullmatch(word)) and (bool(space) or len(data) <= 32)
 
 
 def read_host(data: bytes) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.namespace import Namespace
+from tests.lab.ready import readable
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # not in the socket module
 IP_RECVERR, IPV6_RECVERR = 11, 25
@@ -44,6 +45,13 @@ def namespace() -> Iterator[Namespace]:
     made.delete()
 
 
+def refused(sock: socket.socket) -> None:
+    """Wait until a refusal has come back; it stays where it is."""
+    poll = select.poll()
+    poll.register(sock, 0)  # errors are always told
+    assert poll.poll(30_000)
+
+
 def send_segments(sock: socket.socket, payload: bytes, size: int) -> int:
     """One message that the kernel cuts into datagrams."""
     option = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("H", size))
@@ -58,7 +66,7 @@ def test_udp_segment_makes_datagrams(pair: Pair) -> None:
 
 
 def test_nobody_tells_whether_a_datagram_was_wanted(pair: Pair) -> None:
-    """Why UDP stays in its family: a server that only listens looks like none."""
+    """Why only a refusal counts: a server that only listens looks like none."""
     sender, receiver = pair
     with select.epoll() as poll:
         poll.register(sender, select.EPOLLIN)
@@ -75,10 +83,11 @@ def test_nobody_tells_whether_a_datagram_was_wanted(pair: Pair) -> None:
 
 
 def test_who_is_refused_has_lost_its_datagrams_already(pair: Pair) -> None:
-    """They would have to be kept until then, and there is no telling for how long."""
+    """So what begins a flow is kept, until it is answered or refused."""
     sender, receiver = pair
     receiver.close()
     assert sender.send(b"first") == 5  # as if it had arrived
+    refused(sender)
     with pytest.raises(ConnectionRefusedError):
         sender.send(b"second")  # the error is about the first, and this one is lost too
 
@@ -120,6 +129,7 @@ def test_udp_gro_leaves_single_datagrams_alone(pair: Pair) -> None:
 def test_without_udp_gro_joined_datagrams_come_apart(pair: Pair) -> None:
     sender, receiver = pair
     send_segments(sender, bytes(300), 100)
+    assert readable([receiver], 30)
     receiver.setsockopt(socket.SOL_UDP, UDP_GRO, 1)  # after they were queued
     assert [len(receiver.recv(999)) for _ in range(3)] == [100, 100, 100]
 
@@ -156,6 +166,7 @@ def test_pending_error_stops_a_send_once(pair: Pair) -> None:
     )
     receiver.close()
     sender.send(b"1")
+    refused(sender)
     with pytest.raises(ConnectionRefusedError):
         sender.send(b"2")
     data, ((_, _, raw),), _, _ = sender.recvmsg(99, 500, socket.MSG_ERRQUEUE)
@@ -164,6 +175,7 @@ def test_pending_error_stops_a_send_once(pair: Pair) -> None:
     assert number == errno.ECONNREFUSED
     assert (origin, kind, code) == ((2, 3, 3) if v4 else (3, 1, 4))
     sender.send(b"3")
+    refused(sender)
     sender.recvmsg(99, 500, socket.MSG_ERRQUEUE)
     sender.send(b"4")
 
@@ -215,6 +227,7 @@ def test_socket_keeps_what_came_before_it_was_connected() -> None:
             sock.bind(("127.0.0.1", 0))
         flow.settimeout(30)
         stranger.sendto(b"early", flow.getsockname())
+        assert readable([flow], 30)
         flow.connect(peer.getsockname())
         stranger.sendto(b"late", flow.getsockname())
         peer.sendto(b"mine", flow.getsockname())
@@ -311,5 +324,6 @@ def test_a_peer_hears_of_a_dead_port_only_when_the_last_socket_is_gone(
     assert listener.recv(99) == b"to the listener"
     listener.close()
     client.send(b"to nobody")
+    refused(client)
     with pytest.raises(ConnectionRefusedError):
         client.send(b"told at last")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.assumptions.test_datagram_sockets import refused
 from tests.lab.namespace import Namespace
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # not in the socket module
@@ -70,6 +71,7 @@ def test_error_queue_tells_whom_the_datagram_was_for(
     dead, alive = remotes[0].getsockname()[:2], remotes[1].getsockname()[:2]
     remotes[0].close()
     shared.sendto(b"lost", dead)
+    refused(shared)
     with pytest.raises(ConnectionRefusedError):
         shared.sendto(b"blamed for the other", alive)
     data, control, _, to = shared.recvmsg(99, 500, socket.MSG_ERRQUEUE)
@@ -144,6 +146,7 @@ def test_a_source_address_that_is_gone_fails_every_send() -> None:
             sock.sendto(b"x", ("192.0.2.1", 9))
             made.ip("addr", "del", "192.0.2.1/32", "dev", "lo")
             made.ip("addr", "add", "192.0.2.2/32", "dev", "lo")
+            refused(sock)
             sock.recvmsg(99, 500, socket.MSG_ERRQUEUE)
             with pytest.raises(OSError, match=r"Invalid argument|unreachable"):
                 sock.sendto(b"x", ("192.0.2.2", 9))

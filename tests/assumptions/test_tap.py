@@ -15,6 +15,7 @@ from passtpy.net.kernel.dump import Dump
 from passtpy.net.kernel.inotify import IN_DELETE
 from passtpy.net.kernel.netlink import Netlink, open_socket
 from passtpy.net.namespace import netns, tap
+from tests.lab.ready import readable
 from tests.netns.program import wait_for
 
 pytestmark = pytest.mark.netns
@@ -58,12 +59,8 @@ def open_and_up() -> int:
 
 
 def read_frame(fd: int) -> bytes:
-    for _ in range(200):
-        try:
-            return os.read(fd, 70000)
-        except BlockingIOError:
-            time.sleep(0.01)
-    raise AssertionError("no frame came")
+    assert readable([fd], 30), "no frame came"
+    return os.read(fd, 70000)
 
 
 def test_a_tap_opened_inside_a_user_namespace_works_outside() -> None:
@@ -74,18 +71,17 @@ def test_a_tap_opened_inside_a_user_namespace_works_outside() -> None:
         assert os.write(fd, frame) == len(frame)
 
 
-def test_the_first_offload_choice_is_granted() -> None:
+def test_the_first_offload_choice_is_granted(tmp_path: Path) -> None:
     """Linux 6.2 and later; older kernels get the next choice."""
+    found = tmp_path / "offloads"
 
     def work() -> int:
         device = tap.open_tap("t0")
-        Path(f"/tmp/offloads-{os.getppid()}").write_text(str(device.offloads))
+        found.write_text(str(device.offloads))
         return device.fd
 
     with child_in(netns.CLONE_NEWNET, work):
-        found = Path(f"/tmp/offloads-{os.getpid()}")
         granted = int(found.read_text())
-        found.unlink()
     release = tuple(int(n) for n in os.uname().release.split(".")[:2])
     if release >= (6, 2):
         assert granted == tap.ALL_OFFLOADS
@@ -144,13 +140,15 @@ def test_closing_a_tap_that_persists_does_not_wait() -> None:
         os.close(kept)
         return time.monotonic() - begin
 
-    slow = min(closing_time(False) for _ in range(3))
-    fast = min(closing_time(True) for _ in range(3))
-    assert fast < slow
+    def is_quicker() -> bool:
+        slow = min(closing_time(False) for _ in range(3))
+        return 10 * min(closing_time(True) for _ in range(3)) < slow
+
+    wait_for(is_quicker, "much quicker")  # not each time: others may be in the way
 
 
-def test_a_link_local_address_without_dad_is_usable_at_once() -> None:
-    script = Path(f"/tmp/tentative-{os.getpid()}")
+def test_a_link_local_address_without_dad_is_usable_at_once(tmp_path: Path) -> None:
+    found = tmp_path / "tentative"
 
     def work() -> int:
         from ipaddress import IPv6Interface
@@ -167,13 +165,12 @@ def test_a_link_local_address_without_dad_is_usable_at_once() -> None:
         netlink.ask(rtnl.add_address(link.index, address))
         dump = Dump(open_socket())
         list(dump.steps())
-        found = [a for a in dump.addresses if a.index == link.index]
-        script.write_text("\n".join(f"{a.address} {a.flags & 0x40}" for a in found))
+        own = [a for a in dump.addresses if a.index == link.index]
+        found.write_text("\n".join(f"{a.address} {a.flags & 0x40}" for a in own))
         return device.fd
 
     with child_in(netns.CLONE_NEWNET, work):
-        assert script.read_text() == "fe80::5/64 0"
-    script.unlink()
+        assert found.read_text() == "fe80::5/64 0"
 
 
 def test_init_gets_signals_it_blocks_and_reads_from_signalfd() -> None:
@@ -204,17 +201,20 @@ def test_init_gets_signals_it_blocks_and_reads_from_signalfd() -> None:
 def test_a_process_file_descriptor_is_readable_when_the_process_ends() -> None:
     import select
 
+    wait, go = os.pipe()
     pid = os.fork()
     if pid == 0:
-        time.sleep(0.2)
+        os.read(wait, 1)
         os._exit(0)
     fd = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     assert poll.poll(0) == []
-    assert poll.poll(5000)
+    os.write(go, b"x")
+    assert poll.poll(30_000)
     os.waitpid(pid, 0)
-    os.close(fd)
+    for each in (fd, wait, go):
+        os.close(each)
 
 
 def test_removing_a_bound_namespace_file_is_seen_by_inotify(tmp_path: Path) -> None:

@@ -2,16 +2,16 @@
 """What the TCP handler believes about the kernel, each as a runnable fact."""
 
 import errno
-import fcntl
 import select
 import socket
 import struct
-import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+
+from tests.lab.ready import queued
 
 SO_PEEK_OFF = 42  # not in the socket module
 FAMILIES = {"v4": (socket.AF_INET, "127.0.0.1"), "v6": (socket.AF_INET6, "::1")}
@@ -73,9 +73,14 @@ def arrived(sock: socket.socket, size: int) -> None:
         time.sleep(0.001)
 
 
-def queued(sock: socket.socket) -> int:
-    """Bytes in the receive queue (SIOCINQ)."""
-    return int(struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0])
+def told(poll: select.epoll, sock: socket.socket, wanted: int) -> int:
+    """What is told about a socket until all that is wanted has been."""
+    events = 0
+    while wanted & ~events:
+        found = poll.poll(30)
+        assert found, f"told only {events:#x}"
+        events |= dict(found)[sock.fileno()]
+    return events
 
 
 # Peeking
@@ -173,8 +178,7 @@ def test_urgent_byte_in_line_is_part_of_what_is_peeked(pair: Pair) -> None:
     near.sendall(b"abc")
     near.send(b"X", socket.MSG_OOB)
     near.sendall(b"def")
-    arrived(far, 3)
-    time.sleep(0.02)
+    arrived(far, 7)
     got = b""
     with suppress(BlockingIOError):
         while piece := peek(far, 10):
@@ -188,7 +192,7 @@ def test_peek_ends_at_the_urgent_byte(pair: Pair) -> None:
     far.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     near.sendall(b"abc")
     near.send(b"X", socket.MSG_OOB)
-    time.sleep(0.02)
+    arrived(far, 4)
     assert peek(far, 10) == b"abc"
 
 
@@ -202,8 +206,7 @@ def test_edge_comes_with_each_arrival(pair: Pair) -> None:
         poll.poll(0.05)
         for _ in range(3):
             near.sendall(b"x")
-            events = dict(poll.poll(2))
-            assert events[far.fileno()] & select.EPOLLIN
+            told(poll, far, select.EPOLLIN)
         assert not poll.poll(0.01)
 
 
@@ -213,11 +216,10 @@ def test_edge_comes_again_after_modify(pair: Pair) -> None:
     with select.epoll() as poll:
         poll.register(far, EDGE)
         near.sendall(b"x")
-        arrived(far, 1)
-        poll.poll(2)
+        told(poll, far, select.EPOLLIN)
         assert not poll.poll(0.01)
         poll.modify(far, EDGE)
-        assert dict(poll.poll(2))[far.fileno()] & select.EPOLLIN
+        told(poll, far, select.EPOLLIN)
 
 
 def test_edge_comes_when_a_full_socket_drains(pair: Pair) -> None:
@@ -236,7 +238,7 @@ def test_edge_comes_when_a_full_socket_drains(pair: Pair) -> None:
         with suppress(BlockingIOError):
             while far.recv(1 << 20):
                 pass
-        assert dict(poll.poll(2))[near.fileno()] & select.EPOLLOUT
+        told(poll, near, select.EPOLLOUT)
 
 
 def test_end_of_the_stream_is_told_as_rdhup(pair: Pair) -> None:
@@ -245,8 +247,7 @@ def test_end_of_the_stream_is_told_as_rdhup(pair: Pair) -> None:
         poll.register(far, EDGE)
         poll.poll(0.01)
         near.shutdown(socket.SHUT_WR)
-        events = dict(poll.poll(2))[far.fileno()]
-    assert events & select.EPOLLRDHUP
+        events = told(poll, far, select.EPOLLRDHUP)
     assert not events & select.EPOLLHUP
 
 
@@ -256,10 +257,7 @@ def test_reset_is_told_as_error_and_hang_up(pair: Pair) -> None:
         poll.register(far, EDGE)
         poll.poll(0.01)
         reset(near)
-        events = dict(poll.poll(2))[far.fileno()]
-    assert events & select.EPOLLERR
-    assert events & select.EPOLLHUP
-    assert events & select.EPOLLRDHUP
+        told(poll, far, select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP)
 
 
 def reset(sock: socket.socket) -> None:
@@ -272,8 +270,10 @@ def test_data_before_a_reset_is_read_before_the_error(pair: Pair) -> None:
     near, far = pair
     near.sendall(b"answer")
     arrived(far, 6)
-    reset(near)
-    time.sleep(0.02)
+    with select.epoll() as poll:
+        poll.register(far, EDGE)
+        reset(near)
+        told(poll, far, select.EPOLLERR)
     assert far.recv(100) == b"answer"
     with pytest.raises(ConnectionResetError):
         far.recv(100)
@@ -286,10 +286,7 @@ def test_urgent_data_is_told_as_priority(pair: Pair) -> None:
         poll.register(far, EDGE)
         near.send(b"abX", socket.MSG_OOB)
         near.close()
-        time.sleep(0.02)
-        events = dict(poll.poll(2))[far.fileno()]
-    assert events & select.EPOLLPRI
-    assert events & select.EPOLLRDHUP
+        told(poll, far, select.EPOLLPRI | select.EPOLLRDHUP)
 
 
 # Ends
@@ -338,12 +335,10 @@ def test_what_was_written_is_sent_after_close(pair: Pair) -> None:
 def test_partly_discarded_buffer_keeps_its_memory(pair: Pair) -> None:
     """A window can stay closed because of a few bytes that were not taken."""
     near, far = pair
-    near.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            near.send(bytes(1 << 16))
-    time.sleep(0.05)
-    before, size = memory(far), queued(far)
+    size = 60_000  # for which the first window has room
+    near.sendall(bytes(size))
+    arrived(far, size)
+    before = memory(far)
     discard(far, 100)
     assert memory(far) == before
     discard(far, size - 200)
@@ -366,8 +361,7 @@ def test_failed_connect_is_told_once(pair: Pair) -> None:
             sock.setblocking(False)
             poll.register(sock, EDGE)
             assert sock.connect_ex(closed.getsockname()) == errno.EINPROGRESS
-            events = dict(poll.poll(2))[sock.fileno()]
+            told(poll, sock, select.EPOLLERR)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             again = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    assert events & select.EPOLLERR
     assert (code, again) == (errno.ECONNREFUSED, 0)

@@ -146,10 +146,10 @@ def later(_miss: _native.Miss) -> Verdict | None:
 class Guest:
     """A guest, the datapath it is on, and the control plane that answers.
 
-    `decide` is asked for each miss (None: left pending); `misses`, `punts`, `gone` and
-    `opened` keep what turns returned and open() made of it. `send()` and `advance()`
-    run a turn themselves. Segments that continue each other are received as one, or as
-    `single` ones.
+    `decide` is asked for each miss (None: left pending); `misses`, `punts`, `said`,
+    `gone` and `opened` keep what turns returned and open() made of it. `send()` and
+    `advance()` run a turn themselves. Segments that continue each other are received as
+    one, or as `single` ones.
     """
 
     vnet: bool = True
@@ -165,6 +165,7 @@ class Guest:
         self.misses: list[_native.Miss] = []
         self.punts: list[bytes] = []
         self.kinds: list[PuntKind] = []  # of these
+        self.said: list[_native.Said] = []
         self.gone: list[int] = []
         self.opened: list[int] = []
         self.frames: deque[Frame] = deque()
@@ -256,6 +257,8 @@ class Guest:
             case _native.Punt():
                 self.punts.append(record.frame)
                 self.kinds.append(PuntKind(record.kind))
+            case _native.Said():
+                self.said.append(record)
             case _native.Gone():
                 self.gone.append(record.errno)
             case _:

@@ -24,6 +24,16 @@ LISTENER = 7
 RULE = 4
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
+# Of datagrams: where the listener is, the family, and whether the target's socket is
+# brought
+WAYS = {
+    "inward": (Pif.HOST, socket.AF_INET, True),
+    "inward v6": (Pif.HOST, socket.AF_INET6, True),
+    "outward": (Pif.SPLICE, socket.AF_INET, True),
+    "outward v6": (Pif.SPLICE, socket.AF_INET6, True),
+    "outward, through the listener": (Pif.SPLICE, socket.AF_INET, False),
+}
+
 
 @dataclass
 class World:

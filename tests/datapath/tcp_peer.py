@@ -16,6 +16,8 @@ from passtpy.flow import Action, Pif, Verdict
 from tests.datapath.conftest import Server
 from tests.datapath.guest import WAIT_S, Connection, Decide, Frame, Guest, forward_to
 from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6
+from tests.lab.namespace import wait_until
+from tests.lab.ready import queued
 
 LISTENER = 5
 WITH_SACK = [("MSS", 1000), ("WScale", 7), ("SAckOK", b"")]  # of a guest
@@ -160,9 +162,64 @@ def datapaths_end(peer: socket.socket) -> socket.socket:
                 continue
             sock = socket.socket(fileno=os.dup(int(name)))
             try:
-                if sock.getsockname() == peer.getpeername():
+                ends = sock.getpeername(), sock.getsockname()
+                if ends == (peer.getsockname(), peer.getpeername()):
                     return sock
             except OSError:
                 pass
             sock.close()
     raise AssertionError("the datapath has no such socket")
+
+
+def wait_unread(peer: socket.socket, size: int) -> None:
+    """Wait until so much of what the peer sent is there to be read by the datapath.
+
+    The kernel sends it at a pace that follows from how fast it went before.
+    """
+    with datapaths_end(peer) as sock:
+        wait_until(lambda: queued(sock) >= size, WAIT_S, f"{size} bytes")
+
+
+def fill(guest: Guest, conn: Connection, limit: int = 64 << 20) -> bytes:
+    """Send until the window is closed; what was sent."""
+    sent = bytearray()
+    scale = dict(conn.peer_syn.tcp.options).get("WScale", 0)
+    rng = random.Random(5)
+    edge = conn.seq + conn.peer_syn.tcp.window
+    while len(sent) < limit:
+        for frame in guest.drain() if conn.seq == edge else arrived(guest):
+            edge = frame.tcp.ack + (frame.tcp.window << scale)
+        room = edge - conn.seq
+        if not room:
+            return bytes(sent)
+        piece = rng.randbytes(min(60_000, room))
+        conn.send(piece)
+        sent += piece
+    raise AssertionError("the window never closes")
+
+
+def hold(guest: Guest, conn: Connection, peer: socket.socket, size: int) -> None:
+    """Send zeros until so many are held, for the kernel has hardly any room."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with datapaths_end(peer) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    window = 1000
+    while guest.counter("tcp_buffered") < size:
+        conn.send(bytes(min(window, 60_000)))
+        frames = arrived(guest)
+        edge = max(later_on(f.tcp.ack, f.tcp.window << 7) for f in frames)
+        window = edge - conn.seq
+
+
+def read_while_turning(guest: Guest, peer: socket.socket, size: int) -> bytes:
+    """Read from a peer whose data the datapath still holds."""
+    got = bytearray()
+    peer.setblocking(False)
+
+    def more() -> bool:
+        with suppress(BlockingIOError):
+            got.extend(peer.recv(1 << 20))
+        return len(got) >= size
+
+    guest.wait_for(more, f"{size} bytes")
+    return bytes(got)

@@ -145,6 +145,18 @@ def test_one_flow_carries_a_series(pinger: Guest, v6: bool) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("way", ["rate_out", "rate_in"])
+def test_pings_beyond_a_limit_are_dropped(pinger: Guest, v6: bool, way: str) -> None:
+    pinger.dp.limit(1, **{way: 125_000})
+    for seq in range(40):
+        pinger.send(echo(seq=seq, payload=bytes(500), v6=v6))
+    column = ["rate_in", "rate_out"].index(way)
+    pinger.wait_for(lambda: pinger.dp.limits()[1][2 + column] == 15, "drops")
+    assert pinger.dp.limits()[1][column] == 12_500
+    assert len(pinger.drain()) == 25
+
+
+@BOTH
 def test_an_identifier_in_use_is_translated(ping_sockets: Guest, v6: bool) -> None:
     proto = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
     family = socket.AF_INET6 if v6 else socket.AF_INET

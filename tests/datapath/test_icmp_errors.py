@@ -25,7 +25,7 @@ from scapy.packet import Packet
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
-from tests.datapath.guest import Guest, forward_to
+from tests.datapath.guest import WAIT_S, Guest, forward_to
 from tests.datapath.packets import (
     DPORT,
     GUEST4,
@@ -131,7 +131,7 @@ def wire(nowhere: Namespace) -> Iterator[Wire]:
         sniffer.bind(("out0", 0))
         raw4 = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         raw6 = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    sniffer.settimeout(2)
+    sniffer.settimeout(WAIT_S)
     yield Wire(sniffer, raw4, raw6)
     for sock in (sniffer, raw4, raw6):
         sock.close()

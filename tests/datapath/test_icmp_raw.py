@@ -21,7 +21,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet
 
-from passtpy import _native
+from passtpy import _native, limits
 from passtpy.addr import UNSPECIFIED, inany, is_v4
 from passtpy.flow import Action, Pif, Verdict
 from passtpy.net.kernel.ping import may_ping, prepare_ping
@@ -234,5 +234,17 @@ def test_none_are_opened_where_ping_sockets_are_allowed(
             ]
             assert prepare_ping(guest.dp, 7) == 0
             assert prepare_ping(guest.dp, 10) > 0
+    finally:
+        ping_namespace.sysctl("net.ipv4.ping_group_range", "0 2147483647")
+
+
+def test_few_are_opened_where_few_files_are_allowed(
+    ping_namespace: Namespace, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "spare_files", lambda: 40)
+    ping_namespace.sysctl("net.ipv4.ping_group_range", "1 0")
+    try:
+        with ping_namespace.entered():
+            assert prepare_ping(guest.dp) == 10
     finally:
         ping_namespace.sysctl("net.ipv4.ping_group_range", "0 2147483647")

@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Python's allocator says no, in each place where the module asks it."""
+"""Python's allocator says no, in each place where the module asks it.
 
+It says so to every thread of a process, and a test runner has threads of its own, so
+each test runs in a copy of the process, which has only the thread that made it.
+"""
+
+import functools
+import os
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +23,27 @@ testcapi = pytest.importorskip(
 )
 ENOUGH = 400  # requests for memory of one call
 MISS_NS = 60_000_000_000  # longer than any miss is kept
+
+
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a copy of this process; what it left is gone with the copy."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        child = os.fork()
+        if child == 0:
+            failed = True
+            try:
+                test(*args, **kwargs)
+                failed = False
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(failed)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+
+    return run
 
 
 def starved(call: Callable[[], Any]) -> Iterator[Any]:
@@ -46,6 +74,7 @@ def last(results: Iterator[Any]) -> Any:
 @pytest.mark.parametrize(
     "what", ["counters", "flows", "capture_counts", "capture_take"]
 )
+@alone
 def test_what_is_asked_again_is_complete(
     guest: Guest, server: Server, what: str
 ) -> None:
@@ -62,6 +91,7 @@ def test_what_is_asked_again_is_complete(
 
 
 @pytest.mark.taps("plain", why="records are the same on each")
+@alone
 def test_a_miss_that_could_not_be_told_expires(guest: Guest) -> None:
     """So whoever sends again is asked about again."""
     told: list[object] = []
@@ -83,6 +113,7 @@ def test_a_miss_that_could_not_be_told_expires(guest: Guest) -> None:
 
 
 @pytest.mark.taps("plain", why="records are the same on each")
+@alone
 def test_open_has_worked_though_its_answer_could_not_be_made(
     guest: Guest, server: Server
 ) -> None:

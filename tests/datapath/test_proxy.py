@@ -2,6 +2,7 @@
 """A server is told who its client is: the header of the PROXY protocol."""
 
 import errno
+import os
 import random
 import socket
 import struct
@@ -13,6 +14,7 @@ import pytest
 from passtpy import _native
 from passtpy.flow import Pif, Verdict
 from tests.datapath.conftest import Server
+from tests.datapath.given import Ends
 from tests.datapath.guest import Connection, Guest, forward_to
 from tests.datapath.packets import syn
 from tests.datapath.splice import World
@@ -94,6 +96,26 @@ def test_what_the_client_said_and_its_end_come_behind(
     assert got == told + stream
     if "F" not in frame.flags:
         assert until_fin(conn) == b""
+
+
+@VERSIONS
+def test_no_other_socket_before_the_header_has_arrived(
+    guest: Guest, server: Server, ends: Ends, version: int
+) -> None:
+    """What is sent again is made of what the flow's socket is."""
+    client, _ = inbound(guest, server, Tells(version))
+    told = header(version, client)
+    conn = Connection.answer(guest, options=WITH_SACK)
+    in_flight(guest, conn, len(told))
+    ours, theirs = ends()
+    with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+        guest.dp.adopt(guest.opened[0], theirs.fileno())
+    guest.advance(0.2)
+    conn.expect("PA", told)
+    conn.acknowledge()
+    guest.dp.adopt(guest.opened[0], theirs.detach())
+    ours.sendall(b"and more")
+    conn.expect("PA", b"and more")
 
 
 @VERSIONS

@@ -12,15 +12,17 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
 from passtpy._native import EVENTS
 from passtpy.flow import Action, FlowType, Pif
-from tests.datapath.guest import Guest
+from tests.datapath.guest import WAIT_S, Guest
 from tests.datapath.splice import LISTENER, World, read_all, reset, send_and_end
 from tests.datapath.tcp_peer import read_exactly
+from tests.lab.descriptors import Opened
 from tests.lab.ready import readable
 
 MakeWorld = Callable[..., World]
@@ -112,16 +114,16 @@ def test_refused_target_resets_the_client(world: World) -> None:
     assert world.guest.opened == [-errno.ECONNREFUSED, 0]
 
 
-def test_refused_client_finds_another_server(world: World) -> None:
+def test_refused_client_finds_another_server(world: World, opened: Opened) -> None:
     other = world.serve()
     world.gives_up, world.other_port = False, world.target_port
     world.serve().close()
-    before = open_fds()
+    before = opened()
     client, conn = world.pair(other)
     client.sendall(b"hello")
     assert world.work(partial(conn.recv, 10)) == b"hello"
     assert world.guest.opened[0] == -errno.ECONNREFUSED
-    assert open_fds() == before + 4  # both ends of both connections
+    assert opened() == before + 4  # both ends of both connections
 
 
 def test_refused_twice_is_over(world: World) -> None:
@@ -157,19 +159,15 @@ def test_late_verdict_opens_what_waited(inward: World) -> None:
     assert inward.work(lambda: conn.recv(100)) == b"early"
 
 
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-def test_socket_of_a_miss_that_is_gone_is_closed(inward: World) -> None:
+def test_socket_of_a_miss_that_is_gone_is_closed(inward: World, opened: Opened) -> None:
     inward.hold = True
     inward.serve()
     client = inward.client()
     inward.guest.wait_for(lambda: bool(inward.guest.misses))
     inward.guest.advance(10)
-    before = open_fds()
+    before = opened()
     assert inward.answer(inward.guest.misses[0]) == -errno.ESTALE
-    assert open_fds() == before
+    assert opened() == before
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 
@@ -183,23 +181,23 @@ def test_splice_into_the_namespace_needs_a_socket_from_there(inward: World) -> N
     assert inward.guest.opened == [-errno.EBADF]
 
 
-def test_splice_from_host_to_host_is_refused(inward: World) -> None:
+def test_splice_from_host_to_host_is_refused(inward: World, opened: Opened) -> None:
     inward.hold = True
     inward.serve()
     inward.client()
     inward.guest.wait_for(lambda: bool(inward.guest.misses))
     verdict = inward.verdict()._replace(pif=Pif.HOST)
-    before = open_fds()
+    before = opened()
     fd = socket.socket().detach()
     miss_id = inward.guest.misses[0].miss_id
     assert inward.guest.open(miss_id, verdict, fd=fd) == -errno.EINVAL
     os.close(fd)  # still ours
-    assert open_fds() == before - 1  # the client's, which was ours to reset
+    assert opened() == before - 1  # the client's, which was ours to reset
 
 
-def test_nothing_of_a_flow_is_left(world: World) -> None:
+def test_nothing_of_a_flow_is_left(world: World, opened: Opened) -> None:
     server = world.serve()
-    before = open_fds()
+    before = opened()
     for _ in range(3):
         client, conn = world.pair(server)
         send_and_end(client, b"1")
@@ -209,7 +207,7 @@ def test_nothing_of_a_flow_is_left(world: World) -> None:
         client.close()
     world.finish()
     world.guest.advance(1)
-    assert open_fds() == before
+    assert opened() == before
 
 
 @pytest.mark.parametrize("size", [1, 65536, 65537, 3 * MIB, 20 * MIB])
@@ -254,28 +252,30 @@ def test_slow_reader_gets_everything(world: World) -> None:
             time.sleep(0.001)
         return got
 
-    _, got = world.work(lambda: send_and_end(client, data), slowly)
-    assert got == data
-    assert world.guest.counter("splice_buffered") > 0
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(send_and_end, client, data)
+        held = partial(world.guest.counter, "splice_buffered")
+        world.guest.wait_for(lambda: held() > 0, "bytes that find no room")
+        assert world.work(slowly) == data
+        sent.result()
 
 
 def test_reader_that_stops_stops_the_writer(world: World) -> None:
     client, conn = world.pair(world.serve())
     client.setblocking(False)
     sent = 0
-    quiet = 0
-    while quiet < 20:
-        try:
+
+    def stands_still() -> bool:
+        """No more is taken, and nothing wakes us then."""
+        nonlocal sent
+        with suppress(BlockingIOError):
             sent += client.send(bytes(MIB))
-            quiet = 0
-        except BlockingIOError:
-            quiet += 1
-            time.sleep(0.002)
-        world.guest.turn()
-    assert sent < 64 * MIB
-    # Nothing wakes us while it stands still
-    assert not readable([world.guest.dp.fileno()], 0.02)
-    client.settimeout(5)
+            assert sent < 64 * MIB
+            return False
+        return not readable([world.guest.dp.fileno()], 0.04)
+
+    world.guest.wait_for(stands_still, "a writer that is stopped")
+    client.settimeout(WAIT_S)
     _, got = world.work(
         lambda: client.shutdown(socket.SHUT_WR), lambda: len(read_all(conn, MIB))
     )
@@ -516,14 +516,14 @@ def test_two_hundred_flows_at_once(world: World) -> None:
 
 
 def test_datapath_may_be_closed_amid_flows(
-    world: World, make_guest: Callable[..., Guest]
+    world: World, make_guest: Callable[..., Guest], opened: Opened
 ) -> None:
-    before = open_fds()
+    before = opened()
     make_guest()
-    own = open_fds() - before
+    own = opened() - before
     client, conn = world.pair(world.serve())
-    before = open_fds()
+    before = opened()
     world.guest.close()
-    assert open_fds() == before - own - 3  # two of the flow, the listener
+    assert opened() == before - own - 3  # two of the flow, the listener
     for end in (client, conn):
         assert end.recv(1) == b""

@@ -2,7 +2,6 @@
 """UDP from socket to socket: opening, batches, errors, time-outs."""
 
 import errno
-import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -11,7 +10,8 @@ import pytest
 
 from passtpy.flow import FlowType, Pif
 from tests.datapath.guest import Guest
-from tests.datapath.splice import LISTENER, World
+from tests.datapath.splice import LISTENER, RULE, WAYS, World
+from tests.lab.descriptors import Opened
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
 MakeWorld = Callable[..., World]
@@ -36,19 +36,10 @@ def make_world(guest: Guest) -> Iterator[MakeWorld]:
         world.close()
 
 
-KINDS = {
-    "inward": (Pif.HOST, socket.AF_INET, True),
-    "inward v6": (Pif.HOST, socket.AF_INET6, True),
-    "outward": (Pif.SPLICE, socket.AF_INET, True),
-    "outward v6": (Pif.SPLICE, socket.AF_INET6, True),
-    "outward, through the listener": (Pif.SPLICE, socket.AF_INET, False),
-}
-
-
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=list(WAYS))
 def world(request: pytest.FixtureRequest, make_world: MakeWorld) -> World:
     """Both directions, both families, and a flow that lives on its listener."""
-    return make_world(*KINDS[request.param])
+    return make_world(*WAYS[request.param])
 
 
 @pytest.fixture
@@ -212,16 +203,16 @@ def test_stream_ends_after_120_seconds(world: World) -> None:
     assert world.ended()
 
 
-def test_nothing_of_a_flow_is_left(world: World) -> None:
+def test_nothing_of_a_flow_is_left(world: World, opened: Opened) -> None:
     server = world.serve()
     client = world.client()
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     client.send(b"x")
     receive(world, server)
     world.guest.advance(31)
     world.guest.advance(1)
     assert world.ended()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
     client.send(b"y")
     assert receive(world, server)[0] == b"y"
     assert len(world.guest.misses) == 2
@@ -242,11 +233,30 @@ def test_two_hundred_flows_at_once(world: World) -> None:
         assert receive(world, client)[0] == (b"%d" % i)[::-1]
 
 
-def test_socket_of_a_verdict_that_fails_is_closed(inward: World) -> None:
+def test_socket_of_a_verdict_that_fails_is_closed(
+    inward: World, opened: Opened
+) -> None:
     inward.hold = True
     inward.target_port = 0
     inward.client().send(b"x")
     inward.guest.wait_for(lambda: bool(inward.guest.misses))
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     assert inward.answer(inward.guest.misses[0]) == -errno.EDESTADDRREQ
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
+
+
+def test_datagrams_beyond_a_limit_are_dropped(world: World) -> None:
+    rate = 125_000  # bytes a second, of which a tenth may go at once
+    server = world.serve()
+    client = world.client()
+    way = "rate_out" if world.source == Pif.SPLICE else "rate_in"
+    world.guest.dp.limit(RULE, **{way: rate})
+    for _ in range(40):
+        client.send(bytes(500))
+        world.guest.turn()
+    moved = world.source == Pif.SPLICE
+    world.guest.wait_for(
+        lambda: world.guest.dp.limits()[RULE][2 + moved] == 15, "drops"
+    )
+    assert world.guest.dp.limits()[RULE][moved] == rate // 10
+    assert all(len(receive(world, server)[0]) == 500 for _ in range(25))

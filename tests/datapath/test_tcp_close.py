@@ -13,9 +13,12 @@ from tests.datapath.tcp_peer import (
     arrived,
     end_from_guest,
     established,
+    fill,
+    hold,
     in_flight,
     later_on,
     read_exactly,
+    read_while_turning,
 )
 
 # FIN
@@ -245,6 +248,67 @@ def test_orderly_end_is_no_reset_for_the_peer(guest: Guest, server: Server) -> N
     conn.acknowledge()
     assert not guest.flows()
     assert peer.recv(1) == b""
+
+
+def both_end(guest: Guest, conn: Connection, peer: socket.socket) -> None:
+    """Both close while bytes wait for a peer that reads late.
+
+    The guest's kernel has nothing left to do then, and forgets the connection.
+    """
+    peer.shutdown(socket.SHUT_WR)
+    conn.expect("FA")
+    conn.fin()
+    guest.expect("A", ack=conn.seq)
+    assert guest.flows()
+
+
+@pytest.mark.parametrize("forgot", [False, True])
+def test_what_waits_for_its_reader_outlives_the_guests_connection(
+    guest: Guest, server: Server, forgot: bool
+) -> None:
+    """Its kernel may have forgotten it, and would answer the news of a window so."""
+    conn, peer = established(guest, server)
+    sent = fill(guest, conn)
+    both_end(guest, conn, peer)
+    if forgot:
+        conn.say("R")
+    assert read_while_turning(guest, peer, len(sent)) == sent
+    guest.wait_for(lambda: not guest.flows(), "the flow's end")
+    assert peer.recv(1) == b""
+    guest.expect_nothing()
+
+
+def test_a_slow_peer_gets_all_of_a_guest_that_is_gone(
+    guest: Guest, server: Server
+) -> None:
+    """Its program sent and closed; a minute later its kernel forgets the connection."""
+    conn, peer = established(guest, server)
+    sent = fill(guest, conn)
+    conn.fin()
+    guest.expect("A", ack=conn.seq)
+    guest.advance(60)
+    guest.expect("A")  # is it there?
+    conn.say("R")
+    guest.advance(60)
+    assert read_while_turning(guest, peer, len(sent)) == sent
+    guest.wait_for(lambda: not guest.flows(), "the flow's end")
+    guest.expect_nothing()
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        write_on(peer)
+
+
+def test_bytes_of_a_guest_that_has_ended_wait_for_hours(
+    guest: Guest, server: Server
+) -> None:
+    conn, peer = established(guest, server)
+    hold(guest, conn, peer, 150_000)
+    both_end(guest, conn, peer)
+    guest.advance(3600)
+    read_while_turning(guest, peer, 100_000)  # more than the kernel had
+    guest.advance(7000)
+    assert guest.flows()
+    guest.advance(7201)
+    assert not guest.flows()
 
 
 def test_same_port_can_be_used_again_at_once(guest: Guest, server: Server) -> None:

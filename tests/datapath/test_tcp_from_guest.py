@@ -3,13 +3,18 @@
 
 import random
 import socket
-from contextlib import suppress
 
 import pytest
 
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Connection, Frame, Guest
-from tests.datapath.tcp_peer import established, read_exactly
+from tests.datapath.tcp_peer import (
+    arrived,
+    established,
+    fill,
+    read_exactly,
+    read_while_turning,
+)
 
 NO_SACK = [("MSS", 1460), ("WScale", 7)]
 
@@ -273,32 +278,6 @@ def test_super_segment_of_the_guest(guest: Guest, server: Server) -> None:
 # A reader at the host that does not read
 
 
-def fill(guest: Guest, conn: Connection, limit: int = 64 << 20) -> bytes:
-    """Send until the window is closed; what was sent."""
-    sent, edge = bytearray(), conn.seq
-    scale = dict(conn.peer_syn.tcp.options).get("WScale", 0)
-    rng = random.Random(5)
-    edge = conn.seq + conn.peer_syn.tcp.window
-    while len(sent) < limit:
-        for frame in guest.drain() if conn.seq == edge else now(guest):
-            edge = frame.tcp.ack + (frame.tcp.window << scale)
-        room = edge - conn.seq
-        if not room:
-            return bytes(sent)
-        piece = rng.randbytes(min(60_000, room))
-        conn.send(piece)
-        sent += piece
-    raise AssertionError("the window never closes")
-
-
-def now(guest: Guest) -> list[Frame]:
-    """Frames that are there already."""
-    frames = []
-    while (frame := guest._next(0)) is not None:
-        frames.append(frame)
-    return frames
-
-
 def test_window_closes_when_the_host_does_not_read(
     guest: Guest, server: Server
 ) -> None:
@@ -306,20 +285,6 @@ def test_window_closes_when_the_host_does_not_read(
     sent = fill(guest, conn)
     assert 0 < guest.counter("tcp_buffered") <= len(sent)
     assert read_while_turning(guest, peer, len(sent)) == sent
-
-
-def read_while_turning(guest: Guest, peer: socket.socket, size: int) -> bytes:
-    """Read from a peer whose data the datapath still holds."""
-    got = bytearray()
-    peer.setblocking(False)
-
-    def more() -> bool:
-        with suppress(BlockingIOError):
-            got.extend(peer.recv(1 << 20))
-        return len(got) >= size
-
-    guest.wait_for(more, f"{size} bytes")
-    return bytes(got)
 
 
 def test_window_opens_by_itself_when_the_host_reads_again(
@@ -354,7 +319,7 @@ def test_small_segments_do_not_creep_past_a_closing_window(
     conn, _ = established(guest, server)
     scale, edge, over = 7, conn.seq + conn.peer_syn.tcp.window, 0
     while over < 2000:
-        for frame in now(guest):
+        for frame in arrived(guest):
             edge = frame.tcp.ack + (frame.tcp.window << scale)
         room = edge - conn.seq
         if room <= 0:

@@ -24,6 +24,7 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     until_fin,
 )
+from tests.lab.descriptors import Opened
 
 
 @pytest.fixture
@@ -182,17 +183,19 @@ def test_closed_window_is_probed(joined: Joined) -> None:
     conn.expect("PA", b"ait")
 
 
-def test_end_waits_for_all_bytes_beside_descriptors(joined: Joined) -> None:
+def test_end_waits_for_all_bytes_beside_descriptors(
+    joined: Joined, opened: Opened
+) -> None:
     """A read ends where descriptors were passed, which is not where the bytes end."""
     conn, ours = joined
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
     ours.sendall(b"one")
     ours.sendmsg([b"two"], rights)
     ours.sendall(b"three")
     ours.shutdown(socket.SHUT_WR)
     assert until_fin(conn) == b"onetwothree"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened() == before
 
 
 @pytest.mark.parametrize("v6", [False, True])

@@ -13,6 +13,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach
 from passtpy.flow import Action
 from tests.datapath.conftest import Server
 from tests.datapath.guest import (
+    WAIT_S,
     Connection,
     Decide,
     Frame,
@@ -488,7 +489,7 @@ def test_syn_to_a_silent_guest_is_repeated_then_given_up(
     guest: Guest, server: Server
 ) -> None:
     client, _ = inbound(guest, server)
-    client.settimeout(1)
+    client.settimeout(WAIT_S)
     tries = 0
     for _ in range(200):
         tries += sum(f.flags == "S" for f in drain_now(guest))

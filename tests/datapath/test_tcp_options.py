@@ -2,20 +2,26 @@
 """TCP: options that the host's socket of a connection gets only when it needs them."""
 
 import socket
-import time
 from contextlib import closing
 
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest
 from tests.datapath.tcp_peer import datapaths_end, established, read_exactly
+from tests.lab.namespace import wait_until
 
 SO_PEEK_OFF = 42
+CLOSE_WAIT = 8  # a state that struct tcp_info begins with
 FIRST_ALONE = 536  # bytes: one segment, whatever the peer's MSS is
 
 
 def peeks_from(sock: socket.socket) -> int:
     """The peek offset of a socket; -1: it has none."""
     return sock.getsockopt(socket.SOL_SOCKET, SO_PEEK_OFF)
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether all that its peer said has come, the end as well."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == CLOSE_WAIT
 
 
 def hurries(sock: socket.socket) -> bool:
@@ -49,7 +55,7 @@ def test_the_last_bytes_come_after_those_that_wait(
         conn.expect("PA", b"first")
         peer.sendall(b"last")
         peer.close()
-        time.sleep(0.02)  # both are there when the datapath looks
+        wait_until(lambda: has_ended(ours), 30, "both, when the datapath looks")
         conn.expect("FPA", b"last")
         assert peeks_from(ours) == -1
         guest.advance(1.0)  # nothing was acknowledged: all of it again

@@ -14,9 +14,8 @@ from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to
 from tests.datapath.packets import SPORT, ack, syn, tcp
 from tests.datapath.tcp_peer import (
     LISTENER,
-    arrived,
-    datapaths_end,
     established,
+    hold,
     inbound,
     later_on,
     read_exactly,
@@ -96,15 +95,7 @@ def test_syn_while_bytes_of_the_guest_are_on_their_way_is_challenged(
 ) -> None:
     """They were acknowledged: the connection may not end before they have arrived."""
     conn, peer = established(guest, server)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    with datapaths_end(peer) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    window = 1000
-    while guest.counter("tcp_buffered") < 150_000:
-        conn.send(bytes(min(window, 60_000)))
-        frames = arrived(guest)
-        edge = max(later_on(f.tcp.ack, f.tcp.window << 7) for f in frames)
-        window = edge - conn.seq
+    hold(guest, conn, peer, 150_000)
     peer.shutdown(socket.SHUT_WR)
     conn.expect("FA")
     conn.fin()

@@ -15,7 +15,7 @@ from scapy.packet import Packet
 
 from passtpy._native import EVENTS
 from tests.datapath.conftest import Server
-from tests.datapath.guest import Frame, Guest
+from tests.datapath.guest import WAIT_S, Frame, Guest
 from tests.datapath.packets import GUEST_MAC, OUR_MAC, SYN_OPTIONS, ack
 from tests.datapath.tcp_peer import (
     abort,
@@ -77,7 +77,12 @@ def in_thread(call: Callable[[Any], object], data: object) -> Callable[[], None]
     """Call in a thread; returns what waits for its end."""
     thread = threading.Thread(target=call, args=(data,), daemon=True)
     thread.start()
-    return lambda: thread.join(5)
+
+    def ended() -> None:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+    return ended
 
 
 @pytest.mark.parametrize(("v6", "mss", "kind"), [

@@ -21,16 +21,25 @@ from passtpy import _native
 from passtpy.addr import UNSPECIFIED, inany
 from passtpy.flow import Action, FlowWhy, Pif, PuntKind, Verdict
 from tests.datapath.conftest import Server
-from tests.datapath.guest import NEEDS_CSUM, Connection, Guest, Vnet, forward_to, later
+from tests.datapath.guest import (
+    NEEDS_CSUM,
+    Connection,
+    Guest,
+    Vnet,
+    forward_to,
+    later,
+    to_guest,
+)
 from tests.datapath.packets import (
     GUEST4,
+    GUEST6,
     GUEST_MAC,
     OUR_MAC,
     REMOTE4,
     syn,
     udp,
 )
-from tests.datapath.tcp_peer import established, inbound
+from tests.datapath.tcp_peer import established, inbound, wait_unread
 from tests.datapath.test_udp_listen import SERVICE, inward, listening
 
 WORK_TURN = 2_000_000  # budget.h
@@ -170,10 +179,10 @@ def test_flows_that_end_at_once_do_not_end_in_one_turn(
 
 
 def listener_of(guest: Guest, number: int = 7) -> tuple[str, int]:
-    """A UDP listener whose peers reach the guest; where it is."""
+    """A UDP listener whose peers keep their addresses toward the guest; where it is."""
     sock = listening("127.0.0.1")
     where: tuple[str, int] = sock.getsockname()
-    guest.decide = inward
+    guest.decide = to_guest(SERVICE, GUEST4, GUEST6)
     guest.dp.listen(sock.detach(), socket.IPPROTO_UDP, number)
     return where
 
@@ -211,6 +220,7 @@ def test_a_listener_that_rests_is_not_read(guest: Guest) -> None:
 
 def test_what_nobody_answers_ends_soon(guest: Guest) -> None:
     where = listener_of(guest)
+    guest.decide = inward
     flood(where, 2, guest)
     answered, _ = guest.flows()
     guest.advance(1)
@@ -236,6 +246,7 @@ def test_open_flows_come_before_python(guest: Guest, server: Server) -> None:
     guest.decide = later
     peer.setblocking(False)
     sent = peer.send(bytes(2 << 20))
+    wait_unread(peer, 700 << 10)
     guest.put(syn(sport=4444))
     before = guest.counter("tap_tx_bytes")
     assert len(guest.dp.turn(now=guest.now)) == 1
@@ -268,7 +279,7 @@ def test_the_outside_has_half_of_the_table(
     guest.decide = forward_to(udp_peer.getsockname()[1])
     guest.send(*(udp(b"own", sport=2000 + i) for i in range(20)))
     assert len(guest.flows()) == 52  # its own are let in
-    guest.decide = inward
+    guest.decide = to_guest(SERVICE, GUEST4, GUEST6)
     guest.advance(3)  # the first from outside are idle: they go for new ones
     flood(where, 10, guest)
     assert guest.counter("flows_evicted") >= 8
@@ -301,8 +312,10 @@ def by_last_octets(miss: _native.Miss) -> Verdict:
 def few_descriptors(most: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_flows_that_share_a_socket_are_not_bounded_by_descriptors(
@@ -363,12 +376,8 @@ def test_services_are_asked_within_a_rate_of_each_kind(guest: Guest) -> None:
 
 def test_no_descriptor_for_tcp_is_told(guest: Guest, server: Server) -> None:
     guest.decide = forward_to(server.port)
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
+    with few_descriptors(3):
         guest.send(syn())
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
     names = [name for name, *_ in _native.EVENTS]
     assert "sock_limit" in {names[told.event] for told in guest.dp.events(100)}
 

@@ -13,7 +13,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 
 from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.flow import Action, Pif, Verdict
-from tests.datapath.guest import Guest, Vnet, answer, forward_to, later
+from tests.datapath.guest import WAIT_S, Guest, Vnet, answer, forward_to, later
 from tests.datapath.packets import (
     DPORT,
     GUEST4,
@@ -41,7 +41,7 @@ def received(peer: socket.socket, count: int) -> list[bytes]:
     peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         peer.recv(70000)
-    peer.settimeout(2)
+    peer.settimeout(WAIT_S)
     return got
 
 
@@ -298,7 +298,7 @@ def test_a_pending_error_does_not_cost_the_next_datagram(
     guest.send(udp(b"lost"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(address)
-        again.settimeout(2)
+        again.settimeout(WAIT_S)
         guest.send(udp(b"kept"))
         assert again.recv(9) == b"kept"
     errors = [frame.packet[ICMP].code for frame in guest.drain()]

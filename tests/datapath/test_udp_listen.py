@@ -14,10 +14,11 @@ from scapy.layers.inet6 import IPv6
 
 from passtpy import _native
 from passtpy.addr import from_inany, inany
-from passtpy.flow import Action, Pif, Verdict
+from passtpy.flow import Action, FlowWhy, Pif, Verdict
 from tests.datapath.fragments import reassemble
-from tests.datapath.guest import Decide, Frame, Guest, answer, forward_to, later
+from tests.datapath.guest import WAIT_S, Decide, Frame, Guest, answer, forward_to, later
 from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6, udp
+from tests.lab.descriptors import Opened
 
 SERVICE = 53  # port of the guest's server
 IP_PKTINFO, IP_RECVTTL, IPV6_RECVPKTINFO = 8, 12, 49  # not in the socket module
@@ -44,7 +45,11 @@ def listening(host: str, port: int = 0, *, dual: bool = False) -> socket.socket:
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     sock.setblocking(False)
-    sock.bind((host, port))
+    try:
+        sock.bind((host, port))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -62,7 +67,7 @@ class World:
         sock = socket.socket(self.family, socket.SOCK_DGRAM)
         sock.bind((LOOPBACK[self.family], 0))
         sock.connect((LOOPBACK[self.family], self.port))
-        sock.settimeout(2)
+        sock.settimeout(WAIT_S)
         self.peers.append(sock)
         return sock
 
@@ -236,14 +241,6 @@ def test_reject_of_a_peer_is_silent(make_world: MakeWorld) -> None:
     assert world.guest.counter("reject_verdict") == 1
 
 
-def test_guest_that_refuses_makes_no_flow_end(world: World) -> None:
-    """A guest's ICMP error is not echo: dropped, the flow stays."""
-    peer = world.peer()
-    peer.send(b"x")
-    world.guest.expect(payload=b"x")
-    assert len(world.guest.flows()) == 1
-
-
 def test_peer_that_left_is_told_to_the_guest(make_world: MakeWorld) -> None:
     world = make_world("v4 wildcard")
     peer = world.peer()
@@ -394,22 +391,71 @@ def test_without_listener_such_a_flow_is_mute(low_world: World) -> None:
     assert guest.flows() == []
 
 
-def test_any_number_of_peers_costs_a_bounded_number_of_sockets(
-    make_world: MakeWorld,
+@pytest.mark.root
+def test_such_a_flow_keeps_a_listener_that_gets_another_number(
+    low_world: World,
 ) -> None:
-    """The kernel looks at all that share a port for each datagram of a new peer."""
-    world = make_world("v4")
-    before = len(os.listdir("/proc/self/fd"))
-    peers = [world.peer() for _ in range(SHARERS_OUTSIDE + 40)]
+    guest, peer = low_world.guest, low_world.peer()
+    peer.send(b"x")
+    frame = guest.expect(payload=b"x")
+    guest.dp.renumber(LISTENER, 5)
+    low_world.reply(frame, b"still here")
+    assert peer.recv(99) == b"still here"
+
+
+def ask(world: World, count: int) -> list[socket.socket]:
+    """So many new peers, each of which has got an answer."""
+    peers = [world.peer() for _ in range(count)]
     for number, peer in enumerate(peers):
         peer.send(b"%d" % number)
         world.reply(world.guest.expect(payload=b"%d" % number), b"to %d" % number)
         assert peer.recv(99) == b"to %d" % number
         if number % 10 == 9:
             world.guest.advance(0.2)  # one address may begin so many at a time
-    sockets = len(os.listdir("/proc/self/fd")) - before - len(peers)
+    return peers
+
+
+def test_any_number_of_peers_costs_a_bounded_number_of_sockets(
+    make_world: MakeWorld, opened: Opened
+) -> None:
+    """The kernel looks at all that share a port for each datagram of a new peer."""
+    world = make_world("v4")
+    before = opened()
+    peers = ask(world, SHARERS_OUTSIDE + 40)
+    sockets = opened() - before - len(peers)
     assert sockets <= SHARERS_OUTSIDE
     for peer in peers:
         peer.send(b"again")
         world.guest.expect(payload=b"again")
     assert len(world.guest.flows()) == len(peers)
+
+
+@pytest.mark.taps("vnet", why="it is about sockets, which no tap sees")
+def test_who_is_gone_leaves_room_for_other_sockets(
+    make_world: MakeWorld, opened: Opened
+) -> None:
+    world = make_world("v4")
+    ask(world, SHARERS_OUTSIDE)
+    for flow in world.guest.flows():
+        world.guest.dp.close_flow(flow.flow_id, FlowWhy.ASKED)
+    world.guest.advance(0.2)
+    before = opened()
+    assert 2 * len(ask(world, 20)) == opened() - before
+
+
+@pytest.mark.taps("vnet", why="it is about sockets, which no tap sees")
+def test_who_shared_a_port_does_not_count_as_one_of_its_number_s_next_owner(
+    make_world: MakeWorld, opened: Opened
+) -> None:
+    gone = make_world("v4")
+    guest = gone.guest
+    ask(gone, 20)
+    old = guest.flows()
+    guest.dp.unlisten(LISTENER)
+    world = make_world("v4")
+    ask(world, SHARERS_OUTSIDE)
+    for flow in old:
+        guest.dp.close_flow(flow.flow_id, FlowWhy.ASKED)
+    guest.advance(0.2)
+    before = opened()
+    assert len(ask(world, 20)) == opened() - before

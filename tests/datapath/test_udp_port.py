@@ -15,6 +15,7 @@ from passtpy.addr import UNSPECIFIED, from_inany, inany
 from passtpy.flow import Action, Pif, Verdict
 from tests.datapath.guest import WAIT_S, Guest
 from tests.datapath.packets import SPORT, udp
+from tests.lab.descriptors import Opened
 from tests.lab.namespace import Namespace
 
 KEPT = 1024  # ports that may have the guest's own number, udp_port.h
@@ -180,17 +181,19 @@ def test_a_port_lasts_as_long_as_one_of_its_flows(guest: Guest, plug: Plug) -> N
         assert first.hears() == (b"again", ours)
 
 
-def test_a_socket_of_the_guest_costs_one_descriptor(guest: Guest, plug: Plug) -> None:
+def test_a_socket_of_the_guest_costs_one_descriptor(
+    guest: Guest, plug: Plug, opened: Opened
+) -> None:
     remotes = [plug(host) for host in range(2, 30)]
     ask(guest, remotes[0], b"x", 40002)  # what is made once, is
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     for remote in remotes:
         ask(guest, remote, b"x", 40001)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert opened() == before + 1
     guest.advance(31)
     guest.advance(1)
     assert guest.flows() == []
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert opened() == before - 1
 
 
 def test_ttl_is_that_of_each_flow(guest: Guest, plug: Plug) -> None:
@@ -237,7 +240,7 @@ def test_the_same_port_is_kept_in_both_families(guest: Guest, plug: Plug) -> Non
 
 
 def test_a_forwarded_port_serves_any_number_of_remotes(
-    guest: Guest, plug: Plug
+    guest: Guest, plug: Plug, opened: Opened
 ) -> None:
     """From its own number, and without a descriptor for each of them."""
     remotes = [plug(2) for _ in range(SHARERS + 20)]
@@ -247,11 +250,11 @@ def test_a_forwarded_port_serves_any_number_of_remotes(
         listener.bind(("0.0.0.0", 0))
         sport = listener.getsockname()[1]
         guest.dp.listen(listener.detach(), socket.IPPROTO_UDP, 7)
-    before = len(os.listdir("/proc/self/fd"))
+    before = opened()
     for remote in remotes:
         ask(guest, remote, b"x", sport)
     assert {remote.hears()[1] for remote in remotes} == {("127.0.0.1", sport)}
-    assert len(os.listdir("/proc/self/fd")) <= before + SHARERS + 1
+    assert opened() <= before + SHARERS + 1
     for remote in remotes:
         remote.says(b"%d" % remote.port, ("127.0.0.1", sport))
         frame = guest.expect(payload=b"%d" % remote.port)
@@ -259,10 +262,10 @@ def test_a_forwarded_port_serves_any_number_of_remotes(
     assert len(guest.misses) == len(remotes)
     guest.advance(200)
     guest.advance(1)
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert opened() <= before + 1
     for remote in remotes:
         ask(guest, remote, b"again", sport)
-    assert len(os.listdir("/proc/self/fd")) == before + 1 + SHARERS
+    assert opened() == before + 1 + SHARERS
 
 
 # Who is let in

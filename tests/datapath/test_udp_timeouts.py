@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.datapath.guest import Guest, forward_to
+from tests.datapath.guest import WAIT_S, Guest, forward_to
 from tests.datapath.packets import udp
 
 
@@ -83,7 +83,7 @@ def test_an_ended_flow_starts_again(asked: Guest, udp_peer: socket.socket) -> No
     udp_peer.close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))
-        peer.settimeout(2)
+        peer.settimeout(WAIT_S)
         asked.decide = forward_to(peer.getsockname()[1])
         asked.send(udp(b"back"))
         assert peer.recv(9) == b"back"

@@ -17,6 +17,7 @@ from tests.datapath.guest import WAIT_S, Connection, Guest, forward_to, to_guest
 from tests.datapath.packets import GUEST4, GUEST6, echo, syn, udp
 from tests.datapath.splice import World
 from tests.datapath.tcp_peer import full_server
+from tests.lab.descriptors import Opened
 from tests.lab.namespace import Namespace
 
 ASKED, POLICY = int(FlowWhy.ASKED), int(FlowWhy.POLICY)
@@ -106,35 +107,37 @@ def test_closing_an_inbound_connection_resets_its_client(guest: Guest) -> None:
             client.recv(1)
 
 
-def ends_in_silence(guest: Guest) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+def ends_in_silence(guest: Guest, opened: Opened) -> None:
+    before = opened()
     guest.dp.close_flow(only_flow(guest), POLICY)
     assert not guest.flows()
     guest.advance(0.02)
     guest.expect_nothing()
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert opened() == before - 1
     assert why_closed(guest) == ["POLICY"]
 
 
-def test_closing_a_udp_flow_just_ends_it(guest: Guest, udp_peer: socket.socket) -> None:
+def test_closing_a_udp_flow_just_ends_it(
+    guest: Guest, udp_peer: socket.socket, opened: Opened
+) -> None:
     guest.dp.log_level = 1
     guest.decide = forward_to(udp_peer.getsockname()[1])
     guest.send(udp(b"x"))
-    ends_in_silence(guest)
+    ends_in_silence(guest, opened)
     guest.send(udp(b"y"))  # is a question again
     assert len(guest.misses) == 2
 
 
 @pytest.mark.root
 def test_closing_a_series_of_pings_just_ends_it(
-    guest: Guest, ping_namespace: Namespace
+    guest: Guest, ping_namespace: Namespace, opened: Opened
 ) -> None:
     guest.dp.log_level = 1
     guest.decide = forward_to(0)
     with ping_namespace.entered():
         guest.send(echo())
         guest.recv()
-        ends_in_silence(guest)
+        ends_in_silence(guest, opened)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,10 +28,11 @@ from passtpy.wire.vhost_user import (
 )
 from tests.datapath.conftest import Server
 from tests.datapath.frontend import FrontendGuest, FrontendLink
-from tests.datapath.guest import Guest, Vnet, forward_to
+from tests.datapath.guest import WAIT_S, Guest, Vnet, forward_to
 from tests.datapath.packets import GUEST_MAC, OUR_MAC, echo, udp
 from tests.datapath.tcp_peer import established
 from tests.datapath.test_icmp import echo_of, payload_of, to_host
+from tests.lab.descriptors import Opened
 from tests.lab.namespace import Namespace
 from tests.lab.vhost_frontend import (
     EVENT_IDX,
@@ -54,18 +54,13 @@ SOME = 400_000
 
 
 @pytest.fixture
-def vhost() -> Iterator[Guest]:
+def vhost(opened: Opened) -> Iterator[Guest]:
     """A guest on rings with all offloads; no descriptor is left when it is gone."""
-    before = open_fds()
+    before = opened()
     guest = FrontendGuest(backend="vhost")
     yield guest
     guest.close()
-    assert open_fds() == before
-
-
-def open_fds() -> int:
-    """How many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+    assert opened() == before
 
 
 def link(guest: Guest) -> FrontendLink:
@@ -191,7 +186,7 @@ def test_rings_go_on_where_they_stopped(vhost: Guest, udp_peer: socket.socket) -
     udp_peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         udp_peer.recv(100)
-    udp_peer.settimeout(2)
+    udp_peer.settimeout(WAIT_S)
     for ring, base in zip(there.rings, bases, strict=True):
         there.start_ring(ring, base)
     there.number(Request.GET_FEATURES)

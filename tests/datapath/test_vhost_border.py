@@ -29,7 +29,7 @@ from tests.datapath.vring import (
     VringLink,
     heard,
 )
-from tests.lab.descriptors import open_descriptors
+from tests.lab.descriptors import Opened
 from tests.lab.ready import readable
 
 MakeGuest = Callable[..., Guest]
@@ -227,8 +227,8 @@ def test_ring_that_runs_is_not_started_again(vm: Guest) -> None:
 # Descriptors
 
 
-def test_descriptors_are_taken_over_and_closed() -> None:
-    before = open_descriptors()
+def test_descriptors_are_taken_over_and_closed(opened: Opened) -> None:
+    before = opened.all()
     guest = Guest(backend="vhost")
     link = card(guest)
     guest.dp.vhost_call(0, os.dup(link.rx.call_fd))
@@ -240,7 +240,7 @@ def test_descriptors_are_taken_over_and_closed() -> None:
     guest.dp.detach()
     link.start(guest.dp)
     guest.close()
-    assert open_descriptors() == before
+    assert opened.all() == before
 
 
 def test_call_goes_where_it_was_said_last(vm: Guest, udp_peer: socket.socket) -> None:

@@ -186,6 +186,29 @@ static inline void sample_extended(struct sample *s, uint8_t proto,
 	sample_fill(s, 40000, 443, 128);
 }
 
+/* sample_quoted() - The quote of an ICMP error */
+static inline uint8_t *sample_quoted(struct sample *s)
+{
+	return s->data + s->l4 + sizeof(struct icmp_hdr);
+}
+
+/* sample_refusal() - "Port unreachable", about a UDP datagram from 5353 to 53 */
+static inline void sample_refusal(struct sample *s, bool v4)
+{
+	uint8_t proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	struct sample about;
+	uint32_t len;
+
+	sample_ip(&about, v4, IPPROTO_UDP, NULL, 0, 0, 30);
+	sample_fill(&about, 5353, 53, 0);
+	len = about.len - ETH_HLEN_;
+	sample_ip(s, v4, proto, NULL, 0, 0, sizeof(struct icmp_hdr) + len);
+	sample_fill(s, 0, 0, v4 ? 3 : 1);
+	((struct icmp_hdr *)sample_l4(s))->code = v4 ? 3 : 4;
+	memcpy(sample_quoted(s), about.data + ETH_HLEN_, len);
+	sample_seal(s);
+}
+
 static inline void sample_arp(struct sample *s)
 {
 	static const uint8_t arp[46] = { 0, 1, 8, 0, 6, 4, 0, 1 };

@@ -454,7 +454,7 @@ static inline int guest_answer_with(struct guest *g, struct miss *m,
 	uint64_t id;
 
 	return datapath_open(g->dp, stage_miss_id(&g->dp->ctx.stage, m), v, fd,
-			     &id);
+			     NULL, &id);
 }
 
 static inline int guest_answer(struct guest *g, struct miss *m,

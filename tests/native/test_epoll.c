@@ -336,6 +336,37 @@ static void test_listeners_of_a_port_are_found_without_a_walk(void)
 	teardown();
 }
 
+/* known() - The listener of a port that has a serial */
+static struct listener *known(const struct listeners *ls, uint16_t port,
+			      uint32_t serial)
+{
+	return listener_known(ls, IPPROTO_UDP, PIF_HOST, port, serial);
+}
+
+static void test_listener_is_known_whatever_its_number(void)
+{
+	struct listeners ls;
+	uint32_t first, second;
+	uint16_t port;
+
+	setup();
+	CHECK_EQ(listeners_init(&ls), 0);
+	port = add_on(&ls, 0, 0x7f000001, 0);
+	add_on(&ls, 3, 0x7f000002, port);
+	first = listener_get(&ls, 0)->serial;
+	second = listener_get(&ls, 3)->serial;
+	CHECK(known(&ls, port, first) == listener_get(&ls, 0));
+	CHECK(known(&ls, port, second) == listener_get(&ls, 3));
+	CHECK(!known(&ls, port, 0));
+	CHECK_EQ(listener_renumber(&ls, &es, 0, 7), 0);
+	CHECK(known(&ls, port, first) == listener_get(&ls, 7));
+	CHECK_EQ(listener_del(&ls, &es, 7), 0);
+	add_on(&ls, 7, 0x7f000001, port);
+	CHECK(!known(&ls, port, first));
+	listeners_free(&ls);
+	teardown();
+}
+
 int main(void)
 {
 	RUN(test_edges_of_both_directions_are_told);
@@ -346,5 +377,6 @@ int main(void)
 	RUN(test_listener_knows_where_it_is_bound);
 	RUN(test_listener_is_told_and_removed);
 	RUN(test_listeners_of_a_port_are_found_without_a_walk);
+	RUN(test_listener_is_known_whatever_its_number);
 	return 0;
 }

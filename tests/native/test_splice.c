@@ -125,7 +125,7 @@ static void world_setup(struct world *w, bool local)
 	inany_from_v4(&v.side.eaddr, back.sin_addr);
 	v.side.eport = ntohs(back.sin_port);
 	CHECK_EQ(datapath_open(w->g.dp, stage_miss_id(stage, m), &v,
-			       tcp_socket(), &flow_id),
+			       tcp_socket(), NULL, &flow_id),
 		 0);
 	turn(w);
 	w->server = accept4(server, NULL, NULL, SOCK_NONBLOCK);

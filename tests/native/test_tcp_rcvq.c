@@ -162,7 +162,7 @@ static void do_in_order(void)
 		}
 	}
 	m.head += took;
-	tcp_window_join(&m.c, &m.conn, len);
+	tcp_window_join(&m.c, &m.conn, len, UINT64_MAX);
 	model_advance(len);
 }
 
@@ -296,7 +296,7 @@ static void test_single_bytes_backwards(void)
 	CHECK_EQ(tcp_rcvq_ranges(&m.c, &m.conn, (struct seq_range[8]){ 0 }, 8),
 		 1);
 	tcp_rcvq_skip(&m.c, &m.conn, 1);
-	tcp_window_join(&m.c, &m.conn, 1);
+	tcp_window_join(&m.c, &m.conn, 1, UINT64_MAX);
 	m.head = 1;
 	m.next = 31;
 	check(false);
@@ -313,7 +313,7 @@ static void test_passed_ranges_leave_nothing(void)
 				       bytes_at(100), 50),
 		 0);
 	tcp_rcvq_skip(&m.c, &m.conn, 200);
-	tcp_window_join(&m.c, &m.conn, 200);
+	tcp_window_join(&m.c, &m.conn, 200, UINT64_MAX);
 	CHECK_EQ(m.tcp.chunks.used, 0);
 	CHECK_EQ(tcp_rcvq_held(&m.c, &m.conn), 0);
 	m.head = m.next = 200;
@@ -336,7 +336,8 @@ static void test_whole_window_held(void)
 
 		CHECK_EQ(tcp_rcvq_in_order(&m.c, &m.conn, &iov, 1, 0), 0);
 		m.tcp.held += iov.iov_len;
-		tcp_window_join(&m.c, &m.conn, (uint32_t)iov.iov_len);
+		tcp_window_join(&m.c, &m.conn, (uint32_t)iov.iov_len,
+				UINT64_MAX);
 		m.next = m.conn.rcv_nxt - m.start;
 	}
 	check(false);

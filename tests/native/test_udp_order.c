@@ -115,7 +115,7 @@ static void open_next(void)
 	v.side.eport = SERVICE;
 	v.side.oport = m->key.eport;
 	CHECK_EQ(datapath_open(w.g.dp, stage_miss_id(&w.g.dp->ctx.stage, m), &v,
-			       -1, &flow_id),
+			       -1, NULL, &flow_id),
 		 0);
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 import pytest
 
-from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt
+from passtpy._native import EVENTS, Datapath, Event, Gone, Miss, Punt, Said
 from passtpy.addr import UNSPECIFIED, inany
 from passtpy.config.cli import parse_pasta
 from passtpy.config.host import HostInfo
@@ -33,7 +33,7 @@ from passtpy.policy.rules import ANY4, Drop, Match, Rule, ToHost
 from passtpy.services.facts import Facts
 from passtpy.services.registry import Services
 
-MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1, False))
+MISS = Miss((5, 6, 2, UNSPECIFIED, 1, UNSPECIFIED, 2, -1, False, False))
 ARP, BAD = Punt((PuntKind.ARP, b"abc")), Punt((PuntKind.ARP, b"bad"))
 VERDICT = Verdict(Action.FORWARD, Pif.HOST, UNSPECIFIED, 2, UNSPECIFIED, 0, 9)
 
@@ -297,6 +297,24 @@ def test_services_are_asked_when_due() -> None:
     tick()
     assert services.ticks == [1_000_000_000]
     assert datapath.injected == [b"tick"]
+
+
+def test_what_a_guest_says_is_heard_and_a_bug_costs_one_flow() -> None:
+    datapath = FakeDatapath([Said((7, b"abc", False)), Said((8, b"bad", False))])
+    made, loop = engine(datapath)
+    heard: list[bytes | None] = []
+
+    def hear(said: Said) -> None:
+        heard.append(said.data)
+        if said.data == b"bad":
+            raise RuntimeError("a bug")
+
+    made.inspect_by(hear)
+    made.start(cast(asyncio.AbstractEventLoop, loop), lambda _: None)
+    made.pump()
+    assert heard == [b"abc", b"bad"]
+    assert datapath.verbs == [(8, FlowWhy.ASKED)]
+    assert made.statistics()["inspect_failed"] == 1
 
 
 def test_a_vanished_tap_is_told() -> None:

@@ -130,7 +130,7 @@ class Decides(Decider):
 
 
 def miss(proto: int = TCP) -> Miss:
-    return Miss((5, proto, Pif.HOST, LO4, 40000, LO4, 80, 0, False))
+    return Miss((5, proto, Pif.HOST, LO4, 40000, LO4, 80, 0, False, False))
 
 
 def inside(target: bytes = LO4) -> Verdict:
@@ -172,6 +172,16 @@ def test_a_ready_socket_is_used_at_once(
     engine(datapath, inside(target), stock)[0].pump()
     assert datapath.opened == [(5, inside(target), 17)]
     assert stock.asked == [asked]
+
+
+def test_an_initiator_inside_has_a_socket_of_its_own_family() -> None:
+    """Its datagrams may go on in the other one."""
+    outward = inside(LO6)._replace(pif=Pif.HOST)
+    asked = Miss((5, UDP, Pif.SPLICE, LO4, 40000, LO4, 80, 0, False, True))
+    datapath, stock = FakeDatapath(asked), FakeStock(17)
+    engine(datapath, outward, stock)[0].pump()
+    assert datapath.opened == [(5, outward, 17)]
+    assert stock.asked == [(socket.AF_INET, socket.SOCK_DGRAM)]
 
 
 def test_a_verdict_waits_for_its_socket() -> None:

@@ -3,24 +3,25 @@
 
 import asyncio
 import errno
-import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 import pytest
 
 from passtpy import inspecting
-from passtpy.addr import UNSPECIFIED, inany
+from passtpy.addr import UNSPECIFIED, Address, from_inany, inany
 from passtpy.egress.answers import Asked
 from passtpy.egress.document import parse_policy
 from passtpy.egress.egress import Egress, Refused, Ruling
-from passtpy.egress.model import Effect
+from passtpy.egress.model import Effect, Via
 from passtpy.egress.zones import Surroundings
 from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, Pif, Verdict
-from passtpy.inspecting import Again, Found, Inspecting
+from passtpy.inspecting import Again, Found, Inspecting, conversation_with
 from passtpy.policy.listing import RuleIds
+from passtpy.wire.proxy import Conversation
 from tests.unit.openssl import hello
 
 DIALLED, REAL = (inany(IPv4Address(a)) for a in ("192.0.2.1", "127.0.0.1"))
@@ -31,23 +32,41 @@ NAMED = Ruling(Effect.ALLOW, 7, 0, ("good.example",), None)
 
 
 class Datapath:
-    """Holds the other ends, and remembers what it was told."""
+    """Keeps what the guest says until there is a socket for it."""
 
     def __init__(self) -> None:
-        self.guest: socket.socket | None = None  # what the guest says goes in here
+        self.said = b""
         self.adopted: socket.socket | None = None
+        self.answer = b""  # what the guest is told when it is refused
+        self.rule = 7
         self.closed: list[int] = []
         self.refuses = False
+        self.full = False
 
-    def open(self, miss_id: int, verdict: Verdict, fd: int) -> int:
+    def open(self, miss_id: int, verdict: Verdict) -> int | None:
+        assert verdict.action is Action.INSPECT
         if self.refuses:
             raise OSError(errno.ESTALE, "gone")
-        self.guest = socket.socket(fileno=fd)
-        return miss_id + 1
+        return None if self.full else miss_id + 1
 
-    def adopt(self, flow_id: int, fd: int) -> None:
+    def connect(self, flow_id: int, eaddr: bytes, eport: int) -> None:
+        where = str(from_inany(eaddr)), eport
+        self.adopt(flow_id, socket.create_connection(where).detach())
+
+    def adopt(self, flow_id: int, fd: int, *, forget: bool = False) -> None:
         assert flow_id == 6
-        self.adopted = socket.socket(fileno=fd)
+        sock = socket.socket(fileno=fd)
+        if forget:
+            self.answer = sock.recv(4096)
+            sock.close()
+        else:
+            sock.setblocking(True)
+            sock.sendall(self.said)
+            self.adopted = sock
+
+    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None:
+        assert (flow_id, generation) == (6, 1)
+        self.rule = rule
 
     def close_flow(self, flow_id: int, why: int) -> None:
         assert flow_id == 6
@@ -55,10 +74,14 @@ class Datapath:
         self.closed.append(why)
 
     def end(self) -> None:
-        for sock in (self.guest, self.adopted):
-            if sock is not None:
-                with suppress(OSError):
-                    sock.close()
+        if self.adopted is not None:
+            self.adopted.close()
+
+
+class Said(NamedTuple):
+    flow_id: int
+    data: bytes | None
+    ended: bool
 
 
 SERVER = '[[rule]]\nto = "127.0.0.0/8"\naction = "allow"\n'  # where the test's is
@@ -80,10 +103,11 @@ class Scene:
         self.found: list[tuple[str, int, Found]] = []
         self.asked: list[tuple[Asked, Again]] = []
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(5)
+        self.server.settimeout(30)
+        self.inspecting: Inspecting | None = None
         self.port: int = self.server.getsockname()[1]
 
-    def begin(self) -> Inspecting:
+    def begin(self, clock: Callable[[], int] = lambda: 0) -> Inspecting:
         loop = asyncio.get_running_loop()
 
         def find(name: str, version: int, found: Found) -> None:
@@ -95,17 +119,27 @@ class Scene:
 
         inspecting = Inspecting(
             *(loop, self.datapath, self.policy, find, ask),
-            *(lambda: None, (None, None), lambda: 0),
+            *(lambda: None, (None, None), clock),
         )
+        self.inspecting = inspecting
         verdict = Verdict(
             Action.FORWARD, Pif.HOST, DIALLED, self.port, UNSPECIFIED, 0, 7, 1
         )
         assert inspecting.take(MISS, 5, verdict, NAMED)
         return inspecting
 
-    def say(self, data: bytes) -> None:
-        assert self.datapath.guest is not None
-        self.datapath.guest.sendall(data)
+    def say(self, data: bytes, *, ended: bool = False) -> None:
+        """Let the guest say more, or nothing more."""
+        self.datapath.said += data
+        self._hear(Said(6, self.datapath.said, ended))
+
+    def leave(self) -> None:
+        """Let the guest's connection end."""
+        self._hear(Said(6, None, True))
+
+    def _hear(self, said: Said) -> None:
+        assert self.inspecting is not None
+        self.inspecting.hear(said)
 
 
 def played(
@@ -115,7 +149,7 @@ def played(
     scene = Scene(rules)
 
     async def run() -> None:
-        await asyncio.wait_for(play(scene), 10)
+        await asyncio.wait_for(play(scene), 30)
 
     try:
         asyncio.run(run())
@@ -154,7 +188,7 @@ def test_an_address_of_the_name_is_dialled_as_the_guest_did() -> None:
     async def play(scene: Scene) -> None:
         scene.policy.pins.pin("good.example", [REAL], 60, 0)
         inspecting = scene.begin()
-        (each,) = inspecting.open
+        (each,) = inspecting.open.values()
         each._verdict = each._verdict._replace(eaddr=REAL)
         scene.say(hello("good.example"))
         await until(lambda: scene.datapath.adopted)
@@ -170,7 +204,7 @@ def test_a_name_without_known_addresses_is_looked_up() -> None:
         await until(lambda: scene.found)
         name, version, found = scene.found[0]
         assert (name, version) == ("good.example", 4)
-        scene.say(b"early data")  # waits in the pair
+        scene.say(b"early data")  # waits in the datapath
         found([REAL])
         await until(lambda: scene.datapath.adopted)
         with scene.server.accept()[0] as peer:
@@ -218,8 +252,7 @@ def test_any_other_name_is_refused_in_its_own_words(
         inspecting = scene.begin()
         scene.say(first)
         await until(lambda: not inspecting.open)
-        assert scene.datapath.guest is not None
-        assert scene.datapath.guest.recv(4096).startswith(answer)
+        assert scene.datapath.answer.startswith(answer)
         assert len(scene.told) == 1
         scene.server.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -250,22 +283,64 @@ def test_a_guest_that_says_nothing_does_not_wait_for_ever(
     monkeypatch.setattr(inspecting, "HELLO_S", 0.02)
 
     async def play(scene: Scene) -> None:
-        scene.begin()
+        inspecting = scene.begin(time.monotonic_ns)
         scene.say(hello("good.example")[:-1])
         await until(lambda: scene.told)
-        scene.datapath.end()
+        assert not inspecting.open
 
     played(play)
+    # Who has named it may take longer
+    assert not played(waits_for_its_addresses).told
+
+
+async def waits_for_its_addresses(scene: Scene) -> None:
+    scene.begin(time.monotonic_ns)
+    scene.say(hello("good.example"))
+    await asyncio.sleep(0.05)  # more than is needed, in vain
 
 
 def test_a_guest_that_leaves_first_is_forgotten() -> None:
     async def play(scene: Scene) -> None:
         inspecting = scene.begin()
-        assert scene.datapath.guest is not None
-        scene.datapath.guest.close()
-        await until(lambda: not inspecting.open)
+        scene.say(hello("good.example"))
+        assert scene.found
+        scene.leave()
+        assert not inspecting.open
+        scene.found[0][2]([REAL])
+
+    assert played(play).datapath.adopted is None
+
+
+def test_a_guest_that_ends_before_it_has_named_a_server_is_reset() -> None:
+    async def play(scene: Scene) -> None:
+        inspecting = scene.begin()
+        scene.say(hello("good.example")[:-1], ended=True)
+        assert not inspecting.open
 
     assert played(play).datapath.closed == [FlowWhy.ASKED]
+
+
+def test_what_comes_after_the_name_is_not_read_again() -> None:
+    async def play(scene: Scene) -> None:
+        scene.begin()
+        scene.say(hello("good.example"))
+        scene.say(hello("bad.example"))
+        assert len(scene.found) == 1
+
+    assert not played(play).told
+
+
+def test_the_rule_that_is_about_the_name_is_the_rule_of_the_flow() -> None:
+    async def play(scene: Scene) -> None:
+        scene.policy.pins.pin("also.example", [REAL], 60, 0)
+        scene.begin()
+        scene.say(hello("also.example"))
+        await until(lambda: scene.datapath.adopted)
+        scene.datapath.end()
+
+    also = NAME.replace("good", "also")
+    scene = played(play, also + NAME + SERVER)
+    assert scene.datapath.rule == scene.policy.ids[0]
 
 
 def test_connections_that_have_not_said_it_are_bounded(
@@ -283,12 +358,11 @@ def test_connections_that_have_not_said_it_are_bounded(
     played(play)
 
 
-def test_a_connection_that_is_gone_costs_nothing() -> None:
+@pytest.mark.parametrize("refuses", [True, False], ids=["gone", "beyond a limit"])
+def test_a_connection_that_is_not_opened_costs_nothing(refuses: bool) -> None:
     async def play(scene: Scene) -> None:
-        scene.datapath.refuses = True
-        before = len(os.listdir("/proc/self/fd"))
+        scene.datapath.refuses, scene.datapath.full = refuses, not refuses
         assert not scene.begin().open
-        assert len(os.listdir("/proc/self/fd")) == before
 
     played(play)
 
@@ -344,13 +418,41 @@ def test_an_address_that_is_allowed_by_itself_is_reached_under_any_name() -> Non
     async def play(scene: Scene) -> None:
         scene.policy.pins.pin("good.example", [REAL], 60, 0)
         inspecting = scene.begin()
-        (each,) = inspecting.open
+        (each,) = inspecting.open.values()
         each._verdict = each._verdict._replace(eaddr=REAL)
         scene.say(hello("any.example"))
         await until(lambda: scene.datapath.adopted)
         scene.datapath.end()
 
     assert played(play).found == []
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        ("192.0.2.0/24", IPv4Address("192.0.2.1")),
+        ("any.example", "any.example"),
+    ],
+)
+def test_a_proxy_is_told_no_name_that_its_rule_is_not_about(
+    monkeypatch: pytest.MonkeyPatch, to: str, told: object
+) -> None:
+    """A rule about a network says nothing of where a proxy would find a name."""
+    asked: list[object] = []
+
+    def conversation(via: Via, host: str | Address, port: int) -> Conversation:
+        asked.append(host)
+        return conversation_with(via, host, port)
+
+    monkeypatch.setattr(inspecting, "conversation_with", conversation)
+
+    async def play(scene: Scene) -> None:
+        inspecting = scene.begin()
+        scene.say(hello("any.example"))
+        inspecting.close()
+
+    played(play, NAME + BEHIND.replace("127.0.0.0/8", to))
+    assert asked == [told]
 
 
 ASK = NAME.replace("allow", "ask") + SERVER

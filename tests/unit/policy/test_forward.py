@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -44,6 +45,7 @@ class Miss(NamedTuple):
     oaddr: bytes
     oport: int
     listener: int
+    crossed: bool = False
     again: bool = False
 
 
@@ -434,6 +436,39 @@ def test_a_refused_connection_goes_on_in_the_other_family(
     assert outcome(decider, asked) == first
     assert outcome(decider, asked._replace(again=True)) == (then or "reject")
     assert sum(decider.hits.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "pif", "peer", "first", "then"), [case for case in CROSSING if case[4]]
+)
+def test_datagrams_go_on_in_the_other_family(
+    line: str, pif: Pif, peer: str, first: str, then: str
+) -> None:
+    """When it refused them; or at once, where another client was served: then back."""
+    line = line.replace("-t ", "-u ").replace("-T ", "-U ")
+    rest = " -t none -T none" + (" -U none" if "-U" not in line else "")
+    decider = make(line + rest)
+    asked = miss(pif, peer, 80, 0)._replace(proto=UDP)
+    for crossed, again in product((False, True), repeat=2):
+        told = asked._replace(crossed=crossed, again=again)
+        assert outcome(decider, told) == (first if crossed == again else then)
+        verdict = decider.judge(told)
+        assert verdict.crosses
+
+
+@pytest.mark.parametrize("line", ["-4 -u 80", "-u 0.0.0.0/80:198.51.100.7/80"])
+def test_no_datagram_is_kept_that_has_no_other_place(line: str) -> None:
+    decider = make(line + " -t none -T none -U none")
+    asked = miss(Pif.HOST, "203.0.113.9", 80, 0)._replace(proto=UDP)
+    assert not decider.judge(asked).crosses
+
+
+def test_datagrams_stay_where_the_guest_has_no_address_of_the_other_family() -> None:
+    decider = make("-u 80 -t none -T none -U none")
+    decider.guest.addr6 = decider.guest.link_local6 = UNSPECIFIED
+    decider.guest.present = None
+    asked = miss(Pif.HOST, "203.0.113.9", 80, 0)._replace(proto=UDP)
+    assert outcome(decider, asked._replace(again=True)) == outcome(decider, asked)
 
 
 def test_a_guest_of_one_family_is_not_asked_in_the_other() -> None:

@@ -42,6 +42,7 @@ class Miss(NamedTuple):
     oaddr: bytes
     oport: int
     listener: int = -1
+    crossed: bool = False
     again: bool = False
 
 

@@ -17,8 +17,11 @@ def test_cut_anywhere() -> None:
     assert read_host(GET) == "Example.com"
     assert read_host(GET + b"body") == "Example.com"
     assert read_host(b"\r\n" + GET) == "Example.com"
+    longest = GET.replace(b"GET", b"M" * 32)
     for end in range(len(GET)):
         assert read_host(GET[:end]) is None
+        assert read_host(longest[:end]) is None
+    assert read_host(longest) == "Example.com"
 
 
 @pytest.mark.parametrize(

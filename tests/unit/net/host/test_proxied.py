@@ -5,41 +5,30 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from ipaddress import IPv4Address
 
 import pytest
 
 from passtpy.net.host.proxied import Proxied, conversation
 from passtpy.net.kernel.leaving import Leaving
+from tests.unit.served import Serve, one_client
 
 HERE = IPv4Address("127.0.0.1")
 BOUND = b"\5\0\0\1\x7f\0\0\1\0\x50"
 
 
-def connect(scheme: str, serve: Callable[[socket.socket], None]) -> socket.socket | str:
+def connect(scheme: str, serve: Serve) -> socket.socket | str:
     """Connect through a proxy that does this with its client."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-
-        def accept() -> None:
-            with suppress(OSError), server.accept()[0] as sock:
-                serve(sock)
-
-        thread = threading.Thread(target=accept)
-        thread.start()
+    with one_client(serve) as port:
 
         async def until_done() -> socket.socket | str:
             loop = asyncio.get_running_loop()
             done: asyncio.Future[socket.socket | str] = loop.create_future()
             talk = conversation(scheme, "name.example", 80, None)
             Proxied(loop, (HERE, port), talk, Leaving(), done.set_result)
-            return await asyncio.wait_for(done, 10)
+            return await asyncio.wait_for(done, 30)
 
-        try:
-            return asyncio.run(until_done())
-        finally:
-            thread.join()
+        return asyncio.run(until_done())
 
 
 def slowly(sock: socket.socket, data: bytes) -> None:
@@ -69,7 +58,7 @@ def test_what_the_target_says_first_is_left_in_the_socket(
     assert isinstance(got, socket.socket)
     with got:
         got.setblocking(True)
-        got.settimeout(5)
+        got.settimeout(30)
         data = b""
         while len(data) < len(b"banner"):
             data += got.recv(1)
