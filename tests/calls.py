@@ -8,6 +8,7 @@ named, and that is a failure.
 
 import os
 import re
+import struct
 import subprocess
 import sys
 from collections import defaultdict
@@ -20,15 +21,16 @@ from passtpy.isolation.filter import architecture, program
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("passtpy-pasta", "passtpy-passt")
-INSTRUCTION_LEN = 8
+JUMP_IF_EQUAL = 0x15
+Compared = tuple[int, ...]
 WRAPPER = """\
 #!/bin/sh
 # -D: the program keeps the number of the process that was started
-exec strace -D -f -qq -s 0 -o {folder}/$$.trace {real} "$@"
+exec strace -D -f -qq -s 0 -e abbrev='!seccomp' -o {folder}/$$.trace {real} "$@"
 """
 
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)")
-_FILTER = re.compile(r"len=(\d+)")
+_COMPARED = re.compile(r"JEQ, (0x[0-9a-f]+|0)\b")  # what a filter compares with
 _CHILD = re.compile(r" = (\d+)$")
 
 
@@ -46,20 +48,26 @@ def wrap(folder: Path) -> Path:
     return folder / PROGRAMS[0]
 
 
-def kinds() -> dict[int, Process]:
-    """Return which process has a filter of how many instructions."""
+def kinds() -> dict[Compared, Process]:
+    """Return which process has the filter that compares with these, in their order."""
     here = architecture()
     assert here is not None
     found = {
-        len(program(kind, Seccomp.KILL, here)) // INSTRUCTION_LEN: kind
+        compared(program(kind, Seccomp.KILL, here)): kind
         for kind in (*Process.DAEMON, *Process.MAKER, Process.LOOKOUT)
     }
-    assert len(found) == len(Process.ALL), "two filters are of the same length"
+    assert len(found) == len(Process.ALL), "two filters are alike"
     return found
 
 
+def compared(filter_: bytes) -> Compared:
+    """Return what a filter compares with."""
+    steps = struct.iter_unpack("=HBBI", filter_)
+    return tuple(value for code, _, _, value in steps if code == JUMP_IF_EQUAL)
+
+
 def calls_of(
-    lines: Iterable[str], kinds: dict[int, Process]
+    lines: Iterable[str], kinds: dict[Compared, Process]
 ) -> Iterator[tuple[Process, str]]:
     """Yield who made which call behind its door, of a trace.
 
@@ -81,8 +89,9 @@ def calls_of(
             child = _CHILD.search(rest)
             if child and cloning.get(caller):
                 threads[caller].add(child[1])
-        if name == "seccomp" and (size := _FILTER.search(rest)):
-            kind = kinds.get(int(size[1]))
+        if name == "seccomp":
+            values = tuple(int(each, 16) for each in _COMPARED.findall(rest))
+            kind = kinds.get(values)
             if kind is not None:
                 who.update(dict.fromkeys({caller, *threads[caller]}, kind))
 
@@ -90,10 +99,10 @@ def calls_of(
 def used(folder: Path) -> dict[Process, set[str]]:
     """Return the calls of each kind of process, in all traces."""
     found: dict[Process, set[str]] = defaultdict(set)
-    lengths = kinds()
+    filters = kinds()
     for trace in folder.glob("*.trace"):
         with trace.open(errors="replace") as lines:
-            for who, name in calls_of(lines, lengths):
+            for who, name in calls_of(lines, filters):
                 found[who].add(name)
     return found
 

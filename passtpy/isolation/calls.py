@@ -107,7 +107,7 @@ TABLE: Final = (
     Call(
         "socket",
         P.LOOKOUT,
-        "to UNIX sockets that ports were forwarded to at start",
+        "UNIX sockets to which ports are forwarded, and such as become ports",
         (Check(0, (socket.AF_UNIX,)), Check(1, (socket.SOCK_STREAM,), _SOCK_KIND)),
     ),
     Call(
@@ -116,8 +116,8 @@ TABLE: Final = (
         "a connection to our own resolver; not datagrams, which may go anywhere",
         (Check(0, (socket.AF_UNIX,)), Check(1, (socket.SOCK_STREAM,), _SOCK_KIND)),
     ),
-    Call("bind", P.DAEMON | P.MAKER, "sources of flows; listeners"),
-    Call("listen", P.DAEMON | P.MAKER, "ports that are added, or found by themselves"),
+    Call("bind", P.ALL, "sources of flows; listeners"),
+    Call("listen", P.ALL, "ports that are added, or found by themselves"),
     Call("connect", P.DAEMON | P.LOOKOUT, "flows; UNIX sockets they lead to"),
     Call("accept4", P.DAEMON, "flows, machines, clients of the control socket"),
     Call("shutdown", P.DAEMON, "one direction of a flow ends"),
@@ -148,7 +148,7 @@ TABLE: Final = (
     Call(
         "fcntl",
         P.PASTA | P.MAKER,
-        "copies",
+        "copies: tables of ports, without sock_diag; a spare, if no descriptor is left",
         (Check(1, (_F_DUPFD_CLOEXEC,)),),
     ),
     Call(
@@ -208,10 +208,13 @@ TABLE: Final = (
     Call("openat", P.LOOKOUT, "resolv.conf, who a client is, the log file anew"),
     Call("readlink", P.LOOKOUT, "resolv.conf is often a link"),
     Call("readlinkat", P.LOOKOUT, "the same", only="aarch64"),
+    Call("renameat", P.LOOKOUT, "a log file that is full becomes the one before"),
     Call("inotify_init1", P.LOOKOUT, "changes of it"),
     Call("inotify_add_watch", P.LOOKOUT, "changes of it"),
-    Call("unlink", P.LOOKOUT, "the names of our sockets, when the daemon has ended"),
-    Call("unlinkat", P.LOOKOUT, "the same", only="aarch64"),
+    Call("unlink", P.LOOKOUT, "the names of our sockets, when they are over"),
+    Call("unlinkat", P.LOOKOUT, "the same, in the folders of --unix-folder"),
+    Call("fchdir", P.LOOKOUT, "there, sockets are bound"),
+    Call("umask", P.LOOKOUT, "the mode of their files"),
 )
 
 # What libraries try and can do without: they are told no, and nothing is done.

@@ -20,6 +20,7 @@ _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
 _REMOVE_FILE: Final = 1 << 5
 _MAKE_REG: Final = 1 << 8
+_MAKE_SOCK: Final = 1 << 9
 _TRUNCATE: Final = 1 << 14
 _FILES: Final = ((1, 13), (2, 14), (3, 15), (5, 16))  # version, how many kinds it knows
 _BIND_TCP: Final = 1 << 0
@@ -33,6 +34,8 @@ READ: Final = _READ_FILE | _READ_DIR
 # _TRUNCATE: the daemon gets the descriptor, and makes room in a log file that is full.
 APPEND: Final = READ | _WRITE_FILE | _MAKE_REG | _TRUNCATE
 REMOVE: Final = _REMOVE_FILE
+SOCKETS: Final = _MAKE_SOCK | _REMOVE_FILE
+TURN: Final = APPEND | _REMOVE_FILE  # the old name is one that is removed
 
 
 P = Process

@@ -44,10 +44,45 @@ def enter(may_chroot: bool, as_user: bool = False) -> OSError | None:
         _native.unshare(CLONE_NEWNS | CLONE_NEWUSER if as_user else CLONE_NEWNS)
         with suppress(OSError):  # a service manager has done it, and allows no other
             _native.unshare(CLONE_NEWIPC | CLONE_NEWUTS)
-        _exchange(may_chroot)
+        try:
+            _exchange(may_chroot=False)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+            _exchange_above(may_chroot)
     except OSError as error:
         return error
     return None
+
+
+def _exchange_above(may_chroot: bool) -> None:
+    """Exchange the namespace's own root, if chroot() has made another folder ours.
+
+    Such a folder is no mount that could be exchanged. Where the other cannot be
+    exchanged either, we stay in it.
+    """
+    ours = os.open("/", os.O_PATH)
+    try:
+        _go_above()
+        _exchange(may_chroot)
+    except OSError:
+        os.fchdir(ours)
+        os.chroot(".")
+        raise
+    finally:
+        os.close(ours)
+
+
+def _go_above() -> None:
+    """Make the first folder of the namespace our root.
+
+    Who is outside of the own root is stopped by nothing on the way up.
+    """
+    os.chdir("/")
+    os.chroot(_PLACE)
+    while not os.path.samefile(".", ".."):
+        os.chdir("..")
+    os.chroot(".")
 
 
 def _exchange(may_chroot: bool) -> None:

@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def attack(name: str) -> list[str]:
 def test_the_first_process_of_the_namespaces_gives_nothing(who: Who) -> None:
     words = ["--config-net", "-t", "auto", "--", "sh", "-c"]
     # It locks itself up while the command starts: what it gives for good is asked.
-    script = f"sleep 0.5; {' '.join(attack('first_process'))}"
+    locked = "until grep -q '^Seccomp:.2$' /proc/1/status; do sleep 0.05; done"
+    script = f"{locked}; {' '.join(attack('first_process'))}"
     done = run(pasta(who, *words, script))
     assert done.returncode == 0, done.stdout
     (line,) = done.stdout.splitlines()
@@ -59,7 +61,10 @@ def test_it_holds_nothing_of_the_hosts(who: Who, tmp_path: Path) -> None:
         children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
         (init,) = [c for c in children if _is_first(int(c))]
         wait_for(lambda: _is_locked(init), "it has settled")
-        held = [os.readlink(f.path) for f in os.scandir(f"/proc/{init}/fd")]
+        held = []
+        for entry in os.scandir(f"/proc/{init}/fd"):
+            with suppress(FileNotFoundError):  # just closed
+                held.append(os.readlink(entry.path))
         named = {name for name in held if name.startswith("/")}
         tables = {f"/proc/1/net/{name}" for name in ("tcp", "tcp6", "udp", "udp6")}
         assert named == {"/dev/null", *tables}
@@ -72,7 +77,10 @@ def _is_locked(pid: str) -> bool:
 
 
 def _is_first(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has just ended
+        return False
     (line,) = [w for w in status.splitlines() if w.startswith("NSpid:")]
     return line.split()[-1] == "1"
 
@@ -106,7 +114,9 @@ def _has_tap(pid: int) -> bool:
 
 @BOTH
 def test_the_working_directory_is_left(who: Who) -> None:
-    with Running(pasta(who, "-q", "-f", "--", "sh", "-c", "pwd; sleep 9")) as running:
+    with Running(
+        pasta(who, "-q", "-f", "--", "sh", "-c", "pwd; exec sleep 1000")
+    ) as running:
         assert running.line() == os.getcwd()
         pid = running.popen.pid
         wait_for(lambda: os.readlink(f"/proc/{pid}/cwd") == "/", "it is left")

@@ -82,11 +82,11 @@ class Scene:
 
     def is_served(self, address: str) -> bool:
         """Whether a new connection gets its echo."""
-        with self.connect(address) as sock:
-            try:
+        try:
+            with self.connect(address) as sock:
                 return says(sock)
-            except ConnectionError:
-                return False
+        except ConnectionError:
+            return False
 
     def count(self, event: str) -> int:
         return sum(event in line for line in self.log.read_text().splitlines())

@@ -4,8 +4,10 @@
 In every way in which they are started; and what still works without files.
 """
 
+import contextlib
 import errno
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -33,6 +35,7 @@ from tests.netns.program import (
 
 REFUSED = Path(__file__).parent / "attacks" / "refused.py"
 Ended = Callable[[], int | None]
+NOBODY = 65534
 Serving = Iterator[int]
 Way = Callable[[Who, Path], AbstractContextManager[int]]
 
@@ -146,10 +149,13 @@ def of_connected_machine(who: Who, folder: Path) -> Serving:
     ours, theirs = socket.socketpair()
     words = ["-q", "-f", "-P", str(folder / "pid"), "--fd", "0"]
     argv = command_line(who, program(), *words)
-    with ours, subprocess.Popen(argv, stdin=theirs.fileno()):
+    null = subprocess.DEVNULL
+    with ours, subprocess.Popen(argv, stdin=theirs.fileno(), stdout=null, stderr=null):
         theirs.close()
-        yield pid_in(folder / "pid")
-        ours.close()
+        try:
+            yield pid_in(folder / "pid")
+        finally:
+            ours.close()  # which ends it
 
 
 WAYS: list[tuple[Way, Who]] = [
@@ -166,25 +172,71 @@ WAYS: list[tuple[Way, Who]] = [
 HAVE_MAKERS: list[Way] = [of_command, of_process, of_netns]
 
 
+KILL, BIND, ADMIN, RAW = 1 << 5, 1 << 10, 1 << 12, 1 << 13
+# What a process may hold open: what its descriptors are called, without numbers
+SOCKET, NULL = "socket:", "/dev/null"
+OF_STARTER = {NULL, "pipe:"}  # standard descriptors of what stays in the foreground
+TABLES = {f"/proc/N/net/{name}" for name in ("tcp", "tcp6", "udp", "udp6")}
+WAKERS = ("eventpoll", "eventfd", "timerfd", "signalfd", "pidfd")
+HELD = {
+    "daemon": {SOCKET, "/dev/net/tun", "anon_inode:inotify", *OF_STARTER, *TABLES}
+    | {f"anon_inode:[{name}]" for name in WAKERS},
+    "maker": {SOCKET, NULL, "anon_inode:[signalfd]", *TABLES},
+    "lookout": {SOCKET, NULL, "anon_inode:inotify"},
+}
+
+
+def _sees_nothing(pid: int) -> None:
+    there = f"/proc/{pid}/root"
+    assert os.listdir(f"{there}/") == []
+    with pytest.raises(OSError, match="Read-only"):
+        os.mkdir(f"{there}/x")
+    for kind in ("mnt", "ipc", "uts"):
+        ours = os.readlink(f"/proc/self/ns/{kind}")
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") != ours
+
+
+def _may_do_nothing(kind: str, pid: int, rights: int, who: Who) -> None:
+    found = status_of(pid)
+    sets = {name: int(found[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Amb")}
+    assert sets == {"Eff": rights, "Prm": rights, "Inh": 0, "Amb": 0}
+    if (kind, who) != ("lookout", "user"):  # it is in no namespace where it may do that
+        assert int(found["CapBnd"], 16) == 0
+    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
+    if kind == "daemon":
+        assert found["Groups"].split() in ([], [str(NOBODY)])
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+    # The kernel gives files there to root where memory is nobody's to read
+    assert os.stat(f"/proc/{pid}/mem").st_uid == 0
+
+
+def _holds(kind: str, pid: int) -> None:
+    names = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            names.add(os.readlink(each))
+    found = {re.sub(r":\[\d+\]$", ":", re.sub(r"/\d+/", "/N/", n)) for n in names}
+    assert found <= HELD[kind], found - HELD[kind]
+
+
 @pytest.mark.parametrize(("way", "who"), WAYS)
-def test_there_is_no_file(way: Way, who: Who, folder: Path) -> None:
+def test_each_process_has_given_up_everything(way: Way, who: Who, folder: Path) -> None:
     with way(who, folder) as daemon:
         found = family(daemon)
         expected = {"daemon", "lookout"}
         if way in HAVE_MAKERS:
             expected.add("maker")
         assert found.keys() == expected
-        del found["lookout"]
-        for pid in found.values():
-            there = f"/proc/{pid}/root"
-            assert os.listdir(f"{there}/") == []
-            with pytest.raises(OSError, match="Read-only"):
-                os.mkdir(f"{there}/x")
-            held = [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")]
-            assert not any(map(os.path.isdir, held))  # one would lead back
-            for kind in ("mnt", "ipc", "uts"):
-                ours = os.readlink(f"/proc/self/ns/{kind}")
-                assert os.readlink(f"/proc/{pid}/ns/{kind}") != ours
+        for kind, pid in found.items():
+            if kind != "lookout":
+                _sees_nothing(pid)
+            rights = BIND | ADMIN | RAW if kind == "maker" else 0
+            if kind == "maker" and way is of_command:
+                rights |= KILL
+            _may_do_nothing(kind, pid, rights, who)
+            _holds(kind, pid)
 
 
 def refused(call: str, error: int, folder: Path, *words: str) -> list[str]:
@@ -199,6 +251,33 @@ def test_where_the_root_cannot_be_exchanged_it_is_covered(folder: Path) -> None:
         found = family(pid_in(folder / "pid"))
         assert os.listdir(f"/proc/{found['daemon']}/root/") == []
         assert "root.kept" not in (folder / "log").read_text()
+
+
+CHROOT = """
+root=$1; shift
+for each in /*; do
+    if [ -L "$each" ]; then cp -P "$each" "$root"
+    elif [ -d "$each" ]; then mkdir "$root$each"; mount --rbind "$each" "$root$each"; fi
+done
+exec chroot "$root" "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    "prepare", ["", 'mount --make-rshared /; mount --bind "$1" "$1"\n']
+)
+def test_who_starts_in_a_chroot_leaves_it_for_an_empty_root(
+    folder: Path, prepare: str
+) -> None:
+    """Be it the root of a mount or not, and whoever else has that mount."""
+    root, log = folder / "root", folder / "log"
+    root.mkdir()
+    words = ["-P", str(folder / "pid"), "-s", str(folder / "socket"), "-l", str(log)]
+    enter = ["unshare", "-m", "sh", "-ec", prepare + CHROOT, "sh", str(root)]
+    with Running([*enter, program(), "-f", *words]):
+        found = family(pid_in(folder / "pid"))
+        assert os.listdir(f"/proc/{found['daemon']}/root/") == []
+        assert "root.kept" not in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The table of system calls: how much it lets through, and what it never does."""
 
+import os
 import re
 from pathlib import Path
 
@@ -41,11 +42,14 @@ FILES = re.findall(
         (Process.PASST, 45),
         (Process.INIT, 20),
         (Process.FACTORY, 20),
-        (Process.LOOKOUT, 22),
+        (Process.LOOKOUT, 28),
     ],
 )
 def test_few_calls_are_left(kind: Process, most: int) -> None:
-    assert len({row.name for row in allowed(kind)}) <= most
+    """Of those that this machine's kernel has."""
+    here = ARCHITECTURES[os.uname().machine]
+    names = {row.name for row in allowed(kind) if number(row.name, here) is not None}
+    assert len(names) <= most
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

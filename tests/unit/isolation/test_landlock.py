@@ -103,6 +103,15 @@ def test_a_rule_allows_what_it_says_below_its_folder(tmp_path: Path) -> None:
     assert lookout(lambda: os.open(other, os.O_WRONLY)) == errno.EACCES
     assert lookout(lambda: os.open(f"{other}2", flags)) == errno.EACCES
     assert lookout(lambda: os.unlink(tmp_path / "logs" / "new")) == errno.EACCES
+    turning = ((root, landlock.READ), (logs, landlock.TURN))
+    there, apart = tmp_path / "logs" / "new", tmp_path / "other" / "new"
+
+    def turn(where: Path) -> int:
+        return tried(Process.LOOKOUT, lambda: os.rename(there, where), turning)
+
+    assert turn(there.with_name("new.1")) == IT_WORKS
+    there.touch()
+    assert turn(apart) == errno.EACCES
     os.close(root)
     os.close(logs)
 
