@@ -81,6 +81,15 @@ class View:
             ours=frozenset(a for a in candidates if a is not None and a not in taken),
         )
 
+    def unix_targets(self) -> dict[int, str]:
+        """Return the UNIX sockets to which listeners lead, by their numbers."""
+        return {
+            number: forward.rule.to_path
+            for forward in self.forwards
+            if forward.rule.to_path is not None
+            for number in forward.numbers
+        }
+
     @property
     def loopbacks(self) -> tuple[IPv4Address | None, IPv6Address | None]:
         """Return both addresses that stand for the host's loopback."""

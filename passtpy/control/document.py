@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from passtpy.control.filter import BOUNDS, FIELDS
-from passtpy.control.verb import Code, Param, Verb
+from passtpy.control.schemas import ANSWERS, FORWARD
+from passtpy.control.verb import UNBOUNDED, Code, Kind, Param, Verb
 from passtpy.control.verbs import VERBS
 
 API_VERSION = "1.0.0"
@@ -84,18 +85,22 @@ def _schema(param: Param) -> dict[str, Any]:
         schema["enum"] = list(param.choices)
     if param.kind.value == "integer":
         schema |= {"minimum": param.least, "maximum": param.most}
-    if param.kind.value == "array":
-        schema["items"] = {}
+    if param.items is not None:
+        schema["items"] = dict(param.items)
+    if param.kind is Kind.LIST and param.most < UNBOUNDED:
+        schema["maxItems"] = param.most
     return schema
 
 
 def _operation(verb: Verb[Any]) -> dict[str, Any]:
     media = "application/x-ndjson" if verb.lines else verb.media
+    told = ANSWERS.get(verb.name)
+    answer = {} if told is None else {"schema": told}
     operation: dict[str, Any] = {
         "operationId": verb.name,
         "summary": verb.help,
         "responses": {
-            "200": {"description": verb.answer, "content": {media: {}}},
+            "200": {"description": verb.answer, "content": {media: answer}},
             "default": {
                 "description": "What went wrong.",
                 "content": {
@@ -123,7 +128,10 @@ def _operation(verb: Verb[Any]) -> dict[str, Any]:
     if body:
         schema = {
             "type": "object",
-            "properties": {param.name: _schema(param) for param in body},
+            "properties": {
+                param.name: {"description": param.help, **_schema(param)}
+                for param in body
+            },
             "required": [param.name for param in body if param.required],
         }
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
@@ -154,7 +162,7 @@ def openapi() -> str:
         "openapi": "3.1.0",
         "info": {"title": "passtpy", "version": API_VERSION},
         "paths": paths,
-        "components": {"schemas": {"Error": error}},
+        "components": {"schemas": {"Error": error, "Forward": FORWARD}},
     }
     return json.dumps(document, indent=1) + "\n"
 

@@ -329,14 +329,15 @@ class _Parser:
     def _port(self, direction: str) -> Filter:
         text = self._next("a port")
         low, dash, high = text.removeprefix(":").partition("-")
-        last = high if dash else low
-        if not (_is_number(low) and _is_number(last)) or int(last) > 65535:
+        ends = sorted(int(n) for n in (low, high if dash else low) if _is_number(n))
+        if len(ends) < 2 or ends[1] > 65535:
             self._fail(f"{text!r} is no port", back=1)
-        span = range(int(low), int(last) + 1)
+        first, last = ends
+        span = range(first, last + 1)
         side = _DIRECTIONS.index(direction)
         return Filter(
             lambda flow: any(port in span for _, port in _ends(flow, direction)),
-            _step(_Code.PORT, side, low=int(low), high=int(last)),
+            _step(_Code.PORT, side, low=first, high=last),
         )
 
     def _from(self) -> Filter:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Serves gvproxy's HTTP endpoints on its services socket: ports, leases, statistics.
 
-An exposed port is known by its local address, not by an id. Errors are plain text.
+An exposed port is known by its local address, not by an id, or by the path of a UNIX
+socket. Errors are plain text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from ipaddress import IPv4Address
 from passtpy.addr import Address, Mac, show_mac
 from passtpy.config.portrule import MAX_PORT, PortRule, PortTable, Side
 from passtpy.config.ports import read_address
+from passtpy.config.unixend import path_fault
 from passtpy.control.forwards import Forwards, Listed, with_rules, without_rules
 from passtpy.control.http import dump
 from passtpy.control.verb import (
@@ -28,6 +30,9 @@ from passtpy.record import record
 
 _PROTOS = {"tcp": IPPROTO_TCP, "udp": IPPROTO_UDP}
 _NAMES = {number: name for name, number in _PROTOS.items()}
+_UNIX = "unix"
+_PIPE = "npipe"
+_TCP_URL = "tcp://"
 JSON_TYPE = "application/json"
 
 Tables = tuple[PortTable, ...]
@@ -68,10 +73,16 @@ def _split(text: str, what: str) -> tuple[Address | None, int]:
 
 def _proto(args: Arguments) -> int:
     name = args.get("protocol") or "tcp"
+    if name == _PIPE:
+        raise _fail("npipe: Windows has named pipes, use unix")
     proto = _PROTOS.get(name)
     if proto is None:
         raise _fail(f"unsupported protocol {name}")
     return proto
+
+
+def _is_unix(args: Arguments) -> bool:
+    return args.get("protocol") == _UNIX
 
 
 def _local(args: Arguments) -> tuple[Address | None, int]:
@@ -79,7 +90,7 @@ def _local(args: Arguments) -> tuple[Address | None, int]:
 
 
 def _remote(args: Arguments, services: Services) -> tuple[Address | None, int]:
-    target, port = _split(args["remote"].removeprefix("tcp://"), "remote")
+    target, port = _split(args["remote"].removeprefix(_TCP_URL), "remote")
     return None if target == services.guest() else target, port
 
 
@@ -90,8 +101,34 @@ def _place(addr: Address | None, target: Address | None) -> Address | None:
     return type(target)(0)
 
 
+def _unix_rule(services: Services, args: Arguments) -> PortRule:
+    """Return the rule of a UNIX socket that leads to a port of the guest."""
+    path, remote = args["local"], args["remote"]
+    fault = path_fault(path)
+    if fault is not None:
+        raise _fail(f"local: {path!r}: {fault}")
+    if not remote.startswith(_TCP_URL):
+        raise _fail(f"remote: {remote!r} is not {_TCP_URL}ADDR:PORT")
+    target, port = _remote(args, services)
+    if target is not None:
+        raise _fail("remote: a UNIX socket leads to the guest itself")
+    return PortRule(IPPROTO_TCP, None, None, port, port, path=path)
+
+
+def _expose_unix(services: Services, args: Arguments) -> Reply:
+    rule = _unix_rule(services, args)
+    seen = services.forwards.tables()
+    tables, refused = with_rules(seen, [(Side.HOST, rule)])
+    if refused:
+        known = _exposed_at(services, rule.path)
+        raise _fail("proxy already running" if known else refused[0][1])
+    return _apply(services, seen, tables)
+
+
 def expose(services: Services, args: Arguments) -> Reply:
-    """Forward a port."""
+    """Forward a port, or a UNIX socket."""
+    if _is_unix(args):
+        return _expose_unix(services, args)
     proto = _proto(args)
     addr, port = _local(args)
     target, inner = _remote(args, services)
@@ -127,10 +164,16 @@ def _exposed(
     ]
 
 
+def _exposed_at(services: Services, path: str | None) -> list[Listed]:
+    return [it for it in services.forwards.listed() if path and it.rule.path == path]
+
+
 def unexpose(services: Services, args: Arguments) -> Reply:
-    """Stop forwarding a port."""
-    proto = _proto(args)
-    found = _exposed(services, proto, *_local(args))
+    """Stop forwarding a port, or a UNIX socket."""
+    if _is_unix(args):
+        found = _exposed_at(services, args["local"])
+    else:
+        found = _exposed(services, _proto(args), *_local(args))
     if not found:
         raise _fail("proxy not found")
     gone = [(each.side, each.rule) for each in found]
@@ -162,9 +205,13 @@ def exposed(services: Services, _: Arguments) -> Reply:
     found = []
     for each in services.forwards.listed():
         rule = each.rule
-        if each.side is not Side.HOST or rule.scan or rule.path is not None:
+        if each.side is not Side.HOST or rule.scan:
             continue
         target = rule.target or services.guest()
+        if rule.path is not None:
+            remote = _TCP_URL + _end(target, rule.first)
+            found.append({"local": rule.path, "remote": remote, "protocol": _UNIX})
+            continue
         found += [
             {
                 "local": _end(rule.addr, port),

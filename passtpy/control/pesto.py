@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from passtpy.config.portrule import PortTable, RuleError
 from passtpy.config.rawrule import SIDES, TABLES, from_raw, to_raw
 from passtpy.control.forwards import Forwards
+from passtpy.control.once import OneRequest
 from passtpy.errors import WireError
 from passtpy.wire.pesto import RawRule, RawTable, UpdateReader, emit_greeting
 
@@ -40,22 +41,19 @@ def read_tables(
     return tuple(wanted.values())
 
 
-class PestoConversation:
+class PestoConversation(OneRequest):
     """One client."""
 
     def __init__(self, forwards: Forwards, note: Callable[[str], None]) -> None:
         """`note` takes a line for the log."""
+        super().__init__()
         self._forwards = forwards
         self._note = note
         # Rules that the protocol has no words for stay as they are
         self._tables = tuple(table.plain() for table in forwards.tables())
         numbers = frozenset(TABLES[table.side] for table in self._tables)
         self._reader = UpdateReader(numbers)
-        self._said = b""
-        self._waits = False
         self._told = False
-        self.over = False
-        self.woken: Callable[[], None] = lambda: None
 
     def begin(self) -> bytes:
         """Return what is said before anything is asked: the tables."""
@@ -73,30 +71,6 @@ class PestoConversation:
             return self._refuse(str(error))
         self.over = not data
         return b""
-
-    @property
-    def answering(self) -> bool:
-        """Tell whether an update is being applied."""
-        return self._waits
-
-    @property
-    def gentle(self) -> bool:
-        """Tell whether it is one of which little is kept, and nothing is urgent."""
-        return False
-
-    @property
-    def streaming(self) -> bool:
-        """Tell whether the answer under way waits for something to happen."""
-        return self._waits
-
-    def more(self) -> bytes:
-        """Return what became of the update, once it is known."""
-        said, self._said = self._said, b""
-        return said
-
-    def leave(self) -> None:
-        """Forget the client; an update that it sent whole goes on."""
-        self._waits = False
 
     def _apply(self, tables: tuple[PortTable, ...]) -> bytes:
         self._told = self._waits = True

@@ -12,6 +12,7 @@ from typing import Any
 
 from passtpy.config.portrule import MAX_PORT, PortRule, Side
 from passtpy.control.forwards import Forwards, id_of, with_rules, without_rules
+from passtpy.control.once import OneRequest
 from passtpy.flow import IPPROTO_TCP, IPPROTO_UDP, PROTO_NAMES
 from passtpy.record import record
 
@@ -33,17 +34,14 @@ class SlirpApi:
     guest: Callable[[], IPv4Address]  # where ports lead unless the request says more
 
 
-class SlirpConversation:
+class SlirpConversation(OneRequest):
     """One request."""
 
     def __init__(self, api: SlirpApi) -> None:
+        super().__init__()
         self._api = api
         self._data = bytearray()
-        self._said = b""
         self._asked = False
-        self._waits = False
-        self.over = False
-        self.woken: Callable[[], None] = lambda: None
 
     def begin(self) -> bytes:
         """Return what is said before anything is asked: nothing."""
@@ -64,30 +62,6 @@ class SlirpConversation:
             self._asked = True
             self._answer({"error": {"desc": f"bad request: {error}"}})
         return self.more()
-
-    @property
-    def answering(self) -> bool:
-        """Tell whether a change is being made."""
-        return self._waits
-
-    @property
-    def gentle(self) -> bool:
-        """Tell whether it is one of which little is kept, and nothing is urgent."""
-        return False
-
-    @property
-    def streaming(self) -> bool:
-        """Tell whether the answer under way waits for something to happen."""
-        return self._waits
-
-    def more(self) -> bytes:
-        """Return the answer, once it is known."""
-        said, self._said = self._said, b""
-        return said
-
-    def leave(self) -> None:
-        """Forget the client; what it asked for goes on."""
-        self._waits = False
 
     def _answer(self, body: dict[str, Any]) -> None:
         self._said = json.dumps(body).encode()

@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from errno import EADDRINUSE
 from typing import Final
 
 from passtpy.addr import Address
@@ -104,9 +105,9 @@ def _listen(path: str) -> socket.socket:
     try:
         return listen(path)
     except FileExistsError as error:
-        if "in use" in str(error):
+        if error.errno == EADDRINUSE:
             raise SetupError(f"Socket path {path} already in use") from None
-        raise SetupError(str(error)) from None
+        raise SetupError(f"Socket path {path} is no socket") from None
     except OSError as error:
         raise SetupError(f"Couldn't listen at {path}: {error.strerror}") from error
 

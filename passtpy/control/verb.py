@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from passtpy.record import record
 
+UNBOUNDED = 2**63 - 1
 MAX_DIGITS = 20  # of a number in text: 64 bits
 
 Owners = TypeVar("Owners")
@@ -80,7 +81,8 @@ class Param:
     required: bool = False
     choices: tuple[str, ...] = ()
     least: int = 0  # of an integer
-    most: int = 2**63 - 1
+    most: int = UNBOUNDED  # the same; of a list: entries
+    items: Json | None = None  # what a list holds, in JSON Schema
 
     def read(self, given: object) -> Any:
         """Return the value; ControlError when it is of another kind.

@@ -20,6 +20,7 @@ from passtpy.control.forwards import Listed, with_rules, without_rules
 from passtpy.control.metrics import MEDIA_TYPE, metrics
 from passtpy.control.owners import Owners, Question
 from passtpy.control.policy_verbs import POLICY_VERBS
+from passtpy.control.schemas import IDS, MAX_SPEC, MAX_SPECS, SPEC, SPEC_KINDS
 from passtpy.control.verb import (
     Arguments,
     Code,
@@ -38,16 +39,7 @@ from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
 
 MIN_FILE = 256 * 1024  # bytes of a capture: its header tells of rules
-MAX_SPECS = 1000  # in one batch, and rules: many more than tables hold
-MAX_SPEC = 16 * 1024  # characters of one
 LEVELS = tuple(level.name.lower() for level in LogLevel)
-# How a specification names its table and protocol; long names as on command lines.
-SPEC_KINDS = {
-    "tcp": "tcp-ports",
-    "udp": "udp-ports",
-    "tcp-ns": "tcp-ns",
-    "udp-ns": "udp-ns",
-}
 
 
 def _context(owners: Owners) -> Context:
@@ -469,6 +461,8 @@ VERBS: tuple[Verb[Owners], ...] = (
                 f" udp-ns:, as tcp:8080:80; {MAX_SPECS} at most, as are their rules,"
                 f" of {MAX_SPEC} characters each",
                 required=True,
+                most=MAX_SPECS,
+                items=SPEC,
             ),
         ),
     ),
@@ -488,7 +482,7 @@ VERBS: tuple[Verb[Owners], ...] = (
         "Stop forwarding: all that is asked, or nothing.",
         "The forwards that were removed; their connections go on.",
         remove_forwards,
-        (Param("ids", Kind.LIST, "ids of forwards", required=True),),
+        (Param("ids", Kind.LIST, "ids of forwards", required=True, items=IDS),),
     ),
     Verb(
         "stats",

@@ -135,8 +135,11 @@ def test_both_kinds_of_capture_see_the_same_frames(tmp_path: Path) -> None:
         wait_until(lambda: running(box)[0]["packets"] >= 50, SOON, "packets")
         assert box.run("capture", "--stop-all").returncode == 0
         popen.communicate(timeout=SOON)
-    seen = [packet.data for packet in packets(live.read_bytes())]
-    marked = [data for data in seen if b"frame " in data]
-    assert len(marked) == 50
-    written = whole.read_bytes()
-    assert all(data in written for data in marked)
+        seen = [packet.data for packet in packets(live.read_bytes())]
+        marked = [data for data in seen if b"frame " in data]
+        assert len(marked) == 50
+
+        def written() -> bool:
+            return all(data in whole.read_bytes() for data in marked)
+
+        wait_until(written, SOON, "the same in the other file")

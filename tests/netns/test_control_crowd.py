@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from passtpy.client.connect import Client
-from tests.lab import REMOTE4, tcp_echo
-from tests.netns.test_control import OTHER_USER, Daemon, box, ping
+from tests.lab import REMOTE4, tcp_echo, wait_until
+from tests.netns.test_control import OTHER_USER, SOON, Daemon, box, ping
 
 __all__ = ["box"]
 
@@ -149,6 +151,12 @@ def ask(box: Daemon, path: str) -> Any:
         return Client(box.control).ask("GET", path)
 
 
+def refused(box: Daemon) -> int:
+    count: int = ask(box, "/v1/stats")["counters"]["control_refused"]
+    return count
+
+
+@pytest.mark.timeout(900)  # a busy machine has it for minutes
 def test_a_crowd_stops_neither_the_guest_nor_who_asks(box: Daemon) -> None:
     os.chmod(box.control, 0o666)  # so that only its credentials stop another user
     before = box.ask("GET", "/v1/stats")["counters"]
@@ -164,6 +172,8 @@ def test_a_crowd_stops_neither_the_guest_nor_who_asks(box: Daemon) -> None:
                     with box.guest.connect(REMOTE4, PORT) as new:
                         assert ping(new) == b"hello"
                     assert ask(box, "/v1/instance")["name"] == "box"
+            wanted = before["control_refused"] + 100
+            wait_until(lambda: refused(box) >= wanted, SOON, "refused users")
             done, _ = popen.communicate()
             assert min(json.loads(done).values()) >= 1
             assert ping(old) == b"hello"
@@ -171,9 +181,9 @@ def test_a_crowd_stops_neither_the_guest_nor_who_asks(box: Daemon) -> None:
     finally:
         os.chmod(box.control, 0o600)
     after = box.ask("GET", "/v1/stats")["counters"]
-    assert flow["bytes"] == [5 * (EXCHANGES + 1)] * 2
+    said, heard = flow["bytes"]  # what a guest's kernel says again counts again
+    assert heard == 5 * (EXCHANGES + 1) <= said
     assert after["control_failed"] == 0
-    assert after["control_refused"] >= before["control_refused"] + 100
     assert after["flows_opened"] >= before["flows_opened"] + NEW
     assert box.process is not None
     assert "control.failed" not in box.process.stderr()

@@ -78,13 +78,63 @@ def test_ports_are_exposed_listed_and_unexposed() -> None:
         (
             {"local": ":80", "remote": "1.2.3.4:5", "protocol": "npipe"},
             500,
-            "unsupported protocol npipe",
+            "npipe: Windows has named pipes, use unix",
+        ),
+        (
+            {"local": ":80", "remote": ":5", "protocol": "sctp"},
+            500,
+            "unsupported protocol sctp",
         ),
         ({"local": ":22", "remote": "192.168.127.2:22"}, 500, "proxy already running"),
     ],
 )
 def test_errors_are_text(body: dict[str, Any], status: int, text: str) -> None:
     assert expose(Forwards(rule(22)), **body) == (status, f"{text}\n".encode())
+
+
+def test_unix_sockets_are_exposed_listed_and_unexposed() -> None:
+    forwards = Forwards(rule(22))
+    ends = {"local": "/run/x/docker.sock", "remote": "tcp://192.168.127.2:2375"}
+    whole = ends | {"protocol": "unix"}
+    assert expose(forwards, **whole) == (200, b"")
+    at = {"path": "/run/x/docker.sock"}
+    assert list(forwards.now[0].rules) == [rule(22), rule(2375, **at)]
+    raw = ask(forwards, "GET", "/services/forwarder/all")[1]
+    assert whole in json.loads(raw)
+    assert expose(forwards, **whole) == (500, b"proxy already running\n")
+    path = "/services/forwarder/unexpose"
+    body = {"local": ends["local"], "protocol": "unix"}
+    assert ask(forwards, "POST", path, body) == (200, b"")
+    assert list(forwards.now[0].rules) == [rule(22)]
+    assert ask(forwards, "POST", path, body) == (500, b"proxy not found\n")
+
+
+def test_a_unix_socket_that_cannot_be_made_is_told() -> None:
+    forwards = Forwards()
+    forwards.reasons = ("unix:/x: only at start, or with --unix-folder",)
+    told = expose(forwards, local="/x", remote="tcp://:80", protocol="unix")
+    assert told == (500, f"{forwards.reasons[0]}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "text"),
+    [
+        ("x.sock", "tcp://:80", "local: 'x.sock': not the absolute path of a socket"),
+        ("/" + "x" * 200, "tcp://:80", "201 bytes, more than 107"),
+        ("@x", "tcp://:80", "local: '@x': an abstract name has no permissions"),
+        ("/x", ":80", "remote: ':80' is not tcp://ADDR:PORT"),
+        ("/x", "ssh-tunnel://core@192.168.127.2:22/run/podman.sock?key=/k",
+         "is not tcp://ADDR:PORT"),
+        ("/x", "tcp://192.168.127.9:80",
+         "remote: a UNIX socket leads to the guest itself"),
+        ("/x", "tcp://192.168.127.2", "remote: no port in '192.168.127.2'"),
+    ],
+)  # fmt: skip
+def test_unix_sockets_that_are_refused(local: str, remote: str, text: str) -> None:
+    forwards = Forwards()
+    status, told = expose(forwards, local=local, remote=remote, protocol="unix")
+    assert (status, text in told.decode()) == (500, True), told
+    assert forwards.asked == []
 
 
 def test_wrong_methods_and_bodies_are_bad_requests() -> None:

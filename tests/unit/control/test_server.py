@@ -105,7 +105,7 @@ def serve(
         )
         it.start(asyncio.get_running_loop())
         try:
-            await asyncio.wait_for(body(it), 20)
+            await asyncio.wait_for(body(it), 60)
         finally:
             it.close()
             for writer in WRITERS:
@@ -263,15 +263,17 @@ def test_who_waits_for_nothing_makes_room(path: str) -> None:
 def test_silence_ends_a_client_but_no_stream(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "SILENCE_S", 0.1)
-
     async def body(it: Server) -> None:
-        silent, _ = await connect(path)
         streaming, writer = await connect(path)
+        assert await streaming.readline() == b"hello\n"
+        # Not before: to say that it waits may take longer than this
+        monkeypatch.setattr(server, "SILENCE_S", 0.1)
         writer.write(b"wait\n")
+        assert await streaming.readline() == b"WAIT\n"
+        silent, _ = await connect(path)
         assert await silent.read() == b"hello\n"
-        SEEN[1].woken()
-        assert await streaming.readexactly(17) == b"hello\nWAIT\nevent\n"
+        SEEN[0].woken()
+        assert await streaming.readline() == b"event\n"
 
     serve(path, body)
 
@@ -374,6 +376,7 @@ def crowd(path: str) -> list[socket.socket]:
 def test_a_daemon_with_a_crowd_before_it_is_alive(path: str) -> None:
     """No other takes its place, and who asks waits in the queue."""
     with listen(path) as it:
+        it.setblocking(True)
         waiting = crowd(path)
         assert answers(path)
         with pytest.raises(FileExistsError):
