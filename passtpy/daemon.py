@@ -190,16 +190,26 @@ def _serve_command(
         if got.number in STOPPING:
             session.loop.call_later(STOP_GRACE_S, process.kill)
 
-    if not session.load(ended) and not (session.was_asked() and session.load()):
-        status = process.wait()
-        assert status is not None
-        return status
+    def loaded(load: Callable[..., bool]) -> bool:
+        """Whether there is something to serve, and all is imported that it takes."""
+        return load(ended) or (session.was_asked() and load())
+
+    if not loaded(session.load):
+        return _status(process)
     session.complete(got)
     session.on_signals(signals, forward)
     session.loop.add_reader(process.fileno(), on_end)
     session.announce(got)
+    if not loaded(session.load_rest):
+        return _status(process)
     session.isolate(got, ended)
     return session.run()
+
+
+def _status(process: command.CommandProcess) -> int:
+    status = process.wait()
+    assert status is not None
+    return status
 
 
 def attach(config: Config, target: Attach, caller: Caller) -> int:

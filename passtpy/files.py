@@ -10,8 +10,8 @@ from passtpy import __version__
 from passtpy.config.model import Config
 from passtpy.errors import SetupError
 from passtpy.log import Log, LogSetup, journal_entry, open_log
+from passtpy.logfile import AppendOutlet
 from passtpy.sinks import (
-    AppendOutlet,
     HoldOnly,
     JournalOutlet,
     Outlet,
@@ -131,6 +131,7 @@ def _open_log(config: Config) -> Log:
         format=config.log_format,
         file=config.log_file,
         file_size=config.log_size,
+        files=config.log_files,
         header=f"passtpy {__version__}: {config.program} ({os.getpid()})",
         syslog_ident=None if config.foreground else config.program,
     )

@@ -33,6 +33,7 @@ from passtpy.log import LogLevel
 from passtpy.net.kernel.signals import Signal, read_signals
 from passtpy.net.namespace import guest, tap
 from passtpy.record import replace
+from passtpy.traces import describe
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from passtpy.net.following.follow import Follow
     from passtpy.net.forwarding.listeners import Forwarding
     from passtpy.net.host.lookout import Lookout
+    from passtpy.net.host.named import Folders
     from passtpy.net.host.template import Plan
     from passtpy.net.machine.acceptor import Acceptor
     from passtpy.net.machine.unix_socket import MachineSocket
@@ -99,12 +101,14 @@ class Session:
             self._read_policy()
         self._governed = Governed()
         self._lookout: Lookout | None = None
+        self._folders: Folders = ()  # of UNIX sockets
         self._reloading: Reloading | None = None
         self._resolver = NO_RESOLVER
         self._seen = GuestAddresses()
         self._far_end: socket.socket | None = None  # of the stand-in for a tap
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[int] | None = None
+        self._serving = False
 
     def _read_policy(self) -> None:
         from passtpy.egress.source import PolicySource
@@ -130,6 +134,13 @@ class Session:
             importlib.import_module(name)
         return True
 
+    def load_rest(self, ended: Callable[[], bool] = _never) -> bool:
+        """Import what will be used later; False: what is to be served has ended."""
+        while not ended():
+            if next(self._imports, None) is None:
+                return True
+        return False
+
     def was_asked(self) -> bool:
         """Tell whether a command that has ended left something on its way out.
 
@@ -139,7 +150,7 @@ class Session:
         from passtpy.datapath import wants_out
 
         assert self._datapath is not None
-        self._early = tuple(self._datapath.turn())
+        self._early = *self._early, *self._datapath.turn()
         return any(map(wants_out, self._early))
 
     def open(self, got: guest.Guest, sockets: socket.socket | None) -> None:
@@ -168,6 +179,10 @@ class Session:
             config, tables, datapath, self._factory, log, self._forwards_changed
         )
         self._forwarding.open()
+        if config.unix_folders:
+            from passtpy.net.host.named import open_folders
+
+            self._folders = open_folders(config.unix_folders)
         self._sockets = ControlSockets(config, log)
 
     def complete(self, got: guest.Guest) -> None:
@@ -242,14 +257,14 @@ class Session:
     ) -> None:
         """Give up every privilege; nothing is imported or opened by name after this.
 
-        A command runs meanwhile (its packets wait); one that has `ended` waits for
-        nothing.
+        A command runs meanwhile (its packets wait); for one that has `ended` nothing
+        is looked after any more.
         """
-        while not ended() and next(self._imports, self) is not self:
-            pass
+        self.load_rest()
         self._prepare_ping()
-        if not ended():
+        if not ended() or self._config.log_files > 1:
             self._keep_an_eye(got, watch)
+        self._files.log.import_no_more()
         kept = stages.leave_files(self._user, self._config.chroot_fallback)
         if kept is not None:
             self._files.log.warning("root.kept", reason=kept)
@@ -281,16 +296,25 @@ class Session:
         names = tuple(filter(None, map(name_of, owned)))
         logs = self._files.reopened(self._config)
         fixed = self._user, logs, self._source, names, self._config.seccomp
-        orders = Orders(*fixed, unix_targets(self._config))
+        orders = Orders(
+            *fixed,
+            unix_targets(self._config),
+            folders=self._folders,
+            log_files=self._config.log_files,
+        )
         try:
             if watch is not None:
                 orders = replace(orders, namespace=watch.place)
             self._lookout = start(orders)
         except OSError as error:
             raise SetupError(f"Couldn't start a process: {error.strerror}") from error
+        for _, fd in self._folders:
+            os.close(fd)
         if watch is not None:
             self._lookout.on_namespace_gone(watch.tell)
             watch.leave_place()
+        if self._forwarding is not None:
+            self._forwarding.name_by(self._lookout)
         assert self._engine is not None
         self._engine.connect_by(self._lookout.connect)
         said = (
@@ -402,7 +426,10 @@ class Session:
         try:
             return self.loop.run_until_complete(self._serve())
         except Exception as error:  # in the background nobody else would tell
-            self._files.log.failure("serve.failed", error)
+            if self._serving:
+                self._files.log.failure("serve.failed", error)
+            else:
+                self._files.log.error("loop.missing", error=describe(error))
             raise
 
     async def _serve(self) -> int:
@@ -414,6 +441,7 @@ class Session:
         assert self._done is not None
         if not stages.shut(self._process, self._config.seccomp):
             self._files.log.warning("seccomp.missing", text="unknown architecture")
+        self._serving = True
         self._engine.start(self.loop, self._tap_gone, self._early)
         if self._governed.policed is not None:
             self._governed.policed.start(self.loop)
@@ -432,6 +460,8 @@ class Session:
             self._acceptor.start(self.loop)
         if self._lookout is not None:
             self._lookout.start(self.loop)
+        if self._reloading is not None:
+            self._reloading.start(self.loop)
         if self._control is not None:
             self._control.start(self.loop)
         try:
@@ -507,6 +537,8 @@ class Session:
             self._datapath.close()
         if self._factory is not None:
             self._factory.close()
+        if self._reloading is not None:
+            self._reloading.finish()
         if self._lookout is not None:
             self._lookout.close()
         if self._loop is not None:

@@ -11,6 +11,7 @@ import pytest
 from tests.datapath.conftest import TAPS
 from tests.faults.impaired import IMPAIRED
 from tests.faults.local import LOCAL
+from tests.faults.policed import POLICED
 from tests.faults.scenario import PARTS as USUAL
 from tests.faults.scenario import (
     Part,
@@ -39,7 +40,7 @@ UNREACHED = {
 }
 
 SLOW = Part(splice_waiting)
-PARTS = [*USUAL, IMPAIRED, LOCAL]
+PARTS = [*USUAL, IMPAIRED, LOCAL, *POLICED]
 
 Reached = dict[Site, list[tuple[str, Part]]]
 

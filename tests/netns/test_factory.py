@@ -57,7 +57,7 @@ class Loop:
     def remove_reader(self, fd: int) -> None:
         del self._readers[fd]
 
-    def once(self, timeout: float = 5) -> None:
+    def once(self, timeout: float = 30) -> None:
         ready, _, _ = select.select(list(self._readers), [], [], timeout)
         for fd in ready:
             self._readers[fd]()

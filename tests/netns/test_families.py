@@ -26,7 +26,8 @@ ANY = {4: "0.0.0.0", 6: "::"}
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[tuple[Lab, Attached]]:
-    with attached("-t", "8000:9000", "-T", "8100:9100") as it:
+    udp = ("-u", "8000-8001:9000-9001", "-U", "8100:9100")
+    with attached("-t", "8000:9000", "-T", "8100:9100", *udp) as it:
         yield it
 
 
@@ -83,6 +84,32 @@ def test_who_has_both_is_asked_in_the_clients(
         other.settimeout(0)
         with pytest.raises(BlockingIOError):
             other.accept()
+
+
+@pytest.mark.parametrize("way", ["tap", "in", "out"])
+@pytest.mark.parametrize("asked", [4, 6])
+def test_datagrams_find_the_family_of_their_server(
+    world: tuple[Lab, Attached], asked: int, way: str
+) -> None:
+    """Each is sent once: the first one is refused, kept, and sent the other way."""
+    client, to, port, place, at, served = ends(world, way)
+    if way == "in":  # a port of its own: what it learns is of no use to the others
+        port, served = 8001, 9001
+    with ExitStack() as stack:
+        waiting = stack.enter_context(place.udp(at[10 - asked], served))
+        waiting.settimeout(60)
+        addresses = []
+        for number in range(10):  # more than a kernel refuses in a second
+            near = stack.enter_context(client.udp(ANY[asked]))
+            near.settimeout(60)
+            near.connect((to[asked], port))
+            near.send(b"question %d" % number)
+            data, address = waiting.recvfrom(100)
+            assert data == b"question %d" % number
+            waiting.sendto(b"answer", address)
+            assert near.recv(100) == b"answer"
+            addresses.append(address)
+        assert len(set(addresses)) == 10
 
 
 def test_datagrams_reach_a_guest_that_has_the_other_family_alone() -> None:

@@ -128,12 +128,58 @@ def test_nothing_is_imported_while_serving(lab: Lab, tmp_path: Path, form: str) 
     assert "Traceback" not in process.stderr()
 
 
+# Runs the program so that its command ends before the last imports.
+OVERTAKEN = """\
+import os, sys
+from passtpy.isolation import stages as isolation
+original, go = isolation.imports, sys.argv.pop(1)
+
+def imports(*more):
+    os.close(os.open(go, os.O_WRONLY | os.O_CREAT))
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    yield from original(*more)
+
+isolation.imports = imports
+from passtpy.__main__ import pasta
+sys.exit(pasta())
+"""
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_command_that_ends_early_lacks_nothing(
+    lab: Lab, tmp_path: Path, sends: bool
+) -> None:
+    """What it sent is sent on, its status is ours, and nothing else is said."""
+    go = str(tmp_path / "go")
+    with lab.remote.udp(REMOTE4) as sock:
+        script = f"until [ -e {go} ]; do sleep 0.05; done; "
+        if sends:
+            script += f"echo hello >/dev/udp/{REMOTE4}/{sock.getsockname()[1]}; "
+        words = [
+            "--config-net",
+            "--stats",
+            "600",
+            "--",
+            "bash",
+            "-c",
+            script + "exit 7",
+        ]
+        argv = [sys.executable, "-c", OVERTAKEN, go, *words]
+        done = lab.host.run(*argv, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+        if sends:
+            assert sock.recv(99) == b"hello\n"
+
+
 UDP_CLIENT = """\
-import socket, time
+import sys, time, socket
 socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(110)]
 for sock in socks:
     sock.sendto(b"x", ("192.0.2.1", 9))
-time.sleep(2)
+until = time.monotonic() + 60
+while "Too many open files" not in open(sys.argv[1]).read():
+    assert time.monotonic() < until, "never told"
+    time.sleep(0.02)
 print("sent")
 """
 
@@ -148,7 +194,7 @@ def test_udp_flows_that_use_up_descriptors_are_named_and_survived(
     log = folder / "log"
     network = ["-a", "192.0.2.77/24", "-g", "192.0.2.1", "-4", "--config-net"]
     words = ["-l", str(log), *network, "-t", "none", "-u", "none", "--"]
-    argv = pasta(who, *words, sys.executable, "-c", UDP_CLIENT)
+    argv = pasta(who, *words, sys.executable, "-c", UDP_CLIENT, str(log))
     done = run(["sh", "-c", 'ulimit -n 120; exec "$@"', "sh", *argv])
     assert (done.returncode, done.stdout) == (0, "sent\n")
     text = log.read_text()

@@ -317,8 +317,9 @@ def test_root_of_another_user_namespace_stays_root() -> None:
         "mount -t tmpfs none /run && ip netns add inner || exit 9; "
         f"{Passtpy().program} -q --config-net -I net0 -P /run/pid "
         "--netns /run/netns/inner && ip -n inner -br link && "
-        "ip netns del inner; sleep 1; "
-        "cat /proc/$(cat /run/pid)/cmdline 2>/dev/null | wc -c"
+        "ip netns del inner; for i in $(seq 300); do "
+        "left=$(cat /proc/$(cat /run/pid)/cmdline 2>/dev/null | wc -c); "
+        "[ $left != 0 ] || break; sleep 0.1; done; echo $left"
     )
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c"]
     done = run(command_line("user", *argv, script))

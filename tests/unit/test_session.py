@@ -27,10 +27,21 @@ def test_who_has_ended_waits_for_no_imports(monkeypatch: pytest.MonkeyPatch) -> 
     session._user = RunAs(65534, 65534)
     session._imports = imports()
     session._config = SimpleNamespace(
-        icmp=False, chroot_fallback=False, target=None, for_machine=False
+        icmp=False,
+        chroot_fallback=False,
+        target=None,
+        for_machine=False,
+        log_files=1,
     )
     session._datapath = None
-    session._files = SimpleNamespace(start_writing=lambda _: None)
-    ended = iter((False, True, True))
-    session.isolate(SimpleNamespace(plan=None), lambda: next(ended))
+    told: list[str] = []
+    session._files = SimpleNamespace(
+        log=SimpleNamespace(import_no_more=lambda: told.append("log")),
+        start_writing=lambda _: None,
+    )
+    ended = iter((False, True))
+    assert not session.load_rest(lambda: next(ended))
     assert imported == ["one"]
+    session.isolate(SimpleNamespace(plan=None), lambda: True)  # it left us something
+    assert imported == ["one", "two"]
+    assert told == ["log"]

@@ -88,7 +88,7 @@ async def read_host(dump: Dump) -> HostNetwork:
     for _ in dump.steps():
         await asyncio.sleep(0)
     ipv6 = kernel_has_ipv6()
-    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6)
+    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6, dump.own)
 
 
 class Follow:
@@ -111,7 +111,8 @@ class Follow:
         self._resolver = resolver
         self._seen = seen
         self._log = log
-        self._dump = Dump(open_socket())  # for good: there may be no descriptor left
+        # For good: there may be no descriptor left
+        self._dump = Dump(open_socket(), config.has_policy)
         self._pace = Pace()
         self._retry = RETRY_S
         self._refused: frozenset[str] = frozenset()

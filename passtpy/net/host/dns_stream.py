@@ -16,7 +16,7 @@ MOST_BYTES: Final = 1 << 18  # of answers that the guest does not read
 _READ: Final = 1 << 12
 
 # Takes one question, and what to do with its answer
-Ask = Callable[[bytes, Callable[[bytes], None]], None]
+Ask = Callable[[bytes, Callable[[bytes], None]], object]
 
 
 class DnsStreams:

@@ -22,7 +22,7 @@ from ipaddress import (
 from socket import AF_INET, AF_INET6
 from typing import Final
 
-from passtpy.addr import Address
+from passtpy.addr import Address, Network
 from passtpy.config.host import HostInfo
 from passtpy.config.model import Config
 from passtpy.config.values import classful_prefix
@@ -37,7 +37,6 @@ from passtpy.net.kernel.rtnl import (
     RTNH_F_ONLINK,
     Link,
     LinkAddress,
-    Network,
     Route,
 )
 from passtpy.record import record, replace
@@ -62,6 +61,7 @@ class HostNetwork:
     addresses: tuple[LinkAddress, ...]
     routes: tuple[Route, ...]
     knows_ipv6: bool = True  # its kernel does
+    own: tuple[Network, ...] = ()  # what is local to it, if a policy is to know
 
 
 @record
@@ -149,9 +149,21 @@ def assemble(config: Config, network: HostNetwork, v4: Family, v6: Family) -> Pl
     """Return the plan that these two families make."""
     named = v4.link or v6.link
     ifname = config.ns_ifname or (named.name if named else FALLBACK_IFNAME)
-    own = (each.address.ip for each in network.addresses) if config.has_policy else ()
-    host = replace(_host_info(config, v4, v6), own=frozenset(own))
+    host = _host_info(config, v4, v6)
+    if config.has_policy:
+        own = _own(network.addresses)
+        host = replace(host, own=own, own_networks=frozenset(network.own))
     return Plan(v4, v6, ifname, host)
+
+
+def _own(addresses: Iterable[LinkAddress]) -> frozenset[Address]:
+    """Return the host's addresses, and those that it has as a router of its networks.
+
+    The first of a network of IPv6 is that of each of its routers (RFC 4291 2.6.1).
+    """
+    own = {each.address.ip for each in addresses}
+    networks = (each.address.network for each in addresses)
+    return frozenset(own | {n.network_address for n in networks if n.version == 6})
 
 
 def _host_info(config: Config, v4: Family, v6: Family) -> HostInfo:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from errno import ENOENT
 from typing import Final, Generic, TypeVar
 
+from passtpy.addr import Network
 from passtpy.net.kernel.netlink import raise_error
 from passtpy.net.kernel.nlmsg import (
     NLM_F_DUMP,
@@ -26,6 +27,7 @@ from passtpy.net.kernel.rtnl import (
     IFADDRMSG,
     IFINFOMSG,
     IFLA_EXT_MASK,
+    RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTMSG,
     Link,
@@ -34,7 +36,7 @@ from passtpy.net.kernel.rtnl import (
     Route,
     number,
 )
-from passtpy.net.kernel.rtnl_parse import read_address, read_link, read_route
+from passtpy.net.kernel.rtnl_parse import read_address, read_link, read_own, read_route
 
 STEP: Final = 512  # units of work: a message costs one, and READ more if it is read
 READ: Final = 7
@@ -83,7 +85,8 @@ class _Kept(Generic[Item]):
 class Dump:
     """Asks over a netlink socket that was opened in the namespace of interest."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, own: bool = False) -> None:
+        """Ask there; with `own` also for networks that are local to the namespace."""
         self._sock = sock
         with suppress(OSError):
             sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
@@ -93,6 +96,10 @@ class Dump:
         self._addresses = _Kept(read_address)
         self._routes = {
             family: _Kept(read_route) for family in (socket.AF_INET, socket.AF_INET6)
+        }
+        families = tuple(self._routes) if own else ()
+        self._own: dict[int, _Kept[Network]] = {
+            family: _Kept(read_own) for family in families
         }
 
     def close(self) -> None:
@@ -114,6 +121,11 @@ class Dump:
         """Return the unicast routes of the main table, in the kernel's order."""
         return tuple(r for kept in self._routes.values() for r in kept.items)
 
+    @property
+    def own(self) -> tuple[Network, ...]:
+        """Return what is local to the namespace, if that was to be asked for."""
+        return tuple(n for kept in self._own.values() for n in kept.items)
+
     def steps(self) -> Iterator[int]:
         """Read everything; yield the work that was done, before it exceeds STEP."""
         no_stats = number(IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
@@ -124,6 +136,9 @@ class Dump:
         for family, kept in self._routes.items():
             route = RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
             yield from self._steps(RTM_GETROUTE, route, kept)
+        for kind, own in self._own.items():
+            route = RTMSG.pack(kind, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, 0, 0)
+            yield from self._steps(RTM_GETROUTE, route, own)
 
     def _steps(self, kind: int, question: bytes, kept: _Kept[Item]) -> Iterator[int]:
         kept.begin()

@@ -110,9 +110,8 @@ def _unix_opener(path: str, mode: int) -> Callable[[int], socket.socket]:
         try:
             sock = local.listen(path, mode, BACKLOG)
         except FileExistsError as error:
-            text = str(error).removeprefix(path).strip()
-            raise OSError(EADDRINUSE, f"it {text}") from None
-        sock.setblocking(False)
+            text = local.reason(error.errno or EADDRINUSE)
+            raise OSError(EADDRINUSE, text) from None
         return sock
 
     return open_path

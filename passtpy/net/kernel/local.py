@@ -5,44 +5,65 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from errno import EADDRINUSE, EEXIST, ENOENT, ENOTSOCK
 from typing import Final
 
 from passtpy.record import record
 
 BACKLOG: Final = 128
 OWNER_ONLY: Final = 0o600
+_KIND: Final = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # nobody waits for others
+_REASONS: Final = {
+    EADDRINUSE: "it is in use",
+    EEXIST: "it is there, and no socket",
+}
 
 
 @record
 class Name:
-    """A name in the file system that is ours: device and inode tell whether it is."""
+    """A name in the file system that is ours: device and inode tell whether it is.
+
+    `folder`: an open one, in which the path begins.
+    """
 
     path: str
     identity: tuple[int, int]
+    folder: int | None = None
 
 
-def name_of(path: str) -> Name | None:
+def name_of(path: str, folder: int | None = None) -> Name | None:
     """Return the name as it is now; None: there is none."""
-    path = os.path.abspath(path)
+    if folder is None and not os.path.isabs(path):
+        path = os.path.join(os.getcwd(), path)
     with suppress(OSError):
-        found = os.lstat(path)
-        return Name(path, (found.st_dev, found.st_ino))
+        found = os.stat(path, dir_fd=folder, follow_symlinks=False)
+        return Name(path, (found.st_dev, found.st_ino), folder)
     return None
 
 
-def remove(name: Name) -> None:
-    """Remove a name that is still ours, if we may."""
-    if name_of(name.path) == name:
-        with suppress(OSError):
-            os.unlink(name.path)
+def remove(name: Name) -> int:
+    """Remove a name that is still ours; return the errno if we may not."""
+    if name_of(name.path, name.folder) != name:
+        return ENOENT
+    try:
+        os.unlink(name.path, dir_fd=name.folder)
+    except OSError as error:
+        return error.errno or ENOENT
+    return 0
+
+
+def reason(number: int) -> str:
+    """Return why a name could not be had, in words, of the errno of listen()."""
+    return _REASONS.get(number) or os.strerror(number)
 
 
 def listen(path: str, mode: int = OWNER_ONLY, backlog: int = BACKLOG) -> socket.socket:
     """Return a listening socket at `path`, whose file has that mode; or OSError.
 
-    Whatever nobody answers at gives way; FileExistsError: somebody does.
+    It does not block. A socket at which nobody answers gives way; FileExistsError:
+    somebody does (EADDRINUSE), or it is something else (EEXIST).
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, _KIND)
     try:
         make_way(path)
         mask = os.umask(~mode & 0o777)
@@ -59,21 +80,40 @@ def listen(path: str, mode: int = OWNER_ONLY, backlog: int = BACKLOG) -> socket.
 
 def make_way(path: str) -> None:
     """Remove the socket of a daemon that is no more; nothing else is removed."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(f"{path} is there, and no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except PermissionError:
-            raise  # somebody else's: who knows whether it is in use
-        except OSError:
-            pass  # somebody listens, and has more clients than are accepted at once
-    raise FileExistsError(f"{path} is in use")
+    why = EADDRINUSE
+    try:
+        dial(path).close()
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return
+    except PermissionError:
+        raise  # somebody else's: who knows whether it is in use
+    except OSError as error:
+        # Else somebody listens, and has more clients than are accepted at once
+        if error.errno == ENOTSOCK:
+            why = EEXIST
+    raise FileExistsError(why, f"{path}: {reason(why)}")
+
+
+def dial(path: str, folder: int | None = None) -> socket.socket:
+    """Return a socket that is connected to the one of this name; or OSError.
+
+    A link is not followed (ENOTSOCK): whoever may write in the folder would lead us
+    anywhere by it, and between two looks at a name there is time to make one.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open(path, flags, dir_fd=folder)
+    sock = socket.socket(socket.AF_UNIX, _KIND)
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise OSError(ENOTSOCK, os.strerror(ENOTSOCK))
+        sock.connect(f"/proc/self/fd/{found}")
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.close(found)
+    return sock

@@ -84,6 +84,12 @@ class Netlink:
         """Prepare a new tap, still down; 0 leaves the MTU as it is."""
         self.ask(rtnl.prepare_tap(tap.index, mac, mtu, queue))
 
+    def probe_longer(self, link: Link, probes: int) -> None:
+        """Have it ask so often where an address is, where the kernel lets us."""
+        for neighbours in ("arp_cache", "ndisc_cache"):
+            with suppress(OSError):
+                self.ask(rtnl.probe_longer(link.index, neighbours, probes))
+
     def no_automatic_link_local(self, tap: Link) -> None:
         """Keep the kernel from making a link-local address, where it has any."""
         with suppress(OSError):

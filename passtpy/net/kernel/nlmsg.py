@@ -26,6 +26,7 @@ RTM_GETROUTE: Final = 26
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
+RTM_SETNEIGHTBL: Final = 67
 
 # Groups of announcements, as bits of the address that a socket is bound to
 RTMGRP_LINK: Final = 0x001

@@ -11,6 +11,8 @@ import os
 import socket
 from typing import Final, Protocol
 
+from passtpy import limits
+
 RANGE_FILE: Final = "/proc/sys/net/ipv4/ping_group_range"
 SOCKETS: Final = 32  # of each family: flows of echo at a time
 
@@ -58,7 +60,10 @@ def lend_raw_sockets(datapath: Lender, count: int = SOCKETS) -> int:
 
 
 def prepare_ping(datapath: Lender, gid: int | None = None) -> int:
-    """Lend raw sockets if the group that we will have may have no others."""
+    """Lend raw sockets if the group that we will have may have no others.
+
+    Where few files are allowed, most of them are left to flows of other kinds.
+    """
     if may_ping(os.getegid() if gid is None else gid):
         return 0
-    return lend_raw_sockets(datapath)
+    return lend_raw_sockets(datapath, min(SOCKETS, limits.spare_files() // 8))

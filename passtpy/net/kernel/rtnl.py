@@ -7,10 +7,10 @@ What the kernel tells is read in rtnl_parse.py. A request can be sent from here
 
 import socket
 import struct
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Final, NamedTuple
 
-from passtpy.addr import Mac
+from passtpy.addr import Mac, Network
 from passtpy.net.kernel.nlmsg import (
     HEADER,
     NLM_F_ACK,
@@ -22,12 +22,12 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWROUTE,
+    RTM_SETNEIGHTBL,
     attribute,
 )
 from passtpy.record import record
 
 Interface = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
 Attributes = tuple[tuple[int, bytes], ...]
 
 IFF_UP: Final = 0x1
@@ -40,9 +40,11 @@ IFA_F_TENTATIVE: Final = 0x40
 IFA_F_PERMANENT: Final = 0x80
 IFA_F_NOPREFIXROUTE: Final = 0x200
 RT_TABLE_MAIN: Final = 254
+RT_TABLE_LOCAL: Final = 255
 RT_SCOPE_UNIVERSE: Final = 0
 RT_SCOPE_LINK: Final = 253
 RTN_UNICAST: Final = 1
+RTN_LOCAL: Final = 2
 RTPROT_BOOT: Final = 3
 RTM_F_CLONED: Final = 0x200
 RTNH_F_ONLINK: Final = 4
@@ -69,6 +71,10 @@ RTA_CACHEINFO: Final = 12
 RTA_TABLE: Final = 15
 RTA_EXPIRES: Final = 23
 RTA_NH_ID: Final = 30
+NDTA_NAME: Final = 1
+NDTA_PARMS: Final = 6
+NDTPA_IFINDEX: Final = 1
+NDTPA_MCAST_PROBES: Final = 11
 NLA_F_NESTED: Final = 0x8000
 NLA_TYPE_MASK: Final = 0x3FFF
 
@@ -79,6 +85,7 @@ RTMSG: Final = struct.Struct("=BBBBBBBBI")
 _NUMBER: Final = struct.Struct("=I")
 _LIFETIMES: Final = struct.Struct("=4I")  # preferred, valid, and two times unused here
 _FOREVER: Final = 0xFFFFFFFF
+_NDTMSG_LEN: Final = 4  # the family, which the name of a table tells too
 
 
 @record
@@ -178,6 +185,17 @@ def no_automatic_link_local(index: int) -> Request:
     family = attribute(socket.AF_INET6 | NLA_F_NESTED, mode)
     spec = attribute(IFLA_AF_SPEC | NLA_F_NESTED, family)
     return set_link(index, up=False, attributes=spec)
+
+
+def probe_longer(index: int, neighbours: str, probes: int) -> Request:
+    """Have a guest ask so often, once a second, before an address is unreachable.
+
+    `neighbours` is the kernel's name of its table: "arp_cache" or "ndisc_cache".
+    """
+    which = number(NDTPA_IFINDEX, index) + number(NDTPA_MCAST_PROBES, probes)
+    message = bytes(_NDTMSG_LEN) + attribute(NDTA_NAME, neighbours.encode() + b"\0")
+    message += attribute(NDTA_PARMS | NLA_F_NESTED, which)
+    return Request(RTM_SETNEIGHTBL, NLM_F_ACK, message)
 
 
 def add_address(index: int, new: LinkAddress) -> Request:

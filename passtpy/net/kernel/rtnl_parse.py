@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface
 from sys import byteorder
 from typing import Final
 
+from passtpy.addr import Network
 from passtpy.net.kernel.nlmsg import HEADER, attributes
 from passtpy.net.kernel.rtnl import (
     IFA_ADDRESS,
@@ -24,6 +25,7 @@ from passtpy.net.kernel.rtnl import (
     IFLA_IFNAME,
     IFLA_MTU,
     NLA_TYPE_MASK,
+    RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTA_CACHEINFO,
     RTA_DST,
@@ -36,12 +38,12 @@ from passtpy.net.kernel.rtnl import (
     RTA_TABLE,
     RTM_F_CLONED,
     RTMSG,
+    RTN_LOCAL,
     RTN_UNICAST,
     RTNH_F_ONLINK,
     Attributes,
     Link,
     LinkAddress,
-    Network,
     Route,
 )
 
@@ -130,6 +132,19 @@ def read_route(message: bytes) -> Route | None:
         flags=flags & RTNH_F_ONLINK,
         attributes=_copied(found),
     )
+
+
+def read_own(message: bytes) -> Network | None:
+    """Read RTM_NEWROUTE: what the namespace has for addresses of its own, or None.
+
+    That may be whole networks, none of whose addresses any interface has.
+    """
+    fixed = RTMSG.unpack_from(message, HEADER.size)
+    family, length, _, _, table, _, _, kind, _ = fixed
+    if family not in _ANYWHERE or (table, kind) != (RT_TABLE_LOCAL, RTN_LOCAL):
+        return None
+    found = attributes(message[HEADER.size + RTMSG.size :])
+    return _network(family, found.get(RTA_DST), length)
 
 
 def _network(family: int, address: bytes | None, length: int) -> Network:

@@ -39,6 +39,9 @@ _NAME_BYTES: Final = frozenset(map(chr, range(0xDC80, 0xDD00)))  # no text at al
 _PREPARED: Final = b"r"
 _FAILED: Final = b"e"
 _ETHERNET_MTU: Final = 1500
+# A guest's first packets may come before we serve: they wait in the tap. The question
+# where their next hop is waits with them, by itself for three seconds only.
+_PROBES: Final = 30
 IPV4: Final = 4
 Fine = Mapping[int, frozenset[int]]  # errors that are none, by IP version
 _MIN_MTU_V6: Final = 1280  # the kernel switches IPv6 off below
@@ -76,7 +79,7 @@ def prepare(config: Config, host_socket: socket.socket) -> Guest:
     """
     if config.splice_only:
         return _prepare_loopback(config)
-    plan = make_plan(config, _read_host(host_socket))
+    plan = make_plan(config, _read_host(host_socket, config.has_policy))
     device = tap.open_tap(plan.ifname)
     try:
         inside = Netlink()
@@ -105,7 +108,7 @@ def for_machine(config: Config) -> Guest:
     """
     try:
         with netlink.open_socket() as host:
-            plan = make_plan(config, _read_host(host))
+            plan = make_plan(config, _read_host(host, config.has_policy))
     except OSError as error:
         raise SetupError(
             f"Couldn't read the host's network: {error.strerror}"
@@ -129,13 +132,13 @@ def _loopback_up(netlink: Netlink) -> None:
         netlink.set_up(netlink.link("lo"))
 
 
-def _read_host(host_socket: socket.socket) -> HostNetwork:
-    dump = Dump(host_socket)
+def _read_host(host_socket: socket.socket, own: bool) -> HostNetwork:
+    dump = Dump(host_socket, own)
     for _ in dump.steps():
         pass  # nobody waits for us yet
     dump.close()
     ipv6 = kernel_has_ipv6()
-    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6)
+    return HostNetwork(dump.links, dump.addresses, dump.routes, ipv6, dump.own)
 
 
 def _with_mac(host: HostInfo, link: Link) -> HostInfo:
@@ -150,6 +153,7 @@ def _configure(
     link = netlink.link(ifname)
     mtu = config.mtu if config.config_net else 0
     netlink.configure_tap(link, config.ns_mac, mtu, tap.QUEUE_FRAMES)
+    netlink.probe_longer(link, _PROBES)
     if config.config_net:
         netlink.no_automatic_link_local(link)
         netlink.set_up(link)

@@ -45,6 +45,7 @@ class Host:
         self.links = (LINK,)
         self.addresses = tuple(map(address, range(addresses)))
         self.routes = (DEFAULT,)
+        self.own = ()
         self.error: Exception | None = None
 
     def steps(self) -> Iterator[int]:

@@ -21,7 +21,15 @@ from passtpy.net.kernel.nlmsg import (
     RTM_NEWROUTE,
     split,
 )
-from passtpy.net.kernel.rtnl import RTMSG, Route, add_route
+from passtpy.net.kernel.rtnl import (
+    RT_TABLE_LOCAL,
+    RTMSG,
+    RTN_LOCAL,
+    RTN_UNICAST,
+    Route,
+    add_route,
+)
+from passtpy.net.kernel.rtnl_parse import read_own
 
 PER_DATAGRAM = 300
 FOREIGN = 100  # a table
@@ -32,10 +40,10 @@ def route(number: int) -> Route:
     return Route(AF_INET, network, 0, "192.0.2.1")
 
 
-def message(number: int, sequence: int, table: int) -> bytes:
+def message(number: int, sequence: int, table: int, kind: int = RTN_UNICAST) -> bytes:
     data = bytearray(add_route(7, route(number)).encode(sequence))
     HEADER.pack_into(data, 0, len(data), RTM_NEWROUTE, 2, sequence, 0)
-    data[HEADER.size + 4] = table
+    data[HEADER.size + 4], data[HEADER.size + 7] = table, kind
     return bytes(data)
 
 
@@ -46,6 +54,7 @@ class Kernel:
         self.count, self.table, self.filters = count, table, filters
         self.answers: deque[bytes] = deque()
         self.error = 0
+        self.kind = RTN_UNICAST
 
     def setsockopt(self, *_args: object) -> None:
         pass
@@ -67,7 +76,9 @@ class Kernel:
                 count = 0
             for first in range(0, count, PER_DATAGRAM):
                 numbers = range(first, min(first + PER_DATAGRAM, count))
-                yield b"".join(message(n, sequence, self.table) for n in numbers)
+                yield b"".join(
+                    message(n, sequence, self.table, self.kind) for n in numbers
+                )
         end = NLMSG_ERROR if self.error else NLMSG_DONE
         yield pack("=IHHIIi", 20, end, 2, sequence, 0, -self.error)
 
@@ -99,6 +110,31 @@ def test_no_step_is_longer_than_a_step_whatever_is_told(table: int) -> None:
 def test_the_kernel_is_asked_to_leave_out_foreign_tables() -> None:
     dump = dump_of(Kernel(20_000, FOREIGN, filters=True))
     assert sum(dump.steps()) == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "own"),
+    [
+        (RT_TABLE_LOCAL, RTN_LOCAL, True),
+        (RT_TABLE_LOCAL, RTN_UNICAST, False),
+        (FOREIGN, RTN_LOCAL, False),
+    ],
+)
+def test_what_is_local_to_the_namespace_is_read(
+    table: int, kind: int, own: bool
+) -> None:
+    found = read_own(message(3, 1, table, kind))
+    assert found == (route(3).destination if own else None)
+
+
+def test_only_who_asks_is_told_what_is_local() -> None:
+    for asks in (False, True):
+        kernel = Kernel(5, RT_TABLE_LOCAL, filters=True)
+        kernel.kind = RTN_LOCAL
+        dump = Dump(cast(socket, kernel), asks)
+        list(dump.steps())
+        assert dump.own == (tuple(route(n).destination for n in range(5)) * asks)
+        assert not dump.routes
 
 
 def test_what_has_not_changed_is_not_read_again() -> None:

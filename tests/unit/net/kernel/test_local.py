@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A listening UNIX socket: its mode, and what was at its place before."""
 
+import os
 import socket
 import stat
+from errno import ENOENT
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,43 @@ def test_only_a_name_that_is_still_the_same_is_removed(tmp_path: Path) -> None:
     remove(name)
     assert not path.exists()
     assert name_of(str(path)) is None
+
+
+def test_a_link_is_no_socket_wherever_it_leads(tmp_path: Path) -> None:
+    path, far = tmp_path / "it", tmp_path / "far"
+    path.symlink_to(far)
+    with pytest.raises(OSError, match="it is there, and no socket"):
+        opener(place(path))(80)
+    opener(place(far))(80).close()  # nobody answers there
+    with pytest.raises(OSError, match="it is there, and no socket"):
+        opener(place(path))(80)
+    assert (path.is_symlink(), far.is_socket()) == (True, True)
+
+
+def test_a_name_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    """Text says little about where `..` leads behind a link."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    precious = tmp_path / "it"
+    precious.touch()
+    path = Path(f"{tmp_path}/link/../it")
+    opener(place(path))(80).close()
+    name = name_of(str(path))
+    assert name is not None
+    assert remove(name) == 0
+    assert precious.exists()
+    assert not (tmp_path / "deep" / "it").exists()
+
+
+def test_a_name_may_begin_in_an_open_folder(tmp_path: Path) -> None:
+    here, moved = tmp_path / "here", tmp_path / "moved"
+    here.mkdir()
+    (here / "it").touch()
+    folder = os.open(here, os.O_PATH)
+    name = name_of("it", folder)
+    assert name is not None
+    here.rename(moved)
+    assert remove(name) == 0
+    assert remove(name) == ENOENT
+    assert os.listdir(moved) == []
+    os.close(folder)

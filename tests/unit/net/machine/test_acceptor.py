@@ -103,7 +103,7 @@ class House:
         """Somebody comes, and the loop notices."""
         client = socket.socket(socket.AF_UNIX)
         self.clients.append(client)
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect(str(self.listener.path))
         self.loop.readers[self.listener.sock.fileno()]()
         return client

@@ -13,7 +13,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -31,6 +30,7 @@ from passtpy.wire.vhost_user import (
     VringFile,
     VringState,
 )
+from tests.lab.descriptors import none_left
 from tests.lab.vhost_frontend import (
     MRG_RXBUF,
     PAGE,
@@ -159,21 +159,15 @@ class Table:
         return Frontend(self.connect(), FEATURES, idle=self.run)
 
 
-def open_fds() -> int:
-    """How many descriptors this process has."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 @pytest.fixture
 def table() -> Iterator[Table]:
     """A transport that leaks nothing, whatever the test does."""
-    before = open_fds()
-    table = Table()
-    yield table
-    table.transport.detach()
-    assert table.loop.readers == {}
-    assert table.datapath.fds == {}
-    assert open_fds() == before
+    with none_left():
+        table = Table()
+        yield table
+        table.transport.detach()
+        assert table.loop.readers == {}
+        assert table.datapath.fds == {}
 
 
 def send(
