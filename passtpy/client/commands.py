@@ -347,8 +347,9 @@ def _capture(args: Namespace) -> int:
 
 def _completion(args: Namespace) -> int:
     from passtpy.client.completion import completion
+    from passtpy.client.programs import programs
 
-    sys.stdout.write(completion(args.shell, COMMANDS))
+    sys.stdout.write(completion(args.shell, COMMANDS, programs()))
     return 0
 
 

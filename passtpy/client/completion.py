@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Completion for shells, made from the table of commands: `passtpy completion bash`."""
+"""Completion for shells, made from tables of options: `passtpy completion bash`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from passtpy.client.command import INSTANCE, Arg, Command, arguments
+
+Programs = Mapping[str, Sequence[str]]  # options, by a name without `passtpy-`
 
 SHELLS = ("bash", "zsh", "fish")
 FILE = "FILE"  # how an option calls its value, where it is one
@@ -57,48 +59,73 @@ def _values(
             yield f"    {cases}) {offer}return ;;"
 
 
-def _bash(commands: Sequence[Command]) -> Iterator[str]:
-    names = " ".join(command.name for command in commands)
+def called(name: str) -> str:
+    """Return a program's name as it is installed; `run` and `learn` have none."""
+    return "" if name in ("run", "learn") else f"passtpy-{name}"
+
+
+def _installed(programs: Programs) -> str:
+    return " ".join(["passtpy", *filter(None, map(called, programs))])
+
+
+def _bash(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
+    names = " ".join([*(command.name for command in commands), *programs])
     some = 'COMPREPLY=($(compgen -W "{}" -- "$cur"))'
     yield "_passtpy() {"
     yield "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}"
+    yield "    local called=${COMP_WORDS[0]##*/}"
+    yield "    called=${called#passtpy-}"
     yield "    COMPREPLY=()"
-    yield "    if [ $COMP_CWORD -eq 1 ]; then"
-    yield f"        {some.format(names)}; return"
+    yield "    if [ $called = passtpy ]; then"
+    yield f"        [ $COMP_CWORD -ne 1 ] || {{ {some.format(names)}; return; }}"
+    yield "        called=${COMP_WORDS[1]}"
     yield "    fi"
-    yield "    case ${COMP_WORDS[1]}:$prev in"
+    yield "    case $called:$prev in"
     files = "local IFS=$'\\n'; COMPREPLY=($(compgen -f -- \"$cur\"))"
     yield from _values(commands, ":", some, files, some.format(f"$({INSTANCES})"))
     yield "    esac"
-    yield "    case ${COMP_WORDS[1]} in"
+    yield "    case $called in"
     for command in commands:
         words = " ".join(_names(command) + _words(command))
         yield f"    {command.name}) {some.format(words)} ;;"
+    # What is no option may be a file; who is no completion has no such choice.
+    files_too = "compopt -o default 2>/dev/null || :"
+    for name, options in programs.items():
+        yield f"    {name}) {some.format(' '.join(options))}; {files_too} ;;"
     yield "    esac"
     yield "}"
-    yield "complete -F _passtpy passtpy"
+    yield f"complete -F _passtpy {_installed(programs)}"
 
 
-def _zsh(commands: Sequence[Command]) -> Iterator[str]:
-    yield "#compdef passtpy"
+def _zsh(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
+    yield f"#compdef {_installed(programs)}"
+    yield "local called=${words[1]:t}"
+    yield "called=${called#passtpy-}"
     yield "local -a commands"
     yield "commands=("
     for command in commands:
         yield f"    '{command.name}:{command.help}'"
+    for name in programs:
+        yield f"    '{name}:see passtpy {name} --help'"
     yield ")"
-    yield "if (( CURRENT == 2 )); then _describe command commands; return; fi"
+    yield "if [[ $called == passtpy ]]; then"
+    yield "    if (( CURRENT == 2 )); then _describe command commands; return; fi"
+    yield "    called=$words[2]"
+    yield "fi"
     some = "compadd -- {}"
-    yield "case $words[2]:$words[CURRENT-1] in"
+    yield "case $called:$words[CURRENT-1] in"
     yield from _values(commands, ":", some, "_files", some.format(f"$({INSTANCES})"))
     yield "esac"
-    yield "case $words[2] in"
+    yield "case $called in"
     for command in commands:
         words = " ".join(_names(command) + _words(command))
         yield f"    {command.name}) {some.format(words)} ;;"
+    for name, options in programs.items():
+        yield f"    {name}) {some.format(' '.join(options))}; _files ;;"
     yield "esac"
 
 
-def _fish(commands: Sequence[Command]) -> Iterator[str]:
+def _fish(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
     yield "complete -c passtpy -f"
     for command in commands:
         first = "-n __fish_use_subcommand"
@@ -108,14 +135,20 @@ def _fish(commands: Sequence[Command]) -> Iterator[str]:
             yield f"complete -c passtpy {seen} {_fish_option(option)}"
         for word in _words(command):
             yield f"complete -c passtpy {seen} -a {word}"
+    for name, options in programs.items():
+        yield f"complete -c passtpy -n __fish_use_subcommand -a {name}"
+        places = [f"passtpy -n '__fish_seen_subcommand_from {name}'", called(name)]
+        for place in filter(None, places):
+            yield from (f"complete -c {place} {_fish_name(each)}" for each in options)
+
+
+def _fish_name(name: str) -> str:
+    return f"{'-l' if name.startswith('--') else '-s'} {name.lstrip('-')}"
 
 
 def _fish_option(option: Arg) -> str:
     """Return an option, as `complete` takes it."""
-    words = [
-        f"{'-l' if name.startswith('--') else '-s'} {name.lstrip('-')}"
-        for name in option.names
-    ]
+    words = [_fish_name(name) for name in option.names]
     words.append(f"-d '{option.help}'")
     if option is INSTANCE:
         words.append(f'-x -a "({INSTANCES})"')
@@ -126,7 +159,7 @@ def _fish_option(option: Arg) -> str:
     return " ".join(words)
 
 
-def completion(shell: str, commands: Sequence[Command]) -> str:
+def completion(shell: str, commands: Sequence[Command], programs: Programs) -> str:
     """Return the script for a shell."""
     make = {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]
-    return "\n".join(make(commands)) + "\n"
+    return "\n".join(make(commands, programs)) + "\n"

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Writes the manual pages of the commands: `python -m passtpy.client.manpage`.
 
-It prints roff to stdout, of passtpy(1) unless `pesto` is said. Commands and options
-are those of the tables that make --help; a test compares docs/passtpy.1 and
-docs/passtpy-pesto.1 with it.
+It prints roff to stdout, of passtpy(1) unless `pesto`, `slirp4netns` or `cni` is said.
+Commands and options are those of the tables that make --help; a test compares the
+pages in docs/ with it.
 """
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from passtpy import __version__
 from passtpy.client.command import FOLLOW, INSTANCE, SHARED, Arg, Command
 from passtpy.client.commands import COMMANDS
+from passtpy.client.manpage_others import cni_manpage, pesto_manpage, slirp_manpage
 from passtpy.config.manpage import DATE, escape, fold, sentence
 from passtpy.control.filter import BOUNDS, FIELDS
-from passtpy.pesto import USAGE
 
 HEAD = rf"""
 .\" Made by `python -m passtpy.client.manpage`; change passtpy/client/.
@@ -28,8 +27,13 @@ passtpy \- ask and change running user\-mode networks
 .RI [ OPTION ].\|.\|.\& " " [ WORD ].\|.\|.
 .br
 .B passtpy
-.BR pasta | passt | pesto
+.BR pasta | passt | pesto | slirp4netns
 .RI [ WORD ].\|.\|.
+.br
+.B passtpy
+.BR run | learn
+.RI [ OPTION ].\|.\|.\& " " [ \-\- ]
+.IR COMMAND " [" ARG ].\|.\|.
 .br
 .B passtpy
 .BR \-\-help | \-\-version
@@ -41,12 +45,30 @@ or
 has started listens at a control socket. The commands below ask it what it does, and
 change what it does, without a restart. With
 .BR pasta ,
-.B passt
-or
+.BR passt ,
 .B pesto
+or
+.B slirp4netns
 as its first word
 .B passtpy
 is the program of that name.
+.PP
+.B passtpy run
+gives
+.I COMMAND
+a network of its own, as
+.B passtpy\-pasta \-\-config\-net
+without forwarded ports does, and takes the same options. In it the internet can be
+reached, or what
+.BR \-\-allow ,
+.B \-\-deny
+and
+.B \-\-policy
+say; the host cannot, unless they name it.
+.B passtpy learn
+lets everything pass, and prints the policy that
+.I COMMAND
+has needed.
 .PP
 Who may ask: the user who started the daemon, and root; nobody from within the
 namespace that it serves.
@@ -85,6 +107,9 @@ says, or else its PID.
 The same of any other user.
 .SH EXAMPLES
 .TP
+.B passtpy run \-\-allow github.com \-\- git clone https://github.com/git/git
+Let a command reach one name, and nothing else.
+.TP
 .B passtpy flows \-w tcp and dst port 443
 Look at HTTPS connections each second.
 .TP
@@ -107,59 +132,12 @@ Reset flows that rule 7 let in from the host.
 .B source <(passtpy completion bash)
 Have bash complete all this.
 .SH SEE ALSO
+.BR passtpy\-cni (1),
 .BR passtpy\-passt (1),
 .BR passtpy\-pasta (1),
-.BR passtpy\-pesto (1)
+.BR passtpy\-pesto (1),
+.BR passtpy\-slirp4netns (1)
 """
-
-PESTO_HEAD = rf"""
-.\" Made by `python -m passtpy.client.manpage pesto`; change passtpy/pesto.py.
-.TH PASSTPY\-PESTO 1 "{DATE}" "passtpy {__version__}" "User Commands"
-.SH NAME
-passtpy\-pesto \- show or change the ports that a running daemon forwards
-.SH SYNOPSIS
-.B passtpy\-pesto
-.RI [ OPTION ].\|.\|.\& " " PATH
-.SH DESCRIPTION
-"""
-
-PESTO_TAIL = r"""
-.SH EXIT STATUS
-.TP
-.B 0
-The ports are as the line says, and open.
-.TP
-.B 1
-It failed; a line on standard error tells why.
-.SH FILES
-.TP
-.I PATH
-The socket that option
-.B \-c
-of
-.BR passtpy\-pasta (1)
-or
-.BR passtpy\-passt (1)
-named. The user who started the daemon, and root, may change it.
-.SH EXAMPLES
-.TP
-.B passtpy\-pesto /tmp/web.conf
-Print which ports are forwarded.
-.TP
-.B passtpy\-pesto \-A \-t 8080:80 /tmp/web.conf
-Forward one more.
-.TP
-.B passtpy\-pesto \-D \-t 8080:80 /tmp/web.conf
-Forward it no more.
-.TP
-.B passtpy\-pesto \-s \-t 8443:443 /tmp/web.conf
-Forward this one and no other TCP port of the host; print what was and what is.
-.SH SEE ALSO
-.BR passtpy (1),
-.BR passtpy\-passt (1),
-.BR passtpy\-pasta (1)
-"""
-
 
 HELP = Arg(("-h", "--help"), "print help", {"action": "store_true"})
 
@@ -237,16 +215,13 @@ def manpage() -> str:
     return fold(HEAD.lstrip() + "\n".join(lines) + TAIL)
 
 
-def pesto_manpage() -> str:
-    """Return the page of passtpy-pesto, made of what its --help prints."""
-    _, about, options, rest = USAGE.rstrip().split("\n\n")
-    lines = [escape(about.replace("\n", " ")), ".SH OPTIONS"]
-    for line in options.splitlines():
-        name, meaning = re.split(r"  +", line.strip(), maxsplit=1)
-        lines += [".TP", _bold(name), escape(sentence(meaning))]
-    lines += [".PP", escape(rest.replace("\n", " "))]
-    return fold(PESTO_HEAD.lstrip() + "\n".join(lines) + PESTO_TAIL)
+PAGES: dict[str, Callable[[], str]] = {
+    "passtpy": manpage,
+    "pesto": pesto_manpage,
+    "slirp4netns": slirp_manpage,
+    "cni": cni_manpage,
+}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(pesto_manpage() if "pesto" in sys.argv[1:] else manpage())
+    sys.stdout.write(PAGES[sys.argv[1] if sys.argv[1:] else "passtpy"]())

@@ -16,6 +16,9 @@ from passtpy.record import record
 
 VERSIONS: Final = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 COMMANDS: Final = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+# The first version of the specification that has a command; others all have
+SINCE: Final = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+OWN_NETNS: Final = "/proc/self/ns/net"
 POLICY_ANNOTATION: Final = "passtpy/policy"
 ANNOTATIONS: Final = "io.kubernetes.cri.pod-annotations"
 VALID: Final = "cni.dev/valid-attachments"
@@ -29,6 +32,7 @@ _OWN: Final = ("netns", "ns-ifname", "I", "pid", "P", "name", "foreground", "f")
 
 # Error codes of the specification, section 2
 INCOMPATIBLE: Final = 1
+UNSUPPORTED: Final = 2
 BAD_ENVIRONMENT: Final = 4
 IO_FAILURE: Final = 5
 UNDECODABLE: Final = 6
@@ -99,8 +103,17 @@ class Network:
         self.name = document.get("name", "")
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise CniError(BAD_CONFIG, f"{self.name!r} cannot be a network's name")
-        if self._given("ipam", {}).get("type"):
-            raise CniError(BAD_CONFIG, "ipam: the guest gets the host's addresses")
+        ipam = self._given("ipam", {})
+        if ipam.get("type"):
+            said = f"ipam: {json.dumps(ipam)}: the guest gets the host's addresses"
+            raise CniError(UNSUPPORTED, said)
+
+    def check_command(self, command: str) -> None:
+        """CniError for a command that the specification of its version has not."""
+        since = SINCE.get(command, VERSIONS[0])
+        if VERSIONS.index(self.version) < VERSIONS.index(since):
+            said = f"cniVersion {self.version} has no {command}, which came in {since}"
+            raise CniError(INCOMPATIBLE, said)
 
     def _given(self, key: str, otherwise: Given) -> Given:
         """A field, of the type of what it is otherwise; null is as if left out."""
@@ -149,12 +162,14 @@ class Network:
         asked: list[Any] = _given(runtime, "portMappings", [])
         for each in asked:
             try:
-                option = _PROTOCOLS[str(each.get("protocol") or "tcp").lower()]
-                ports = f"{int(each['hostPort'])}:{int(each['containerPort'])}"
+                # containerd says HostPort, podman hostPort: Go sees no difference
+                mapping = {str(key).lower(): value for key, value in each.items()}
+                option = _PROTOCOLS[str(mapping.get("protocol") or "tcp").lower()]
+                ports = f"{int(mapping['hostport'])}:{int(mapping['containerport'])}"
             except (KeyError, ValueError, TypeError, AttributeError):
                 said = f"portMappings: {each!r} is not understood"
                 raise CniError(BAD_CONFIG, said) from None
-            host = each.get("hostIP")
+            host = mapping.get("hostip")
             yield from (option, f"{host}/{ports}" if host else ports)
             left.pop(option, None)
         for option in left:
@@ -208,4 +223,7 @@ def read_attachment(environment: Mapping[str, str], *, netns: bool) -> Attachmen
         raise CniError(BAD_ENVIRONMENT, f"CNI_IFNAME: {ifname!r}")
     if netns and not os.path.exists(path):
         raise CniError(BAD_ENVIRONMENT, f"CNI_NETNS: {path!r} is not there")
+    # A runtime's mistake would take the host off its network
+    if netns and os.path.samefile(path, OWN_NETNS):
+        raise CniError(BAD_ENVIRONMENT, f"CNI_NETNS: {path!r} is the host's")
     return Attachment(container, ifname, path)

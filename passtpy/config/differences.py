@@ -58,6 +58,7 @@ NOTES: Final[dict[str, Note]] = {
     ),
     "api-socket": Note(_NEW, "for tools that know slirp4netns"),
     "gvproxy-services": Note(_NEW, "for tools that know gvproxy"),
+    "unix-folder": Note(_NEW, "UNIX sockets as ends of forwards, see forwarding.md"),
     "metrics": Note(_NEW, "for Prometheus"),
     "policy": Note(_NEW, "what the guest may reach: by name, network and port"),
     "allow": Note(_NEW, "the same on the command line"),
@@ -67,6 +68,7 @@ NOTES: Final[dict[str, Note]] = {
     "audit": Note(_NEW, "refusals as JSON lines, a loop of them counted"),
     "dns-server": Note(_NEW, "a cache, failover, TCP; what was not asked is not told"),
     "dns-record": Note(_NEW, "also suffixes and expressions, as gvproxy has them"),
+    "log-files": Note(_NEW, "nothing is forgotten when a file is full"),
     "log-format": Note(_NEW, "json for log collectors"),
     "pid": Note(_BETTER, "written once ready; may be a pipe or a device, too"),
     "pcap": Note(_BETTER, "flushed by every signal that ends us, SIGINT too"),
@@ -196,8 +198,8 @@ done in the namespace later is done by a process inside it that can do nothing e
 | System call filter | both | better | one for each process, with arguments: see \
 [security.md](security.md) |
 | Empty root directory | both | better | also for the processes in the namespace |
-| A client of the other family than the server | both | better | TCP is served, UDP \
-where a namespace has one family alone: see [forwarding.md](forwarding.md) |
+| A client of the other family than the server | both | better | served, TCP and UDP, \
+over the tap and spliced: see [forwarding.md](forwarding.md) |
 | Short frames with padding | passt | better | accepted; there they are dropped |
 | A machine that leaves within a frame | passt | better | the next one starts anew; \
 there the socket is lost for all |

@@ -25,6 +25,7 @@ from passtpy.config.model import (
 from passtpy.config.ports import DEFAULT_EPHEMERAL
 from passtpy.config.ports import Span as PortSpan
 from passtpy.config.resolver import MAX_SEARCH
+from passtpy.config.unixend import read_folder
 from passtpy.config.zones import ZoneEntry, read_entry
 from passtpy.errors import ConfigError
 from passtpy.log import LogLevel
@@ -237,6 +238,14 @@ def add_dns_record(draft: Draft, value: str) -> None:
     known: tuple[ZoneEntry, ...] = draft.fields.get("dns_records") or ()
     records = (*known, read_entry(value))
     draft.fields.update(dns_records=records, dns_server=True)
+
+
+def add_unix_folder(draft: Draft, value: str) -> None:
+    """--unix-folder adds one."""
+    known: tuple[str, ...] = draft.fields.get("unix_folders", ())
+    folder = read_folder(value)
+    if folder not in known:
+        draft.fields["unix_folders"] = (*known, folder)
 
 
 def add_impairment(draft: Draft, value: str) -> None:

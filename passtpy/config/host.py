@@ -9,7 +9,7 @@ only, so both can be tested without a kernel.
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from passtpy.addr import Address, Mac, link_local_from_mac
+from passtpy.addr import Address, Mac, Network, link_local_from_mac
 from passtpy.config.model import DEFAULT_MAC, DEFAULT_MTU, Config
 from passtpy.record import field, record
 
@@ -25,7 +25,8 @@ class HostInfo:
     was given; `pinned` are those that the user said, at which it is reached whatever it
     uses; `choices` are those of the host's interfaces that the guest's resembles, the
     usual one of each family first: a program may choose another one as its source.
-    `own` are all addresses of the host; only who has a policy asks for them.
+    `own` are all addresses of the host, `own_networks` what is local to it besides;
+    only who has a policy asks for them.
     """
 
     ipv4: bool = True
@@ -43,6 +44,7 @@ class HostInfo:
     pinned: tuple[Address, ...] = ()
     choices: tuple[Address, ...] = ()
     own: frozenset[Address] = frozenset()
+    own_networks: frozenset[Network] = frozenset()
     guest_mac: Mac | None = None
     mtu: int = DEFAULT_MTU
     neighbours: Mapping[Address, Mac] = field(default_factory=dict)  # of the host

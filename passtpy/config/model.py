@@ -121,6 +121,7 @@ class Config:
     conf_path: str | None = None  # where pesto's protocol is spoken
     api_socket: str | None = None  # slirp4netns'
     gvproxy_services: str | None = None
+    unix_folders: tuple[str, ...] = ()  # where UNIX sockets may become ends later
     metrics: tuple[Address, int] | None = None  # where Prometheus may ask, over TCP
     stats: int = 0  # seconds between lines of counters; 0: none
     drain_timeout: int = 0  # seconds that open connections have after a SIGTERM
@@ -129,6 +130,7 @@ class Config:
     log_format: LogFormat = LogFormat.HUMAN
     log_file: str | None = None
     log_size: int = DEFAULT_LOG_SIZE
+    log_files: int = 1  # of that size; more: a full one gets another name
     warnings: tuple[str, ...] = ()  # to be logged once logging is set up
 
     ipv4: bool = True  # False with -6

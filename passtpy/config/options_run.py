@@ -76,6 +76,14 @@ ROWS: tuple[Option, ...] = (
         "1048576",
     ),
     Option(
+        ("--log-files",),
+        G_RUN,
+        do.field("log_files", values.read_log_files),
+        "keep so many log files: a full one becomes PATH.1, that one PATH.2, ...",
+        "NUMBER",
+        "1",
+    ),
+    Option(
         ("--log-format",),
         G_RUN,
         do.field("log_format", values.read_log_format),
@@ -157,6 +165,15 @@ ROWS: tuple[Option, ...] = (
         do.path("gvproxy_services", "Invalid services socket", values.MAX_SOCKET_PATH),
         "socket with the services of gvproxy",
         "PATH",
+    ),
+    Option(
+        ("--unix-folder",),
+        G_CTL,
+        do.add_unix_folder,
+        "let forwards begin and end at UNIX sockets in this folder that are named while"
+        " it runs (repeatable)",
+        "DIR",
+        "at those that are named at start",
     ),
     Option(
         ("--metrics",),

@@ -14,6 +14,7 @@ from passtpy.log import LogFormat
 MAX_MTU: Final = 65521  # the longest L2 frame less its header
 MIN_MTU: Final = 68  # of IPv4, whose least is the less: RFC 791; IPv6 needs 1280
 MIN_LOG_SIZE: Final = 40960
+MAX_LOG_FILES: Final = 100
 MAX_PATH: Final = 4095
 MAX_SOCKET_PATH: Final = 107  # sun_path, less the byte that ends it
 MAX_FD: Final = (1 << 31) - 1
@@ -300,6 +301,11 @@ def read_fd(text: str) -> int:
 def read_log_size(text: str) -> int:
     """Read --log-size; unlike the C program, junk behind the number is an error."""
     return _read_integer(text, "--log-size", MIN_LOG_SIZE)
+
+
+def read_log_files(text: str) -> int:
+    """Read --log-files."""
+    return _read_integer(text, "--log-files", 1, MAX_LOG_FILES)
 
 
 def read_stats(text: str) -> int:

@@ -17,6 +17,7 @@ from passtpy.client.cli import NAMES, run
 from passtpy.client.commands import COMMANDS
 from passtpy.client.completion import SHELLS, completion
 from passtpy.client.connect import refusal
+from passtpy.client.programs import programs
 from passtpy.client.show import count, duration, endpoint, size, table
 from passtpy.client.top import Look, rates, view
 
@@ -189,7 +190,7 @@ def test_what_the_daemon_refuses_decides_the_status(answer: bytes, status: int) 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_completions_name_every_command(shell: str) -> None:
-    script = completion(shell, COMMANDS)
+    script = completion(shell, COMMANDS, programs())
     assert all(name in script for name in NAMES)
 
 
@@ -329,6 +330,12 @@ complete -C "$LINE" | string replace -r '\\t.*' ''
         ("passtpy capture -w scr", ["script"]),
         ("passtpy flows -n t", []),
         ("passtpy flows -w t", ["tcp"]),
+        ("passtpy le", ["learn"]),
+        ("passtpy run --all", ["--allow"]),
+        ("passtpy-pasta --dns-f", ["--dns-forward"]),
+        ("passtpy-passt --vh", ["--vhost-user"]),
+        ("passtpy-pesto --cl", ["--clear"]),
+        ("passtpy-slirp4netns --disable-d", ["--disable-dns"]),
     ],
 )
 def test_completions_work_in_the_real_shells(
@@ -337,7 +344,7 @@ def test_completions_work_in_the_real_shells(
     program = shutil.which(shell)
     if program is None:
         pytest.skip(f"no {shell}")
-    script = completion(shell, COMMANDS)
+    script = completion(shell, COMMANDS, programs())
     if shell == "zsh":  # which makes a function of a file for completions
         script = f"_passtpy() {{\n{script}}}\n"
     path = tmp_path / "script"

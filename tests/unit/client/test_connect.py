@@ -2,7 +2,6 @@
 """An answer that the daemon does not end has not come whole, and that is said."""
 
 import json
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from passtpy.client.capture import ENDING
 from passtpy.client.cli import run
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -35,15 +33,6 @@ LINE = json.dumps(FLOW).encode() + b"\n"
 
 def chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
-
-
-@pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """What signals do is as before: a capture has them end it."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
-    yield
-    for number, action in before.items():
-        signal.signal(number, action)
 
 
 @contextmanager

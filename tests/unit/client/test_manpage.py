@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from passtpy import pesto
 from passtpy.client.cli import NAMES, build_parser
 from passtpy.client.command import arguments
 from passtpy.client.commands import COMMANDS
-from passtpy.client.manpage import manpage, pesto_manpage
+from passtpy.client.completion import called
+from passtpy.client.manpage import PAGES as MADE
+from passtpy.client.manpage import manpage
+from passtpy.client.programs import programs
+from passtpy.config import slirp
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -27,11 +32,37 @@ def plain(page: str) -> str:
     return re.sub(r"\\f[BIR]", "", page).replace("\\-", "-")
 
 
-@pytest.mark.parametrize(
-    ("name", "page"), [("passtpy.1", manpage), ("passtpy-pesto.1", pesto_manpage)]
-)
-def test_pages_are_those_of_the_tables(name: str, page: Callable[[], str]) -> None:
-    assert (DOCS / name).read_text() == page()
+def scripts() -> set[str]:
+    """The programs that an installation has."""
+    return set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    )
+
+
+@pytest.mark.parametrize(("program", "page"), MADE.items())
+def test_pages_are_those_of_the_tables(program: str, page: Callable[[], str]) -> None:
+    name = "passtpy.1" if program == "passtpy" else f"passtpy-{program}.1"
+    assert (DOCS / name).read_text() == page(), (
+        f"python -m passtpy.client.manpage {program} >docs/{name}"
+    )
+
+
+def test_every_program_has_a_page_and_a_completion() -> None:
+    """But for the plugin, which takes no words."""
+    assert {page.stem for page in PAGES} == scripts()
+    completed = {called(name) for name in programs()} - {""}
+    assert {*completed, "passtpy", "passtpy-cni"} == scripts()
+
+
+def test_every_word_of_usage_that_is_an_option_is_completed() -> None:
+    assert set(programs()["slirp4netns"]) == {
+        *(f"--{name}" for name in slirp._GRAMMAR.long),
+        *(f"-{letter}" for letter in slirp._GRAMMAR.short),
+    }
+    assert set(programs()["pesto"]) == {
+        *(f"--{name}" for name in pesto._GRAMMAR.long),
+        *(f"-{letter}" for letter in pesto._GRAMMAR.short),
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,7 +92,7 @@ def test_pages_that_are_spoken_of_exist() -> None:
     texts += [build_parser(command).format_help() for command in COMMANDS]
     # --help breaks lines at dashes; a page has the section behind a font's end.
     text = re.sub(r"-\n\s+", "-", "\n".join(texts))
-    spoken_of = set(re.findall(r"\b(passtpy[a-z-]*) ?\(1\)", text))
+    spoken_of = set(re.findall(r"\b(passtpy[a-z0-9-]*) ?\(1\)", text))
     assert spoken_of == {page.stem for page in PAGES}
 
 
@@ -71,6 +102,8 @@ def test_examples_are_lines_that_the_commands_take() -> None:
     assert len(lines) > 5
     for line in lines:
         name, *words = shlex.split(line.partition(" | ")[0])
+        if name in programs():
+            continue
         ours = words[: words.index("--")] if "--" in words else words
         build_parser(COMMANDS[NAMES.index(name)]).parse_intermixed_args(ours)
 
@@ -95,4 +128,4 @@ def test_a_wheel_installs_every_page(tmp_path: Path) -> None:
         subprocess.run(argv, check=True, capture_output=True)
     installed = sorted((data / "share/man/man1").iterdir())
     assert [page.name for page in installed] == [page.name for page in PAGES]
-    assert len(PAGES) == 4
+    assert {page.stem for page in PAGES} == scripts()

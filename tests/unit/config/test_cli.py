@@ -445,17 +445,19 @@ def test_help_fits_a_terminal(program: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "page"),
+    ("name", "page", "maker"),
     [
-        ("options.md", document),
-        ("compatibility.md", differences),
-        ("passtpy-pasta.1", lambda: manpage("pasta")),
-        ("passtpy-passt.1", lambda: manpage("passt")),
+        ("options.md", document, "document"),
+        ("compatibility.md", differences, "differences"),
+        ("passtpy-pasta.1", lambda: manpage("pasta"), "manpage"),
+        ("passtpy-passt.1", lambda: manpage("passt"), "manpage passt"),
     ],
 )
-def test_pages_are_those_of_the_table(name: str, page: Callable[[], str]) -> None:
+def test_pages_are_those_of_the_table(
+    name: str, page: Callable[[], str], maker: str
+) -> None:
     path = Path(__file__).resolve().parents[3] / "docs" / name
-    assert path.read_text() == page()
+    assert path.read_text() == page(), f"python -m passtpy.config.{maker} >docs/{name}"
 
 
 def test_notes_are_about_options_that_exist() -> None:

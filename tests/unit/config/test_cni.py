@@ -52,6 +52,13 @@ def test_ports_of_the_runtime_are_forwarded() -> None:
     ]
 
 
+def test_names_of_a_mapping_are_written_large_or_small() -> None:
+    """containerd has no names of its own for JSON, so that Go makes them of its own."""
+    mapping = {"HostPort": 80, "ContainerPort": 8080, "Protocol": "tcp", "HostIP": ""}
+    said = words(runtimeConfig={"portMappings": [mapping]})
+    assert said[11:13] == ["--tcp-ports", "80:8080"]
+
+
 @pytest.mark.parametrize("nothing", [None, []])
 def test_what_go_writes_for_nothing_is_nothing(nothing: Any) -> None:
     said = words(runtimeConfig={"portMappings": nothing}, dns=None, options=nothing)
@@ -100,7 +107,7 @@ def test_a_policy_that_is_not_there_attaches_nothing() -> None:
         ('{"cniVersion": "0.1.0", "name": "lan"}', cni.INCOMPATIBLE),
         ('{"cniVersion": "1.1.0"}', cni.BAD_CONFIG),
         ('{"cniVersion": "1.1.0", "name": "../x"}', cni.BAD_CONFIG),
-        (json.dumps({**BASE, "ipam": {"type": "host-local"}}), cni.BAD_CONFIG),
+        (json.dumps({**BASE, "ipam": {"type": "host-local"}}), cni.UNSUPPORTED),
         (json.dumps({**BASE, "options": "--debug"}), cni.BAD_CONFIG),
         (json.dumps({**BASE, "options": [1]}), cni.BAD_CONFIG),
         (json.dumps({**BASE, "runtimeConfig": []}), cni.BAD_CONFIG),
