@@ -58,10 +58,12 @@ def run(environment: Mapping[str, str], text: str) -> Answer:
     """Carry out one command; what to print, or CniError."""
     command = environment.get("CNI_COMMAND", "")
     if command == "VERSION":
-        return {"cniVersion": cni.VERSIONS[-1], "supportedVersions": [*cni.VERSIONS]}
+        asked = _version(text)
+        return {"cniVersion": asked, "supportedVersions": [*cni.VERSIONS]}
     if command not in cni.COMMANDS:
         raise CniError(cni.BAD_ENVIRONMENT, f"CNI_COMMAND: {command!r}")
     network = cni.read_network(text)
+    network.check_command(command)
     if command == "STATUS":
         _status()
     elif command == "GC":
@@ -82,11 +84,16 @@ def _tell(answer: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer, indent=4) + "\n")
 
 
-def _failure(text: str, error: CniError) -> dict[str, Any]:
+def _version(text: str) -> str:
+    """The specification's version in which we are asked, and have to answer."""
     version = cni.VERSIONS[-1]
     with suppress(ValueError, AttributeError):
-        version = json.loads(text).get("cniVersion", version)
-    told = {"cniVersion": version, "code": error.code, "msg": str(error)}
+        version = str(json.loads(text).get("cniVersion", version))
+    return version
+
+
+def _failure(text: str, error: CniError) -> dict[str, Any]:
+    told = {"cniVersion": _version(text), "code": error.code, "msg": str(error)}
     return {**told, "details": error.details} if error.details else told
 
 

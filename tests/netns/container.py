@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.translators import ROOT
 
 SYSTEMD = Path("/lib/systemd/systemd")
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 
 # Somebody whose manager runs, without a login: `as_somebody systemctl --user …`
 SOMEBODY = """

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An ordinary user with Debian's podman and rootlesskit, who finds our slirp4netns.
+"""An ordinary user with other people's programs, which find ours by their names.
 
 Everything the user has is in a folder of its own and in a mount namespace: accounts,
-ranges of user ids, cgroups of the new form, a link named slirp4netns on the PATH.
+ranges of user ids, cgroups of the new form, and a link for each name on the PATH. The
+programs are this machine's, or those of another system below a folder (`root`).
 """
 
 import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -23,15 +25,21 @@ PODMAN = (
     *("podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs"),
     *("--log-level=error", "--events-backend=file"),
 )
-TIMEOUT_S = 150.0
+TIMEOUT_S = 250.0
 NAME = "passtpytest"
-_APPLETS = ("sh", "ip", "wget", "httpd", "cat", "sleep", "nslookup", "true")
+OURS = Path("/opt/passtpy/bin")  # in another system, see .ci/setup-clients
+# A server may not be there yet: nobody wants to read that, nor a test to fail by it.
+_FETCH = (
+    "fetch() { for i in $(seq 100); do "
+    'busybox wget -q -O - "$1" 2>/dev/null && break; sleep 0.3; done; }'
+)
+_APPLETS = ("sh", "ip", "wget", "httpd", "cat", "sleep", "nslookup", "nc", "true")
 
 
-def missing() -> str | None:
+def missing(needed: Sequence[str] = NEEDED) -> str | None:
     """The first program that the machine lacks."""
-    for name in NEEDED:
-        if shutil.which(name) is None:
+    for name in needed:
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
             return name
     if _LOADER in Path(shutil.which("busybox") or "").read_bytes():
         return "a static busybox"  # it is all that there is in a container
@@ -56,17 +64,20 @@ def make_image(folder: Path) -> None:
 class RootlessUser:
     """Runs shell scripts as the user, in the network of a lab's host."""
 
-    def __init__(self, lab: Lab, home: Path) -> None:
+    def __init__(self, lab: Lab, home: Path, root: Path | None = None) -> None:
         self._lab = lab
+        self._root = root
         self.home = home
         self.calls = home / "calls"
+        self.calls.touch()
+        self.calls.chmod(0o666)
+        (home / "bin").mkdir()
         self._accounts()
         make_image(self.home)
-        self._program()
 
     def _accounts(self) -> None:
         for name in ("passwd", "group", "subuid", "subgid"):
-            known = Path("/etc", name)
+            known = (self._root or Path("/")) / "etc" / name
             text = known.read_text() if known.exists() else ""
             text += {
                 "passwd": f"{NAME}:x:{USER}:{USER}::{self.home}:/bin/sh\n",
@@ -74,26 +85,38 @@ class RootlessUser:
             }.get(name, f"{NAME}:500000:65536\n")
             (self.home / name).write_text(text)
 
-    def _program(self) -> None:
-        """Put ours where callers look, and keep what they say."""
-        (self.home / "bin").mkdir()
-        program = ROOT / ".venv" / "bin" / "passtpy-slirp4netns"
-        path = self.home / "bin" / "slirp4netns"
-        path.write_text(
-            f'#!/bin/sh\necho "$@" >>{self.calls}\nexec {program} "$@"\n',
-        )
+    def offer(self, name: str, *options: str) -> None:
+        """Put ours where callers look for this name, and keep what they say."""
+        folder = ROOT / ".venv" / "bin" if self._root is None else OURS
+        words = f'{folder}/passtpy-{name} {shlex.join(options)} "$@"'
+        path = self.home / "bin" / name
+        path.write_text(f'#!/bin/sh\necho "$@" >>{self.calls}\nexec {words}\n')
         path.chmod(0o755)
-        self.calls.touch()
-        self.calls.chmod(0o666)
+
+    def running(self, word: str) -> list[str]:
+        """The command lines of this user's processes in which a word stands."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            if _belongs(path / "environ", self.home):
+                with suppress(OSError):  # it has just ended
+                    line = (path / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found.append(line.decode(errors="replace"))
+        return [line for line in found if word in line.split()]
 
     def do(self, script: str) -> CompletedProcess[str]:
-        """Run a script; `$P` is podman, `$R` runs a container in the background."""
+        """Run a script, in which `$P` is podman.
+
+        `$R` runs a container in the background, `fetch URL` waits for a page.
+        """
         prepare = [
+            *([] if self._root is None else _enter(self._root, self.home)),
             *(f"mount --bind {self.home / n} /etc/{n}" for n in ("passwd", "group")),
             *(
                 f"touch /etc/{n} && mount --bind {self.home / n} /etc/{n}"
                 for n in ("subuid", "subgid")
             ),
+            # podman's locks are there, under a name that all of a user's share
+            f"mount --bind {self.home / 'shm'} /dev/shm",
             "mount --make-rshared /",
             "umount -R /sys/fs/cgroup || :",
             "mount -t cgroup2 none /sys/fs/cgroup",
@@ -104,6 +127,7 @@ class RootlessUser:
             f"cd {self.home}",
             f"P='{' '.join(PODMAN)}'",
             'R="$P run --detach --cgroups=disabled"',
+            _FETCH,
             script,
         ]
         words = command_line(
@@ -112,23 +136,38 @@ class RootlessUser:
         return run(["nsenter", f"--net={self._lab.host.path}", "--", *words], TIMEOUT_S)
 
 
+def _enter(root: Path, home: Path) -> list[str]:
+    """Shell lines that make another system's root ours, with what tests need in it.
+
+    A mere chroot would not do: nobody in one may make a namespace of users.
+    """
+    return [
+        f"mount --bind {root} {root}",
+        *(f"mount -t tmpfs -o mode=1777 none {root}/{name}" for name in ("tmp", "run")),
+        *(f"mount --rbind /{name} {root}/{name}" for name in ("dev", "proc", "sys")),
+        f"mkdir -p {root}{ROOT} {root}{home}",
+        *(f"mount --rbind {path} {root}{path}" for path in (ROOT, home)),
+        f"cd {root}",
+        "pivot_root . mnt",
+        "umount --lazy /mnt",
+    ]
+
+
 def _all(lines: list[str]) -> str:
     return "{ " + "; ".join(lines) + "; } >&2"
 
 
 @contextmanager
-def rootless_user(lab: Lab) -> Iterator[RootlessUser]:
+def rootless_user(lab: Lab, root: Path | None = None) -> Iterator[RootlessUser]:
     """The user, until everything that it runs has been ended."""
     home = Path(tempfile.mkdtemp(prefix="ptpy"))  # sockets are below it, in 107 bytes
     try:
-        for name in ("run", ".local"):
+        for name in ("run", ".local", "shm"):
             (home / name).mkdir(mode=0o700)
             os.chown(home / name, USER, USER)
         home.chmod(0o755)
         os.chown(home, USER, USER)
-        user = RootlessUser(lab, home)
-        yield user
-        user.do("$P rm --all --force --time 0; $P pod rm --all --force")
+        yield RootlessUser(lab, home, root)
     finally:
         found = [
             int(path.name)

@@ -96,6 +96,19 @@ def test_a_pod_is_attached_checked_and_let_go(lab: Lab, runtime: Runtime) -> Non
     )
 
 
+@pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0"])
+def test_a_result_has_the_form_of_its_version(runtime: Runtime, version: str) -> None:
+    answer = runtime.call("ADD", cniVersion=version)
+    assert runtime.status == 0
+    assert answer["cniVersion"] == version
+    for each in answer["ips"]:
+        family = "6" if ":" in each["address"] else "4"
+        assert each.get("version") == (family if version < "1" else None)
+        assert each["interface"] == 0
+    assert runtime.call("DEL", cniVersion=version, prevResult=answer) is None
+    assert runtime.status == 0
+
+
 def test_ports_of_the_host_lead_to_the_pod(lab: Lab, runtime: Runtime) -> None:
     with tcp_echo(runtime.pod, "0.0.0.0") as server:
         ports = [{"hostPort": 18080, "containerPort": server.port, "protocol": "tcp"}]
@@ -195,6 +208,7 @@ def test_podman_attaches_its_containers_by_it(lab: Lab, folder: Path) -> None:
 mount --make-rshared /
 umount -R /sys/fs/cgroup || :
 mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs none /dev/shm
 {podman} import {folder}/image.tar t
 {podman} run --rm --cgroups=disabled --ulimit nofile=1024 --ulimit nproc=1024 \
     --network {NETWORK} t sh -c \

@@ -352,7 +352,7 @@ def test_ports_are_found_by_themselves(lab: Lab) -> None:
         )
         guest = Namespace.of_process(pid)
         with tcp_echo(guest, "127.0.0.1", 18085):
-            wait_until(lambda: lab.host.is_bound("tcp", 18085), 5, "the port is open")
+            wait_until(lambda: lab.host.is_bound("tcp", 18085), 30, "the port is open")
             with lab.host.connect("127.0.0.1", 18085) as sock:
                 assert exchange(sock, b"in") == b"in"
 
@@ -368,3 +368,27 @@ def test_both_families_are_left_to_us_unless_said(lab: Lab) -> None:
             guest.connect(REMOTE6, server.port) as sock,
         ):
             assert exchange(sock, b"v6") == b"v6"
+
+
+def test_rootlesskit_2_0_makes_the_tap_itself(lab: Lab) -> None:
+    """It keeps pasta as its child, and does not wait for it to be ready."""
+    made = (
+        "tuntap add name tap0 mode tap",
+        "link set tap0 up",
+        "address add 10.0.2.100/24 dev tap0",
+        "route add default via 10.0.2.2 dev tap0",
+    )
+    words = [word for word in COMMON if word != "--config-net"]
+    words[3:3] = ["--no-dhcp", "--no-ra"]
+    with child(lab, "root") as pid:
+        guest = Namespace.of_process(pid)
+        for line in made:
+            run(["nsenter", f"--net={guest.path}", "ip", *line.split()])
+        words += ["--tcp-ports=none", "--udp-ports=none", str(pid)]
+        argv = on_host(lab, pasta("root", "--foreground", *words))
+        with Running(argv) as running, tcp_echo(lab.remote, REMOTE4) as server:
+            with guest.connect(REMOTE4, server.port) as sock:
+                assert exchange(sock, b"out") == b"out"
+            assert running.popen.poll() is None
+            kill_all(identify([pid]))
+            assert running.wait() == 0

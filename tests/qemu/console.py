@@ -8,7 +8,7 @@ and stays when the guest reboots.
 import socket
 from pathlib import Path
 
-BOOT_PATIENCE = 60.0  # an emulated machine on a busy host
+BOOT_PATIENCE = 120.0  # an emulated machine on a busy host
 
 
 class Console:

@@ -9,23 +9,19 @@ with machine(lab, image, STREAM, passt()) as guest:
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import Lab, LabError, Process, wait_until
 from tests.qemu.console import Console
-from tests.qemu.image import QEMU, ROOT, Image
+from tests.qemu.image import KERNEL_WORDS, QEMU, ROOT, Image
+from tests.qemu.obedient import POLL_TIMEOUT, Guest
 
 MAC = "52:54:00:12:34:56"
 MEMORY = "256M"
 READY_TIMEOUT = 60.0
-POLL_TIMEOUT = 60.0
-COMMAND_TIMEOUT = 60.0
-COUNTERS = "/sys/class/net/eth0/statistics/rx_dropped"
-COUNTERS += " /sys/class/net/eth0/statistics/rx_errors"
-COMPLAINTS = "csum|bad gso|WARNING|BUG|unexpected"
 
 
 def passt() -> list[str]:
@@ -73,7 +69,7 @@ VHOST_USER = Link(
 LINKS = (STREAM, VHOST_USER)
 
 
-class Machine:
+class Machine(Guest):
     """A translator, its socket, and the machine that is plugged into it or not."""
 
     def __init__(
@@ -86,9 +82,8 @@ class Machine:
         self._socket = folder / "socket"
         self._words = [*words, *link.passt, "-f", "-s", str(self._socket)]
         self.serve()
-        self._console = Console(folder / "console")
+        super().__init__(Console(folder / "console"))
         self._qemu: Process | None = None
-        self._faults: set[str] = set()
 
     def serve(self) -> None:
         """Start the translator, again if it was killed."""
@@ -123,7 +118,7 @@ class Machine:
             *self.link.qemu(self._socket),
             *("-kernel", str(self._image.kernel)),
             *("-initrd", str(self._image.initramfs)),
-            *("-append", "console=ttyS0 quiet panic=-1"),
+            *("-append", KERNEL_WORDS),
             *("-serial", f"file:{self._folder / 'kernel.log'}"),
             *("-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=console,path={self._folder / 'console'}"),
@@ -149,7 +144,7 @@ class Machine:
 
     def _booted(self, accept: bool) -> str:
         assert self._qemu is not None
-        self._faults = set()
+        self.forget_faults()
         try:
             if accept:
                 self._console.accept()
@@ -173,67 +168,13 @@ class Machine:
 
     # The guest
 
-    def run(self, command: str, timeout: float = COMMAND_TIMEOUT) -> str:
-        """What a shell command in the guest says; ``LabError`` if it fails."""
-        status, said = self._ask(command, timeout)
-        if status != 0:
-            raise LabError(f"guest: {command}: {status}: {said.strip()}")
-        return said.strip()
-
-    def succeeds(self, command: str) -> bool:
-        """Whether a shell command in the guest ends with 0."""
-        return self._ask(command, COMMAND_TIMEOUT)[0] == 0
-
-    def _ask(self, command: str, timeout: float) -> tuple[int, str]:
+    def ask(self, command: str, timeout: float) -> tuple[int, str]:
         """Ask the guest; one that does not answer is of no use any more, and off."""
         try:
-            return self._console.run(command, timeout)
+            return super().ask(command, timeout)
         except OSError as error:
             self.kill()
             raise LabError(f"guest: {command}: {error}") from error
-
-    def new_faults(self) -> set[str]:
-        """What the guest's kernel counted or said, since last asked, and should not."""
-        shown = self.run(
-            f"cat {COUNTERS} /proc/net/snmp; dmesg | grep -E '{COMPLAINTS}' || true"
-        )
-        dropped, wrong, *lines = shown.splitlines()
-        found = {f"rx_dropped {dropped}", f"rx_errors {wrong}"}
-        rows = [line.split() for line in lines if line.startswith(("Tcp:", "Udp:"))]
-        for names, values in zip(rows[::2], rows[1::2], strict=True):
-            checksums = values[names.index("InCsumErrors")]
-            found.add(f"wrong checksums, {names[0]} {checksums}")
-        found |= {line for line in lines if line.startswith("[")}
-        found = {fault for fault in found if not fault.endswith(" 0")}
-        new, self._faults = found - self._faults, found
-        return new
-
-    def background(self, command: str) -> None:
-        """Start something in the guest that stays."""
-        self.run(f"{command} >/dev/null 2>&1 &")
-
-    def wait(self, command: str, what: str) -> None:
-        """Wait until a shell command in the guest ends with 0."""
-        wait_until(lambda: self.succeeds(command), POLL_TIMEOUT, what)
-
-    def wait_bound(self, kind: str, port: int) -> None:
-        """Wait until something in the guest has this ``tcp`` or ``udp`` port."""
-        rows = f"cat /proc/net/{kind} /proc/net/{kind}6"
-        self.wait(f"{rows} | grep -q ':{port:04X} 0.*:0000 '", f"{kind} {port}")
-
-    def told(self, event: str) -> Mapping[str, str]:
-        """What a DHCP client's script was told when this happened."""
-        lines = self.run(f"cat /run/notes/{event}").splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
-
-    def take_lease(self) -> None:
-        """Let the guest configure itself for IPv4."""
-        self.run("udhcpc -i eth0 -n -q -s /etc/configure -O search -O mtu")
-
-    def wait_address6(self) -> None:
-        """Wait until the guest's kernel has configured itself for IPv6."""
-        shown = "ip -6 addr show dev eth0 scope global"
-        self.wait(f"{shown} | grep inet6 && ! {shown} | grep tentative", "IPv6")
 
 
 @contextmanager

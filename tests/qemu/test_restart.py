@@ -59,7 +59,7 @@ def test_connections_die_with_their_machine_and_another_takes_its_place(
 def test_translator_is_killed_and_the_next_serves_on(lab: Lab, leased: Machine) -> None:
     leased.kill_translator()
     leased.serve()
-    leased.wait(f"ping -c 1 -W 1 {GATEWAY4}", "the machine comes back")
+    leased.wait(f"ping -c 1 -W 10 {GATEWAY4}", "the machine comes back")
     assert talks_to(lab, leased, REMOTE4)
 
 
