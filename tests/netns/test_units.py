@@ -10,11 +10,19 @@ import pytest
 
 from tests.lab.translators import ROOT
 from tests.netns.container import SOMEBODY, boot, why_missing
+from tests.netns.program import has_landlock
 
 MISSING = why_missing()
 pytestmark = pytest.mark.skipif(
     MISSING is not None and "CI" not in os.environ, reason=str(MISSING)
 )
+
+# Whether a unit keeps the daemon from shutting its doors, or from saying so
+DOORS = """
+journalctl --sync
+doors() { journalctl -q -o cat PASSTPY_EVENT=$1; }
+echo "open doors: $(doors landlock.missing)$(doors root.kept)$(doors seccomp.missing)."
+"""
 
 PASTA = """
 ip netns add one
@@ -63,6 +71,8 @@ import socket
 server = socket.create_server(("", 8443))
 print("asked:", server.accept()[0].recv(99).decode())
 ' &
+# 8443, which listens
+until ip netns exec two cat /proc/net/tcp | grep -q ':20FB .* 0A '; do sleep 0.1; done
 python3 -c '
 import socket
 socket.create_connection(("127.0.0.1", 443)).sendall(b"early")
@@ -73,7 +83,8 @@ systemctl stop passtpy-pasta@two.socket passtpy-pasta@two
 systemctl show -P Result passtpy-pasta@two
 """
 
-# A daemon that hangs is killed and started again
+# A daemon that hangs is killed and started again; one that does not is left alone, if
+# it was given its turn in time: on a busy machine not every time
 WATCHDOG = """
 mkdir /run/systemd/system/passtpy-passt@.service.d
 cat >/run/systemd/system/passtpy-passt@.service.d/short.conf <<END
@@ -83,14 +94,19 @@ RestartSec=100ms
 END
 systemctl daemon-reload
 systemctl start passtpy-passt@machine
-sleep 4
-systemctl show -P NRestarts passtpy-passt@machine
-kill -STOP $(systemctl show -P MainPID passtpy-passt@machine)
+show() { systemctl show -P $1 passtpy-passt@machine; }
+for try in $(seq 10); do
+    before=$(show NRestarts)
+    sleep 4
+    [ $(show NRestarts) != $before ] || { echo left alone; break; }
+done
+until [ $(show ActiveState) = active ]; do sleep 0.1; done
+before=$(show NRestarts)
+kill -STOP $(show MainPID)
 for try in $(seq 300); do
-    [ $(systemctl show -P NRestarts passtpy-passt@machine) = 0 ] || break
+    [ $(show NRestarts) = $before ] || { echo started again; break; }
     sleep 0.1
 done
-echo restarts=$(systemctl show -P NRestarts passtpy-passt@machine)
 """
 
 
@@ -109,9 +125,8 @@ show Result
 USERS_PASTA = """
 as_somebody sh -c 'unshare --user --map-root-user --net sleep infinity & echo $! >~/pid'
 pid=$(cat /home/somebody/pid)
-until [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ]; do
-    sleep 0.1
-done
+# Its namespaces are there, and its ids
+until [ $(cat /proc/$pid/comm) = sleep ]; do sleep 0.1; done
 as_somebody mkdir -p /home/somebody/.config/passtpy
 echo 'OPTIONS=-I net0 -a 192.0.2.9/24' >/home/somebody/.config/passtpy/pasta.conf
 as_somebody systemctl --user start passtpy-pasta@$pid
@@ -130,36 +145,40 @@ show Result
 
 
 def test_a_namespace_is_served_by_a_unit(tmp_path: Path) -> None:
-    told = boot(tmp_path, PASTA)
+    told = boot(tmp_path, PASTA + DOORS)
     assert re.search(r"^net0 .* 192\.0\.2\.9/24", told, re.MULTILINE)
     assert "serving net0\n" in told
     assert "\nactive\n" in told
     assert "\nreloaded\n" in told
     assert '"PASSTPY_INTERFACE":"net0"' in told
     assert "\nsuccess\n" in told
+    assert "\nopen doors: .\n" in told or not has_landlock()
 
 
 def test_a_machine_is_served_by_a_unit(tmp_path: Path) -> None:
-    told = boot(tmp_path, PASST)
+    told = boot(tmp_path, PASST + DOORS)
     assert "serving virtual machines\n" in told
     assert "CapEff:\t0000000000000000\n" in told
     assert "\nsuccess\n" in told
+    assert "\nopen doors: .\n" in told or not has_landlock()
 
 
 def test_a_users_machine_is_served_by_a_unit_of_the_user(tmp_path: Path) -> None:
-    told = boot(tmp_path, SOMEBODY + USERS_PASST)
+    told = boot(tmp_path, SOMEBODY + USERS_PASST + DOORS)
     assert "folder 700 somebody\n" in told
     assert "serving virtual machines\n" in told
     assert "CapEff:\t0000000000000000\n" in told
     assert "\nsuccess\n" in told
+    assert "\nopen doors: .\n" in told or not has_landlock()
 
 
 def test_a_users_process_is_served_by_a_unit_of_the_user(tmp_path: Path) -> None:
-    told = boot(tmp_path, SOMEBODY + USERS_PASTA)
+    told = boot(tmp_path, SOMEBODY + USERS_PASTA + DOORS)
     assert re.search(r"^net0 .* 192\.0\.2\.9/24", told, re.MULTILINE)
     assert "serving net0\n" in told
     assert "\ninactive\n" in told
     assert "\nsuccess\n" in told
+    assert "\nopen doors: .\n" in told or not has_landlock()
 
 
 def test_a_client_of_a_port_that_systemd_opened_starts_the_daemon(
@@ -174,8 +193,8 @@ def test_a_client_of_a_port_that_systemd_opened_starts_the_daemon(
 
 def test_a_daemon_that_hangs_is_started_again(tmp_path: Path) -> None:
     told = boot(tmp_path, WATCHDOG)
-    assert "\n0\n" in told
-    assert "restarts=1\n" in told
+    assert "\nleft alone\n" in told
+    assert "\nstarted again\n" in told
 
 
 # Nothing that takes namespaces can be asked for where the daemon joins another one; and
@@ -183,10 +202,10 @@ def test_a_daemon_that_hangs_is_started_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "most"),
     [
-        ("passtpy-passt@.service", 2.0),
-        ("passtpy-pasta@.service", 5.0),
-        ("user/passtpy-passt@.service", 2.5),
-        ("user/passtpy-pasta@.service", 7.4),
+        ("passtpy-passt@.service", 1.9),
+        ("passtpy-pasta@.service", 4.9),
+        ("user/passtpy-passt@.service", 2.2),
+        ("user/passtpy-pasta@.service", 7.0),
     ],
 )
 def test_units_expose_little(unit: str, most: float) -> None:
