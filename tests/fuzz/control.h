@@ -5,6 +5,7 @@
 
 #include "captures.h"
 #include "peers.h"
+#include "relays.h"
 
 /* to_guest() - A connection or datagram from outside goes to the guest */
 static inline struct verdict to_guest(const struct miss *m)
@@ -49,19 +50,11 @@ static inline struct verdict decide(const struct miss *m)
 			      (struct in_addr){ htonl(0xcb007101) });
 	if (one_in(10))
 		v.action = (uint8_t)below(VERDICT_NUM);
+	if (tcp && m->pif == PIF_TAP && one_in(4))
+		v.action = VERDICT_INSPECT;
 	if (one_in(50))
 		v.pif = (uint8_t)below(PIF_NUM);
 	return v;
-}
-
-/* join() - A pair of sockets: a peer's, and one for the datapath */
-static inline int join(void)
-{
-	int ends[2];
-
-	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
-	keep_peer(ends[0]);
-	return ends[1];
 }
 
 /* exchange() - Another socket for some flow, often one that can have it */
@@ -74,20 +67,21 @@ static inline void exchange(void)
 		return;
 	fd = one_in(20) ? socket(AF_INET, SOCK_STREAM, 0) : join();
 	if (datapath_adopt(world.g.dp, flow_id(ft, &ft->flows[below(ft->top)]),
-			   fd))
+			   fd, one_in(4)))
 		close(fd);
 	else
 		world.exchanged++;
 }
 
-/* verdict_socket() - One that comes with a verdict: of the namespace, or one end
- * of a pair; or -1 */
-static inline int verdict_socket(const struct miss *m, const struct verdict *v)
+/* verdict_socket() - One that comes with a verdict: of the namespace, one end of a
+ * pair, or that of a proxy; or -1 */
+static inline int verdict_socket(const struct miss *m, const struct verdict *v,
+				 struct relay *relay)
 {
 	int type = m->ipproto == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM;
 
 	if (one_in(m->pif == PIF_TAP ? 4 : 50))
-		return join();
+		return m->ipproto == IPPROTO_UDP ? relay_socket(relay) : join();
 	if (v->action != VERDICT_SPLICE || one_in(20) ||
 	    (m->pif == PIF_SPLICE && (type == SOCK_STREAM || one_in(2))))
 		return -1;
@@ -97,13 +91,38 @@ static inline int verdict_socket(const struct miss *m, const struct verdict *v)
 
 static inline void answer(const struct miss *m, struct verdict v)
 {
-	int fd = verdict_socket(m, &v);
+	struct relay relay = { .control = -1 };
+	int fd = verdict_socket(m, &v, &relay);
+	bool relayed = relay.control >= 0;
 	uint64_t id;
 
-	if (datapath_open(world.g.dp, stage_miss_id(&ctx_of()->stage, m), &v,
-			  fd, &id) &&
-	    fd >= 0)
+	if (!datapath_open(world.g.dp, stage_miss_id(&ctx_of()->stage, m), &v,
+			   fd, relayed ? &relay : NULL, &id))
+		return;
+	if (fd >= 0)
 		close(fd);
+	if (relayed)
+		close(relay.control);
+}
+
+/* hear_out() - What guests say goes on to where it should, elsewhere, or not at all */
+static inline void hear_out(void)
+{
+	struct said said;
+	union inany to;
+
+	inany_from_v4(&to, (struct in_addr){ htonl(INADDR_LOOPBACK) });
+	while (datapath_said(world.g.dp, &said)) {
+		uint64_t id = said.flow_id;
+
+		if (said.gone || one_in(2))
+			continue;
+		if (one_in(4))
+			(void)datapath_close_flow(world.g.dp, id, WHY_POLICY);
+		else
+			(void)datapath_connect(world.g.dp, id, &to,
+					       one_in(4) ? 1 : world.tcp_port);
+	}
 }
 
 static inline void answer_misses(void)
@@ -149,6 +168,7 @@ static inline void replace_listener(void)
 static inline void play_control(void)
 {
 	answer_misses();
+	hear_out();
 	if (one_in(20))
 		guest_meddle(&world.g, &rnd);
 	if (one_in(8))

@@ -90,6 +90,7 @@ static inline void step(void)
 	if (one_in(200))
 		world.g.now += below(200) * NSEC_PER_SEC;
 	play_peers();
+	play_relay();
 }
 
 /* After all that, the datapath must still serve */
@@ -170,6 +171,7 @@ static inline void end(void)
 	serve_once();
 	CHECK(!drive_long || world.exchanged);
 	CHECK(!drive_long || guest_counter(&world.g, CNT_ICMP_ERRORS_TO_TAP));
+	CHECK(!drive_long || guest_counter(&world.g, CNT_UDP_RELAY_BAD));
 	world_end();
 }
 

@@ -76,6 +76,8 @@ static void corpus_make(void)
 	}
 	sample_simple(corpus_add(), true, IPPROTO_ICMP);
 	sample_simple(corpus_add(), false, IPPROTO_ICMPV6);
+	sample_refusal(corpus_add(), true);
+	sample_refusal(corpus_add(), false);
 	corpus_add_services();
 	corpus_add_headers();
 }
@@ -221,6 +223,11 @@ static enum extract run_one(void)
 	CHECK_EQ(counted(&cnt), result == EXTRACT_DROP);
 	if (result == EXTRACT_FLOW)
 		check_flow(&frame, data, s.len, vh);
+	else if (result == EXTRACT_REFUSAL)
+		CHECK(frame.ipproto == IPPROTO_UDP && frame.key.eport &&
+		      frame.key.oport &&
+		      inany_is_v4(&frame.key.eaddr) ==
+			      inany_is_v4(&frame.key.oaddr));
 	else if (result == EXTRACT_FRAGMENT)
 		CHECK(frame.payload_len &&
 		      frame.payload + frame.payload_len <= frame.len &&
@@ -232,7 +239,7 @@ static enum extract run_one(void)
 	return result;
 }
 
-static uint64_t results[5], steps;
+static uint64_t results[EXTRACT_NUM], steps;
 
 static void begin(void)
 {
@@ -250,6 +257,7 @@ static void end(void)
 {
 	/* Else the mutations got stuck at the first check */
 	CHECK(!drive_long || results[EXTRACT_FLOW] > steps / 20);
+	CHECK(!drive_long || results[EXTRACT_REFUSAL]);
 }
 
 static const struct target target = { begin, step, end, 1 };

@@ -32,6 +32,16 @@ static inline void keep_peer(int fd)
 	*slot = fd;
 }
 
+/* join() - A pair of sockets: a peer's, and one for the datapath */
+static inline int join(void)
+{
+	int ends[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+	keep_peer(ends[0]);
+	return ends[1];
+}
+
 static inline void close_peer(int *fd)
 {
 	struct linger reset = { .l_onoff = 1 };

@@ -81,8 +81,11 @@ def again(target: Target, finding: bytes) -> str:
     return f".venv/bin/python -m tests.fuzz again {target.name} {text}"
 
 
-def run(target: Target, seconds: int, *folders: Path) -> Outcome:
-    """Fuzz for a while; new inputs go to the first folder, all are begun with."""
+def run(target: Target, seconds: int, *folders: Path, seed: int = 0) -> Outcome:
+    """Fuzz for a while; new inputs go to the first folder, all are begun with.
+
+    From the same `seed` come the same inputs; 0: other ones each time.
+    """
     prefix = BUILD / "findings" / f"{target.name}-"
     prefix.parent.mkdir(parents=True, exist_ok=True)
     for old in prefix.parent.glob(f"{target.name}-*"):
@@ -92,6 +95,7 @@ def run(target: Target, seconds: int, *folders: Path) -> Outcome:
             *target.command,
             f"-max_total_time={seconds}",
             f"-max_len={MAX_LEN}",
+            f"-seed={seed}",
             f"-timeout={_TIMEOUT}",
             f"-artifact_prefix={prefix}",
             "-len_control=0",

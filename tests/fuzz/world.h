@@ -38,6 +38,7 @@ struct conn {
  * @peer:	Accepted or connected TCP sockets, or -1
  * @tcp_fd:	Where flows of the guest go
  * @udp_fd:	The same for datagrams; echoes
+ * @relay_fd:	Those that a proxy passes on, where it is asked to
  * @udp_peer:	Sockets that send to the guest unasked, or -1
  * @forge_fd:	Raw sockets for ICMP and ICMPv6, or -1
  * @tcp_in:	Ports on which the datapath listens
@@ -52,8 +53,10 @@ static struct world {
 	int peer[PEERS];
 	int tcp_fd;
 	int udp_fd;
+	int relay_fd;
 	uint16_t tcp_port;
 	uint16_t udp_port;
+	uint16_t relay_port;
 	int udp_peer[UDP_PEERS];
 	int forge_fd[2];
 	uint16_t tcp_in[IN_NUM];
@@ -126,6 +129,7 @@ static inline void world_sockets(void)
 		payload[i] = (uint8_t)i;
 	world.tcp_fd = listen_loopback(SOCK_STREAM, &world.tcp_port);
 	world.udp_fd = listen_loopback(SOCK_DGRAM, &world.udp_port);
+	world.relay_fd = listen_loopback(SOCK_DGRAM, &world.relay_port);
 	world.forge_fd[0] = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
 	world.forge_fd[1] = socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
 }
@@ -181,6 +185,7 @@ static inline void world_end(void)
 		rings_teardown(&rings);
 	close(world.tcp_fd);
 	close(world.udp_fd);
+	close(world.relay_fd);
 	for (unsigned i = 0; i < 2; i++)
 		if (world.forge_fd[i] >= 0)
 			close(world.forge_fd[i]);

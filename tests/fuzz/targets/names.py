@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a stream says that it wants to go: TLS, HTTP and a proxy's answers.
+"""Where a stream says that it wants to go: TLS and HTTP.
 
 More bytes must not change what the first ones have said.
 """
