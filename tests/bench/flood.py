@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tests.bench import loadgen
 from tests.bench.asked import (
@@ -115,6 +116,14 @@ class Flood:
             **_longest_turn(cell),
             "flood_kpps": rate / 1e3,
         }
+
+    def disturb(self, cell: Cell) -> None:
+        """The same work beside the same flood, measured by somebody else."""
+        port = next(cell.ports)
+        work = _early(replace(cell, ports=_work_ports))
+        for measure in (_bulk, _p99):
+            with self.beside(cell, port, partial(_or, 0.0, measure, work)):
+                pass
 
     @contextmanager
     def beside(

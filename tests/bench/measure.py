@@ -70,9 +70,14 @@ class Stream:
     streams: int = 1
     congestion: str | None = None
     verify: bool = False
+    rate: int | None = None  # bytes a second that it should have
 
     def __call__(self, cell: Cell) -> Metrics:
-        options = {"streams": self.streams, "verify": int(self.verify)}
+        options = {
+            "streams": self.streams,
+            "verify": int(self.verify),
+            "rate": self.rate,
+        }
         # The congestion control matters where the data is sent, and the guest's is
         # the one in question.
         received, sent, cpu = _transfer(
@@ -92,6 +97,7 @@ class Stream:
             "gbit": float(received["gbit"]),
             "gap_ms": float(received["longest_gap_ms"]),
             "stalled": float(received["stalled"]),
+            "burst_ms": float(received["burst_ms"]),
             "retransmits": float(sent["retransmits"]),
             **_cpu_per_gb(cell, cpu, received),
         }
@@ -104,12 +110,13 @@ class Datagrams:
     to_client: bool
     way: Way = OVER_WIRE["v4"]
     size: int = 1472
+    rate: int | None = None  # bytes a second that it should have
 
     def __call__(self, cell: Cell) -> Metrics:
-        received, sent, cpu = _transfer(
-            cell, "udp", self.way, self.to_client, {"size": self.size}
-        )
+        options = {"size": self.size, "rate": self.rate}
+        received, sent, cpu = _transfer(cell, "udp", self.way, self.to_client, options)
         return {
+            "burst_ms": float(received.get("burst_ms", 0)),
             "kpps": float(received["per_second"]) / 1e3,
             "offered_kpps": float(sent["per_second"]) / 1e3,
             **_cpu_per_gb(cell, cpu, received),

@@ -15,14 +15,14 @@ from typing import Any
 from tests.bench.cell import Cell
 from tests.bench.measure import Metrics
 from tests.bench.row import OURS, Row
-from tests.bench.served import OnSocket
+from tests.bench.served import OnSocket, Served
 from tests.lab import TRANSLATORS, Attached, Lab, LabError, Translator
 from tests.lab.translators import ROOT
 
 # What a translator may do to a measurement without ending the whole benchmark.
 FAILURES = (LabError, OSError, RuntimeError, subprocess.SubprocessError)
 
-_fresh_ports = itertools.count(20000)
+fresh_ports = itertools.count(20000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ def columns_of(row: Row, peers: Sequence[str]) -> list[Column]:
     return [Column(name, ours, env) for name, env in row.variants.items()]
 
 
-def _attach(lab: Lab, row: Row, column: Column, forwarded: tuple[int, ...]) -> Attached:
+def attach(lab: Lab, row: Row, column: Column, forwarded: tuple[int, ...]) -> Attached:
+    """The translator of a column, at work in a row and serving its ports."""
     if missing := column.translator.why_missing():
         raise LabError(missing)
     changes: dict[str, Any] = {row.forward: forwarded} if row.forward else {}
@@ -105,9 +106,9 @@ def run_row(
     with ExitStack() as stack:
         cells: dict[str, Cell] = {}
         for column in columns:
-            ports = tuple(itertools.islice(_fresh_ports, runs))
+            ports = tuple(itertools.islice(fresh_ports, runs))
             try:
-                attached = stack.enter_context(_attach(lab, row, column, ports))
+                attached = stack.enter_context(attach(lab, row, column, ports))
             except FAILURES as error:
                 outcomes[column.name].failures.append(_last_line(error))
             else:
@@ -118,6 +119,8 @@ def run_row(
             for name, cell in cells.items():
                 say(f"{row.title}: {name}, run {turn + 1}")
                 try:
+                    if turn and isinstance(cell.attached, Served):
+                        cell.attached.renew()
                     cell.attached.check_alive()
                     outcomes[name].runs.append(row.measure(cell))
                 except FAILURES as error:

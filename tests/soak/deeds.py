@@ -24,7 +24,7 @@ from tests.soak.echo import TCP_PORT, UDP_PORT
 
 CROWD_PORTS = range(30000, 31000)
 CROWD = f"udp and dst port {CROWD_PORTS[0]}-{CROWD_PORTS[-1]}"
-ADDED_PORTS = itertools.cycle(range(20000, 21000))
+ADDED = range(20000, 21000)
 PATIENCE_S = 5.0
 _BYTES = bytes(range(256)) * 8
 _FLOWS = 5  # that a machine begins
@@ -102,15 +102,22 @@ def ping(where: Namespace, address: str) -> Deed:
 
 def change_ports(client: Client) -> Deed:
     """Forwards are added, listed and removed."""
+    ports = itertools.cycle(ADDED)
 
     def once() -> None:
-        specs = [f"tcp:{next(ADDED_PORTS)}:80", f"udp:{next(ADDED_PORTS)}:80"]
-        made = client.ask("POST", "/v1/forwards", body={"specs": specs})["forwards"]
-        client.ask("GET", "/v1/forwards")
-        ids = [each["id"] for each in made]
-        client.ask("DELETE", "/v1/forwards", body={"ids": ids})
+        specs = [f"tcp:{next(ports)}:80", f"udp:{next(ports)}:80"]
+        client.ask("POST", "/v1/forwards", body={"specs": specs})
+        remove_added(client)
 
     return once
+
+
+def remove_added(client: Client) -> None:
+    """Remove the forwards that were added, also those whose removal was refused."""
+    found = client.ask("GET", "/v1/forwards")["forwards"]
+    ids = [each["id"] for each in found if each["first"] in ADDED]
+    if ids:
+        client.ask("DELETE", "/v1/forwards", body={"ids": ids})
 
 
 def ask(client: Client) -> Deed:

@@ -30,6 +30,7 @@ SOCKET_S = 30.0
 CLOSE_S = 60.0  # TCP, everybody having gone
 IDLE_S = 240.0  # all of it: the longest that a silent flow lives, and some
 HURRY_S = 600.0  # a soak shorter than this does not wait for flows that are idle
+CALM_S = 30  # until no descriptor comes or goes any more
 SHOWN = 20
 
 PASTA, STREAM, VHOST = "pasta", "passt, stream", "passt, vhost-user"
@@ -81,6 +82,7 @@ class Served:
         What a machine began stays for its next connection, and there is none: it is
         ended by hand, as that is which would only be idle, if there is no time for it.
         """
+        deeds.remove_added(self.client)
         left: list[str] = []
         if not self.machines:
             left += self._wait_closed("tcp", CLOSE_S)
@@ -88,12 +90,21 @@ class Served:
             for _ in self.client.lines("DELETE", "/v1/flows", {"filter": ""}):
                 pass
         left += self._wait_closed("", IDLE_S if patient else CLOSE_S)
-        time.sleep(1)  # the daemon sees that we have left
-        held = Held.by(self.process.tree(), open_flows=left)
+        held = self._held(left)
         counters = self.client.ask("GET", "/v1/stats")["counters"]
         stock = counters.get("splice_made", 0) - counters.get("splice_used", 0)
         held.descriptors["socket"] -= stock
         return replace(held, had=counters["flows_opened"])
+
+    def _held(self, left: list[str]) -> Held:
+        """Return what is held once the daemon has seen that its clients have left."""
+        held = Held.by(self.process.tree(), open_flows=left)
+        for _ in range(CALM_S):
+            time.sleep(1)
+            before, held = held, Held.by(self.process.tree(), open_flows=left)
+            if held.descriptors == before.descriptors:
+                break
+        return held
 
     def _wait_closed(self, which: str, seconds: float) -> list[str]:
         """Return what is open after all."""

@@ -91,6 +91,7 @@ def test_clients_that_stay_are_found() -> None:
         return {"clients that stay": once}
 
     with stayed:
-        said = soak(3, stay).complaints()
-    assert [text for text in said if text.startswith("pasta: ")] == said
+        soaked = soak(3, stay)
+    # Not what others did: in three seconds they may have done nothing yet
+    said = complaints(soaked.held[PASTA])
     assert any(text.endswith("descriptors more: socket") for text in said)

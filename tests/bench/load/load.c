@@ -171,6 +171,8 @@ static bool parse_option(struct options *o, const char *word)
 		o->clients = bounded(value, MAX_CLIENTS);
 	else if (IS("flows"))
 		o->flows = bounded(value, 60000);
+	else if (IS("rate"))
+		o->rate = strtoull(value, NULL, 10);
 	else if (IS("size"))
 		o->size = bounded(value, 65000);
 	else if (IS("kind"))

@@ -42,6 +42,7 @@ struct options {
 	unsigned int streams;
 	unsigned int clients;
 	unsigned int flows;
+	uint64_t rate;	    /* bytes a second that the receiver expects, or 0 */
 	size_t size;	    /* datagram payload */
 	const char *kind;   /* of a flood */
 	const char *dev;    /* interface that its frames go to */
@@ -66,14 +67,20 @@ int vm_run_rr(const struct options *o);
 int vm_run_crr(const struct options *o);
 int vm_run_udp(const struct options *o);
 
-/* Bytes of a stream, in total and in steps of BIN_NS */
+/* Bytes of a stream, in total and in steps of BIN_NS; and how far they were
+ * ahead of a rate, at any time and at most */
 struct meter {
 	uint64_t bytes;
 	uint64_t bins[MAX_BINS];
+	uint64_t rate;
+	uint64_t at_ns;
+	double ahead;
+	double most;
 };
 
 void fill_pattern(uint8_t *pattern);
 void meter_count(struct meter *m, uint64_t age_ns, size_t n);
+double meter_burst_ms(const struct meter *m);
 void report_received(const struct options *o, struct meter *const *meters,
 		     unsigned int count, bool exact, const char *extra);
 

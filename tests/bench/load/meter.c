@@ -41,6 +41,24 @@ void meter_count(struct meter *m, uint64_t age_ns, size_t n)
 
 	m->bytes += n;
 	m->bins[bin < MAX_BINS ? bin : MAX_BINS - 1] += n;
+	if (!m->rate)
+		return;
+	m->ahead -= (double)(age_ns - m->at_ns) * (double)m->rate / NS_PER_S;
+	m->ahead = (m->ahead > 0 ? m->ahead : 0) + (double)n;
+	m->at_ns = age_ns;
+	if (m->ahead > m->most)
+		m->most = m->ahead;
+}
+
+/**
+ * meter_burst_ms() - What came beyond the rate in any time, in ms of the rate
+ * @m:		Meter of the stream
+ *
+ * Return: the most of it; 0 without a rate
+ */
+double meter_burst_ms(const struct meter *m)
+{
+	return m->rate ? m->most / (double)m->rate * 1000 : 0;
 }
 
 static uint64_t longest_gap(const struct meter *m, uint64_t bins)
@@ -85,11 +103,12 @@ void report_received(const struct options *o, struct meter *const *meters,
 	}
 
 	printf("{\"bytes\": %llu, \"gbit\": %.6f, \"longest_gap_ms\": %llu, "
-	       "\"stalled\": %u, \"exact\": %s%s, \"bins\": [",
+	       "\"stalled\": %u, \"burst_ms\": %.1f, "
+	       "\"exact\": %s%s, \"bins\": [",
 	       (unsigned long long)total,
 	       (double)counted * 8 / (double)((bins - first) * BIN_NS),
-	       (unsigned long long)worst, stalled, exact ? "true" : "false",
-	       extra);
+	       (unsigned long long)worst, stalled, meter_burst_ms(meters[0]),
+	       exact ? "true" : "false", extra);
 	for (i = 0; i < bins; i++) {
 		for (bin_sum = 0, k = 0; k < count; k++)
 			bin_sum += meters[k]->bins[i];

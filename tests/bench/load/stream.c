@@ -252,6 +252,7 @@ int run_stream(const struct options *o)
 		};
 
 		r.streams[k].exact = true;
+		r.streams[k].meter.rate = o->rate;
 		set_nonblocking(r.streams[k].fd, true);
 		epoll_ctl(r.epfd, EPOLL_CTL_ADD, r.streams[k].fd, &e);
 	}

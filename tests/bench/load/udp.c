@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -30,7 +31,7 @@
 static int udp_socket(const struct options *o)
 {
 	const struct sockaddr *sa = (const struct sockaddr *)&o->addr;
-	int size = BUFFER_BYTES, fd;
+	int size = BUFFER_BYTES, on = 1, fd;
 
 	fd = socket(o->addr.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -38,6 +39,8 @@ static int udp_socket(const struct options *o)
 	/* Only root may go beyond net.core.rmem_max */
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)))
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	if (o->rate)
+		setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on));
 	if (o->listen ? bind(fd, sa, o->addr_len) :
 			connect(fd, sa, o->addr_len)) {
 		close(fd);
@@ -111,9 +114,45 @@ static bool first_arrives(const struct options *o, int fd)
 	return false;
 }
 
+/* arrived_ns() - When the kernel had it: we may read it much later */
+static uint64_t arrived_ns(struct msghdr *mh)
+{
+	struct cmsghdr *cm = CMSG_FIRSTHDR(mh);
+	struct timespec at = { 0 };
+
+	if (cm && cm->cmsg_level == SOL_SOCKET &&
+	    cm->cmsg_type == SO_TIMESTAMPNS)
+		memcpy(&at, CMSG_DATA(cm), sizeof(at));
+	return (uint64_t)at.tv_sec * NS_PER_S + (uint64_t)at.tv_nsec;
+}
+
+/* receive_batch() - Count how far datagrams are ahead of the rate; returns how many
+ * there were */
+static int receive_batch(int fd, struct mmsghdr *messages, struct meter *meter)
+{
+	static uint8_t control[BATCH][CMSG_SPACE(sizeof(struct timespec))];
+	static uint64_t first;
+	int n;
+
+	for (int i = 0; i < BATCH; i++) {
+		messages[i].msg_hdr.msg_control = control[i];
+		messages[i].msg_hdr.msg_controllen = sizeof(control[i]);
+	}
+	n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
+	for (int i = 0; i < n; i++) {
+		uint64_t at = arrived_ns(&messages[i].msg_hdr);
+
+		if (!first)
+			first = at;
+		meter_count(meter, at - first, messages[i].msg_len);
+	}
+	return n;
+}
+
 static int receive_datagrams(const struct options *o, int fd)
 {
 	unsigned long long count = 0, bytes = 0, total = 0;
+	struct meter meter = { .rate = o->rate };
 	struct mmsghdr messages[BATCH] = { 0 };
 	struct iovec iov[BATCH];
 	uint64_t first, end, now;
@@ -133,7 +172,7 @@ static int receive_datagrams(const struct options *o, int fd)
 	first = now_ns() + o->warmup_ns;
 	end = first + o->seconds_ns;
 	while ((now = now_ns()) < end && wait_readable(fd, SILENCE_MS)) {
-		n = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
+		n = receive_batch(fd, messages, &meter);
 		for (i = 0; i < n; i++) {
 			total++;
 			if (now < first)
@@ -143,10 +182,11 @@ static int receive_datagrams(const struct options *o, int fd)
 		}
 	}
 	printf("{\"received\": %llu, \"bytes\": %llu, \"per_second\": %.1f, "
-	       "\"gbit\": %.6f}\n",
+	       "\"gbit\": %.6f, \"burst_ms\": %.1f}\n",
 	       total, total * o->size,
 	       (double)count * (double)NS_PER_S / (double)o->seconds_ns,
-	       (double)bytes * 8 / (double)o->seconds_ns);
+	       (double)bytes * 8 / (double)o->seconds_ns,
+	       meter_burst_ms(&meter));
 	return 0;
 }
 
