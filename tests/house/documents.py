@@ -96,6 +96,17 @@ def laws_name_rules(root: Path) -> list[str]:
     ]
 
 
+def comparisons_are_measured(root: Path) -> list[str]:
+    """Numbers beside those of others are rows of the page of results."""
+    results = (root / "docs" / "performance.md").read_text()
+    _, _, text = (root / "docs" / "comparison.md").read_text().partition("# Measured")
+    numbers = re.findall(r"(?<=\| )\d[\d.]*(?= \|)", text)
+    faults = [
+        f"docs/comparison.md: {n} is no result" for n in numbers if n not in results
+    ]
+    return faults if numbers else ["docs/comparison.md: no number"]
+
+
 def tables_render(root: Path) -> list[str]:
     return [
         f"{page.relative_to(root)}: {fault}"

@@ -23,6 +23,7 @@ PYTHON_FLOORS = (
         "errors",
         "log",
         "sinks",
+        "logfile",
         "traces",
         "failures",
         "limits",

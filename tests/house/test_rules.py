@@ -243,6 +243,14 @@ BAD: list[tuple[Rule, Tree, str]] = [
         "README.md: no target for make everything",
     ),
     (
+        documents.comparisons_are_measured,
+        {
+            "docs/performance.md": "| x | 1.5 |\n",
+            "docs/comparison.md": "## Measured\n| x | 1.5 | 1.6 |\n",
+        },
+        "docs/comparison.md: 1.6 is no result",
+    ),
+    (
         documents.scripts_exist,
         {"pyproject.toml": PROJECT, "README.md": "`passtpy-splice`"},
         "README.md: no console script passtpy-splice",

@@ -16,13 +16,31 @@ def open_descriptors() -> dict[int, str]:
     return found
 
 
+class Opened:
+    """Descriptors that were opened after this was made, and are open still.
+
+    Those from before do not count, nor does their end: another thread may close one
+    at any time, or the garbage collector.
+    """
+
+    def __init__(self) -> None:
+        self._before = open_descriptors().items()
+
+    def all(self) -> set[tuple[int, str]]:
+        """Each with what it leads to."""
+        return open_descriptors().items() - self._before
+
+    def __call__(self) -> int:
+        """How many there are."""
+        return len(self.all())
+
+
 @contextmanager
-def none_left() -> Iterator[None]:
+def none_left() -> Iterator[Opened]:
     """What is done leaves no descriptor open that was not open before."""
-    before = open_descriptors()
-    yield
-    left = open_descriptors().items() - before.items()
-    if left:
+    opened = Opened()
+    yield opened
+    if opened():
         gc.collect()  # what nobody refers to is closed by whoever owned it
-        left = open_descriptors().items() - before.items()
+    left = opened.all()
     assert not left, f"left open: {sorted(left)}"

@@ -17,6 +17,7 @@ from typing import Self
 
 TICKS = os.sysconf("SC_CLK_TCK")
 STOP_PATIENCE = 20.0
+KILL_PATIENCE = 30.0
 TAIL = 400
 
 # Positions in /proc/PID/stat after the command name, see proc(5).
@@ -114,6 +115,10 @@ class Process:
         """User and system time of all threads and descendants, also ended ones."""
         return sum(_stat(pid, _CPU) for pid in self.tree()) / TICKS
 
+    def waited_seconds(self) -> float:
+        """How long it and its descendants could have run, and others did."""
+        return sum(_waited_ns(pid) for pid in self.tree()) / 1e9
+
     def rss_bytes(self) -> int:
         """Resident memory of the process and its descendants."""
         return sum(_rss(pid) for pid in self.tree())
@@ -148,11 +153,32 @@ def identify(pids: Iterable[int]) -> dict[int, int]:
 
 
 def kill_all(family: Mapping[int, int]) -> None:
-    """Kill those of the processes that still are who :func:`identify` saw."""
+    """Kill those of the processes that still are who :func:`identify` saw.
+
+    They are gone on return, and with them the ports and files that they had.
+    """
     for pid, start in family.items():
         if _stat(pid, _START) == start:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + KILL_PATIENCE
+    while any(_lives(*each) for each in family.items()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"killed, and not gone: {[*family]}")
+        time.sleep(0.005)
+
+
+def _lives(pid: int, start: int) -> bool:
+    """Whether it is still that process, and more than something to be reaped.
+
+    The first thread may have ended before others have, and all hold the files.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ended = stat[0] in "ZX" and len(threads) == 1
+        return not ended and int(stat[_START][0]) == start
+    return False
 
 
 def _stat(pid: int, fields: slice) -> int:
@@ -160,6 +186,13 @@ def _stat(pid: int, fields: slice) -> int:
     with suppress(FileNotFoundError, ProcessLookupError):
         stat = Path(f"/proc/{pid}/stat").read_text()
         return sum(map(int, stat.rpartition(")")[2].split()[fields]))
+    return 0
+
+
+def _waited_ns(pid: int) -> int:
+    """Time in the queue of a processor, of the first thread; 0 if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
     return 0
 
 

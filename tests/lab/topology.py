@@ -167,7 +167,7 @@ class Lab:
             if not process.running():
                 raise LabError(f"translator ended: {process.complaint()}")
             for pid in process.tree():
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # it has just ended
                     path = Path(f"/proc/{pid}/ns/net")
                     if pid != process.pid and path.stat().st_ino != home:
                         found.append(pid)
@@ -217,6 +217,9 @@ class Attached:
 
     def cpu_seconds(self) -> float:
         return self.process.cpu_seconds() if self.process else 0.0
+
+    def waited_seconds(self) -> float:
+        return self.process.waited_seconds() if self.process else 0.0
 
     def rss_bytes(self) -> int:
         return self.process.rss_bytes() if self.process else 0

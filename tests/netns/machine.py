@@ -31,6 +31,7 @@ from tests.lab.process import Process
 from tests.lab.ready import readable
 from tests.lab.translators import Passtpy
 from tests.lab.vhost_frontend import OFFLOADS, RX, VNET, Frontend, Vnet
+from tests.netns.resolvers import with_etc
 
 IFNAME = "eth9"
 GUEST_MAC = "02:00:00:00:00:02"
@@ -96,13 +97,19 @@ def passt(
     *words: str,
     path: Path | None = None,
     dies: bool = False,
+    place: Path | None = None,
 ) -> Iterator[Daemon]:
-    """Run passt and wait until it is ready; `dies`: it may have ended afterwards."""
+    """Run passt and wait until it is ready; `dies`: it may have ended afterwards.
+
+    `place` has the /etc that it sees: resolvers.etc().
+    """
     folder = lab.dir / "sockets"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)  # also for nobody
     path = path or folder / f"{time.monotonic_ns()}.socket"
     argv = [program(), "-f", "-d", "-s", str(path), *words]
+    if place is not None:
+        argv = with_etc(place, argv)
     process = lab.start(lab.host, *argv)
     daemon = Daemon(lab, process, path, "--vhost-user" in words)
     try:

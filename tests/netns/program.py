@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from passtpy import _native
 from tests.lab import Lab
 from tests.lab.process import identify, kill_all, process_tree
 from tests.lab.translators import Passtpy
@@ -155,6 +156,13 @@ def terminate(pid: int) -> None:
     """Send SIGTERM to a daemon and wait for its end."""
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: ended(pid), f"process {pid} ends")
+
+
+def has_landlock() -> bool:
+    """Whether this kernel has it."""
+    with suppress(OSError):
+        return _native.landlock_version() > 0
+    return False
 
 
 class Commands:

@@ -58,16 +58,18 @@ def test_a_passed_socket_is_forwarded(lab: Lab) -> None:
         words += ["-t", "fd:web:80", "-u", "fd:web:53"]
         port, names_port = web.getsockname()[1], names.getsockname()[1]
         # Who asks before we are there waits in the queue
-        with lab.remote.connect(HOST4, port) as early:
+        with (
+            tcp_echo(guest, "0.0.0.0", 80),
+            lab.remote.connect(HOST4, port) as early,
+        ):
             running = activated(lab, words, web=web, web_=names)
             web.close()
             names.close()
             try:
                 wait_for(guest.has_route4, "the guest is configured")
-                with tcp_echo(guest, "0.0.0.0", 80):
-                    assert exchange(early, b"early") == b"early"
-                    with lab.remote.connect(HOST4, port) as sock:
-                        assert exchange(sock, b"hello") == b"hello"
+                assert exchange(early, b"early") == b"early"
+                with lab.remote.connect(HOST4, port) as sock:
+                    assert exchange(sock, b"hello") == b"hello"
                 with (
                     guest.new_socket(kind=socket.SOCK_DGRAM) as server,
                     lab.remote.new_socket(kind=socket.SOCK_DGRAM) as client,

@@ -39,13 +39,7 @@ def _patient(it: Policed, port: int = 7001) -> "Future[str]":
     """Connect, with patience, in the background; what becomes of it."""
 
     def connect() -> str:
-        with it.guest.new_socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
-            sock.settimeout(SOON)
-            try:
-                sock.connect((REMOTE4, port))
-            except OSError as error:
-                return type(error).__name__
-        return "open"
+        return tcp_to(it.guest, REMOTE4, port)
 
     pool = ThreadPoolExecutor(1)
     try:
@@ -111,13 +105,13 @@ def test_what_is_approved_for_ever_is_in_the_file(lab: Lab) -> None:
 
 
 def test_a_datagram_that_is_sent_once_waits_as_well(lab: Lab) -> None:
-    with (
-        policed(lab, "--policy", str(policy(lab, ASKS))) as it,
-        UdpEcho(lab.remote, REMOTE4, 7001),
-    ):
+    with policed(lab, "--policy", str(policy(lab, ASKS))) as it:
         for _ in range(20):  # a busy machine may let the two seconds pass
-            with it.guest.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.connect((REMOTE4, 7001))
+            with (
+                UdpEcho(lab.remote, REMOTE4) as server,  # of which nothing is known yet
+                it.guest.new_socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+            ):
+                sock.connect((REMOTE4, server.port))
                 began = time.monotonic()
                 sock.send(b"once")
                 _allow(it)

@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -35,9 +37,9 @@ def fresh() -> Iterator[Daemon]:
 
 def start(box: Daemon, *argv: str) -> subprocess.Popen[bytes]:
     """Start a command that captures, and wait until the daemon does."""
-    before = len(running(box))
+    before = {each["id"] for each in running(box)}  # some of them may be ending
     popen = subprocess.Popen(box.lab.host.command(argv), stdout=subprocess.PIPE)
-    wait_until(lambda: len(running(box)) > before, SOON, "capture")
+    wait_until(lambda: {e["id"] for e in running(box)} - before, SOON, "capture")
     return popen
 
 
@@ -61,21 +63,30 @@ def tshark(path: Path, *fields: str) -> list[list[str]]:
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-def test_both_sides_are_read_by_tshark(box: Daemon, tmp_path: Path) -> None:
-    file = tmp_path / "both.pcapng"
-    popen = capture(box, "-w", str(file), "tcp", "port", "7000")
-    with tcp_echo(box.lab.remote, REMOTE4, 7000), tcp_echo(box.lab.remote, REMOTE4, 7):
+def talk(box: Daemon, file: Path, port: int) -> int:
+    """Capture a connection to a port, and not another one; the number of its flow."""
+    popen = capture(box, "-w", str(file), "tcp", "port", str(port))
+    with tcp_echo(box.lab.remote, REMOTE4, port), tcp_echo(box.lab.remote, REMOTE4, 7):
         with box.guest.connect(REMOTE4, 7) as other:
             assert ping(other) == b"hello"
-        with box.guest.connect(REMOTE4, 7000) as sock:
+        with box.guest.connect(REMOTE4, port) as sock:
             assert ping(sock) == b"hello"
-            flow = box.ask("GET", "/v1/flows?filter=dport+7000")["id"]
+            flow: int = box.ask("GET", f"/v1/flows?filter=dport+{port}")["id"]
             (one,) = running(box)
             wait_until(lambda: running(box)[0]["packets"] >= 7, SOON, "packets")
     popen.send_signal(signal.SIGINT)
     out, _ = popen.communicate(timeout=SOON)
     assert out.decode().endswith(f" in {file}\n")
-    assert one["filter"] == "tcp port 7000"
+    assert one["filter"] == f"tcp port {port}"
+    return flow
+
+
+def test_both_sides_are_read_by_tshark(box: Daemon, tmp_path: Path) -> None:
+    for port in range(7010, 7015):  # a kernel that waits too long says it again
+        file = tmp_path / f"{port}.pcapng"
+        flow = talk(box, file, port)
+        if not told(file, "-Y", "tcp.analysis.retransmission"):
+            break
 
     fields = ("frame.interface_name", "frame.comment", "tcp.dstport", "tcp.payload")
     rows = tshark(file, *fields)
@@ -88,7 +99,7 @@ def test_both_sides_are_read_by_tshark(box: Daemon, tmp_path: Path) -> None:
     hello = b"hello".hex()
     for side in ("tap", "sockets"):
         sent = [row[2] for row in rows if row[0] == side and row[3] == hello]
-        assert sent.count("7000") == 1
+        assert sent.count(str(port)) == 1
         assert len(sent) == 2
     expert = subprocess.run(
         ["tshark", "-r", str(file), "-Y", "_ws.malformed || tcp.analysis.flags"],
@@ -151,19 +162,21 @@ def test_it_can_be_piped_into_tshark(box: Daemon) -> None:
 
 def test_limits_end_it(box: Daemon) -> None:
     for words in (("-c", "3"), ("--bytes", str(MIB)), ("--seconds", "1")):
-        popen = capture(box, *words, "udp")
-        with sender(box) as client:
-            for _ in range(2000 if "--bytes" in words else 5):
+        argv = [str(PROGRAM), "capture", "-i", box.control, *words, "udp"]
+        popen = subprocess.Popen(box.lab.host.command(argv), stdout=subprocess.PIPE)
+        with sender(box) as client, ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(popen.communicate, timeout=SOON)
+            while not reading.done():  # it has its packets whenever it begins
                 client.sendto(b"x" * 1000, (REMOTE4, 5301))
-        raw, _ = popen.communicate(timeout=SOON)
+                time.sleep(0.0005)
+            raw, _ = reading.result()
         kinds = [block.kind for block in blocks(raw)]
         assert kinds[:3] == [SECTION, INTERFACE, INTERFACE]
         assert kinds[-2:] == [STATISTICS, STATISTICS]
-        assert len(raw) <= MIB
         if "-c" in words:
             assert len(packets(raw)) == 3
         elif "--bytes" in words:
-            assert len(raw) > MIB - 2000
+            assert MIB - 2000 < len(raw) <= MIB
         else:
             assert packets(raw)
         assert running(box) == []
@@ -177,7 +190,8 @@ def test_it_outlives_its_terminal_and_fills_files(box: Daemon, tmp_path: Path) -
     with sender(box) as client:
 
         def captured() -> bool:
-            client.sendto(b"x" * 1000, (REMOTE4, 5301))
+            for _ in range(10):
+                client.sendto(b"x" * 1000, (REMOTE4, 5301))
             return bool(running(box)[0]["packets"] >= 100)
 
         wait_until(captured, SOON, "packets")
@@ -198,6 +212,7 @@ def test_a_client_that_leaves_ends_it(box: Daemon) -> None:
 
 
 def test_delete_ends_it_and_the_file_is_whole(box: Daemon) -> None:
+    wait_until(lambda: running(box) == [], SOON, "the end of those before")
     first, second = capture(box, "tcp"), capture(box, "udp")
     told = json.loads(box.say("capture", "--list", "--json"))
     assert [each["filter"] for each in told] == ["tcp", "udp"]

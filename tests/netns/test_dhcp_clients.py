@@ -7,7 +7,7 @@ writes it down, and so lets the guest talk to the remote.
 
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -257,7 +257,9 @@ def test_udhcpc_renews_and_releases(lab: Lab, tmp_path: Path) -> None:
 
 
 def _runs(pid: int, name: str) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text().strip() == name
+    with suppress(OSError):  # it has ended, as scripts do
+        return Path(f"/proc/{pid}/comm").read_text().strip() == name
+    return False
 
 
 def test_guest_that_was_configured_may_ask_all_the_same(
@@ -340,7 +342,7 @@ def test_kernel_configures_itself_by_router_advertisement(
 def test_router_advertisement_brings_resolvers(lab: Lab, tmp_path: Path) -> None:
     with serving(lab, tmp_path, *TOLD) as client:
         client.wait_link_local()
-        shown = client.guest.run("rdisc6", "-1", IFNAME).stdout
+        shown = client.guest.run("rdisc6", "-1", "-w", "10000", IFNAME).stdout
         assert f"Recursive DNS server     : {DNS6}" in shown
         assert f"DNS search list          : {' '.join(SEARCH)}" in shown
         assert "Stateful address conf.    :          Yes" in shown
@@ -352,7 +354,9 @@ def test_kernel_finds_free_addresses_free_and_ours_taken(
     with serving(lab, tmp_path) as client:
         guest = client.guest
         client.wait_link_local()
-        for addr in (FREE6, OUR_LINK_LOCAL):
+        for addr, times in ((FREE6, "1"), (OUR_LINK_LOCAL, "30")):
+            # Each is a second in which to answer, which ends it
+            guest.sysctl(f"net.ipv6.conf.{IFNAME}.dad_transmits", times)
             guest.ip("addr", "add", f"{addr}/64", "dev", IFNAME)
         show = ("-6", "addr", "show", "dev", IFNAME)
 
@@ -365,10 +369,14 @@ def test_kernel_finds_free_addresses_free_and_ours_taken(
         assert [shlex.split(line)[1] for line in failed] == [f"{OUR_LINK_LOCAL}/64"]
 
 
-@pytest.mark.parametrize(("addr", "status"), [(FREE4, 0), (GATEWAY4, 1)])
+@pytest.mark.parametrize(
+    ("addr", "times", "status"), [(FREE4, "2", 0), (GATEWAY4, "30", 1)]
+)
 def test_arping_finds_free_addresses_free_and_ours_taken(
-    lab: Lab, tmp_path: Path, addr: str, status: int
+    lab: Lab, tmp_path: Path, addr: str, times: str, status: int
 ) -> None:
+    """It asks once a second, and an answer ends it."""
     with serving(lab, tmp_path) as client:
-        argv = ("busybox", "arping", "-D", "-c", "1", "-w", "2", "-I", IFNAME, addr)
+        often = ("-c", times, "-w", times)
+        argv = ("busybox", "arping", "-D", *often, "-I", IFNAME, addr)
         assert client.guest.run(*argv, check=False).returncode == status

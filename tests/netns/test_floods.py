@@ -55,11 +55,16 @@ def flood(attached: Attached) -> None:
 
 
 def test_a_flood_of_arp_is_dropped_before_it_is_read(attached: Attached) -> None:
-    before = counters(attached)
-    flood(attached)
-    after = counters(attached)
-    assert after["floods_dropped"] > before["floods_dropped"]
-    assert after["tap_rx_frames"] - before["tap_rx_frames"] < FRAMES / 2
+    read = []
+    for _ in range(10):  # on a busy machine frames may come too slowly for a flood
+        before = counters(attached)
+        flood(attached)
+        after = counters(attached)
+        dropped = after["floods_dropped"] - before["floods_dropped"]
+        read.append(after["tap_rx_frames"] - before["tap_rx_frames"])
+        if dropped and read[-1] < FRAMES / 2:
+            return
+    raise AssertionError(f"of {FRAMES} frames were read {read}")
 
 
 def test_after_a_flood_everything_is_heard_again(attached: Attached) -> None:
@@ -69,10 +74,11 @@ def test_after_a_flood_everything_is_heard_again(attached: Attached) -> None:
     attached.guest.ip("neigh", "flush", "all")
     with attached.guest.entered():
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sock:
+
+    def heard() -> bool:
+        """A kernel asks three times; where that was too early it is to ask again."""
         sock.sendto(b"x", (gateway, 9))
-    for _ in range(300):
-        if "lladdr" in attached.guest.ip("neigh", "show", gateway):
-            return
-        time.sleep(0.1)
-    raise AssertionError("no answer to ARP")
+        return "lladdr" in attached.guest.ip("neigh", "show", gateway)
+
+    with sock:
+        wait_until(heard, 30, "an answer to ARP")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from passtpy.net.following.follow import GRACE_S
 from tests.lab import (
     GATEWAY4,
     GATEWAY6,
@@ -115,7 +116,7 @@ def test_addresses_come_and_go(lab: Lab, new: str) -> None:
         soon(lambda: addresses(at.guest) == before | {new}, f"{new} is there")
         lab.host.ip("addr", "del", new, "dev", "eth0")
         soon(lambda: addresses(at.guest) == before, f"{new} is gone")
-        assert len(changes(at)) == 2
+        soon(lambda: len(changes(at)) == 2, "two changes are told")
 
 
 def test_another_address_takes_the_place_of_the_first(lab: Lab) -> None:
@@ -124,9 +125,9 @@ def test_another_address_takes_the_place_of_the_first(lab: Lab) -> None:
         batch = f"addr del {HOST4}/24 dev eth0\naddr add {NEW4}/24 dev eth0\n"
         batch += f"route add default via {GATEWAY4}\n"
         lab.host.ip("-batch", "-", batch=batch)
-        soon(lambda: f"{NEW4}/24" in addresses(at.guest), "the new address is there")
-        assert addresses(at.guest) == {f"{NEW4}/24", f"{HOST6}/64"}
-        assert f"default via {GATEWAY4}" in routes(at.guest)
+        wanted = {f"{NEW4}/24", f"{HOST6}/64"}
+        soon(lambda: addresses(at.guest) == wanted, "the new address is there")
+        soon(lambda: f"default via {GATEWAY4}" in routes(at.guest), "the way out")
         with (
             tcp_echo(lab.remote, REMOTE4) as server,
             at.guest.connect(REMOTE4, server.port) as sock,
@@ -138,7 +139,9 @@ def test_another_address_takes_the_place_of_the_first(lab: Lab) -> None:
             lab.remote.connect(NEW4, 7001) as sock,
         ):
             assert exchange(sock, b"in") == b"in"
-        assert len(changes(at)) == 1
+        # Between two of the commands a busy machine may be seen without a network
+        done = [line for line in changes(at) if "host.lost" not in line]
+        assert len(done) == 1, changes(at)
 
 
 def test_routes_come_and_go(lab: Lab) -> None:
@@ -195,8 +198,10 @@ def test_the_default_route_leads_to_another_network(lab: Lab) -> None:
         office(lab)
         move_to_office(lab)
         soon(lambda: f"{OFFICE4}/24" in addresses(at.guest), "the office is there")
-        assert f"{HOST4}/24" not in addresses(at.guest)
-        assert f"default via {OFFICE_GATEWAY4}" in routes(at.guest)
+        soon(lambda: f"{HOST4}/24" not in addresses(at.guest), "home is left")
+        way = f"default via {OFFICE_GATEWAY4}"
+        soon(lambda: way in routes(at.guest), "the way out leads there")
+        soon(lambda: changes(at), "it is told")
         [line] = changes(at)
         assert line.startswith(f"host.changed guest4={OFFICE4}")
         assert "template4=eth7" in line
@@ -222,7 +227,7 @@ def test_flows_that_can_live_on_do(lab: Lab) -> None:
         soon(lambda: f"{OFFICE4}/24" in addresses(at.guest), "the office is there")
         sock.sendall(b"after")
         assert sock.recv(100) == b"after"
-        assert f"{HOST4}/32" in addresses(at.guest)
+        soon(lambda: f"{HOST4}/32" in addresses(at.guest), "its own is still there")
         with at.guest.connect(REMOTE4, server.port) as new:
             assert new.getsockname()[0] == OFFICE4
         assert exchange(sock, b"end") == b"end"
@@ -255,11 +260,12 @@ def test_no_network_at_all_changes_nothing(lab: Lab) -> None:
 @pytest.mark.slow
 def test_a_family_that_is_lost_goes_after_a_while(lab: Lab) -> None:
     with serving(lab) as at:
+        lost = time.monotonic()
         lab.host.ip("-6", "route", "flush", "default")
         lab.host.ip("-6", "addr", "flush", "dev", "eth0", "scope", "global")
         time.sleep(1)
-        assert f"{HOST6}/64" in addresses(at.guest)  # it might come back
-        time.sleep(4)
+        there = f"{HOST6}/64" in addresses(at.guest)  # it might come back
+        assert there or time.monotonic() > lost + GRACE_S
         soon(lambda: addresses(at.guest) == {f"{HOST4}/24"}, "IPv6 is gone")
         assert "default via fe80::1" in at.guest.ip("-6", "route")
         lab.host.ip("addr", "add", f"{HOST6}/64", "dev", "eth0", "nodad")
@@ -310,10 +316,10 @@ def test_a_guest_that_configures_itself_is_told(lab: Lab) -> None:
     argv = [Passtpy().program, "-f", "-q", "--netns", str(guest.path), "-I", "eth0"]
     process = lab.start(lab.host, *argv)
     prefix = HOST6.removesuffix(":2")
-    wait_until(lambda: "eth0" in guest.ip("link"), 15, "a link")
+    wait_until(lambda: "eth0" in guest.ip("link"), PATIENCE, "a link")
     guest.ip("link", "set", "eth0", "up")
     what = "an address from the first prefix"
-    wait_until(lambda: prefix in guest.ip("-6", "addr"), 15, what)
+    wait_until(lambda: prefix in guest.ip("-6", "addr"), PATIENCE, what)
     lab.host.ip("addr", "add", f"{OFFICE6}/64", "dev", "eth0", "nodad")
     lab.host.ip("addr", "del", f"{HOST6}/64", "dev", "eth0")
     new = OFFICE6.removesuffix(":2")
@@ -363,12 +369,14 @@ def test_resolv_conf_is_written_again(lab: Lab) -> None:
     second = resolver(lab.remote, GATEWAY4, "second")
     with first, second, serving(lab, "--dns-forward", FORWARD4) as at:
         assert ask(at.guest, FORWARD4) == "first"
-        (lab.dir / "etc" / "resolv.conf").write_text(content(GATEWAY4))
+        with (lab.dir / "etc" / "resolv.conf").open("r+") as file:
+            file.write(content(GATEWAY4))  # which is longer: it is never empty
         soon(
             lambda: ask(at.guest, FORWARD4, patience=1) == "second",
             "the second is asked",
         )
-        assert changes(at) == [f"host.changed resolvers={GATEWAY4}"]
+        told = [f"host.changed resolvers={GATEWAY4}"]
+        soon(lambda: changes(at) == told, "it is told")
 
 
 def test_resolv_conf_is_replaced(lab: Lab) -> None:

@@ -70,7 +70,7 @@ def listening(
 
 def answers(client: Namespace, address: str, port: int) -> bool:
     try:
-        with client.connect(address, port, timeout=2) as sock:
+        with client.connect(address, port, timeout=SOON) as sock:
             return exchange(sock, b"hello") == b"hello"
     except OSError:
         return False
@@ -353,6 +353,19 @@ def test_services_of_the_host_come_and_go() -> None:
             wait_unbound(it.guest, "tcp", 7000)
 
 
+def test_services_come_and_go_around_a_command() -> None:
+    """Its first process makes sockets there, and is behind a door of its own."""
+    with Lab() as lab:
+        lab.host.sysctl("net.ipv4.ip_local_port_range", EPHEMERAL)
+        with lab.spawn(PASSTPY, "sleep", "1000", extra=AUTO) as it:
+            for _ in range(2):  # the first may be there before that door is shut
+                with tcp_echo(lab.host, "127.0.0.1", 7000):
+                    wait_answers(it.guest, "127.0.0.1", 7000)
+                wait_unbound(it.guest, "tcp", 7000)
+            with tcp_echo(it.guest, "0.0.0.0", 7001):
+                wait_answers(lab.host, "127.0.0.1", 7001)
+
+
 def test_udp_services_are_followed_and_follow_tcp() -> None:
     with attached(*AUTO) as (lab, it):
         for _ in range(2):  # flows of the first round still have the port
@@ -423,8 +436,9 @@ def test_a_service_at_any_loopback_address_is_offered_there() -> None:
 def test_a_port_that_cannot_be_had_hides_no_other() -> None:
     with attached(*AUTO) as (lab, it), tcp_echo(it.guest, "0.0.0.0", 7001):
         assert it.process is not None
+        taken = listening(lab.host, HOST4, 7000)  # before the daemon wants it
         with tcp_echo(it.guest, "0.0.0.0", 7000):
-            with listening(lab.host, HOST4, 7000):
+            with taken:
                 wait_answers(lab.host, "127.0.0.1", 7001)
                 said = lambda: "ports=7000" in it.process.stderr()  # noqa: E731
                 wait_until(said, SOON, "ports=7000")

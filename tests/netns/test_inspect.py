@@ -255,10 +255,10 @@ def test_who_leaves_before_it_says_anything_leaves_nothing_behind(
 
 def test_curl_says_why(served: Guests) -> None:
     it, _ = served
-    hosts = ("--resolve", f"hidden.example:443:{REMOTE4}", "--max-time", "5", "-k")
+    hosts = ("--resolve", f"hidden.example:443:{REMOTE4}", "--max-time", "60", "-k")
     words = ["curl", "-sS", *hosts, "https://hidden.example/"]
     done = it.guest.run(*words, check=False)
     assert "unrecognized name" in done.stderr
-    place = ("--resolve", f"hidden.example:80:{REMOTE4}", "--max-time", "5")
+    place = ("--resolve", f"hidden.example:80:{REMOTE4}", "--max-time", "60")
     done = it.guest.run("curl", "-sS", *place, "http://hidden.example/", check=False)
     assert "refused by policy: hidden.example is not allowed" in done.stdout

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import dns.rcode
 import pytest
@@ -114,6 +115,58 @@ def test_other_addresses_of_the_host_are_the_host(lab: Lab) -> None:
         lab.host.ip("address", "del", f"{other}/32", "dev", "lo")
 
 
+def _is_refused(guest: Namespace, to: str) -> bool:
+    return tcp_to(guest, to, 7003) != "open"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["before", "later"])
+def test_a_network_that_is_local_to_the_host_is_the_host(lab: Lab, later: bool) -> None:
+    """All of its addresses are, and no interface has one of them."""
+    one, network = "203.0.113.77", "203.0.113.64/28"
+
+    def add() -> None:
+        lab.host.ip("route", "add", "local", network, "dev", "lo")
+
+    try:
+        if not later:
+            add()
+        with policed(lab, "--allow", "@internet") as it:
+            if later:
+                add()
+            with tcp_echo(lab.host, one, 7003):
+                refused = partial(_is_refused, it.guest, one)
+                if later:
+                    wait_until(refused, SOON, "a closed door")
+                assert refused()
+                it.wait_refused("no rule names @host")
+    finally:
+        lab.host.ip("route", "del", "local", network, "dev", "lo")
+
+
+def test_a_host_that_routes_is_the_router_of_its_networks(lab: Lab) -> None:
+    """It listens at their first addresses (RFC 4291 2.6.1), for datagrams."""
+    any_router = "2001:db8:2::"
+    forwards = "net.ipv6.conf.all.forwarding"
+    lab.host.run("sysctl", "-q", "-w", f"{forwards}=1")
+    try:
+        with lab.host.new_socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+            server.bind(("::", 7005))
+            server.settimeout(SOON)
+            for allowed in ("@internet", "@host"):
+                with policed(lab, "--allow", allowed) as it:
+                    udp_to(it.guest, any_router, 7005, patience=0.5)
+                    if allowed == "@internet":
+                        it.wait_refused("no rule names @host")
+                    else:
+                        assert server.recv(10) == b"x"
+                server.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    server.recv(10)
+                server.settimeout(SOON)
+    finally:
+        lab.host.run("sysctl", "-q", "-w", f"{forwards}=0")
+
+
 def test_an_address_that_the_host_gets_later_is_the_host(lab: Lab) -> None:
     with (
         policed(lab, "--allow", "@internet") as it,
@@ -146,7 +199,7 @@ def test_ports_forwarded_to_the_loopback_of_the_host_need_a_rule(lab: Lab) -> No
         it.guest.connect("127.0.0.1", 7006) as sock,  # by our listener
         pytest.raises(ConnectionResetError),
     ):
-        exchange(sock, b"hello")
+        sock.recv(1)
     with (
         tcp_echo(lab.host, "127.0.0.1", 7006),
         policed(lab, "--allow", "@host:7006", *words) as it,

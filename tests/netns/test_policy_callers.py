@@ -23,7 +23,7 @@ from scapy.packet import Packet
 from tests.lab import HOST4, REMOTE4, Lab, TcpServer, tcp_echo
 from tests.netns.machine import GUEST_MAC, PATIENCE, Plug, connect
 from tests.netns.nameserver import NameServer
-from tests.netns.policed import tcp_to
+from tests.netns.policed import only_port, tcp_to
 from tests.netns.program import PROGRAM, ROOT, ended, pasta, run, wait_for
 from tests.netns.resolvers import etc, with_etc
 from tests.netns.rootless import PODMAN, missing
@@ -33,13 +33,7 @@ __all__ = ["container"]
 PAGE = b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 Words = Sequence[str]
 PORT, OTHER = 7001, 7002
-POLICY = f"""\
-version = 1
-[[rule]]
-to = "{REMOTE4}"
-ports = {PORT}
-action = "allow"
-"""
+POLICY = only_port(PORT)
 REFUSED = "ConnectionRefusedError"
 EVIL = "evil.example"
 SECTION = (ROOT / "docs" / "policy.md").read_text().partition("\n## Examples\n")[2]
@@ -142,6 +136,7 @@ def test_podmans_options_after_a_comma_are_a_policy(
 # cgroups of the new form, and a resolver of the lab's host
 PREPARE = """
 umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs none /dev/shm
 mount --bind "$0/resolv.conf" /etc/resolv.conf
 exec "$@"
 """

@@ -38,9 +38,9 @@ $proxy_protocol_server_addr $proxy_protocol_server_port";
 HAPROXY = """
 defaults
     mode http
-    timeout connect 5s
-    timeout client 5s
-    timeout server 5s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
 frontend all
     bind 0.0.0.0:9001 accept-proxy
     bind [::]:9001 v6only accept-proxy

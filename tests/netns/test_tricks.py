@@ -46,6 +46,7 @@ OPEN, CLOSED = 7001, 7002  # ports of the remote host
 PATIENCE = 30.0
 REFUSED = "ConnectionRefusedError"
 ETH_ALL, ETH_IP = 3, 0x0800
+SO_RCVBUFFORCE = 33  # not in the socket module
 INNER, ROUTER = "10.77.0.2", "10.77.0.1"
 ZONE = (
     f"allowed.example. 300 A {REMOTE4}",
@@ -125,6 +126,7 @@ def tricked() -> Iterator[Tricked]:
         lab.remote.new_socket(socket.AF_PACKET, socket.SOCK_RAW) as wire,
     ):
         wire.bind(("wire0", ETH_ALL))
+        wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)  # none is lost
         wire.settimeout(PATIENCE)
         assert told(ask(it.guest, ANYBODY, "allowed.example")) == {REMOTE4}
         yield Tricked(it, names, wire)
@@ -206,6 +208,21 @@ def _until_error(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
     sock.sendto(b"b", (REMOTE4, CLOSED))
     sock.recv(9)
+
+
+def test_no_other_port_of_an_address_lets_itself_be_answered(tricked: Tricked) -> None:
+    """Who may be sent to has accomplices: what they say begins nothing."""
+    accomplice = tricked.lab.remote.new_socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with accomplice, tricked.guest.udp("0.0.0.0", 34998) as sock:
+        accomplice.bind((REMOTE4, 7999))
+        sock.settimeout(PATIENCE)
+        sock.sendto(b"a", (REMOTE4, OPEN))
+        assert sock.recv(9) == b"a"
+        accomplice.sendto(b"say it to me", (HOST4, 34998))
+        sock.sendto(b"b", (REMOTE4, OPEN))
+        assert sock.recv(99) == b"b"
+        sock.sendto(b"a secret", (REMOTE4, 7999))
+    assert tricked.left() == set()
 
 
 @contextmanager

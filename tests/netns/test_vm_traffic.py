@@ -30,7 +30,7 @@ from tests.netns.machine import IFNAME, PATIENCE, Cable, Daemon, passt
 OUR_LINK_LOCAL = "fe80::9855:9aff:fe55:9a55"
 OTHER4, OTHER6 = "198.51.100.77", "2001:db8:2::77"
 MEGABYTE = 1_000_000
-PORTS = ["-t", "8080:80", "-u", "5353:53"]
+PORTS = ["-t", "8080:80", "-u", "5353-5354:53-54"]
 LEASE = """\
 #!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -151,6 +151,25 @@ def test_udp_both_ways(
         assert sock.recv(100) == b"in"
 
 
+@pytest.mark.parametrize(
+    ("loopback", "guest"), [("::1", HOST4), ("127.0.0.1", HOST6)], ids=["v6", "v4"]
+)
+def test_a_datagram_finds_the_family_of_its_server(
+    lab: Lab, cable: Cable, loopback: str, guest: str
+) -> None:
+    """The guest's kernel says that nobody has the port; then it is sent once more."""
+
+    def settled() -> bool:
+        return "tentative" not in cable.guest.ip("-6", "addr")
+
+    wait_until(settled, PATIENCE, "an address that refuses")
+    with UdpEcho(cable.guest, guest, 54), lab.host.udp(loopback) as sock:
+        sock.connect((loopback, 5354))
+        for _ in range(2):
+            sock.send(b"in")
+            assert sock.recv(100) == b"in"
+
+
 def test_pings(lab: Lab, cable: Cable) -> None:
     for remote in (REMOTE4, REMOTE6, GATEWAY4):
         cable.guest.run("ping", "-c1", "-W30", remote, timeout=60)
@@ -196,8 +215,10 @@ def test_a_connection_waits_for_the_guest(lab: Lab, mode: list[str]) -> None:
     with passt(lab, "-t", "8082:80", *mode) as daemon, ExitStack() as stack:
         near = stack.enter_context(lab.remote.connect(HOST4, 8082))
         near.sendall(b"early")
-        cable = stack.enter_context(configured(daemon))
-        listener = stack.enter_context(cable.guest.listen(HOST4, 80))
+        cable = stack.enter_context(daemon.cable())
+        # Before it is known: it is asked as soon as it is
+        listener = stack.enter_context(cable.guest.listen("0.0.0.0", 80))
+        cable.configure4(f"{HOST4}/24", GATEWAY4)
         far = stack.enter_context(listener.accept()[0])
         assert far.recv(5) == b"early"
 

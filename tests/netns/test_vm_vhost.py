@@ -17,7 +17,7 @@ from scapy.packet import Packet
 
 from passtpy.log import WINDOW_NS
 from passtpy.wire.vhost_user import Message, Request, VringFile
-from tests.lab import HOST4, REMOTE4, Lab
+from tests.lab import HOST4, REMOTE4, Lab, wait_until
 from tests.lab.vhost_frontend import Frontend
 from tests.netns.machine import (
     GUEST_MAC,
@@ -109,7 +109,7 @@ def test_hostile_machines_leave_nothing_behind(daemon: Daemon) -> None:
             frontend.send_raw(data, [frontend.memfd] * dice.randrange(1, 20))
     with machine(daemon) as frontend:
         assert is_served(frontend)
-        assert len(list(folder.iterdir())) == before
+        wait_until(lambda: len(list(folder.iterdir())) == before, PATIENCE, "as before")
 
 
 def test_one_off_ends_with_its_machine(lab: Lab) -> None:
