@@ -34,6 +34,8 @@ ASAN_COUNT ?= 1000000
 FUZZ_SECONDS ?= 300
 # How long daemons are used in `make soak`
 SOAK_SECONDS ?= 3600
+# Tests that `make test` runs side by side: most wait more than they work
+WORKERS ?= 4
 # Arguments for pytest (test, unit) and for the benchmark (bench)
 ARGS ?=
 export CMD
@@ -62,7 +64,7 @@ build: build/release/build.ninja ## Compile what changed, into the tree
 
 .PHONY: test
 test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-fuzz native-bench ## Run every test (C under ASan and UBSan)
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -n $(WORKERS) $(ARGS)
 
 .PHONY: unit
 unit: .venv/.ready-unit build native-debug ## Run the tests that need no root and take seconds
@@ -100,6 +102,10 @@ fuzz-coverage: native-fuzz ## List what the inputs of fuzzing reach, by source f
 soak: .venv/.ready-test build ## Use daemons for SOAK_SECONDS, and tell what has grown
 	@$(BIN)/python -m tests.soak $(SOAK_SECONDS)
 
+.PHONY: clients
+clients: .venv/.ready-test build/qemu/ready build/clients/ready build ## Use podman 5, libvirt 11 and others, in a Debian 13 made for it
+	@PASSTPY_CLIENTS=1 $(PYTEST) tests/clients $(ARGS)
+
 .PHONY: bench
 bench: .venv/.ready-bench build native-debug native-bench ## Measure us, pasta, slirp4netns and a plain veth
 	@$(BIN)/python -m tests.bench $(ARGS)
@@ -111,6 +117,32 @@ calls: .venv/.ready-test build ## Name every system call that our table allows a
 .PHONY: docs
 docs: .venv/.ready-unit ## Check that links, commands and names in the docs are real
 	@$(PYTEST) tests/house/test_docs.py $(ARGS)
+
+# FILE=MODULE,WORD...: pages that are made of tables of the code
+PAGES := options.md=passtpy.config.document \
+	compatibility.md=passtpy.config.differences \
+	$(foreach name,pasta passt,passtpy-$(name).1=passtpy.config.manpage,$(name)) \
+	passtpy.1=passtpy.client.manpage,passtpy \
+	$(foreach name,pesto slirp4netns cni,passtpy-$(name).1=passtpy.client.manpage,$(name)) \
+	control-verbs.md=passtpy.control.document \
+	openapi.json=passtpy.control.document,openapi \
+	policy.schema.json=passtpy.egress.schema \
+	events.md=tests.house.events
+
+.PHONY: pages
+pages: .venv/.ready-unit build ## Write those docs again that are made of tables of the code
+	@for page in $(PAGES); do \
+		words=$${page#*=}; \
+		$(BIN)/python -m $${words//,/ } >build/page; \
+		cmp -s build/page docs/$${page%%=*} || cp build/page docs/$${page%%=*}; \
+	done
+	@$(BIN)/python -m tests.house.tcp_steps
+
+# A link that leads nowhere, or a page that no list has, is an error.
+.PHONY: site
+site: .venv/.ready-site ## Make a site of the docs, in build/site
+	@$(BIN)/sphinx-build -q -W --keep-going -n -j auto -c docs/site docs build/site
+	@echo "build/site/index.html"
 
 # Where to: DESTDIR, PREFIX, PYTHON (.packaging/install)
 .PHONY: install
@@ -142,6 +174,9 @@ distclean: clean ## Remove .venv too
 # Not there when it could not be fetched: then the next one tries again.
 build/qemu/ready: .ci/setup-guest
 	@.ci/setup-guest
+
+build/clients/ready: .ci/setup-clients pyproject.toml
+	@.ci/setup-clients
 
 # --- Variants -----------------------------------------------------------------
 # Each has its own folder, so that going from one to another rebuilds nothing.
@@ -194,7 +229,7 @@ $(VARIANTS): native/CMakeLists.txt | .venv/.ready-build
 	@$(CMAKE) -B $(@D) $(OPTIONS) >/dev/null
 	@touch $@
 
-READY := $(addprefix .venv/.ready-,build unit test lint fuzz bench package wheels)
+READY := $(addprefix .venv/.ready-,build unit test lint fuzz bench package wheels site)
 
 $(READY): .venv/.ready-%: pyproject.toml passtpy/__init__.py .ci/setup
 	@.ci/setup $*
