@@ -159,6 +159,7 @@ def test_the_first_process_of_a_command_is_neither_stopped_nor_killed(who: Who) 
     script = "kill -STOP 1; kill -KILL 1; sed -n s/^State:.//p /proc/1/status; echo on"
     argv = pasta(who, "--config-net", "-t", "auto", "--", "sh", "-c", script)
     with Running(argv) as running:
-        assert running.line()[:1] in "SR"
+        # It may wait in the kernel for its own mounts and sockets to go: D.
+        assert running.line()[:1] in "SRD"
         assert running.line() == "on"
         assert running.wait() == 0
