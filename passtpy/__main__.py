@@ -62,15 +62,16 @@ Usage: passtpy run|learn [OPTION]... [--] COMMAND [ARG]...
        passtpy passt [OPTION]...
        passtpy pesto [OPTION]... PATH
        passtpy slirp4netns [OPTION]... PID|PATH TAPNAME
-       passtpy ls|flows|top|explain|rules|policy|approve|pins|ports|stats|log
-       passtpy capture|close|events|reload|stop
+       passtpy ls|flows|top|explain|rules|policy|approve|limits|pins|ports|stats
+       passtpy log|capture|close|events|reload|stop
+       passtpy completion bash|zsh|fish
 
 `passtpy run --allow NAME -- COMMAND` gives a command a network of its own, in which it
 reaches what is allowed; `passtpy learn -- COMMAND` prints the policy that it needs: see
-docs/policy.md. The last two lines ask or change what is
-running: `passtpy flows --help`, and so on. `passtpy pasta --help` and `passtpy passt
---help` list the options. The programs may also be called passtpy-pasta and
-passtpy-passt or, through links, pasta and passt.
+docs/policy.md. `passtpy ls` and what follows it ask or change what is running: `passtpy
+flows --help`, and so on. `passtpy pasta --help` and `passtpy passt --help` list the
+options. The programs may also be called passtpy-pasta and passtpy-passt or, through
+links, pasta and passt.
 """
 
 Program = Callable[[Sequence[str]], int]

@@ -32,6 +32,8 @@ SYNOPSIS = {
         "{prog} [OPTION]... --netns PATH|NAME",
     ),
     "passt": ("{prog} [OPTION]...",),
+    "passtpy run": ("{prog} [OPTION]... [--] COMMAND [ARG]...",),
+    "passtpy learn": ("{prog} [OPTION]... [--] COMMAND [ARG]...",),
 }
 PURPOSE = {
     "pasta": (
@@ -41,6 +43,15 @@ PURPOSE = {
     "passt": (
         "Connect a virtual machine through ordinary sockets. Wait for it at a UNIX",
         "socket, as qemu's -netdev stream or vhost-user connects to.",
+    ),
+    "passtpy run": (
+        "Run COMMAND in a network of its own, in which it reaches what --allow, --deny",
+        "and --policy say, or else the internet. The options are those of pasta;",
+        "--config-net -t none -u none -T none -U none are said first.",
+    ),
+    "passtpy learn": (
+        "Run COMMAND as passtpy run does, let everything pass, and print the policy",
+        "that it has needed (--learn FILE: write it there).",
     ),
 }
 LICENCE = """\
@@ -97,10 +108,10 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
 
 
 def _usage_lines(program: str, prog: str) -> Iterator[str]:
-    for position, line in enumerate(SYNOPSIS[program]):
+    for position, line in enumerate(SYNOPSIS.get(prog, SYNOPSIS[program])):
         yield ("       " if position else "Usage: ") + line.format(prog=prog)
     yield ""
-    yield from PURPOSE[program]
+    yield from PURPOSE.get(prog, PURPOSE[program])
     yield "Defaults are in brackets; a switch is off unless something else is said."
     group = ""
     for option in options_of(program):

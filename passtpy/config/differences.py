@@ -43,8 +43,11 @@ NOTES: Final[dict[str, Note]] = {
         "may stand before or after -f; the number is checked; the columns are counters"
         " of frames, bytes, flows and drops, not of wake-ups by kind of descriptor",
     ),
+    "drain-timeout": Note(_NEW, "there a signal ends all connections at once"),
     "log-file": Note(_DIFFERS, "lines are events with fields; the first names us"),
     "log-size": Note(_BETTER, "junk behind the number is refused"),
+    "seccomp": Note(_NEW, "there a filter kills, and cannot be chosen otherwise"),
+    "impair": Note(_NEW, "for tests of what runs in a guest"),
     "chroot-fallback": Note(
         _BETTER, "without it, where it would help, we start, and a line says so"
     ),
@@ -65,6 +68,8 @@ NOTES: Final[dict[str, Note]] = {
     "deny": Note(_NEW, "the same on the command line"),
     "policy-mode": Note(_NEW, "a policy may be tried before it is enforced"),
     "learn": Note(_NEW, "a policy is written for what a program does"),
+    "rate-in": Note(_NEW, "there nothing is limited"),
+    "rate-out": Note(_NEW, "as for --rate-in"),
     "audit": Note(_NEW, "refusals as JSON lines, a loop of them counted"),
     "dns-server": Note(_NEW, "a cache, failover, TCP; what was not asked is not told"),
     "dns-record": Note(_NEW, "also suffixes and expressions, as gvproxy has them"),

@@ -14,8 +14,14 @@ from passtpy import __version__
 from passtpy.config.option import Option
 from passtpy.config.options import PORT_HELP, options_of
 
-DATE = "2026-11-29"  # when the pages were last looked through
+DATE = "2026-11-30"  # when the pages were last looked through
 _WIDTH = 78  # of a line that is text; mandoc's lint wants at most 80 bytes
+
+SIGNALS = r"""SIGTERM, SIGINT and SIGQUIT end the daemon: with
+.B \-\-drain\-timeout
+once open connections have ended, and at once when a second one comes. SIGHUP opens the
+log file by its name again, and applies the policy to open flows. SIGUSR1 logs what is
+open, and the counters."""
 
 PASTA_HEAD = rf"""
 .\" Made by `python -m passtpy.config.manpage`; change passtpy/config/options.py.
@@ -57,14 +63,14 @@ the last one wins, unless something else is said. Reading stops at the first wor
 is no option.
 """
 
-PASTA_TAIL = r"""
+PASTA_TAIL = rf"""
 .SH EXIT STATUS
 .TP
 .B 0
 The daemon serves the namespace, or has ended as it should.
 .TP
 .B 1
-Nothing was started; a line on standard error tells why.
+It could not start, or not go on; a line on standard error, or in the log, tells why.
 .TP
 .I N
 With
@@ -72,9 +78,12 @@ With
 its own status; 128+N when signal N ended it, 127 when there is no such program, 126
 when it cannot be run.
 .SH SIGNALS
-SIGTERM, SIGINT, SIGHUP and SIGQUIT end the daemon, or are passed on to
-.IR COMMAND ,
-as are SIGUSR1 and SIGUSR2.
+{SIGNALS}
+.PP
+With
+.I COMMAND
+all of these, and SIGUSR2, are passed on to it. If SIGTERM, SIGINT, SIGHUP or SIGQUIT
+has not ended it after 5 seconds it is killed.
 .SH FILES
 .TP
 .I /etc/resolv.conf
@@ -120,7 +129,10 @@ passtpy\-passt \- connect a virtual machine without privileges
 .B passtpy\-passt
 stands between a virtual machine and the ordinary sockets of the host. Packets that the
 machine sends leave the host as if a program of the host had sent them: no privileges
-are needed, and no address is translated unless asked for.
+are needed, and no address is translated but one: the gateway's stands for the host's
+loopback, unless
+.B \-\-no\-map\-gw
+is said.
 .PP
 It waits at a UNIX socket for the machine, serves one at a time, and waits for the next
 when it leaves. The call returns once the socket is there and all ports are bound; the
@@ -134,7 +146,7 @@ Long names may be shortened as long as they are unambiguous. When an option is r
 the last one wins, unless something else is said. No other words are taken.
 """
 
-PASST_TAIL = r"""
+PASST_TAIL = rf"""
 .SH EXIT STATUS
 .TP
 .B 0
@@ -143,9 +155,9 @@ The daemon waits for machines, or has ended as it should: by a signal or, with
 when its machine left.
 .TP
 .B 1
-Nothing was started; a line on standard error tells why.
+It could not start, or not go on; a line on standard error, or in the log, tells why.
 .SH SIGNALS
-SIGTERM, SIGINT, SIGHUP and SIGQUIT end the daemon.
+{SIGNALS}
 .SH FILES
 .TP
 .I /tmp/passt_1.socket

@@ -127,6 +127,15 @@ ROWS: tuple[Option, ...] = (
         do.switch(chroot_fallback=True),
         "where pivot_root() cannot have an empty root (initramfs), chroot() does",
     ),
+    Option(
+        ("--impair",),
+        G_RUN,
+        do.add_impairment,
+        "make the link to the guest worse, for tests: delay=50ms, jitter=5ms, loss=1%,"
+        " reorder, seed=N, by commas; after in or out for one direction (repeatable)",
+        "WHAT[,WHAT]...",
+        "as it is",
+    ),
     Option(("-h", "--help"), G_RUN, None, "print this text and exit"),
     Option(("--version",), G_RUN, None, "print the version and exit"),
     Option(
@@ -293,15 +302,6 @@ ROWS: tuple[Option, ...] = (
         "print what we can do as a vhost-user program, and exit",
         modes=PASST,
         refusal="--print-capabilities is for vhost-user mode only",
-    ),
-    Option(
-        ("--impair",),
-        G_RUN,
-        do.add_impairment,
-        "make the link to the guest worse, for tests: delay=50ms, jitter=5ms, loss=1%,"
-        " reorder, seed=N, by commas; after in or out for one direction (repeatable)",
-        "WHAT[,WHAT]...",
-        "as it is",
     ),
     Option(
         ("--repair-path",),

@@ -300,7 +300,8 @@ RULE_KEYS: Final[Sequence[Key]] = (
         "via",
         _read_via,
         {"type": "string", "pattern": _VIA.pattern},
-        "proxy through which TCP leaves; it is told the name, and resolves it",
+        "proxy through which TCP leaves, and UDP if it is one of SOCKS5; it is told the"
+        " name, and resolves it",
     ),
     Key(
         "via_credentials",

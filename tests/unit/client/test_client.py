@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from passtpy.__main__ import COMMANDS as KNOWN
+from passtpy.__main__ import USAGE
 from passtpy.client import commands
 from passtpy.client.capture import _print
 from passtpy.client.cli import NAMES, run
@@ -130,6 +131,11 @@ def test_rates_are_differences() -> None:
 def test_the_program_knows_its_commands_without_importing_them() -> None:
     assert KNOWN == NAMES
     assert {command.name for command in COMMANDS} == set(NAMES)
+
+
+def test_usage_names_every_command() -> None:
+    told = re.split(r"\W+", USAGE.partition("\n\n")[0])
+    assert set(NAMES) - set(told) == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
