@@ -16,7 +16,7 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _LINE: Final = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([!-~]+) HTTP/1\.([01])"
 )
-_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)")
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#]*)(?::([0-9]{0,5}))?")
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(?:[/?#].*)?")
 
@@ -62,7 +62,8 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     match = _FIELD.fullmatch(line)
     if match is None or b"\r" in line or b"\n" in line or b"\0" in line:
         raise WireError("http: bad field")
-    return match[1].lower(), match[2]
+    # Not by the pattern: it would look at each blank within as often as there are some
+    return match[1].lower(), match[2].strip(b" \t")
 
 
 def _host_of_target(method: bytes, target: bytes) -> str | None:
