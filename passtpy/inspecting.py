@@ -346,10 +346,14 @@ class _Inspected:
         """Leave the rest to the datapath, which has kept what the guest said."""
         try:
             self._all.flows.adopt(self._flow_id, there.fileno(), forget=forget)
-        except OSError:  # the guest has gone
+        except OSError:  # whoever is there has gone already, or the guest has
             there.close()
-        else:
-            there.detach()
+            if forget:
+                self._reset(FlowWhy.POLICY)
+            else:
+                self._failed()
+            return
+        there.detach()
         self.close()
         self._all.go_on()
 

@@ -4,6 +4,7 @@
 import asyncio
 import errno
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address
@@ -28,6 +29,7 @@ DIALLED, REAL = (inany(IPv4Address(a)) for a in ("192.0.2.1", "127.0.0.1"))
 GUEST = inany(IPv4Address("198.51.100.2"))
 GET = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n"
 MISS = FlowMiss(IPPROTO_TCP, Pif.TAP, GUEST, 40000, DIALLED, 443, -1)
+RESETS = struct.pack("ii", 1, 0)  # struct linger
 NAMED = Ruling(Effect.ALLOW, 7, 0, ("good.example",), None)
 
 
@@ -56,6 +58,11 @@ class Datapath:
     def adopt(self, flow_id: int, fd: int, *, forget: bool = False) -> None:
         assert flow_id == 6
         sock = socket.socket(fileno=fd)
+        try:
+            sock.getpeername()  # as the datapath asks
+        except OSError:
+            sock.detach()  # is not taken over
+            raise
         if forget:
             self.answer = sock.recv(4096)
             sock.close()
@@ -453,6 +460,26 @@ def test_a_proxy_is_told_no_name_that_its_rule_is_not_about(
 
     played(play, NAME + BEHIND.replace("127.0.0.0/8", to))
     assert asked == [told]
+
+
+def test_a_proxy_that_agrees_and_resets_leaves_nobody_waiting() -> None:
+    """What it said is still there to be read, but there is no connection any more."""
+
+    async def play(scene: Scene) -> None:
+        via = f'via = "http://127.0.0.1:{scene.port}"\naction'
+        scene.policy = _policy(NAME.replace("action", via))
+        inspecting = scene.begin()
+        scene.say(hello("good.example"))
+        proxy, _ = await asyncio.to_thread(scene.server.accept)
+        with proxy:
+            await asyncio.to_thread(proxy.recv, 4096)
+            proxy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
+            proxy.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        await until(lambda: not inspecting.open)
+        assert inspecting.counters["inspected_failed"] == 1
+
+    scene = played(play)
+    assert (scene.datapath.adopted, scene.datapath.closed) == (None, [FlowWhy.ASKED])
 
 
 ASK = NAME.replace("allow", "ask") + SERVER
