@@ -67,7 +67,7 @@ test: .venv/.ready-test build/qemu/ready build native-debug native-asan native-f
 	@$(PYTEST) -n $(WORKERS) $(ARGS)
 
 .PHONY: unit
-unit: .venv/.ready-unit build native-debug ## Run the tests that need no root and take seconds
+unit: .venv/.ready-unit build native-debug ## Run the tests that need no root
 	@$(PYTEST) $(wildcard tests/unit tests/datapath tests/house) $(ARGS)
 
 .PHONY: lint

@@ -528,7 +528,7 @@ COMMANDS: tuple[Command, ...] = (
         _events,
         (_arg("--since", type=int, help="number of the first event wanted"),),
     ),
-    Command("reload", "open the log again, apply the policy to open flows", _reload),
+    Command("reload", "open the log, read the policy again, as SIGHUP does", _reload),
     Command("stop", "end a daemon politely", _stop),
     Command(
         "completion",

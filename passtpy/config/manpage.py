@@ -19,9 +19,9 @@ _WIDTH = 78  # of a line that is text; mandoc's lint wants at most 80 bytes
 
 SIGNALS = r"""SIGTERM, SIGINT and SIGQUIT end the daemon: with
 .B \-\-drain\-timeout
-once open connections have ended, and at once when a second one comes. SIGHUP opens the
-log file by its name again, and applies the policy to open flows. SIGUSR1 logs what is
-open, and the counters."""
+once open connections have ended, and at once when a second one comes. SIGHUP opens log
+and audit by their names again, reads the policy's files again, and applies it to open
+flows. SIGUSR1 logs what is open, and the counters."""
 
 PASTA_HEAD = rf"""
 .\" Made by `python -m passtpy.config.manpage`; change passtpy/config/options.py.

@@ -566,8 +566,9 @@ VERBS: tuple[Verb[Owners], ...] = (
         "reload",
         "POST",
         "/v1/reload",
-        "Open the log file by its name again, and apply the policy to open flows: the"
-        " same as SIGHUP. What the rules are made from is followed all the time.",
+        "Open log and audit by their names again, read the policy's files again, and"
+        " apply it to open flows: the same as SIGHUP. What else the rules are made from"
+        " is followed all the time.",
         "The generation of the policy.",
         reload,
     ),
