@@ -88,6 +88,8 @@ void tcp_sock_drain(struct ctx *c, struct flow *flow)
 		tcp_inspect_news(c, flow);
 		return;
 	}
+	if (conn->joining) /* shutdown() would end what connect() began */
+		return;
 	while (held) {
 		struct iovec iov[SOCK_IOV];
 		ssize_t took;

@@ -16,7 +16,7 @@ from tests.datapath.conftest import Server
 from tests.datapath.given import Ends, to_itself
 from tests.datapath.guest import WAIT_S, Connection, Guest, later
 from tests.datapath.packets import syn, udp
-from tests.datapath.tcp_peer import arrived, later_on, until_fin
+from tests.datapath.tcp_peer import arrived, full_server, later_on, until_fin
 
 HERE = inany(ip_address("127.0.0.1"))
 MOST = 16384  # bytes that are shown
@@ -176,6 +176,18 @@ def test_an_answer_instead_of_it(guest: Guest, ends: Ends, conn: Connection) -> 
     assert until_fin(conn) == b"no"
     conn.fin()
     guest.wait_for(lambda: not guest.flows(), "the end")
+
+
+def test_an_end_while_it_connects_waits_for_that(
+    guest: Guest, conn: Connection
+) -> None:
+    """As if it had said so later: shutdown() would end what connect() has begun."""
+    with full_server() as port:
+        guest.dp.connect(guest.opened[0], HERE, port)
+        conn.fin()
+        guest.expect("A", ack=conn.seq)
+        guest.expect_nothing()
+        assert guest.flows()
 
 
 def test_it_goes_on_once(guest: Guest, server: Server, conn: Connection) -> None:
