@@ -253,10 +253,14 @@ static bool collect_misses(struct py_datapath *self, PyObject *list)
 static bool collect_said(struct py_datapath *self, PyObject *list)
 {
 	struct said said;
+	size_t bytes = 0;
 
-	while (datapath_said(self->dp, &said)) {
+	for (unsigned n = 0; n < BORDER_SAID && bytes < BORDER_SAID_BUF; n++) {
+		if (!datapath_said(self->dp, &said))
+			break;
 		if (!list_take(list, record_from_said(state_of(self), &said)))
 			return false;
+		bytes += said.data.iov_len;
 	}
 	return true;
 }

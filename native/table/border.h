@@ -14,6 +14,8 @@
 #include "table/flow_table.h"
 
 #define BORDER_MISSES	16 /* misses told per turn: half a millisecond */
+#define BORDER_SAID	16 /* flows per turn of which is told what guests said */
+#define BORDER_SAID_BUF 16384 /* bytes of that, but for what the last one said */
 #define BORDER_PUNTS	64 /* frames lifted to services per turn */
 #define BORDER_PUNT_BUF (128 * 1024)
 

@@ -49,15 +49,20 @@ void inspected_news(struct inspected *s, unsigned place)
 
 int inspected_next(struct inspected *s)
 {
-	for (unsigned w = 0; s->n_news && w < WORDS; w++) {
-		unsigned bit;
+	uint64_t from = UINT64_MAX << s->next % 64;
 
-		if (!s->news[w])
+	/* Once around: of the word where it begins, first the end and then all */
+	for (unsigned n = 0; s->n_news && n <= WORDS; n++) {
+		unsigned w = (s->next / 64 + n) % WORDS, place;
+		uint64_t news = s->news[w] & (n ? UINT64_MAX : from);
+
+		if (!news)
 			continue;
-		bit = (unsigned)__builtin_ctzll(s->news[w]);
-		s->news[w] &= ~(1ULL << bit);
+		place = w * 64 + (unsigned)__builtin_ctzll(news);
+		s->news[w] &= ~(1ULL << place % 64);
 		s->n_news--;
-		return (int)(w * 64 + bit);
+		s->next = (place + 1) % INSPECTED_MAX;
+		return (int)place;
 	}
 	return -1;
 }

@@ -19,12 +19,15 @@
  * @taken:	Places, a bit each
  * @news:	Those of which Python is to be told, a bit each
  * @n_news:	How many
+ * @next:	The place after that of which it was told last: who has news again
+ *		and again is behind all others
  */
 struct inspected {
 	uint64_t flow_id[INSPECTED_MAX];
 	uint64_t taken[INSPECTED_MAX / 64];
 	uint64_t news[INSPECTED_MAX / 64];
 	uint32_t n_news;
+	uint32_t next;
 };
 
 /* inspected_add() - Take a place for a flow; -ENFILE: there is none */

@@ -21,6 +21,7 @@ from tests.datapath.tcp_peer import arrived, full_server, later_on, until_fin
 HERE = inany(ip_address("127.0.0.1"))
 MOST = 16384  # bytes that are shown
 PLACES = 512
+PER_TURN = 16  # connections of which one turn tells
 
 
 def inspect(miss: _native.Miss) -> Verdict:
@@ -229,6 +230,48 @@ def test_places_are_bounded_and_come_back(guest: Guest) -> None:
     guest.turn()
     assert last(guest) == (ids[0], None, True)
     assert begun(19_999) > 0
+
+
+def turn(guest: Guest) -> list[_native.Said]:
+    """What one turn tells."""
+    records = guest.dp.turn(now=guest.now, slice_us=10_000, spin_us=0)
+    return [each for each in records if isinstance(each, _native.Said)]
+
+
+def begin(guest: Guest, count: int) -> list[Connection]:
+    guest.decide = inspect
+    return [Connection.open(guest, sport=20_000 + n) for n in range(count)]
+
+
+def put(conn: Connection, data: bytes) -> None:
+    """Have the guest say something, without a turn."""
+    conn.guest.put(conn.segment("PA", data))
+    conn.seq += len(data)
+
+
+@pytest.mark.parametrize(("count", "size"), [(3 * PER_TURN, 100), (4, MOST)])
+def test_a_turn_shows_so_much_and_the_next_ones_the_rest(
+    guest: Guest, count: int, size: int
+) -> None:
+    for conn in begin(guest, count):
+        put(conn, bytes(size))
+    told = [turn(guest) for _ in range(count)]
+    assert max(map(len, told)) <= PER_TURN
+    assert max(sum(len(each.data or b"") for each in turn) for turn in told) <= MOST
+    heard = [each.flow_id for turn in told for each in turn]
+    assert sorted(heard) == sorted(guest.opened)
+
+
+def test_who_goes_on_saying_something_leaves_others_their_turn(guest: Guest) -> None:
+    conns = begin(guest, PER_TURN + 4)
+    heard = set()
+    for conn in conns:
+        put(conn, b"x")
+    for _ in range(3):
+        heard |= {each.flow_id for each in turn(guest)}
+        for conn in conns[:PER_TURN]:
+            put(conn, b"x")
+    assert heard == set(guest.opened)
 
 
 def test_only_connections_of_the_guest_are_inspected(guest: Guest) -> None:
