@@ -26,7 +26,7 @@ from passtpy.flow import IPPROTO_TCP, Action, FlowWhy, MissLike, Verdict
 from passtpy.net.host.proxied import Proxied, conversation
 from passtpy.net.kernel.connecting import Connecting, WriterLoop
 from passtpy.net.kernel.leaving import Leaving
-from passtpy.wire.client_hello import is_tls, read_client_hello
+from passtpy.wire.client_hello import HelloReader, is_tls
 from passtpy.wire.http_head import is_http, read_host
 from passtpy.wire.proxy import Conversation, Credentials
 
@@ -182,6 +182,7 @@ class _Inspected:
         "_connecting",
         "_ended",
         "_flow_id",
+        "_hello",
         "_miss",
         "_over",
         "_ruling",
@@ -204,6 +205,7 @@ class _Inspected:
         self._ruling = ruling
         self._said = b""
         self._ended = False  # the guest says no more
+        self._hello = HelloReader()
         self._connecting: Connecting | Proxied | None = None
         self._over = False
 
@@ -235,7 +237,7 @@ class _Inspected:
         if not data:
             return None
         if is_tls(data):
-            hello = read_client_hello(data)
+            hello = self._hello.read(data)
             if hello is None:
                 return None
             if hello.name is None:

@@ -73,37 +73,53 @@ def read_client_hello(data: bytes) -> ClientHello | None:
 
     WireError for what is no ClientHello, or too long to wait for.
     """
-    message = _message(data)
-    if message is None:
+    return HelloReader().read(data)
+
+
+class HelloReader:
+    """Reads the beginning of a stream while it grows, and no record twice.
+
+    A client may send records of a byte, one at a time: who began anew with each would
+    do nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._joined = b""  # what is in the records that are whole
+        self._at = 0  # where the next one begins
+
+    def read(self, data: bytes) -> ClientHello | None:
+        """Read all that has come, what came before included; as read_client_hello()."""
+        message = self._message(data)
+        if message is not None:
+            return _parse(message)
         if len(data) >= MAX_HELLO:
             raise WireError("tls: too long")
         return None
-    return _parse(message)
 
-
-def _message(data: bytes) -> bytes | None:
-    """Join the records of the first message; None if it is not whole yet."""
-    joined = b""
-    at = 0
-    while at + _RECORD_HEADER <= len(data):
-        kind, major = data[at], data[at + 1]
-        length = int.from_bytes(data[at + 3 : at + 5], "big")
-        if kind != _HANDSHAKE or major != 3 or not 0 < length <= _MAX_RECORD:
+    def _message(self, data: bytes) -> bytes | None:
+        """Join the records of the first message; None if it is not whole yet."""
+        joined, at = self._joined, self._at
+        while at + _RECORD_HEADER <= len(data):
+            kind, major = data[at], data[at + 1]
+            length = int.from_bytes(data[at + 3 : at + 5], "big")
+            if kind != _HANDSHAKE or major != 3 or not 0 < length <= _MAX_RECORD:
+                raise WireError("tls: no handshake")
+            at += _RECORD_HEADER
+            joined += data[at : at + length]
+            at += length
+            if joined and joined[0] != _CLIENT_HELLO:
+                raise WireError("tls: no ClientHello")
+            if len(joined) >= 4:
+                size = 4 + int.from_bytes(joined[1:4], "big")
+                if size > MAX_HELLO:
+                    raise WireError("tls: too long")
+                if len(joined) >= size:
+                    return joined[4:size]
+            if at <= len(data):
+                self._joined, self._at = joined, at
+        if data and not is_tls(data):
             raise WireError("tls: no handshake")
-        at += _RECORD_HEADER
-        joined += data[at : at + length]
-        at += length
-        if joined and joined[0] != _CLIENT_HELLO:
-            raise WireError("tls: no ClientHello")
-        if len(joined) >= 4:
-            size = 4 + int.from_bytes(joined[1:4], "big")
-            if size > MAX_HELLO:
-                raise WireError("tls: too long")
-            if len(joined) >= size:
-                return joined[4:size]
-    if data and not is_tls(data):
-        raise WireError("tls: no handshake")
-    return None
+        return None
 
 
 def _parse(message: bytes) -> ClientHello:
@@ -121,12 +137,12 @@ def _parse(message: bytes) -> ClientHello:
     encrypted = False
     seen: set[int] = set()
     while extensions:
-        kind, body = extensions.number(2), extensions.vector(2)
+        kind, body = extensions.number(2), extensions.take(extensions.number(2))
         if kind in seen:  # RFC 8446 section 4.2: which one would the server take?
             raise WireError("tls: extension twice")
         seen.add(kind)
         if kind == _SERVER_NAME:
-            name = _server_name(body)
+            name = _server_name(_Reader(body))
         encrypted |= kind == _ENCRYPTED_HELLO
     return ClientHello(name, encrypted)
 

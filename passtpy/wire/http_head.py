@@ -36,7 +36,8 @@ def read_host(data: bytes) -> str | None:
     data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
     head, end, _ = data.partition(b"\r\n\r\n")
     first, whole, rest = head.partition(b"\r\n")
-    line = _LINE.fullmatch(first)
+    # Not before it is whole: it may come a byte at a time
+    line = _LINE.fullmatch(first) if whole or end else None
     if line is None and (whole or end):
         raise WireError("http: no request")
     if line is None or not end:

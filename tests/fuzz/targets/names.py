@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from passtpy.errors import WireError
-from passtpy.wire.client_hello import is_tls, read_client_hello
+from passtpy.wire.client_hello import HelloReader, is_tls, read_client_hello
 from passtpy.wire.http_head import is_http, read_host
 
 
@@ -30,7 +30,14 @@ def _grow(read: Callable[[bytes], Any], data: bytes) -> None:
 
 def play(data: bytes) -> None:
     """Read the bytes as the beginning of each kind of stream."""
-    for read in (read_client_hello, read_host):
+    reader = HelloReader()
+
+    def read_on(begun: bytes) -> Any:
+        found = _read(reader.read, begun)
+        assert found == _read(read_client_hello, begun), (found, begun)
+        return found
+
+    for read in (read_client_hello, read_host, read_on):
         _grow(read, data)
     is_tls(data)
     is_http(data)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The name in a ClientHello: of a real client, cut anywhere, forged, and of anybody."""
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -8,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passtpy.errors import WireError
-from passtpy.wire.client_hello import MAX_HELLO, ClientHello, is_tls, read_client_hello
+from passtpy.wire.client_hello import (
+    MAX_HELLO,
+    ClientHello,
+    HelloReader,
+    is_tls,
+    read_client_hello,
+)
 from tests.unit import openssl
 
 PADDING, SUPPORTED_GROUPS = 21, 10
@@ -50,6 +57,27 @@ def test_of_a_real_client(name: str | None) -> None:
 def test_cut_into_records(piece: int) -> None:
     data = records(hello((0, sni(b"example.com"))), piece)
     assert read_client_hello(data) == ClientHello("example.com", False)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 100])
+def test_read_as_it_comes(piece: int) -> None:
+    """Who has read the beginning says the same as who reads all of it at once."""
+    data = records(hello((0, sni(b"example.com"))), piece)
+    reader = HelloReader()
+    for end in range(len(data)):
+        assert reader.read(data[:end]) == read_client_hello(data[:end])
+    assert reader.read(data) == ClientHello("example.com", False)
+
+
+def test_records_of_a_byte_are_looked_at_once() -> None:
+    """12 KB of them, of which one comes after the other."""
+    data = records(hello((1, bytes(2000)), (0, sni(b"example.com"))), 1)
+    reader = HelloReader()
+    begun = time.thread_time()
+    for end in range(0, len(data), 6):
+        assert reader.read(data[:end]) is None
+    assert reader.read(data) == ClientHello("example.com", False)
+    assert time.thread_time() - begun < 0.5
 
 
 def test_another_one_within() -> None:
