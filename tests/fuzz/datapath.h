@@ -132,30 +132,44 @@ static inline void send_good(const struct conn *c, uint8_t flags,
 	CHECK_EQ(guest_turn(&world.g), 0);
 }
 
+/* hear_answer() - The next segment, which may take its time over loopback */
+static inline void hear_answer(struct heard *h)
+{
+	while (!hear_one(h)) {
+		wait_readable(ctx_of()->epoll.fd[EPOLL_MAIN]);
+		CHECK_EQ(guest_turn(&world.g), 0);
+	}
+}
+
 static inline void serve_once(void)
 {
 	struct conn *c = &world.conn[0];
 	struct verdict v;
 	struct heard h;
 	struct miss *m;
+	uint16_t port;
+	int fd, server;
 	char text[9];
-	int fd;
 
+	server = listen_loopback(SOCK_STREAM, &port); /* for nobody else */
 	if (is_machine()) { /* a frame of which a part was sent would go first */
 		guest_leave(&world.g);
 		guest_come(&world.g, VHOST_FEATURES);
 	}
 	*c = (struct conn){ .ends = { .host = 1, .sport = 999, .dport = 80 } };
 	send_good(c, TCP_FLAG_SYN, "");
-	m = guest_next_miss(&world.g);
+	/* What was on its way to a port of the guest's may be a miss as well */
+	while ((m = guest_next_miss(&world.g)) && m->pif != PIF_TAP)
+		;
 	CHECK(m);
-	v = guest_forward(m, world.tcp_port);
+	v = guest_forward(m, port);
 	CHECK_EQ(guest_answer(&world.g, m, &v), 0);
 	CHECK_EQ(guest_turn(&world.g), 0);
-	CHECK(hear_one(&h));
+	hear_answer(&h);
 	CHECK_EQ(h.tcp.flags, TCP_FLAG_SYN | TCP_FLAG_ACK);
 	c->ack = ntohl(h.tcp.seq) + 1;
-	fd = accept(world.tcp_fd, NULL, NULL);
+	wait_readable(server);
+	fd = accept(server, NULL, NULL);
 	CHECK(fd >= 0);
 	c->seq = 1;
 	send_good(c, TCP_FLAG_ACK, "");
@@ -163,6 +177,7 @@ static inline void serve_once(void)
 	CHECK_EQ(recv(fd, text, sizeof(text), 0), 8);
 	CHECK_EQ(memcmp(text, "all well", 8), 0);
 	close(fd);
+	close(server);
 }
 
 static inline void end(void)

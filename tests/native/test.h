@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,18 @@ static inline void test_check_eq(const char *file, int line, const char *what,
 		"), wanted %" PRIu64 " (0x%" PRIx64 ")\n",
 		file, line, what, got, got, want, want);
 	exit(1);
+}
+
+/* wait_readable() - Until there is something to read, or to be told by epoll
+ *
+ * What was sent over loopback need not have arrived when send() returns: a kernel
+ * that is busy has a thread of its own deliver it, which waits for a processor.
+ */
+static inline void wait_readable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	CHECK_EQ(poll(&p, 1, 60 * 1000), 1);
 }
 
 /* count_fds() - Open descriptors, to find those that leak */

@@ -104,8 +104,10 @@ static void verdict_opens_and_replays(void)
 	m = guest_next_miss(&g);
 	v = guest_forward(m, port);
 	CHECK_EQ(guest_answer(&g, m, &v), 0);
+	wait_readable(peer);
 	CHECK_EQ(read(peer, text, sizeof(text)), 3);
 	CHECK_EQ(memcmp(text, "one", 3), 0);
+	wait_readable(peer);
 	CHECK_EQ(read(peer, text, sizeof(text)), 3);
 	CHECK_EQ(memcmp(text, "two", 3), 0);
 	CHECK_EQ(g.dp->ctx.ft.active, 1);

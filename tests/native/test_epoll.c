@@ -263,6 +263,7 @@ static void test_listener_is_told_and_removed(void)
 				.sin_addr.s_addr = htonl(0x7f000001) },
 			sizeof(struct sockaddr_in)),
 		 1);
+	wait_readable(es.fd[EPOLL_MAIN]);
 	CHECK_EQ(events(&ref), EPOLLIN);
 	CHECK_EQ(ref.type, EPOLL_LISTEN);
 	CHECK_EQ(ref.data, 9);

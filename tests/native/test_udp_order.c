@@ -6,6 +6,7 @@
  * before connect() in that of the flow's socket.
  */
 
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 
 #include "guest.h"
@@ -18,22 +19,36 @@
  * @g:		The machine
  * @peer:	The peer's socket
  * @stranger:	Another one's
+ * @ear:	Tells of each datagram that comes to one of our sockets
  * @armed:	bind() and connect() are to be caught
  */
 static struct world {
 	struct guest g;
 	int peer;
 	int stranger;
+	int ear;
 	bool armed;
 } w;
 
-/* say() - A datagram full of one letter */
+/* hear_at() - Have what comes to this socket told as well, from now on */
+static void hear_at(int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+
+	CHECK_EQ(epoll_ctl(w.ear, EPOLL_CTL_ADD, fd, &ev), 0);
+	(void)epoll_wait(w.ear, &ev, 1, 0); /* what is there already */
+}
+
+/* say() - A datagram full of one letter, which has arrived on return */
 static void say(int from, char letter)
 {
+	struct epoll_event ev;
 	char text[SIZE];
 
 	memset(text, letter, sizeof(text));
 	CHECK_EQ(send(from, text, sizeof(text), 0), sizeof(text));
+	wait_readable(w.ear);
+	CHECK_EQ(epoll_wait(w.ear, &ev, 1, 0), 1);
 }
 
 int bind(int fd, const struct sockaddr *sa, socklen_t len)
@@ -49,6 +64,7 @@ int bind(int fd, const struct sockaddr *sa, socklen_t len)
 int connect(int fd, const struct sockaddr *sa, socklen_t len)
 {
 	if (w.armed) {
+		hear_at(fd);
 		say(w.peer, 'e');
 		say(w.stranger, 'y');
 		say(w.peer, 'f');
@@ -91,6 +107,9 @@ static void world_setup(void)
 	CHECK_EQ(listener_add(&w.g.dp->ctx.listeners, &w.g.dp->ctx.epoll,
 			      listener, IPPROTO_UDP, PIF_HOST, LISTENER),
 		 0);
+	w.ear = epoll_create1(EPOLL_CLOEXEC);
+	CHECK(w.ear >= 0);
+	hear_at(listener);
 	w.peer = udp_to(&sa);
 	w.stranger = udp_to(&sa);
 }
@@ -99,6 +118,7 @@ static void world_free(void)
 {
 	close(w.peer);
 	close(w.stranger);
+	close(w.ear);
 	guest_teardown(&w.g);
 }
 
