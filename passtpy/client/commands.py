@@ -372,7 +372,7 @@ COMMANDS: tuple[Command, ...] = (
         "flows",
         "list flows",
         _flows,
-        (_FILTER, _arg("-n", "--limit", type=int, help="flows at most")),
+        (_FILTER, _arg("-n", "--limit", type=int, help="list so many at most")),
         follows=True,
     ),
     Command(
@@ -381,7 +381,13 @@ COMMANDS: tuple[Command, ...] = (
         _top,
         (
             _FILTER,
-            _arg("-d", "--delay", type=_delay, default=1.0, help="seconds of a look"),
+            _arg(
+                "-d",
+                "--delay",
+                type=_delay,
+                default=1.0,
+                help="seconds from one look to the next",
+            ),
             _arg("-n", "--rounds", type=int, help="end after so many looks"),
         ),
     ),
@@ -390,7 +396,7 @@ COMMANDS: tuple[Command, ...] = (
         "say what would become of a flow",
         _explain,
         (
-            _arg("dst", help="ADDR:PORT or NAME:PORT it is meant for"),
+            _arg("dst", help="ADDR:PORT, NAME:PORT or unix:PATH it is meant for"),
             _arg("--src", help="ADDR[:PORT] or NAME[:PORT] it comes from"),
             _arg(
                 "--proto",
@@ -407,7 +413,7 @@ COMMANDS: tuple[Command, ...] = (
             ),
         ),
     ),
-    Command("rules", "list the policy", _rules, follows=True),
+    Command("rules", "list the rules that decide about flows", _rules, follows=True),
     Command(
         "policy",
         "show, check, test or replace what a guest may reach",
@@ -429,10 +435,15 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "approve",
-        "answer for flows that wait, one by one or by prompt",
+        "say whether flows that wait may be",
         _approve,
         (
-            _arg("id", nargs="?", type=int, help="the question; asks for all without"),
+            _arg(
+                "id",
+                nargs="?",
+                type=int,
+                help="number of a question; without it all are asked, one by one",
+            ),
             _arg("answer", nargs="?", choices=("allow", "deny"), help="the answer"),
             _arg(
                 "--for",
@@ -441,7 +452,7 @@ COMMANDS: tuple[Command, ...] = (
                 default="once",
                 help="how long it holds; always: it is written to the policy file",
             ),
-            _arg("--list", action="store_true", help="questions that wait"),
+            _arg("--list", action="store_true", help="list the questions that wait"),
         ),
     ),
     Command("limits", "list limits of rules, and what was counted for them", _limits),
@@ -466,8 +477,8 @@ COMMANDS: tuple[Command, ...] = (
         "print counters",
         _stats,
         (
-            _arg("-a", "--all", action="store_true", help="those that are zero, too"),
-            _arg("--prometheus", action="store_true", help="as Prometheus reads them"),
+            _arg("-a", "--all", action="store_true", help="also those that are zero"),
+            _arg("--prometheus", action="store_true", help="in Prometheus' format"),
         ),
         follows=True,
     ),
@@ -491,7 +502,12 @@ COMMANDS: tuple[Command, ...] = (
         _capture,
         (
             _FILTER,
-            _arg("-w", "--write", metavar="FILE", help="where to; - is stdout"),
+            _arg(
+                "-w",
+                "--write",
+                metavar="FILE",
+                help="file to write; - or none: stdout, unless it is a terminal",
+            ),
             _arg(
                 "--side",
                 choices=("tap", "sockets", "both"),
@@ -502,10 +518,15 @@ COMMANDS: tuple[Command, ...] = (
             _arg("-c", "--packets", type=int, help="packets until it ends"),
             _arg("--bytes", type=int, help="bytes the file may have"),
             _arg("--seconds", type=int, help="time until it ends"),
-            _arg("--rotate", type=int, metavar="BYTES", help="bytes of each file"),
-            _arg("--files", type=int, help="how many of these are kept"),
-            _arg("--list", action="store_true", help="captures that run"),
-            _arg("--stop", type=int, metavar="ID", help="end a capture"),
+            _arg(
+                "--rotate",
+                type=int,
+                metavar="BYTES",
+                help="begin another file after so many",
+            ),
+            _arg("--files", type=int, help="keep so many of these, the newest"),
+            _arg("--list", action="store_true", help="list captures that run"),
+            _arg("--stop", type=int, metavar="ID", help="end the capture of this id"),
             _arg("--stop-all", action="store_true", help="end all captures"),
         ),
     ),
@@ -524,12 +545,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "events",
-        "tell what happens",
+        "tell what happens, as it happens",
         _events,
         (_arg("--since", type=int, help="number of the first event wanted"),),
     ),
     Command("reload", "open the log, read the policy again, as SIGHUP does", _reload),
-    Command("stop", "end a daemon politely", _stop),
+    Command("stop", "end a daemon, as SIGTERM does", _stop),
     Command(
         "completion",
         "print the completion of a shell",

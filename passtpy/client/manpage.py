@@ -153,8 +153,8 @@ def _value(arg: Arg) -> str:
         return ""
     if "choices" in options:
         return "|".join(map(_bold, options["choices"]))
-    name = options.get("metavar") or arg.names[-1].lstrip("-").upper()
-    return rf"\fI{escape(name)}\fR"
+    name = options.get("metavar") or options.get("dest") or arg.names[-1].lstrip("-")
+    return rf"\fI{escape(name.upper())}\fR"
 
 
 def _is_option(arg: Arg) -> bool:

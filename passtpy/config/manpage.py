@@ -43,7 +43,10 @@ passtpy\-pasta \- connect a network namespace without privileges
 .B passtpy\-pasta
 stands between a network namespace and the ordinary sockets of the host. Packets that
 the namespace sends through its tap device leave the host as if a program of the host
-had sent them: no privileges are needed, and no address is translated unless asked for.
+had sent them: no privileges are needed, and no address is translated but one: the
+gateway's stands for the host's loopback, unless
+.B \-\-no\-map\-gw
+is said.
 .PP
 Without
 .I PID
@@ -75,8 +78,8 @@ It could not start, or not go on; a line on standard error, or in the log, tells
 .I N
 With
 .IR COMMAND ,
-its own status; 128+N when signal N ended it, 127 when there is no such program, 126
-when it cannot be run.
+that of it once it runs; 128+N when signal N ended it, 127 when there is no such
+program, 126 when it cannot be run.
 .SH SIGNALS
 {SIGNALS}
 .PP
