@@ -234,8 +234,12 @@ class Datapath:
     # why: FLOW_WHYS.index("ASKED") or ("POLICY"). OSError ESTALE: the flow is gone. The
     # resets go out with the next turn.
     def close_flow(self, flow_id: int, why: int) -> None: ...
-    # What may change of an open flow's verdict. OSError ESTALE: the flow is gone.
-    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
+    # What may change of an open flow's verdict. admit: only if the limits of the rule
+    # let another flow begin. OSError ESTALE: the flow is gone; EUSERS, EDQUOT: too many
+    # flows, or a total is reached, and it is under the rule that it was under.
+    def verdict(
+        self, flow_id: int, *, rule: int, generation: int, admit: bool = False
+    ) -> None: ...
     # Limits of the flows of a rule, all together; rule 0: of every flow. Rates are
     # bytes a second, new_flows too is a second; 0: any. What was counted stays. Open
     # flows come under it by verdict(). OSError ENOSPC: too many rules have limits.

@@ -10,6 +10,7 @@ ourselves. From then on it is like any other: no byte passes through here.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 HELLO_S: Final = 10.0  # until when a guest has to have said it
 MOST: Final = 512  # connections that have not gone on
 _NS: Final = 1_000_000_000
+_BEYOND: Final = {  # a limit of a rule
+    errno.EUSERS: "too many flows",
+    errno.EDQUOT: "its bytes are used up",
+}
 # RFC 8446 section 6.2: a fatal alert, unrecognized_name
 _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 _PAGE: Final = (
@@ -66,7 +71,9 @@ class Flows(Protocol):
 
     def adopt(self, flow_id: int, fd: int, *, forget: bool = False) -> None: ...
 
-    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None: ...
+    def verdict(
+        self, flow_id: int, *, rule: int, generation: int, admit: bool = False
+    ) -> None: ...
 
     def close_flow(self, flow_id: int, why: int, /) -> None: ...
 
@@ -280,10 +287,8 @@ class _Inspected:
         """Connect to where the name is, or where the rule is about the address."""
         verdict, policy, now = self._verdict, self._all.policy, self._all.clock()
         dialled = verdict.eaddr
-        if self._ruling.rule != verdict.rule:  # whose limits are those of the flow
-            by = self._ruling.rule, verdict.generation
-            with suppress(OSError):
-                self._all.flows.verdict(self._flow_id, rule=by[0], generation=by[1])
+        if self._ruling.rule != verdict.rule and not self._is_admitted():
+            return
         if self._ruling.via is not None:
             self._connect_through(self._ruling.via, name)
         elif not self._ruling.by_name or name in policy.pins.names_of(dialled, now):
@@ -293,6 +298,22 @@ class _Inspected:
         else:
             found = partial(self._connect_allowed, name)
             self._all.find(name, from_inany(dialled).version, found)
+
+    def _is_admitted(self) -> bool:
+        """Come under the rule that is about the name, if its limits let us."""
+        rule, generation = self._ruling.rule, self._verdict.generation
+        try:
+            self._all.flows.verdict(
+                self._flow_id, rule=rule, generation=generation, admit=True
+            )
+        except OSError as error:
+            if error.errno in _BEYOND:
+                reason = self._all.policy.reason(self._ruling)
+                self._refuse(f"{reason}: limit: {_BEYOND[error.errno]}")
+            else:  # the guest has gone
+                self.close()
+            return False
+        return True
 
     def _connect_allowed(self, name: str, addresses: Sequence[bytes]) -> None:
         """Connect to those addresses that the policy lets the name lead to."""

@@ -259,10 +259,12 @@ bool datapath_said(struct datapath *dp, struct said *ret_said);
 
 /**
  * datapath_set_rule() - What may change of an open flow's verdict
+ * @admit:	Only if limits of the rule let another flow begin
  *
- * Return: 0, or -ESTALE: the flow is gone
+ * Return: 0; -ESTALE the flow is gone; -EUSERS, -EDQUOT limits do not, and all is
+ * as before
  */
 int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
-		      uint32_t generation);
+		      uint32_t generation, bool admit);
 
 #endif /* PASSTPY_CORE_DATAPATH_H */

@@ -7,6 +7,7 @@
 #include "core/datapath.h"
 #include "core/handlers.h"
 #include "core/turn.h"
+#include "table/meter.h"
 
 /* flow_now() - The open flow that a verb is for, and the time of the verb; NULL: it
  * is gone */
@@ -75,13 +76,17 @@ bool datapath_said(struct datapath *dp, struct said *ret_said)
 }
 
 int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
-		      uint32_t generation)
+		      uint32_t generation, bool admit)
 {
 	struct ctx *c = &dp->ctx;
-	struct flow *flow = flow_by_id(&c->ft, id);
+	struct flow *flow = flow_now(c, id);
+	int rc;
 
 	if (!flow)
 		return -ESTALE;
+	rc = admit ? meters_admit_open(&c->ft, flow, rule, c->now) : 0;
+	if (rc)
+		return rc;
 	flow_set_rule(&c->ft, flow, rule, generation);
 	if (handlers[flow->f.type]->ruled)
 		handlers[flow->f.type]->ruled(c, flow);

@@ -96,20 +96,28 @@ PyObject *py_close_flow(struct py_datapath *self, PyObject *args,
 
 PyObject *py_verdict(struct py_datapath *self, PyObject *args, PyObject *kwargs)
 {
-	static char *names[] = { "flow_id", "rule", "generation", NULL };
+	static char *names[] = { "flow_id", "rule", "generation", "admit",
+				 NULL };
 	struct datapath *dp = py_datapath_get(self);
-	PyObject *number[3];
 	uint64_t id, rule, generation;
-	int err;
+	PyObject *number[3] = { NULL };
+	int admit = 0, err;
 
-	if (!dp ||
-	    !PyArg_ParseTupleAndKeywords(args, kwargs, "O$OO", names,
-					 &number[0], &number[1], &number[2]) ||
-	    !parse_uint(number[0], "flow_id", UINT64_MAX, &id) ||
+	if (!dp || !PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOp", names,
+						&number[0], &number[1],
+						&number[2], &admit))
+		return NULL;
+	if (!number[1] || !number[2]) {
+		PyErr_SetString(PyExc_TypeError,
+				"verdict(): rule and generation are missing");
+		return NULL;
+	}
+	if (!parse_uint(number[0], "flow_id", UINT64_MAX, &id) ||
 	    !parse_uint(number[1], "rule", UINT32_MAX, &rule) ||
 	    !parse_uint(number[2], "generation", UINT32_MAX, &generation))
 		return NULL;
-	err = datapath_set_rule(dp, id, (uint32_t)rule, (uint32_t)generation);
+	err = datapath_set_rule(dp, id, (uint32_t)rule, (uint32_t)generation,
+				admit);
 	if (err)
 		return raise_errno(-err);
 	Py_RETURN_NONE;

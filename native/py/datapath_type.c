@@ -414,7 +414,7 @@ static PyMethodDef methods[] = {
 		  "close_flow($self, flow_id, why)") "Reset both ends of an open flow" },
 	{ "verdict", METHOD(py_verdict), METH_KW,
 	  SIGNATURE(
-		  "verdict($self, flow_id, *, rule, generation)") "Put an open flow under another rule" },
+		  "verdict($self, flow_id, *, rule, generation, admit=False)") "Put an open flow under another rule" },
 	{ "limit", METHOD(py_limit), METH_KW,
 	  SIGNATURE(
 		  "limit($self, rule, *, rate_in=0, rate_out=0, total_in=0, total_out=0, flows=0, new_flows=0)") "Limit the flows of a rule, together; of rule 0: all" },

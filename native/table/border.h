@@ -13,10 +13,10 @@
 #include "table/flow_log.h"
 #include "table/flow_table.h"
 
-#define BORDER_MISSES	16 /* misses told per turn: half a millisecond */
-#define BORDER_SAID	16 /* flows per turn of which is told what guests said */
-#define BORDER_SAID_BUF 16384 /* bytes of that, but for what the last one said */
-#define BORDER_PUNTS	64 /* frames lifted to services per turn */
+#define BORDER_MISSES	16    /* misses told per turn: half a millisecond */
+#define BORDER_SAID	16    /* flows per turn of which it is told */
+#define BORDER_SAID_BUF 16384 /* bytes they said, but for the last */
+#define BORDER_PUNTS	64    /* frames lifted to services per turn */
 #define BORDER_PUNT_BUF (128 * 1024)
 
 /** enum punt_kind - Whom in Python a frame is for; C found out already

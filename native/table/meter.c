@@ -208,7 +208,7 @@ void meters_wake(struct flow_table *ft, uint64_t now)
 
 static uint16_t number_of(const struct flow_table *ft, uint32_t rule)
 {
-	for (uint32_t i = 1; i < ft->meters->top; i++) {
+	for (uint32_t i = 1; ft->meters && i < ft->meters->top; i++) {
 		const struct meter *m = &ft->meters->meter[i];
 
 		if (m->rule == rule && (m->listed || m->counts.flows))
@@ -281,7 +281,7 @@ int meters_set(struct flow_table *ft, uint32_t rule,
 void meters_clear(struct flow_table *ft, uint32_t rule)
 {
 	static const struct meter_limits none;
-	uint16_t number = ft->meters ? number_of(ft, rule) : 0;
+	uint16_t number = number_of(ft, rule);
 
 	if (!number)
 		return;
@@ -331,35 +331,47 @@ void meters_leave(struct flow_table *ft, struct flow *flow)
 		flow->rw.meter[i] = 0;
 }
 
-static bool admits(struct meter *m, uint64_t now)
+/* admits() - May another flow begin? Counted if not */
+static bool admits(struct flow_table *ft, struct meter *m, uint64_t now)
 {
 	bucket_fill(&m->opening, now);
-	return !m->spent &&
-	       (!m->limits.flows || m->counts.flows < m->limits.flows) &&
-	       (!m->opening.rate || m->opening.has >= 1);
+	if (!m->spent &&
+	    (!m->limits.flows || m->counts.flows < m->limits.flows) &&
+	    (!m->opening.rate || m->opening.has >= 1))
+		return true;
+	m->counts.refused++;
+	count(ft->cnt, CNT_METER_REFUSED);
+	return false;
 }
 
 bool meters_admit(struct flow_table *ft, uint32_t rule, uint64_t now)
 {
 	uint16_t number[FLOW_METERS];
 
-	if (!ft->meters)
-		return true;
 	number[FLOW_METER_RULE] = rule ? number_of(ft, rule) : 0;
 	number[FLOW_METER_GUEST] = number_of(ft, METER_GUEST);
-	for (unsigned i = 0; i < FLOW_METERS; i++) {
-		struct meter *m = &ft->meters->meter[number[i]];
-
-		if (!number[i] || admits(m, now))
-			continue;
-		m->counts.refused++;
-		count(ft->cnt, CNT_METER_REFUSED);
-		return false;
-	}
+	for (unsigned i = 0; i < FLOW_METERS; i++)
+		if (number[i] &&
+		    !admits(ft, &ft->meters->meter[number[i]], now))
+			return false;
 	for (unsigned i = 0; i < FLOW_METERS; i++)
 		if (number[i])
 			ft->meters->meter[number[i]].opening.has--;
 	return true;
+}
+
+int meters_admit_open(struct flow_table *ft, const struct flow *flow,
+		      uint32_t rule, uint64_t now)
+{
+	uint16_t number = rule ? number_of(ft, rule) : 0;
+	struct meter *m = number ? &ft->meters->meter[number] : NULL;
+
+	if (!m || number == flow->f.meter[FLOW_METER_RULE])
+		return 0;
+	if (!admits(ft, m, now))
+		return m->spent ? -EDQUOT : -EUSERS;
+	m->opening.has--;
+	return 0;
 }
 
 bool meters_end(struct flow_table *ft, const struct flow *flow)

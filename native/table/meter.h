@@ -151,6 +151,16 @@ void meters_leave(struct flow_table *ft, struct flow *flow);
 /* meters_admit() - May another flow of this rule begin? Counted if not */
 bool meters_admit(struct flow_table *ft, uint32_t rule, uint64_t now);
 
+/**
+ * meters_admit_open() - May an open flow come under this rule, as a new one of it?
+ *
+ * The meter for everything has it already.
+ *
+ * Return: 0; -EUSERS too many flows; -EDQUOT a total is reached. Counted if not
+ */
+int meters_admit_open(struct flow_table *ft, const struct flow *flow,
+		      uint32_t rule, uint64_t now);
+
 /* meters_end() - Has a flow to end, because a total is reached? Counted if so */
 bool meters_end(struct flow_table *ft, const struct flow *flow);
 

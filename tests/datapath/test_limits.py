@@ -4,6 +4,7 @@
 So what passes in a second is known to the byte: what a bucket held, and what came.
 """
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -254,6 +255,60 @@ def test_an_open_flow_comes_under_a_limit(guest: Guest, server: Server) -> None:
     peer.sendall(bytes(400_000))
     assert sum(download(guest, [conn], 1.0).values()) <= MBIT + BURST
     assert guest.dp.limits()[9][4] == 1
+
+
+def moved(guest: Guest, flow_id: int) -> int:
+    """Have an open flow admitted by rule 9; return 0, or an errno."""
+    try:
+        guest.dp.verdict(flow_id, rule=9, generation=2, admit=True)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def test_an_open_flow_that_has_to_be_admitted_may_be_one_too_many(
+    guest: Guest, server: Server
+) -> None:
+    guest.dp.limit(9, flows=1)
+    guest.dp.limit(GUEST, new_flows=3)
+    for n in range(3):
+        established(guest, server, sport=20_000 + n)
+    first, second, third = guest.opened
+    assert [moved(guest, each) for each in guest.opened] == [0, *[errno.EUSERS] * 2]
+    assert {each.flow_id: each.rule for each in guest.flows()} == {
+        first: 9,
+        second: RULE,
+        third: RULE,
+    }
+    assert moved(guest, first) == 0  # it is there already
+    assert guest.dp.limits()[9][4:6] == (1, 2)
+    assert guest.counter("meter_refused") == 2
+    guest.dp.close_flow(first, FlowWhy.ASKED)
+    assert moved(guest, second) == 0
+    guest.dp.verdict(third, rule=9, generation=2)  # who need not be is moved
+
+
+def test_open_flows_are_admitted_at_the_rate_of_new_ones(
+    guest: Guest, server: Server
+) -> None:
+    guest.dp.limit(9, new_flows=2)
+    for n in range(4):
+        established(guest, server, sport=20_000 + n)
+    assert [moved(guest, each) for each in guest.opened] == [0, 0, *[errno.EUSERS] * 2]
+    guest.advance(0.5)
+    assert [moved(guest, each) for each in guest.opened[2:]] == [0, errno.EUSERS]
+
+
+def test_no_open_flow_is_admitted_where_a_total_is_reached(
+    guest: Guest, server: Server
+) -> None:
+    guest.dp.limit(9, total_out=10)
+    first, _ = established(guest, server)
+    assert moved(guest, guest.opened[0]) == 0
+    established(guest, server, sport=20_000)
+    first.send(bytes(10))
+    guest.wait_for(lambda: len(guest.flows()) == 1, "the end of the first")
+    assert moved(guest, guest.opened[1]) == errno.EDQUOT
 
 
 def test_datagrams_of_the_guest_beyond_the_rate_are_dropped(

@@ -214,6 +214,8 @@ def test_a_flow_carries_its_rule_and_takes_another(
         guest.dp.verdict(flow.flow_id, rule=1 << 32, generation=0)
     with pytest.raises(TypeError):
         guest.dp.verdict(flow.flow_id, 1, 2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        guest.dp.verdict(flow.flow_id, rule=1)  # type: ignore[call-arg]
 
 
 # Pages

@@ -496,7 +496,8 @@ static inline void guest_meddle(struct guest *g, struct test_random *rnd)
 	if (test_below(rnd, 10))
 		(void)border_flow_page(ft, &cursor, &r, 1);
 	if (test_below(rnd, 2))
-		(void)datapath_set_rule(g->dp, r.flow_id, 8, 9);
+		(void)datapath_set_rule(g->dp, r.flow_id, 8, 9,
+					test_below(rnd, 2));
 	else
 		(void)datapath_close_flow(g->dp, r.flow_id,
 					  test_below(rnd, 2) ? WHY_ASKED :

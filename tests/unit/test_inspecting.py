@@ -43,6 +43,7 @@ class Datapath:
         self.rule = 7
         self.closed: list[int] = []
         self.refuses = False
+        self.beyond = 0  # errno, of who comes under another rule
         self.full = False
 
     def open(self, miss_id: int, verdict: Verdict) -> int | None:
@@ -71,8 +72,12 @@ class Datapath:
             sock.sendall(self.said)
             self.adopted = sock
 
-    def verdict(self, flow_id: int, *, rule: int, generation: int) -> None:
-        assert (flow_id, generation) == (6, 1)
+    def verdict(
+        self, flow_id: int, *, rule: int, generation: int, admit: bool = False
+    ) -> None:
+        assert (flow_id, generation, admit) == (6, 1, True)
+        if self.beyond:
+            raise OSError(self.beyond, "beyond a limit")
         self.rule = rule
 
     def close_flow(self, flow_id: int, why: int) -> None:
@@ -348,6 +353,37 @@ def test_the_rule_that_is_about_the_name_is_the_rule_of_the_flow() -> None:
     also = NAME.replace("good", "also")
     scene = played(play, also + NAME + SERVER)
     assert scene.datapath.rule == scene.policy.ids[0]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "why"),
+    [
+        (errno.EUSERS, "too many flows"),
+        (errno.EDQUOT, "its bytes are used up"),
+        (errno.ESTALE, None),
+    ],
+)
+def test_limits_of_the_rule_that_is_about_the_name_hold(
+    beyond: int, why: str | None
+) -> None:
+    async def play(scene: Scene) -> None:
+        scene.policy.pins.pin("good.example", [REAL], 60, 0)
+        scene.datapath.beyond = beyond
+        inspecting = scene.begin()
+        scene.say(GET % b"good.example")
+        assert not inspecting.open
+        scene.datapath.end()
+
+    scene = played(play)
+    assert scene.datapath.adopted is None
+    if why is None:  # it has gone: nobody is told
+        assert (scene.told, scene.datapath.answer) == ([], b"")
+        return
+    (told,) = scene.told
+    assert told.names == ("good.example",)
+    assert told.rule == scene.policy.ids[0]
+    assert told.reason.endswith(f": limit: {why}")
+    assert why.encode() in scene.datapath.answer
 
 
 def test_connections_that_have_not_said_it_are_bounded(
