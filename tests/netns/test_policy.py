@@ -196,8 +196,9 @@ def test_ports_forwarded_to_the_loopback_of_the_host_need_a_rule(lab: Lab) -> No
     with (
         tcp_echo(lab.host, "127.0.0.1", 7006),
         policed(lab, "--policy-mode", "enforce", *words) as it,
-        it.guest.connect("127.0.0.1", 7006) as sock,  # by our listener
+        # Our listener accepts, so it is no refusal; connect() may hear of it already.
         pytest.raises(ConnectionResetError),
+        it.guest.connect("127.0.0.1", 7006) as sock,
     ):
         sock.recv(1)
     with (
