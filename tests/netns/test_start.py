@@ -61,16 +61,18 @@ def test_first_packets_wait_for_a_daemon_that_is_late(remote: str) -> None:
         daemon = [*attached.process.tree()]
         for pid in daemon:
             os.kill(pid, signal.SIGSTOP)
-        go_on = threading.Timer(LATE_S, _continue, (daemon,))
+        goes_on = threading.Event()
+        go_on = threading.Timer(LATE_S, _continue, (daemon, goes_on))
         go_on.start()
         try:
             attached.guest.connect(remote, listener.getsockname()[1]).close()
-            assert not go_on.is_alive()
+            assert goes_on.is_set()
         finally:
             go_on.join()
 
 
-def _continue(pids: list[int]) -> None:
+def _continue(pids: list[int], begun: threading.Event) -> None:
+    begun.set()  # the first of them may answer before the last one goes on
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
 
@@ -273,7 +275,10 @@ def test_namespaces_may_be_named_by_descriptors(tmp_path: Path) -> None:
         pid = int(pid_file.read_text())
         inside = ["nsenter", "-t", str(holder.pid), "-U", "-n", "ip", "link"]
         assert b"net0" in subprocess.run(inside, capture_output=True, check=True).stdout
-        opened = [os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir()]
+        opened = []
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed
+                opened.append(os.readlink(each))
         assert not [name for name in opened if name.startswith(("net:", "user:"))]
         assert not ended(pid)
         terminate(pid)
