@@ -248,7 +248,11 @@ def test_a_guest_that_was_started_anew_resets_what_it_does_not_know(
             assert far.recv(100) == b"before"
             cable.unplug()
             near.close()
-        with far, configured(daemon):
-            far.sendall(b"are you there?")
-            with pytest.raises(ConnectionResetError):
-                far.recv(100)
+        with far, configured(daemon), pytest.raises(ConnectionResetError):
+            say(far, b"are you there?")
+
+
+def say(sock: socket.socket, data: bytes) -> bytes:
+    """Send something, and return what is answered."""
+    sock.sendall(data)
+    return sock.recv(100)
