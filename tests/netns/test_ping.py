@@ -44,6 +44,7 @@ link set far1 up
 def simple(lab: Lab) -> Iterator[Attached]:
     """A guest with everything as it is by default."""
     with lab.attach(TRANSLATORS["passtpy"]) as made:
+        wait_served(made)
         yield made
         made.check_alive()
 
@@ -53,6 +54,7 @@ def raw(lab: Lab) -> Iterator[Attached]:
     """A guest whose host, to which root has started us, forbids ping sockets."""
     lab.host.sysctl(RANGE, NOBODY)
     with lab.attach(TRANSLATORS["passtpy"]) as made:
+        wait_served(made)
         lab.host.sysctl(RANGE, EVERYBODY)
         yield made
         made.check_alive()
@@ -79,6 +81,11 @@ def ping(attached: Attached, *words: str) -> str:
 def answers(said: str) -> list[int]:
     """Sequence numbers of the answers it printed."""
     return [int(n) for n in re.findall(r"bytes from .*?icmp_seq=(\d+) ttl=64", said)]
+
+
+def wait_served(attached: Attached) -> None:
+    """Wait for an answer: what it may have is looked up before, with the guest up."""
+    assert answers(ping(attached, "-c", "1", REMOTE4)) == [1]
 
 
 @BOTH
