@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -24,6 +24,7 @@ from tests.lab import (
     Lab,
     Namespace,
     UdpEcho,
+    wait_until,
 )
 from tests.lab.namespace import family_of
 
@@ -300,10 +301,20 @@ def test_peers_outside_reach_the_guests_server(
         }
 
 
-def test_server_in_the_guest_that_is_not_there(lab: Lab) -> None:
+def test_server_in_the_guest_that_is_not_there(lab: Lab, guest: Namespace) -> None:
     """The guest's refusal ends nothing: a server that starts later is reached."""
     with client(lab.remote, HOST4, SERVICE) as sock:
         sock.send(b"nobody")
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
             sock.recv(9)
+
+        def is_answered() -> bool:
+            sock.send(b"hello")
+            with suppress(TimeoutError):
+                return sock.recv(9) == b"hello"
+            return False
+
+        with UdpEcho(guest, "0.0.0.0", SERVICE):
+            # What is refused in both families is forgotten after a second
+            wait_until(is_answered, 30, "an answer")
