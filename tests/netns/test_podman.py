@@ -370,8 +370,12 @@ def test_both_families_are_left_to_us_unless_said(lab: Lab) -> None:
             assert exchange(sock, b"v6") == b"v6"
 
 
-def test_rootlesskit_2_0_makes_the_tap_itself(lab: Lab) -> None:
-    """It keeps pasta as its child, and does not wait for it to be ready."""
+def test_rootlesskit_2_0_makes_the_tap_itself(lab: Lab, tmp_path: Path) -> None:
+    """It keeps pasta as its child, and does not wait for it to be ready; we do.
+
+    The kernel asks for three seconds who has the gateway, which a busy machine needs.
+    """
+    pid_file = tmp_path / "pid"
     made = (
         "tuntap add name tap0 mode tap",
         "link set tap0 up",
@@ -385,8 +389,10 @@ def test_rootlesskit_2_0_makes_the_tap_itself(lab: Lab) -> None:
         for line in made:
             run(["nsenter", f"--net={guest.path}", "ip", *line.split()])
         words += ["--tcp-ports=none", "--udp-ports=none", str(pid)]
-        argv = on_host(lab, pasta("root", "--foreground", *words))
+        words = ["--foreground", "-P", str(pid_file), *words]
+        argv = on_host(lab, pasta("root", *words))
         with Running(argv) as running, tcp_echo(lab.remote, REMOTE4) as server:
+            wait_for(lambda: pid_file.exists() and pid_file.read_text(), "it serves")
             with guest.connect(REMOTE4, server.port) as sock:
                 assert exchange(sock, b"out") == b"out"
             assert running.popen.poll() is None
