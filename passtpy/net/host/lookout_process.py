@@ -149,7 +149,7 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        keep = {self._sock.fileno()}
+        keep = {self._sock.fileno(), *self._named.held()}
         for path in self._orders.logs:
             self._places.append(_place(path))
             keep.add(self._places[-1][0])

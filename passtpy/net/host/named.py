@@ -37,12 +37,20 @@ def open_folders(paths: Sequence[str]) -> Folders:
 
 
 class Named:
-    """The sockets that have a name, each with a number; the first ones are given."""
+    """The sockets that have a name, each with a number; the first ones are given.
+
+    Each is held, so that one that is made anew at its place is not taken for it.
+    """
 
     def __init__(self, names: Sequence[Name], folders: Sequence[int]) -> None:
         """`folders`: descriptors of those in which sockets may be made and reached."""
         self._folders = tuple(folders)
         self._names: list[Name | None] = list(names)
+        self._held = [local.hold(name) for name in names]
+
+    def held(self) -> set[int]:
+        """Return the descriptors of what has these names."""
+        return {fd for fd in self._held if fd >= 0}
 
     def listen(self, which: int, mode: int, raw: bytes) -> tuple[int, Made]:
         """Make a socket that listens in a folder; return its number, too."""
@@ -55,7 +63,8 @@ class Named:
             sock = local.listen(name, mode, BACKLOG)
         except OSError as error:
             return 0, (error.errno or EIO, None)
-        self._names.append(local.name_of(name, folder))
+        self._names.append(made := local.name_of(name, folder))
+        self._held.append(-1 if made is None else local.hold(made))
         return len(self._names) - 1, (0, sock)
 
     def dial(self, which: int, raw: bytes) -> Made:
@@ -74,7 +83,12 @@ class Named:
         if name is None:
             return ENOENT
         self._names[number] = None
-        return local.remove(name)
+        try:
+            return local.remove(name)
+        finally:
+            if self._held[number] >= 0:
+                os.close(self._held[number])
+                self._held[number] = -1
 
     def remove_all(self) -> None:
         """Remove every name that is left."""

@@ -106,6 +106,22 @@ def lie(house: House, request: bytes) -> tuple[int, int]:
     return answers[0]
 
 
+def test_what_is_made_anew_under_our_names_stays(house: House, tmp_path: Path) -> None:
+    """By the next daemon: many a file system gives it the inode of ours."""
+    paths = [tmp_path / str(number) for number in range(20)]
+    for path in paths:
+        path.touch()
+    house.names = tuple(filter(None, (name_of(str(path)) for path in paths)))
+    answers: list[int] = []
+    house.lookout.who_is(os.getpid(), lambda uid, depth: answers.append(depth))
+    house.loop.until(lambda: answers)  # it is there
+    for path in paths:
+        path.unlink()
+        path.touch()
+    house.close()
+    assert [path for path in paths if not path.exists()] == []
+
+
 def serve(path: str | Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(path))
