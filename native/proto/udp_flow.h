@@ -135,6 +135,7 @@ static inline uint32_t udp_datagram_max(const struct flow *flow, unsigned sidei)
  * @bytes:	Payload of all
  * @size:	Payload of each, but the last may have less
  * @full:	Nothing can follow: the last one has less, or has nothing
+ * @inner:	Not the first of its frame: no header of the guest's lies before it
  * @head:	Bytes before the payload, in the first entry of @iov; else 0
  */
 struct udp_run {
@@ -144,6 +145,7 @@ struct udp_run {
 	uint32_t bytes;
 	uint32_t size;
 	bool full;
+	bool inner;
 	uint16_t head;
 };
 

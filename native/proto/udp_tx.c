@@ -318,7 +318,10 @@ static unsigned udp_tx_failed(struct ctx *c, struct flow *flow,
 		*retry = true;
 		return 0;
 	}
-	udp_tx_lost(c, flow, tx, payload_of(run), err);
+	if (run->inner) /* the first one of its frame was told of */
+		count(&c->cnt, CNT_UDP_ERRORS);
+	else
+		udp_tx_lost(c, flow, tx, payload_of(run), err);
 	if (tx->port && is_source_gone(err) && !flow->f.closed)
 		flow_mark_closed(&c->ft, flow, WHY_UNREACHABLE, err, c->now);
 	*retry = false;
@@ -397,6 +400,7 @@ static void add_relayed(struct ctx *c, struct flow *flow, struct udp_tx *tx,
 		run = &tx->run[tx->n++];
 		*run = (struct udp_run){ .iov = &tx->iov[tx->iovs] };
 		run->head = r->udp.head;
+		run->inner = off;
 		run->iov[0] = (struct iovec){ r->head, r->udp.head };
 		run->iov[1] = (struct iovec){ src->iov_base, 0 };
 		pieces = udp_iov_cut(run->iov + 1, &src, piece);

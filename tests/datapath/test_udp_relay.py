@@ -9,6 +9,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from scapy.layers.inet import ICMP
 
 from passtpy import _native
 from passtpy.addr import UNSPECIFIED, Address
@@ -141,6 +142,25 @@ def test_a_super_segment_is_cut_and_each_has_a_head(proxy: Proxy) -> None:
     assert b"".join(data for _, _, data in got) == payload
     assert {each[:2] for each in got} == {(TARGET, DPORT)}
     assert [len(data) for _, _, data in got] == [999] * 10 + [10]
+
+
+@pytest.mark.taps("vnet", "vhost", why="only there the guest has offload")
+def test_a_super_segment_that_may_not_be_sent_is_quoted_by_its_head(
+    proxy: Proxy,
+) -> None:
+    """Before the other parts lie bytes of the guest, not a header."""
+    guest = first(proxy)
+    ends = [(file, call) for file, _, call, *_ in _native.fault_sites()]
+    site = ends.index(("native/proto/udp_tx.c", "sendmmsg"))
+    packet, vnet = uso(bytes(range(250)) * 40, 999)
+    _native.fault(site, errno.EPERM, times=100)
+    try:
+        guest.send(packet, vnet=vnet)
+    finally:
+        _native.fault(site, 0, times=0)
+    (told,) = guest.drain()  # and the oracle knows what it quotes
+    assert (told.packet[ICMP].type, told.packet[ICMP].code) == (3, 13)
+    assert guest.counter("udp_errors") == 11
 
 
 def test_large_answers_arrive(proxy: Proxy) -> None:
