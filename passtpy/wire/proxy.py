@@ -16,6 +16,7 @@ from passtpy.errors import WireError
 from passtpy.record import record
 
 MAX_HEAD: Final = 8192  # bytes of an answer to CONNECT
+MAX_INTERIM: Final = 8  # answers before it that only say to wait
 _VERSION: Final = 5
 _NO_AUTH, _PASSWORD, _NONE_FITS = 0, 2, 0xFF
 _CONNECT, _ASSOCIATE = 1, 3
@@ -203,6 +204,7 @@ class HttpConnect:
             said = f"{credentials.user}:{credentials.password}".encode()
             lines.append(f"Proxy-Authorization: Basic {b64encode(said).decode()}")
         self._request = "\r\n".join((*lines, "", "")).encode("ascii")
+        self._interim = 0
 
     def begin(self) -> bytes:
         """Return the request."""
@@ -223,6 +225,9 @@ class HttpConnect:
             raise WireError("http: no answer")
         used = len(head) + len(end)
         if code.startswith(b"1"):  # an interim one: the real one follows
+            self._interim += 1
+            if self._interim > MAX_INTERIM:
+                raise WireError("http: it only says to wait")
             return Step(used, b"", False)
         if not code.startswith(b"2"):
             reason = status[:80].decode("latin-1")

@@ -136,6 +136,14 @@ def test_http_never_ends() -> None:
         talk(HttpConnect("a.b", 1), b"HTTP/1.1 200 OK\r\n" + b"x" * 9000, 9000)
 
 
+def test_http_never_comes_to_the_point() -> None:
+    """Whoever reads what is there would go on for as long as it says so."""
+    wait = b"HTTP/1.1 100 Wait\r\n\r\n"
+    assert talk(HttpConnect("a.b", 1), wait * 8 + b"HTTP/1.1 200 OK\r\n\r\n", 1000)
+    with pytest.raises(WireError, match="wait"):
+        talk(HttpConnect("a.b", 1), wait * 9, 1000)
+
+
 @given(st.binary(max_size=60), st.booleans())
 def test_no_bytes_do_any_harm(data: bytes, socks: bool) -> None:
     proxy: Conversation = Socks5("a.b", 1, ME) if socks else HttpConnect("a.b", 1)
