@@ -21,12 +21,13 @@ from tests.lab import (
     namespace,
     tcp_echo,
     tcp_pair,
+    topology,
     transfer,
     transfer_both_ways,
     wait_until,
     why_unavailable,
 )
-from tests.lab.topology import PREFIX, reap_dead_labs
+from tests.lab.topology import reap_dead_labs
 
 pytestmark = [
     pytest.mark.netns,
@@ -75,11 +76,15 @@ def test_a_lab_leaves_nothing_behind() -> None:
     assert not any(path.exists() for path in paths)
 
 
-def test_a_dead_lab_is_reaped_with_its_processes() -> None:
+def test_a_dead_lab_is_reaped_with_its_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Others reap as well, and would have it before its process runs
+    monkeypatch.setattr(topology, "PREFIX", f"{topology.PREFIX}{os.getpid()}")
     with Lab() as lab:
         child = lab.start(lab.host, "true")
         child.wait(30)
-        stale = Path("/run/netns", f"{PREFIX}-{child.pid}-0-guest")
+        stale = Path("/run/netns", f"{topology.PREFIX}-{child.pid}-0-guest")
         lab.host.run("ip", "netns", "add", stale.name)
         held = lab.start(lab.host, "ip", "netns", "exec", stale.name, "sleep", "1000")
         wait_until(lambda: "sleep" in _name_of(held.pid), 30, "sleep runs")
@@ -116,6 +121,16 @@ def test_a_port_is_had_once_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
             with take(REMOTE6, 53) as made:
                 assert made.getsockname()[1] == 53
             assert held.fileno() == -1
+
+
+def test_nobody_is_given_a_port_that_tests_name() -> None:
+    with Lab() as lab:
+        for where in (lab.remote, lab.host, lab.guest()):
+            where.sysctl("net.ipv4.ip_local_port_range", "7000 9999")
+            with where.new_socket() as sock, pytest.raises(OSError, match="in use"):
+                sock.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="Cannot assign"):
+            lab.host.connect(REMOTE4, 1)
 
 
 def test_a_listener_ends_although_somebody_else_has_it(

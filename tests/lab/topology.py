@@ -30,6 +30,11 @@ PREFIX = "passtpylab"
 
 # Enough for the connections/s rows: each connection leaves a TIME_WAIT behind.
 PORT_RANGE = "1024 65535"
+# Ports that tests ask for by their numbers. Whoever connects would get one of them now
+# and then, and keep it for a minute after its end.
+NAMED_PORTS = (
+    "1080,1900,2222,2375,3128,5000-5399,7000-9999,18000-18999,34567,34998,40000-40199"
+)
 
 _serial = itertools.count()
 _reap_once = threading.Lock()
@@ -91,6 +96,7 @@ class Lab:
         made = Namespace.create(f"{self._tag}-{role}")
         self._stack.callback(made.delete)
         made.sysctl("net.ipv4.ip_local_port_range", PORT_RANGE)
+        made.sysctl("net.ipv4.ip_local_reserved_ports", NAMED_PORTS)
         made.sysctl("net.ipv4.ping_group_range", "0 2147483647")
         made.sysctl("net.ipv4.ip_forward", "0")
         made.sysctl("net.ipv6.conf.all.forwarding", "0")
