@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tests.lab.process import Process, identify, kill_all, process_tree
+from tests.lab.process import Process, kill_tree
 
 CLONE_NEWNET = 0x40000000
 NETNS_DIR = Path("/run/netns")
@@ -161,7 +161,7 @@ class Namespace:
             try:
                 out, err = popen.communicate(stdin, timeout)
             except BaseException as error:
-                kill_all(identify(process_tree(popen.pid)))
+                kill_tree(popen.pid)
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
                 message = f"{argv[0]} in {self.name}: not finished in {timeout:g} s"

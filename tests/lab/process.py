@@ -130,8 +130,11 @@ class Process:
     def wait_output(self, text: str, timeout: float = 60) -> None:
         """Wait until ``text`` stands in the output or the error output."""
         deadline = time.monotonic() + timeout
-        while text not in self.stdout() and text not in self.stderr():
-            if not self.running():
+        while True:
+            ended = not self.running()  # asked first: it may say it and end
+            if text in self.stdout() or text in self.stderr():
+                return
+            if ended:
                 raise RuntimeError(f"{self.label} ended: {self.complaint()}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self.label} never said {text!r}")
@@ -150,6 +153,17 @@ def process_tree(pid: int) -> Iterator[int]:
 def identify(pids: Iterable[int]) -> dict[int, int]:
     """Start times of processes: they tell a process from a later one of its number."""
     return {pid: start for pid in pids if (start := _stat(pid, _START))}
+
+
+def kill_tree(pid: int) -> None:
+    """Kill a process and all below it, also those that it starts meanwhile."""
+    seen: set[int] = set()
+    while new := {*process_tree(pid)} - seen:
+        for each in new:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGSTOP)
+        seen |= new
+    kill_all(identify(seen))
 
 
 def kill_all(family: Mapping[int, int]) -> None:

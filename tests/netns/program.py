@@ -13,7 +13,7 @@ from pathlib import Path
 
 from passtpy import _native
 from tests.lab import Lab
-from tests.lab.process import identify, kill_all, process_tree
+from tests.lab.process import identify, kill_all, kill_tree, process_tree
 from tests.lab.translators import Passtpy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def run(
         try:
             out, _ = popen.communicate(timeout=timeout)
         except BaseException:
-            kill_all(identify(process_tree(popen.pid)))
+            kill_tree(popen.pid)
             raise
     return subprocess.CompletedProcess(argv, popen.returncode, out)
 

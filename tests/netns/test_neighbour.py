@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import HOST4, Lab
-from tests.lab.process import identify, kill_all, process_tree
+from tests.lab.process import kill_tree
 from tests.netns.program import Running, Who, command_line, pasta, wait_for
 
 ATTACK = Path(__file__).parent / "attacks" / "neighbour.py"
@@ -37,7 +37,7 @@ class Scene:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         )
-        stack.callback(lambda: kill_all(identify(process_tree(self._popen.pid))))
+        stack.callback(lambda: kill_tree(self._popen.pid))
         assert self._read() == "ready"
         pid_file = folder / "pid"
         words = ["-f", "--config-net", "-t", "8080", "-P", str(pid_file)]
