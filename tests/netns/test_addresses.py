@@ -260,8 +260,9 @@ def test_the_version_that_the_host_lacks_leads_to_the_host(
     with lab.attach(TRANSLATORS["passtpy"], Attachment(ipv6=version == 4)) as at:
         gateway = LOCAL_GATEWAY4 if version == 4 else "fe80::1%eth0"
         loopback = "127.0.0.1" if version == 4 else "::1"
-        shown = at.guest.ip(f"-{version}", "route", "show", "default")
-        assert f"default via {gateway.partition('%')[0]}" in shown
+        way = f"default via {gateway.partition('%')[0]}"
+        shown = ("route", "show", "default")
+        wait_until(lambda: way in at.guest.ip(f"-{version}", *shown), PATIENCE, way)
         if version == 4:
             assert "169.254.2.1/16" in at.guest.ip("-4", "addr")
         with tcp_echo(lab.host, loopback) as server:
