@@ -177,10 +177,10 @@ def test_a_crowd_stops_neither_the_guest_nor_who_asks(box: Daemon) -> None:
             done, _ = popen.communicate()
             assert min(json.loads(done).values()) >= 1
             assert ping(old) == b"hello"
-            flow = box.ask("GET", f"/v1/flows?filter=dport+{PORT}+and+bytes+>+1000")
+            flow = ask(box, f"/v1/flows?filter=dport+{PORT}+and+bytes+>+1000")
     finally:
         os.chmod(box.control, 0o600)
-    after = box.ask("GET", "/v1/stats")["counters"]
+    after = ask(box, "/v1/stats")["counters"]
     said, heard = flow["bytes"]  # what a guest's kernel says again counts again
     assert heard == 5 * (EXCHANGES + 1) <= said
     assert after["control_failed"] == 0
