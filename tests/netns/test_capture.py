@@ -47,6 +47,13 @@ def capture(box: Daemon, *words: str) -> subprocess.Popen[bytes]:
     return start(box, str(PROGRAM), "capture", "-i", box.control, *words)
 
 
+def capture_to(file: Path, box: Daemon, *words: str) -> subprocess.Popen[bytes]:
+    """Capture to a file, which is there once signals are obeyed."""
+    popen = capture(box, "-w", str(file), *words)
+    wait_until(file.exists, SOON, "a file")
+    return popen
+
+
 def running(box: Daemon) -> list[Any]:
     captures: list[Any] = box.ask("GET", "/v1/capture")["captures"]
     return captures
@@ -65,7 +72,7 @@ def tshark(path: Path, *fields: str) -> list[list[str]]:
 
 def talk(box: Daemon, file: Path, port: int) -> int:
     """Capture a connection to a port, and not another one; the number of its flow."""
-    popen = capture(box, "-w", str(file), "tcp", "port", str(port))
+    popen = capture_to(file, box, "tcp", "port", str(port))
     with tcp_echo(box.lab.remote, REMOTE4, port), tcp_echo(box.lab.remote, REMOTE4, 7):
         with box.guest.connect(REMOTE4, 7) as other:
             assert ping(other) == b"hello"
@@ -115,7 +122,7 @@ def test_a_connection_of_sockets_is_whole_for_tshark(
 ) -> None:
     """It knows who began, that both have ended, and what each has said."""
     file = tmp_path / "sockets.pcapng"
-    popen = capture(box, "-w", str(file), "--side", "sockets", "tcp", "port", "7000")
+    popen = capture_to(file, box, "--side", "sockets", "tcp", "port", "7000")
     with tcp_echo(box.lab.remote, REMOTE4, 7000):
         with box.guest.connect(REMOTE4, 7000) as sock:
             assert ping(sock) == b"hello"
@@ -195,6 +202,7 @@ def test_it_outlives_its_terminal_and_fills_files(box: Daemon, tmp_path: Path) -
             return bool(running(box)[0]["packets"] >= 100)
 
         wait_until(captured, SOON, "packets")
+    wait_until(lambda: any(tmp_path.iterdir()), SOON, "the first file")
     popen.send_signal(signal.SIGINT)
     out, _ = popen.communicate(timeout=SOON)
     files = sorted(tmp_path.iterdir())
@@ -276,7 +284,7 @@ def test_traffic_goes_on_while_nobody_reads(fresh: Daemon) -> None:
 
 def test_what_is_missing_is_told_in_the_file(fresh: Daemon, tmp_path: Path) -> None:
     box, file = fresh, tmp_path / "some.pcapng"
-    popen = capture(box, "-w", str(file), "udp")
+    popen = capture_to(file, box, "udp")
     os.kill(popen.pid, signal.SIGSTOP)
     with sender(box) as client:
         payload = b"x" * 60_000
