@@ -3,6 +3,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -147,7 +148,15 @@ def test_a_namespace_that_configures_itself_is_reached(
     prefix = HOST6.removesuffix(":2")
     wait_until(lambda: prefix in guest.ip("-6", "addr"), 60, "an address")
     wait_until(guest.has_route6, 60, "a route")
+
+    def reached() -> bool:
+        """The guest's kernel tells us a moment after it has an address."""
+        with suppress(OSError), lab.host.connect(client, PORT, timeout=1) as sock:
+            return exchange(sock, b"in") == b"in"
+        return False
+
     with tcp_echo(guest, "::", PORT):
+        wait_until(reached, PATIENCE, "it is reached")
         for _ in range(3):
             with lab.host.connect(client, PORT) as sock:
                 assert exchange(sock, b"in") == b"in"
