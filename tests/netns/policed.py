@@ -45,15 +45,19 @@ class Policed(Commands):
     def wait_log(self, text: str) -> None:
         wait_until(lambda: text in self.log.read_text(), SOON, text)
 
+    def records(self) -> list[dict[str, object]]:
+        """What the audit says so far; the last line may be half written."""
+        lines = self.audit.read_text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in lines]
+
     def wait_refused(self, reason: str, **fields: object) -> None:
         """Wait for an audit line that gives this reason, and says these fields."""
 
         def found() -> bool:
-            told = map(json.loads, self.audit.read_text().splitlines())
             return any(
                 each.get("reason") == reason
                 and all(each.get(name) == value for name, value in fields.items())
-                for each in told
+                for each in self.records()
             )
 
         wait_until(found, SOON, f"a refusal: {reason} {fields}")

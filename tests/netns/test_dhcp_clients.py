@@ -252,6 +252,7 @@ def test_udhcpc_renews_and_releases(lab: Lab, tmp_path: Path) -> None:
         (udhcpc,) = [pid for pid in process.tree() if _runs(pid, "busybox")]
         client.guest.run("kill", "-USR1", str(udhcpc))
         assert client.told("renew")["ip"] == HOST4
+        (tmp_path / "deconfig").unlink()  # of the beginning
         client.guest.run("kill", "-USR2", str(udhcpc))
         client.told("deconfig")
 

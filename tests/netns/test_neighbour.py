@@ -88,16 +88,19 @@ class Scene:
         except ConnectionError:
             return False
 
+    def _lines(self) -> list[str]:
+        """The log so far, without a last line that is half written."""
+        return self.log.read_text().rpartition("\n")[0].splitlines()
+
     def count(self, event: str) -> int:
-        return sum(event in line for line in self.log.read_text().splitlines())
+        return sum(event in line for line in self._lines())
 
     def refused(self) -> int:
         """How many spliced flows were refused, as the daemon counts."""
         before = self.count("summary.counters")
         os.kill(self.daemon, signal.SIGUSR1)
         wait_for(lambda: self.count("summary.counters") > before, "a summary")
-        lines = self.log.read_text().splitlines()
-        words = [x for x in lines if "summary.counters" in x][-1].split()
+        words = [x for x in self._lines() if "summary.counters" in x][-1].split()
         named = dict(word.split("=", 1) for word in words if "=" in word)
         return int(named.get("splice_refused", 0))
 
