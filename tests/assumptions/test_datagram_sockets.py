@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.loopback import wait_delivered
 from tests.lab.namespace import Namespace
 from tests.lab.ready import readable
 
@@ -320,6 +321,7 @@ def test_a_peer_hears_of_a_dead_port_only_when_the_last_socket_is_gone(
             flow.shutdown(socket.SHUT_RD)
             client.send(b"still to the flow")
             client.send(b"without an error")
+            wait_delivered()
     client.send(b"to the listener")
     assert listener.recv(99) == b"to the listener"
     listener.close()

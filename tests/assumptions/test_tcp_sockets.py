@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.lab.loopback import wait_delivered
 from tests.lab.ready import queued
 
 SO_PEEK_OFF = 42  # not in the socket module
@@ -227,18 +228,19 @@ def test_edge_comes_when_a_full_socket_drains(pair: Pair) -> None:
     near.setblocking(False)
     with select.epoll() as poll:
         poll.register(near, EDGE)
-        with suppress(BlockingIOError):
-            while True:
-                near.send(bytes(1 << 16))
         while poll.poll(0.05):
             with suppress(BlockingIOError):
                 while True:
                     near.send(bytes(1 << 16))
+            wait_delivered(2)
         far.setblocking(False)
-        with suppress(BlockingIOError):
-            while far.recv(1 << 20):
-                pass
-        told(poll, near, select.EPOLLOUT)
+        deadline, events = time.monotonic() + 30, 0
+        while not events & select.EPOLLOUT:
+            assert time.monotonic() < deadline
+            with suppress(BlockingIOError):
+                while far.recv(1 << 20):
+                    pass
+            events |= dict(poll.poll(0.05)).get(near.fileno(), 0)
 
 
 def test_end_of_the_stream_is_told_as_rdhup(pair: Pair) -> None:

@@ -53,6 +53,7 @@ class World:
     bring: bool = True  # bring a socket where the verdict needs one
     gives_up: bool = True  # at the first refusal, or go to another place then
     other_port: int = 0
+    refusals: int = 0  # clients whose first target has refused
     proxy: int = 0  # tell the server of its client by this version
     patience: float = WAIT_S  # of every socket
     sockets: list[socket.socket] = field(default_factory=list)
@@ -96,13 +97,14 @@ class World:
         return socket.socket(self.family, kind).detach()
 
     def _decide(self, miss: _native.Miss) -> None:
+        """Answer. That nobody listens there is told at once, or by another miss."""
         if self.hold:
             return
-        flow_id = self.answer(miss)
-        if flow_id == -errno.ECONNREFUSED and not miss.again:
+        if miss.again or self.answer(miss) == -errno.ECONNREFUSED:
             self._refused(miss)
 
     def _refused(self, miss: _native.Miss) -> None:
+        self.refusals += 1
         if self.gives_up:
             self.answer(miss, Action.REJECT)
         else:
@@ -217,4 +219,21 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-__all__ = ["LISTENER", "World", "read_all", "reset", "send_and_end"]
+def work_in_time(world: World, job: Callable[[], object]) -> None:
+    """Run a blocking job while virtual time goes with the real one."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job)
+        while not future.done():
+            world.guest.advance(0.001)
+            time.sleep(0.001)
+        future.result()
+
+
+__all__ = [
+    "LISTENER",
+    "World",
+    "read_all",
+    "reset",
+    "send_and_end",
+    "work_in_time",
+]

@@ -29,6 +29,7 @@ from tests.datapath.tcp_peer import (
 MIB = 1 << 20
 CONNECTS = ["> S", "< SA", "> A"]
 ACCEPTS = ["< S", "> SA", "< A"]
+REFUSED = ["> S", "< RA"]
 
 
 def test_the_guest_opens_and_both_end(guest: Guest, server: Server) -> None:
@@ -76,7 +77,7 @@ def test_who_refuses_says_so(guest: Guest) -> None:
     guest.decide = forward_to(closed_port())
     guest.send(syn())
     guest.expect("RA")
-    assert stories(capture) == [["> S", "< RA"]]
+    assert stories(capture) == [REFUSED]
 
 
 def test_the_peer_resets(guest: Guest, server: Server) -> None:
@@ -150,7 +151,9 @@ def test_a_client_that_is_led_elsewhere_is_accepted_once(world: World) -> None:
         world.pair(listener)
     finally:
         world.close()
-    assert stories(capture) == [ACCEPTS, CONNECTS]
+    # One that is refused at once, within connect(), has no story
+    told = [each for each in stories(capture) if each != REFUSED]
+    assert told == [ACCEPTS, CONNECTS]
 
 
 def test_so_is_one_that_the_guest_has_refused(guest: Guest, server: Server) -> None:

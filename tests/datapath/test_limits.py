@@ -19,6 +19,7 @@ from tests.datapath.packets import SPORT, echo, syn, udp
 from tests.datapath.splice import RULE as SPLICED_RULE
 from tests.datapath.splice import World, reset
 from tests.datapath.tcp_peer import arrived, established, read_exactly
+from tests.lab.loopback import wait_delivered
 
 RULE = 1  # of forward_to()
 GUEST = 0
@@ -35,6 +36,7 @@ def download(guest: Guest, conns: list[Connection], seconds: float) -> dict[int,
     ports = {port_of(conn): conn for conn in conns}
     got = dict.fromkeys(ports, 0)
     for _ in range(round(seconds / STEP_S)):
+        wait_delivered()  # the kernel goes on sending when it has heard of the last
         guest.advance(STEP_S)
         while frames := arrived(guest):
             for frame in frames:
@@ -205,6 +207,7 @@ def test_an_end_waits_for_the_bytes_before_it(guest: Guest, server: Server) -> N
     conn, peer = established(guest, server)
     peer.sendall(bytes(30_000))
     peer.shutdown(socket.SHUT_WR)
+    wait_delivered()
     got, fins = 0, 0
     for _ in range(300):
         guest.advance(STEP_S)
@@ -320,6 +323,7 @@ def test_datagrams_of_the_guest_beyond_the_rate_are_dropped(
     got = 0
     for _ in range(500):  # twice the rate, in a second
         guest.send(udp(bytes(500)))
+        wait_delivered()
         guest.now += 2_000_000
         got += sum(map(len, received(udp_peer)))
     counts = guest.dp.limits()[RULE]
@@ -415,6 +419,7 @@ def test_a_spliced_connection_gets_its_rate(guest: Guest, outwards: bool) -> Non
     source.sendall(bytes(400_000))
     guest.wait_for(lambda: bool(guest.dp.limits()[SPLICED_RULE][outwards]), "bytes")
     for _ in range(500):
+        wait_delivered()
         guest.advance(STEP_S)
     moved = guest.dp.limits()[SPLICED_RULE][outwards]
     assert MBIT - MOST_WORTH <= moved - BURST <= MBIT

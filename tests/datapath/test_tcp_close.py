@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from tests.datapath.conftest import Server
-from tests.datapath.guest import Connection, Guest
+from tests.datapath.guest import WAIT_S, Connection, Guest
 from tests.datapath.packets import SPORT, ack, data, fin, rst, syn, tcp
 from tests.datapath.tcp_peer import (
     abort,
@@ -20,6 +20,7 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     read_while_turning,
 )
+from tests.lab.loopback import wait_delivered
 
 # FIN
 
@@ -293,6 +294,7 @@ def test_a_slow_peer_gets_all_of_a_guest_that_is_gone(
     assert read_while_turning(guest, peer, len(sent)) == sent
     guest.wait_for(lambda: not guest.flows(), "the flow's end")
     guest.expect_nothing()
+    peer.settimeout(WAIT_S)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         write_on(peer)
 
@@ -414,6 +416,7 @@ def test_peer_that_reads_no_more(guest: Guest, server: Server) -> None:
     conn, peer = established(guest, server)
     conn.send(b"unread")
     guest.expect("A")
+    wait_delivered()
     peer.close()
     guest.expect("RA", seq=conn.ack)
 

@@ -41,6 +41,7 @@ from tests.datapath.tcp_peer import (
     listen_on,
     to_guest_as_remote,
 )
+from tests.lab.loopback import wait_delivered
 
 MakeGuest = Callable[..., Guest]
 
@@ -437,6 +438,7 @@ def test_data_of_a_client_that_did_not_wait_goes_with_the_last_handshake_segment
 ) -> None:
     client, _ = inbound(guest, server)
     client.sendall(b"request")
+    wait_delivered()
     request = guest.expect("S")
     guest.send(tcp("SA", ack=request.tcp.seq + 1, sport=80, dport=request.tcp.sport))
     guest.expect("PA", seq=request.tcp.seq + 1, ack=ISN + 1, payload=b"request")

@@ -21,6 +21,7 @@ from tests.datapath.tcp_peer import (
     read_exactly,
     to_guest_as_remote,
 )
+from tests.lab.loopback import wait_delivered
 from tests.lab.ready import readable
 
 AGAIN = 900_000  # initial sequence number of the second attempt
@@ -112,6 +113,7 @@ def connect_from(server: Server, port: int = 0) -> socket.socket:
     0: from a free one. One that connect() chooses may have belonged to a connection to
     somebody else, whose TIME_WAIT does not agree.
     """
+    wait_delivered(2)  # who had the port is free once its end was acknowledged
     client = socket.socket()
     server.accepted.append(client)
     client.settimeout(WAIT_S)

@@ -17,6 +17,7 @@ from tests.datapath.tcp_peer import (
     later_on,
     read_exactly,
 )
+from tests.lab.loopback import wait_delivered
 
 HOUR = 3600
 MINUTE = 60
@@ -120,6 +121,7 @@ def test_guest_that_forgot_a_half_closed_connection_frees_it(
     guest.send(rst(seq=probe.tcp.ack))
     assert not guest.flows()
     assert peer.recv(1) == b""
+    wait_delivered()  # the reset behind the end
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         peer.sendall(b"anybody?")
 

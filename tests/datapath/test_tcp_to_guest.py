@@ -27,6 +27,7 @@ from tests.datapath.tcp_peer import (
     random_bytes,
     read_exactly,
 )
+from tests.lab.loopback import wait_delivered
 
 GSO_TCPV4, GSO_TCPV6 = 1, 4
 MakeGuest = Callable[..., Guest]
@@ -491,6 +492,7 @@ def test_data_before_the_peers_reset_reaches_the_guest(
     conn, peer = established(guest, server)
     conn.send(b"unread")
     guest.expect("A")
+    wait_delivered()
     peer.sendall(b"answer")
     peer.close()
     conn.expect("PA", b"answer")

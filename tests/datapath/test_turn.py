@@ -41,6 +41,7 @@ from tests.datapath.packets import (
 )
 from tests.datapath.tcp_peer import established, inbound, wait_unread
 from tests.datapath.test_udp_listen import SERVICE, inward, listening
+from tests.lab.loopback import wait_delivered
 
 WORK_TURN = 2_000_000  # budget.h
 WORK_ROUND = 500_000
@@ -193,6 +194,7 @@ def flood(where: tuple[str, int], count: int, guest: Guest) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind((f"127.{1 + i // 250}.1.{1 + i % 250}", 0))
             peer.sendto(b"flood", where)
+        wait_delivered()
         guest.turn()
 
 
@@ -260,6 +262,7 @@ def test_one_remote_leaves_room_for_others(guest: Guest) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.9.9", 0))
             peer.sendto(b"flood", where)
+        wait_delivered()
         guest.turn()
     assert guest.counter("miss") <= 256
     assert guest.counter("drop_rate_outside") > 100

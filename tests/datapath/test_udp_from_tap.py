@@ -23,6 +23,7 @@ from tests.datapath.packets import (
     SPORT,
     udp,
 )
+from tests.lab.loopback import wait_delivered
 
 GSO_UDP_L4 = 5
 NEEDS_CSUM = 1
@@ -296,6 +297,7 @@ def test_a_pending_error_does_not_cost_the_next_datagram(
     target(guest, udp_peer)
     udp_peer.close()
     guest.send(udp(b"lost"))
+    wait_delivered(2)  # and the error about it
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(address)
         again.settimeout(WAIT_S)

@@ -19,6 +19,7 @@ from tests.datapath.fragments import reassemble
 from tests.datapath.guest import WAIT_S, Decide, Frame, Guest, answer, forward_to, later
 from tests.datapath.packets import GUEST4, GUEST6, REMOTE4, REMOTE6, udp
 from tests.lab.descriptors import Opened
+from tests.lab.loopback import wait_delivered
 
 SERVICE = 53  # port of the guest's server
 IP_PKTINFO, IP_RECVTTL, IPV6_RECVPKTINFO = 8, 12, 49  # not in the socket module
@@ -196,11 +197,11 @@ def test_first_datagrams_are_replayed_in_order(make_world: MakeWorld) -> None:
     for payload in sent:
         peer.send(payload)
     guest = world.guest
+    wait_delivered()
     guest.turn()
     (miss,) = guest.misses
     for payload in (b"while", b"pending"):
         peer.send(payload)
-    guest.turn()
     guest.expect_nothing()
     assert guest.open(miss.miss_id, inward(miss)) > 0
     peer.send(b"after")
@@ -216,8 +217,10 @@ def test_datagrams_queued_before_the_flow_is_open_are_not_lost(
     world = make_world("v4", later)
     peer = world.peer()
     peer.send(b"1")
+    wait_delivered()
     world.guest.turn()
     peer.send(b"2")
+    wait_delivered()
     (miss,) = world.guest.misses
     world.guest.dp.open(miss.miss_id, inward(miss))
     assert [frame.payload for frame in world.guest.drain()] == [b"1", b"2"]
@@ -295,6 +298,7 @@ def test_full_stage_counts_what_it_loses(make_world: MakeWorld) -> None:
     peer = world.peer()
     for _ in range(3):
         peer.send(bytes(60000))
+    wait_delivered()
     world.guest.turn()
     assert world.guest.counter("drop_stage_full") == 2
 

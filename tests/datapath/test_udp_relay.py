@@ -21,6 +21,7 @@ from tests.datapath.guest import Guest
 from tests.datapath.packets import DPORT, REMOTE4, REMOTE6, SPORT, udp
 from tests.datapath.test_udp_from_tap import uso
 from tests.datapath.test_udp_to_tap import cut
+from tests.lab.loopback import wait_delivered
 
 RELAYS_MAX = 1024  # UDP_RELAYS_MAX
 NAME = "a.example"
@@ -329,6 +330,8 @@ def test_heads_are_read_as_the_oracle_reads_them(proxy: Proxy) -> None:
             counts["payload" if known else FILTERED] += 1
     assert min(counts.values()) > 50
     guest.wait_for(lambda: guest.flows()[0].packets1 == counts["payload"])
+    wait_delivered()
+    guest.turn()
     assert {name: guest.counter(name) for name in (BAD, FILTERED)} == {
         BAD: counts[BAD],
         FILTERED: counts[FILTERED],

@@ -11,13 +11,20 @@ import pytest
 from passtpy.flow import FlowType, Pif
 from tests.datapath.guest import Connection, Guest
 from tests.datapath.local import ASKED, NAME, LocalWorld, connect_to, listen_at
-from tests.datapath.splice import LISTENER, read_all, reset, send_and_end
+from tests.datapath.splice import (
+    LISTENER,
+    read_all,
+    reset,
+    send_and_end,
+    work_in_time,
+)
 from tests.datapath.tcp_peer import (
     random_bytes,
     read_exactly,
     to_guest_as_remote,
     until_fin,
 )
+from tests.lab.loopback import wait_delivered
 from tests.lab.ready import readable
 
 MIB = 1 << 20
@@ -166,6 +173,7 @@ def test_a_server_that_talks_to_nobody_is_reset(inward: LocalWorld) -> None:
     assert inward.work(lambda: conn.recv(100)) == b""
     conn.sendall(b"too late")
     inward.finish()
+    wait_delivered()
     assert conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (
         errno.ECONNRESET,
         errno.EPIPE,
@@ -180,7 +188,7 @@ def test_a_client_that_leaves_bytes_unread_has_reset(inward: LocalWorld) -> None
     client.close()
     assert inward.work(lambda: read_exactly(conn, 10)) == b"last words"
     with pytest.raises(ConnectionResetError):
-        inward.work(lambda: conn.recv(100))
+        work_in_time(inward, lambda: conn.recv(100))
     inward.finish()
     assert inward.reason() == "RST_PEER"
 

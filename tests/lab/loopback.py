@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makes a network that has loopback and nobody else, for tests within one process.
+"""Loopback, for tests within one process: one of their own, and when it has delivered.
 
 Ports of loopback belong to whoever comes first, of all processes of a network. Several
 test runners side by side, and the machine's own programs, would take them from each
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.lab.namespace import CLONE_NEWNET, Namespace
 
+WAIT_S = 60.0
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
@@ -45,3 +46,28 @@ def _bring_up(name: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sh14x", name.encode(), IFF_UP)
         fcntl.ioctl(sock, SIOCSIFFLAGS, request)
+
+
+def wait_delivered(hops: int = 1) -> None:
+    """Return once whatever was sent over loopback before has arrived.
+
+    With more `hops` also what the kernel says to that, and what is said to it then.
+
+    It need not have when send() returns: a kernel that is busy leaves it to a thread of
+    its own, which waits for a processor like any other. What is sent from a processor
+    is delivered in order, so one more datagram from each comes after all else.
+    """
+    processors = os.sched_getaffinity(0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(WAIT_S)
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        for _ in range(hops):
+            try:
+                for processor in processors:
+                    os.sched_setaffinity(0, {processor})
+                    sock.send(b"last")
+            finally:
+                os.sched_setaffinity(0, processors)
+            for _ in processors:
+                sock.recv(4)

@@ -23,6 +23,7 @@ from passtpy.flow import IPPROTO_TCP, Action, FlowMiss, FlowWhy, Pif, Verdict
 from passtpy.inspecting import Again, Found, Inspecting, conversation_with
 from passtpy.policy.listing import RuleIds
 from passtpy.wire.proxy import Conversation
+from tests.lab.loopback import wait_delivered
 from tests.unit.openssl import hello
 
 DIALLED, REAL = (inany(IPv4Address(a)) for a in ("192.0.2.1", "127.0.0.1"))
@@ -511,6 +512,7 @@ def test_a_proxy_that_agrees_and_resets_leaves_nobody_waiting() -> None:
             await asyncio.to_thread(proxy.recv, 4096)
             proxy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESETS)
             proxy.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        wait_delivered()  # both, before either is seen
         await until(lambda: not inspecting.open)
         assert inspecting.counters["inspected_failed"] == 1
 

@@ -18,6 +18,7 @@ from passtpy.config.portrule import Able, PortRule, PortTable, Side
 from passtpy.errors import SetupError
 from passtpy.log import Log
 from passtpy.net.forwarding.listeners import Forwarding
+from tests.lab.loopback import wait_delivered
 
 ALL = Able(63)
 # Others bind to 127.0.0.1: tests in other processes, and whoever connects to them
@@ -166,6 +167,7 @@ def test_a_port_that_leads_elsewhere_is_never_closed(free: Callable[[], int]) ->
         assert run.replace(rule(a, delta=5)) == []
         assert run.datapath.heard == {run.forwarding.forwards[0].number(a): fd}
         assert not run.datapath.closed
+        wait_delivered()
         with socket.socket(fileno=os.dup(fd)) as listening:
             listening.accept()[0].close()
 
