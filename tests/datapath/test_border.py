@@ -21,6 +21,7 @@ from passtpy.flow import Action, FlowState, FlowType, FlowWhy, Pif, Verdict, flo
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, answer, forward_to, later
 from tests.datapath.packets import OUR_MAC, syn, udp
+from tests.lab.alone import alone
 from tests.lab.descriptors import Opened
 from tests.lab.ready import readable
 
@@ -345,6 +346,7 @@ def test_fileno_becomes_readable_and_timers_wake(udp_peer: socket.socket) -> Non
 # Nothing leaks
 
 
+@alone  # memory of other threads would count as well
 def test_turns_misses_and_listings_leak_nothing(guest: Guest) -> None:
     guest.dp.log_level = 3
     guest.decide = answer(Action.DROP)

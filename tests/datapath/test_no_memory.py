@@ -5,9 +5,6 @@ It says so to every thread of a process, and a test runner has threads of its ow
 each test runs in a copy of the process, which has only the thread that made it.
 """
 
-import functools
-import os
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,33 +14,13 @@ from passtpy import _native
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Guest, forward_to
 from tests.datapath.packets import udp
+from tests.lab.alone import alone
 
 testcapi = pytest.importorskip(
     "_testcapi", reason="this Python has no tests of its own"
 )
 ENOUGH = 400  # requests for memory of one call
 MISS_NS = 60_000_000_000  # longer than any miss is kept
-
-
-def alone(test: Callable[..., None]) -> Callable[..., None]:
-    """Run a test in a copy of this process; what it left is gone with the copy."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        child = os.fork()
-        if child == 0:
-            failed = True
-            try:
-                test(*args, **kwargs)
-                failed = False
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(failed)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-
-    return run
 
 
 def starved(call: Callable[[], Any]) -> Iterator[Any]:

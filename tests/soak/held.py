@@ -39,9 +39,11 @@ class Held:
         """Look at the processes of a daemon."""
         found = cls(had, open_flows=tuple(open_flows))
         for pid in pids:
-            found.descriptors.update(_descriptors(pid))
-            for where, kib in _mappings(pid):
-                found.memory[where] += kib
+            # Who has ended since it was listed holds nothing
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.descriptors.update(_descriptors(pid))
+                for where, kib in _mappings(pid):
+                    found.memory[where] += kib
         return found
 
     @property
