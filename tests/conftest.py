@@ -7,12 +7,14 @@ start the product's console scripts, and so the product's own build; those that
 want faults on the tap start it with `checked_env`.
 """
 
+import fcntl
+import json
 import os
 import signal
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKED = ROOT / "build" / "debug"
 CLIENTS = ROOT / "tests" / "clients"
 TUN = Path("/dev/net/tun")
-TUN_MODE = pytest.StashKey[int | None]()
 # Packets that wait for a processor, of all namespaces. More are lost, and a test that
 # floods should not lose what another one sends once.
 BACKLOG = Path("/proc/sys/net/core/netdev_max_backlog")
 ROOM = 20_000
-BACKLOG_BEFORE = pytest.StashKey[str | None]()
+# Held by every run of tests; has what was there before the first of them
+HOLD = Path("/run/passtpytests")
+HELD = pytest.StashKey[int]()
 
 HAVE_CHECKED = any((CHECKED / "passtpy").glob("_native.*.so"))
 
@@ -124,37 +127,57 @@ def tun_for_everybody() -> None:
     TUN.chmod(0o666)
 
 
-def _tun_mode() -> int | None:
-    return stat.S_IMODE(TUN.stat().st_mode) if TUN.exists() else None
-
-
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[TUN_MODE] = _tun_mode()
-    session.config.stash[BACKLOG_BEFORE] = _make_room(session.config)
+    if not _is_worker(session.config) and os.geteuid() == 0:
+        session.config.stash[HELD] = hold(HOLD)
+        _make_room()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    before = session.config.stash[TUN_MODE]
-    if before is not None and before != _tun_mode() and not _is_worker(session.config):
-        TUN.chmod(before)
-    backlog = session.config.stash[BACKLOG_BEFORE]
-    if backlog is not None:
-        BACKLOG.write_text(backlog)
+    held = session.config.stash.get(HELD, None)
+    if held is not None:
+        let_go(held)
 
 
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _make_room(config: pytest.Config) -> str | None:
-    """Let more packets wait; return how many might before, None: nothing is changed."""
-    if _is_worker(config) or not os.access(BACKLOG, os.W_OK):
-        return None
-    before = BACKLOG.read_text()
-    if int(before) >= ROOM:
-        return None
-    BACKLOG.write_text(f"{ROOM}\n")
-    return before
+def hold(path: Path) -> int:
+    """Note what tests change of the machine, if no other run has done so yet."""
+    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with suppress(BlockingIOError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(held, 0)
+        os.pwrite(held, json.dumps([_tun_mode(), _backlog()]).encode(), 0)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+def let_go(held: int) -> None:
+    """Leave the machine as it was, unless another run goes on."""
+    with suppress(BlockingIOError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tun_mode, backlog = json.loads(os.pread(held, 100, 0))
+        if tun_mode not in (None, _tun_mode()):
+            TUN.chmod(tun_mode)
+        if backlog not in (None, _backlog()):
+            BACKLOG.write_text(backlog)
+    os.close(held)
+
+
+def _tun_mode() -> int | None:
+    return stat.S_IMODE(TUN.stat().st_mode) if TUN.exists() else None
+
+
+def _backlog() -> str | None:
+    return BACKLOG.read_text() if os.access(BACKLOG, os.W_OK) else None
+
+
+def _make_room() -> None:
+    """Let more packets wait."""
+    if int(_backlog() or ROOM) < ROOM:
+        BACKLOG.write_text(f"{ROOM}\n")
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest
 from tests.lab import (
     HOST4,
     REMOTE4,
@@ -131,6 +132,24 @@ def test_nobody_is_given_a_port_that_tests_name() -> None:
                 sock.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="Cannot assign"):
             lab.host.connect(REMOTE4, 1)
+
+
+def test_the_last_run_of_tests_leaves_the_machine_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tun, backlog = (tmp_path / name for name in ("hold", "tun", "backlog"))
+    tun.touch(mode=0o600)
+    backlog.write_text("1000\n")
+    monkeypatch.setattr(conftest, "TUN", tun)
+    monkeypatch.setattr(conftest, "BACKLOG", backlog)
+    first = conftest.hold(path)
+    tun.chmod(0o666)
+    backlog.write_text("20000\n")
+    second = conftest.hold(path)
+    conftest.let_go(first)
+    assert (tun.stat().st_mode & 0o777, backlog.read_text()) == (0o666, "20000\n")
+    conftest.let_go(second)
+    assert (tun.stat().st_mode & 0o777, backlog.read_text()) == (0o600, "1000\n")
 
 
 def test_a_listener_ends_although_somebody_else_has_it(
