@@ -191,6 +191,18 @@ def say(guest: Namespace, data: bytes, times: int = 1, patience: float = SOON) -
     return "open"
 
 
+def _wait_echoed(guest: Namespace, data: bytes, times: int) -> None:
+    """Wait until so many datagrams of one socket are echoed.
+
+    A busy proxy may need more than the two seconds that the first one is kept.
+    """
+
+    def echoed() -> bool:
+        return say(guest, data, times, patience=4) == "open"
+
+    wait_until(echoed, SOON, "an echo")
+
+
 def _wait_refused(guest: Namespace) -> None:
     """Wait until a datagram is refused; none may be echoed.
 
@@ -214,18 +226,21 @@ def test_datagrams_leave_through_the_proxy(lab: Lab) -> None:
         policed(lab, "--policy", str(rule(lab, "socks5")), resolv=(REMOTE4,)) as it,
     ):
         with proxy(lab, "socks5", datagrams=True) as log:
-            assert say(it.guest, b"x" * 1400, 50) == "open"
+            _wait_echoed(it.guest, b"x" * 1400, 50)
             who = "udpassociate [: username%me"
             wait_until(lambda: who in log.read_text(), SOON, "a line of the proxy's")
-            assert (len(dialled.peers), len(named.peers)) == (50, 0)
+            first = len(dialled.peers)
+            assert first >= 50
+            assert not named.peers
             # Asked for by its name, it is told to the proxy by its name
             assert ask(it.guest, ANYBODY, "echo.example").answer
-            assert say(it.guest, b"y", 3) == "open"
-            assert (len(dialled.peers), len(named.peers)) == (50, 3)
+            _wait_echoed(it.guest, b"y", 3)
+            second = len(named.peers)
+            assert (len(dialled.peers), second >= 3) == (first, True)
         # Flows end with the proxy, and nothing leaves beside it
         _wait_refused(it.guest)
         it.wait_log("proxy.failed")
-        assert (len(dialled.peers), len(named.peers)) == (50, 3)
+        assert (len(dialled.peers), len(named.peers)) == (first, second)
 
 
 def test_a_proxy_that_passes_on_no_datagrams_gets_none(lab: Lab) -> None:
