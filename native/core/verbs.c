@@ -87,6 +87,8 @@ int datapath_set_rule(struct datapath *dp, uint64_t id, uint32_t rule,
 	rc = admit ? meters_admit_open(&c->ft, flow, rule, c->now) : 0;
 	if (rc)
 		return rc;
+	if (handlers[flow->f.type]->unruled)
+		handlers[flow->f.type]->unruled(c, flow);
 	flow_set_rule(&c->ft, flow, rule, generation);
 	if (handlers[flow->f.type]->ruled)
 		handlers[flow->f.type]->ruled(c, flow);

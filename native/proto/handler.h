@@ -65,6 +65,8 @@
  * @yield:	A new flow wants the addresses that this one has at the guest:
  *		true if it was over but for that, and is marked closed now; NULL:
  *		it never is
+ * @unruled:	The flow is about to be put under another rule: give back what limits
+ *		gave for what has not moved yet; NULL: nothing
  * @ruled:	The flow was put under another rule, which is in it already; NULL:
  *		nobody else has to know
  * @defer:	The flow was marked closed: close its fds, release buffers;
@@ -97,6 +99,7 @@ struct handler {
 	int (*connect)(struct ctx *c, struct flow *flow,
 		       const union inany *eaddr, uint16_t eport);
 	bool (*yield)(struct ctx *c, struct flow *flow);
+	void (*unruled)(struct ctx *c, struct flow *flow);
 	void (*ruled)(struct ctx *c, struct flow *flow);
 	bool (*defer)(struct ctx *c, struct flow *flow);
 };

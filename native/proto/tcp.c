@@ -208,5 +208,6 @@ const struct handler tcp_handler = {
 	.said = tcp_said,
 	.connect = tcp_connect,
 	.yield = tcp_yield,
+	.unruled = tcp_window_unpay,
 	.defer = tcp_defer,
 };

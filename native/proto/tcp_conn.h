@@ -139,6 +139,7 @@ enum tcp_event {
  * @wnd_target:	Window aimed at, grows with use
  * @wnd_grow_at: Grow @wnd_target when @rcv_nxt gets here
  * @rcvq:	Pool buffer with the receive queue's head, or POOL_NONE
+ * @paid:	Bytes of the window that limits have given; others pay as they come
  *
  * Timing, ns (0: not armed):
  * @retx_at:	Retransmission or window probe due
@@ -209,6 +210,7 @@ struct tcp_conn {
 	uint32_t wnd_target;
 	uint32_t wnd_grow_at;
 	uint32_t rcvq;
+	uint32_t paid;
 
 	uint64_t retx_at;
 	uint64_t retry_at;
@@ -404,6 +406,8 @@ bool tcp_window_opened(struct ctx *c, struct flow *flow);
 bool tcp_window_reopens(struct ctx *c, struct flow *flow);
 void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n,
 		     uint64_t most);
+void tcp_window_moved(struct ctx *c, struct flow *flow, uint32_t n);
+void tcp_window_unpay(struct ctx *c, struct flow *flow);
 void tcp_window_release(struct ctx *c, struct flow *flow);
 
 /* tcp_segment.c */

@@ -156,8 +156,7 @@ int tcp_sock_take(struct ctx *c, struct flow *flow, struct iovec *iov,
 	tcp_window_join(c, conn, len,
 			meter_left(&c->ft, flow, tcp_tapside(flow)));
 	if (meter_has(flow))
-		meter_count(&c->ft, flow, tcp_tapside(flow),
-			    conn->rcv_nxt - from, c->now);
+		tcp_window_moved(c, flow, conn->rcv_nxt - from);
 	if (conn->inspected)
 		tcp_inspect_news(c, flow);
 	else if ((uint32_t)took == len && tcp_rcvq_held(c, conn))

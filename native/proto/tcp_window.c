@@ -76,6 +76,7 @@ static void pay(struct ctx *c, struct flow *flow, uint32_t own, uint32_t wnd,
 	unsigned from = tcp_tapside(flow);
 
 	meter_take(&c->ft, flow, from, wnd - own);
+	tcp_conn(flow)->paid += wnd - own;
 	if (wnd < wanted && is_short(c, flow, wnd) &&
 	    tcp_has(flow, TCP_EV_ESTABLISHED))
 		meter_wait(&c->ft, flow, from, c->now);
@@ -169,14 +170,38 @@ void tcp_window_join(struct ctx *c, struct tcp_conn *conn, uint32_t n,
 		received(c, conn, n);
 }
 
-/* tcp_window_release() - The flow ends: nothing is promised any more */
-void tcp_window_release(struct ctx *c, struct flow *flow)
+/* tcp_window_moved() - Bytes of the guest came, of a flow that has limits: those
+ * that were promised while it had others, or none, are paid for now */
+void tcp_window_moved(struct ctx *c, struct flow *flow, uint32_t n)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+	unsigned from = tcp_tapside(flow);
+	uint32_t paid = MIN(conn->paid, n);
+
+	conn->paid -= paid;
+	if (n > paid)
+		meter_take(&c->ft, flow, from, n - paid);
+	meter_count(&c->ft, flow, from, n, c->now);
+}
+
+/* tcp_window_unpay() - The handler's unruled(): its limits get back what they gave
+ * for bytes that did not come */
+void tcp_window_unpay(struct ctx *c, struct flow *flow)
 {
 	struct tcp_conn *conn = tcp_conn(flow);
 
 	if (meter_has(flow))
 		meter_take(&c->ft, flow, tcp_tapside(flow),
-			   -(int64_t)(conn->rcv_adv - conn->rcv_nxt));
+			   -(int64_t)conn->paid);
+	conn->paid = 0;
+}
+
+/* tcp_window_release() - The flow ends: nothing is promised any more */
+void tcp_window_release(struct ctx *c, struct flow *flow)
+{
+	struct tcp_conn *conn = tcp_conn(flow);
+
+	tcp_window_unpay(c, flow);
 	tcp_shared(c)->promised -= conn->rcv_adv - conn->rcv_nxt;
 	conn->rcv_adv = conn->rcv_nxt;
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from passtpy import _native
-from passtpy.flow import FlowWhy, Pif
+from passtpy.flow import FlowWhy, Pif, Verdict
 from tests.datapath.conftest import Server
 from tests.datapath.guest import Connection, Guest, Vnet, forward_to
 from tests.datapath.packets import SPORT, echo, syn, udp
@@ -260,6 +260,47 @@ def test_an_open_flow_comes_under_a_limit(guest: Guest, server: Server) -> None:
     peer.sendall(bytes(400_000))
     assert sum(download(guest, [conn], 1.0).values()) <= MBIT + BURST
     assert guest.dp.limits()[9][4] == 1
+
+
+def test_flows_that_come_under_a_limit_bring_nothing_along(
+    guest: Guest, server: Server
+) -> None:
+    """A window that was promised elsewhere is not given back, nor used, for free."""
+    guest.dp.limit(RULE, rate_out=MBIT)
+    conn, _ = established(guest, server)
+    sender, decide = Uploader(conn), guest.decide
+
+    def elsewhere(miss: _native.Miss) -> Verdict | None:
+        verdict = decide(miss)
+        return verdict and verdict._replace(rule=5)
+
+    guest.decide = elsewhere
+    sent = 0
+    for n in range(100):
+        sent += upload(guest, [sender], 5 * STEP_S)
+        guest.send(syn(sport=20_000 + n))
+        guest.dp.verdict(guest.opened[-1], rule=RULE, generation=2)
+        guest.dp.close_flow(guest.opened[-1], FlowWhy.ASKED)
+        for frame in arrived(guest):
+            if frame.tcp.dport == port_of(conn):
+                sender.edge = frame.tcp.ack + (frame.tcp.window << 7)
+    assert guest.dp.limits()[RULE][1] == sent <= MBIT + BURST
+
+
+def test_what_was_promised_elsewhere_is_paid_for_when_it_comes(
+    guest: Guest, server: Server
+) -> None:
+    conn, _ = established(guest, server)
+    guest.dp.limit(9, rate_out=MBIT)
+    guest.dp.verdict(guest.opened[0], rule=9, generation=2)
+    for size in (30_000, 30_000, 5000):  # of 64 KiB: for half a second
+        conn.send(bytes(size))
+        told = guest.expect("A", ack=conn.seq)
+    assert told.tcp.window << 7 < 1000
+    guest.advance(0.3)
+    guest.expect_nothing()
+    guest.advance(0.3)
+    assert guest.expect("A", ack=conn.seq).tcp.window << 7 > 2000
 
 
 def moved(guest: Guest, flow_id: int) -> int:
