@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Completion for shells, made from tables of options: `passtpy completion bash`."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from passtpy.client.command import INSTANCE, Arg, Command, arguments
@@ -104,7 +105,7 @@ def _zsh(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
     yield "local -a commands"
     yield "commands=("
     for command in commands:
-        yield f"    '{command.name}:{command.help}'"
+        yield f"    {shlex.quote(f'{command.name}:{command.help}')}"
     for name in programs:
         yield f"    '{name}:see passtpy {name} --help'"
     yield ")"
@@ -129,7 +130,8 @@ def _fish(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
     yield "complete -c passtpy -f"
     for command in commands:
         first = "-n __fish_use_subcommand"
-        yield f"complete -c passtpy {first} -a {command.name} -d '{command.help}'"
+        told = _fish_quote(command.help)
+        yield f"complete -c passtpy {first} -a {command.name} -d {told}"
         seen = f"-n '__fish_seen_subcommand_from {command.name}'"
         for option in _options(command):
             yield f"complete -c passtpy {seen} {_fish_option(option)}"
@@ -142,6 +144,11 @@ def _fish(commands: Sequence[Command], programs: Programs) -> Iterator[str]:
             yield from (f"complete -c {place} {_fish_name(each)}" for each in options)
 
 
+def _fish_quote(text: str) -> str:
+    r"""Return a text as one word: within quotes, fish takes \\ and \' for \ and '."""
+    return "'" + text.replace("\\", r"\\").replace("'", r"\'") + "'"
+
+
 def _fish_name(name: str) -> str:
     return f"{'-l' if name.startswith('--') else '-s'} {name.lstrip('-')}"
 
@@ -149,7 +156,7 @@ def _fish_name(name: str) -> str:
 def _fish_option(option: Arg) -> str:
     """Return an option, as `complete` takes it."""
     words = [_fish_name(name) for name in option.names]
-    words.append(f"-d '{option.help}'")
+    words.append(f"-d {_fish_quote(option.help)}")
     if option is INSTANCE:
         words.append(f'-x -a "({INSTANCES})"')
     elif _is_file(option):

@@ -3,8 +3,10 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,15 @@ _passtpy
 complete -C "$LINE" | string replace -r '\\t.*' ''
 """,
 }
+
+
+def test_what_a_help_says_is_one_word_of_a_completion() -> None:
+    """Also where no fish is installed to say so."""
+    odd = replace(COMMANDS[0], help=r"what it's for: a \ too")
+    zsh = completion("zsh", [odd], {})
+    assert f"{odd.name}:{odd.help}" in shlex.split(zsh.partition("commands=(")[2])
+    for script in (completion("fish", [odd], {}), completion("fish", COMMANDS, {})):
+        assert "'" not in re.sub(r"'(?:[^'\\]|\\.)*'", "", script)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
