@@ -58,7 +58,8 @@ def family(daemon: int) -> dict[str, int]:
         wait_for(lambda: _locked(child, 1), "so is its child")  # noqa: B023
         kind = "maker"
         if os.listdir(f"/proc/{child}/root/"):
-            kind = "lookout"
+            kind = "lookout"  # which has a filter of its start from the daemon
+            wait_for(lambda: _locked(child, 2), "its own follows")  # noqa: B023
         found[kind] = child
     return found
 
