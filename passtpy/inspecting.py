@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 HELLO_S: Final = 10.0  # until when a guest has to have said it
 MOST: Final = 512  # connections that have not gone on
 _NS: Final = 1_000_000_000
-_BEYOND: Final = {  # a limit of a rule
-    errno.EUSERS: "too many flows",
-    errno.EDQUOT: "its bytes are used up",
-}
 # RFC 8446 section 6.2: a fatal alert, unrecognized_name
 _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 _PAGE: Final = (
@@ -307,9 +303,9 @@ class _Inspected:
                 self._flow_id, rule=rule, generation=generation, admit=True
             )
         except OSError as error:
-            if error.errno in _BEYOND:
-                reason = self._all.policy.reason(self._ruling)
-                self._refuse(f"{reason}: limit: {_BEYOND[error.errno]}")
+            if error.errno in (errno.EUSERS, errno.EDQUOT):
+                spent = error.errno == errno.EDQUOT
+                self._refuse(self._all.policy.beyond(self._ruling, spent=spent))
             else:  # the guest has gone
                 self.close()
             return False

@@ -185,8 +185,7 @@ class Policed:
         ruling = self.egress.judge(target, port, miss.proto)
         ruling = ruling._replace(effect=Effect.REJECT)
         spent = self._limiting is not None and self._limiting.is_spent(verdict.rule)
-        what = "its bytes are used up" if spent else "too many flows"
-        why = f"{self.egress.reason(ruling)}: limit: {what}"
+        why = self.egress.beyond(ruling, spent=spent)
         self.egress.refused(miss, target, port, ruling, why=why)
 
     def _spent(self, rule: int, outwards: bool, size: int) -> None:

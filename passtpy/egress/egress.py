@@ -182,6 +182,11 @@ class Egress:
             return f"no rule names {ruling.zone}"
         return self._say(ruling.number)
 
+    def beyond(self, ruling: Ruling, *, spent: bool) -> str:
+        """Return, for people, which limit of its rule a flow is beyond."""
+        what = "its bytes are used up" if spent else "too many flows"
+        return f"{self.reason(ruling)}: limit: {what}"
+
     def _say(self, number: int) -> str:
         rule = self.rule_of(number)
         if rule is None:
