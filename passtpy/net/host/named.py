@@ -45,12 +45,15 @@ class Named:
     def __init__(self, names: Sequence[Name], folders: Sequence[int]) -> None:
         """`folders`: descriptors of those in which sockets may be made and reached."""
         self._folders = tuple(folders)
-        self._names: list[Name | None] = list(names)
-        self._held = [local.hold(name) for name in names]
+        # Each with a descriptor of what has it; None: it is removed
+        self._named: list[tuple[Name, int | None] | None] = [
+            (name, local.hold(name)) for name in names
+        ]
 
     def held(self) -> set[int]:
         """Return the descriptors of what has these names."""
-        return {fd for fd in self._held if fd >= 0}
+        named = filter(None, self._named)
+        return {fd for _, fd in named if fd is not None}
 
     def listen(self, which: int, mode: int, raw: bytes) -> tuple[int, Made]:
         """Make a socket that listens in a folder; return its number, too."""
@@ -63,9 +66,9 @@ class Named:
             sock = local.listen(name, mode, BACKLOG)
         except OSError as error:
             return 0, (error.errno or EIO, None)
-        self._names.append(made := local.name_of(name, folder))
-        self._held.append(-1 if made is None else local.hold(made))
-        return len(self._names) - 1, (0, sock)
+        made = local.name_of(name, folder)
+        self._named.append(None if made is None else (made, local.hold(made)))
+        return len(self._named) - 1, (0, sock)
 
     def dial(self, which: int, raw: bytes) -> Made:
         """Connect to a socket in a folder; one whose queue is full has no place."""
@@ -79,18 +82,17 @@ class Named:
 
     def remove(self, number: int) -> int:
         """Remove the name of one of our sockets, once; return 0, or the errno."""
-        name = self._names[number] if number < len(self._names) else None
-        if name is None:
+        named = self._named[number] if number < len(self._named) else None
+        if named is None:
             return ENOENT
-        self._names[number] = None
-        try:
-            return local.remove(name)
-        finally:
-            if self._held[number] >= 0:
-                os.close(self._held[number])
-                self._held[number] = -1
+        self._named[number] = None
+        name, fd = named
+        error = local.remove(name)
+        if fd is not None:
+            os.close(fd)
+        return error
 
     def remove_all(self) -> None:
         """Remove every name that is left."""
-        for number in range(len(self._names)):
+        for number in range(len(self._named)):
             self.remove(number)

@@ -41,8 +41,8 @@ def name_of(path: str, folder: int | None = None) -> Name | None:
     return None
 
 
-def hold(name: Name) -> int:
-    """Return a descriptor of what has that name, if it is still ours; -1: it is not.
+def hold(name: Name) -> int | None:
+    """Return a descriptor of what has that name; None: it is not ours any more.
 
     While that is open no other file has the inode: file systems give it again at once.
     """
@@ -53,7 +53,7 @@ def hold(name: Name) -> int:
         if (found.st_dev, found.st_ino) == name.identity:
             return fd
         os.close(fd)
-    return -1
+    return None
 
 
 def remove(name: Name) -> int:
