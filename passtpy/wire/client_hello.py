@@ -68,14 +68,6 @@ def is_tls(data: bytes) -> bool:
     return data[:1] == bytes([_HANDSHAKE]) and data[1:2] in (b"", b"\x03")
 
 
-def read_client_hello(data: bytes) -> ClientHello | None:
-    """Read the beginning of a stream; None: more bytes are needed.
-
-    WireError for what is no ClientHello, or too long to wait for.
-    """
-    return HelloReader().read(data)
-
-
 class HelloReader:
     """Reads the beginning of a stream while it grows, and no record twice.
 
@@ -88,7 +80,10 @@ class HelloReader:
         self._at = 0  # where the next one begins
 
     def read(self, data: bytes) -> ClientHello | None:
-        """Read all that has come, what came before included; as read_client_hello()."""
+        """Read all that has come, what came before included; None: more is needed.
+
+        WireError for what is no ClientHello, or too long to wait for.
+        """
         message = self._message(data)
         if message is not None:
             return _parse(message)

@@ -36,10 +36,11 @@ def read_host(data: bytes) -> str | None:
     data = data.lstrip(b"\r\n")  # RFC 9112 section 2.2
     head, end, _ = data.partition(b"\r\n\r\n")
     first, whole, rest = head.partition(b"\r\n")
-    # Not before it is whole: it may come a byte at a time
-    line = _LINE.fullmatch(first) if whole or end else None
-    if line is None and (whole or end):
-        raise WireError("http: no request")
+    line = None
+    if whole or end:  # not before: it may come a byte at a time
+        line = _LINE.fullmatch(first)
+        if line is None:
+            raise WireError("http: no request")
     if line is None or not end:
         if data and not is_http(data):
             raise WireError("http: no request")

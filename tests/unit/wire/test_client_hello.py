@@ -9,17 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passtpy.errors import WireError
-from passtpy.wire.client_hello import (
-    MAX_HELLO,
-    ClientHello,
-    HelloReader,
-    is_tls,
-    read_client_hello,
-)
+from passtpy.wire.client_hello import MAX_HELLO, ClientHello, HelloReader, is_tls
 from tests.unit import openssl
 
 PADDING, SUPPORTED_GROUPS = 21, 10
 ENCRYPTED = 0xFE0D
+
+
+def read_client_hello(data: bytes) -> ClientHello | None:
+    """Read what has come at once."""
+    return HelloReader().read(data)
 
 
 def vector(data: bytes, size: int) -> bytes:
