@@ -151,6 +151,11 @@ def told(packet: Packet) -> dict[str, Any]:
     return {o[0]: o[1] if len(o) == 2 else o[1:] for o in options}
 
 
+def wait_gone(path: Path) -> None:
+    """Wait until a socket has no name: a daemon waits a second for who removes it."""
+    wait_until(lambda: not path.exists(), PATIENCE, f"{path} is removed")
+
+
 def connect(path: Path | str) -> socket.socket:
     """A stream connected to the socket with this name."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -69,17 +69,9 @@ route add prohibit 2001:db8:4::/64
 @pytest.fixture(scope="module")
 def attached(lab: Lab) -> Iterator[Attached]:
     """A guest, with one port forwarded to it."""
-    for where in (lab.remote, lab.host):
-        keep_ports(where)
     with lab.attach(PASSTPY, Attachment(tcp_ports=(FORWARDED,))) as made:
-        keep_ports(made.guest)
         yield made
         made.check_alive()
-
-
-def keep_ports(where: Namespace) -> None:
-    """Keep the kernel from giving a client the port that a server is to have."""
-    where.sysctl("net.ipv4.ip_local_reserved_ports", f"{FORWARDED},{SERVED}")
 
 
 @pytest.fixture

@@ -18,7 +18,17 @@ from scapy.layers.dhcp import DHCP
 from scapy.layers.l2 import ARP
 
 from tests.lab import HOST4, REMOTE4, Lab, tcp_echo
-from tests.netns.machine import PATIENCE, Plug, arp, connect, dhcp, passt, program, told
+from tests.netns.machine import (
+    PATIENCE,
+    Plug,
+    arp,
+    connect,
+    dhcp,
+    passt,
+    program,
+    told,
+    wait_gone,
+)
 from tests.netns.program import (
     USER,
     Who,
@@ -69,11 +79,6 @@ def daemon(lab: Lab, folder: Path, who: Who, *words: str) -> Iterator[int]:
 def is_served(plug: Plug) -> bool:
     plug.send(arp())
     return bool(plug.recv(lambda p: ARP in p and p[ARP].op == 2))
-
-
-def wait_gone(path: Path) -> None:
-    """Wait until a socket has no name: a daemon waits a second for who removes it."""
-    wait_for(lambda: not path.exists(), f"{path} is removed")
 
 
 def status_of(pid: int) -> dict[str, str]:

@@ -12,8 +12,17 @@ from scapy.layers.l2 import ARP
 from scapy.packet import Packet
 
 from passtpy.log import WINDOW_NS
-from tests.lab import GATEWAY4, Lab, wait_until
-from tests.netns.machine import PATIENCE, Daemon, Plug, arp, connect, passt, program
+from tests.lab import GATEWAY4, Lab
+from tests.netns.machine import (
+    PATIENCE,
+    Daemon,
+    Plug,
+    arp,
+    connect,
+    passt,
+    program,
+    wait_gone,
+)
 
 LONGEST = 65535
 
@@ -105,8 +114,7 @@ def test_one_off_ends_with_its_machine(lab: Lab) -> None:
                 assert second.is_closed()
             assert is_served(plug)
         assert daemon.process.wait(PATIENCE) == 0
-        # The daemon waits a second for who removes it
-        wait_until(lambda: not daemon.path.exists(), PATIENCE, "its name goes")
+        wait_gone(daemon.path)
 
 
 def test_one_off_ends_with_a_hostile_machine_too(lab: Lab) -> None:
